@@ -1,0 +1,90 @@
+//! What somebody has to act on: logged when it begins or changes, and then once an hour.
+
+use std::time::{Duration, Instant};
+
+/// Zendesk refuses the credential.
+pub const ZENDESK_CREDENTIAL: &str = "zendesk_credential";
+/// Zendesk knows the credential and does not let it do what we need.
+pub const ZENDESK_FORBIDDEN: &str = "zendesk_forbidden";
+/// There is no Zendesk at `ZENDESK_API_URL`.
+pub const ZENDESK_ADDRESS: &str = "zendesk_address";
+/// Zendesk has not been usable for minutes.
+pub const ZENDESK_DOWN: &str = "zendesk_down";
+/// Deliveries were given up.
+pub const DELIVERY_DEAD: &str = "delivery_dead";
+/// Khoros refuses the token.
+pub const KHOROS_TOKEN: &str = "khoros_token";
+/// There is no Khoros API at `SPREDFAST_API_URL`.
+pub const KHOROS_ADDRESS: &str = "khoros_address";
+/// Khoros has not taken the subscription for minutes.
+pub const KHOROS_DOWN: &str = "khoros_down";
+/// We do not know our own address and cannot subscribe.
+pub const PUBLIC_URL: &str = "public_url";
+/// The database does not answer or does not accept.
+pub const STORAGE: &str = "storage";
+/// A defect of casebridge itself.
+pub const PANIC: &str = "panic";
+
+/// How often a condition that lasts is logged again.
+pub const REMINDER: Duration = Duration::from_secs(3600);
+
+/// Decides when a lasting condition is worth a line.
+#[derive(Debug, Default)]
+pub struct Reminder {
+    said: Option<(String, Instant)>,
+}
+
+impl Reminder {
+    /// Whether `text` is to be logged now: it is new, it has changed, or an hour has passed.
+    pub fn is_due(&mut self, text: &str, now: Instant) -> bool {
+        let due = match &self.said {
+            Some((said, at)) => said != text || now.duration_since(*at) >= REMINDER,
+            None => true,
+        };
+        if due {
+            self.said = Some((text.to_owned(), now));
+        }
+        due
+    }
+
+    /// The condition is over. True if it was ever logged.
+    pub fn clear(&mut self) -> bool {
+        self.said.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_change_and_then_hourly() {
+        let start = Instant::now();
+        let mut reminder = Reminder::default();
+        for (text, minutes, due) in [
+            ("down", 0, true),
+            ("down", 59, false),
+            ("down", 60, true),
+            ("down", 119, false),
+            ("refused", 119, true),
+        ] {
+            assert_eq!(reminder.is_due(text, start + Duration::from_secs(minutes * 60)), due, "{minutes}");
+        }
+        assert!(reminder.clear() && !reminder.clear());
+        assert!(reminder.is_due("refused", start + Duration::from_secs(120 * 60)));
+    }
+
+    #[test]
+    fn every_code_has_its_remedy_in_the_readme() {
+        let readme = include_str!("../README.md");
+        let source = include_str!("alert.rs");
+        let codes = source.lines().filter_map(|line| {
+            line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
+        });
+        let codes: Vec<_> = codes.collect();
+        assert_eq!(codes.len(), 11);
+        for code in codes {
+            assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
+        }
+    }
+}

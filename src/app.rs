@@ -1,0 +1,186 @@
+//! The composition root and the lifecycle: the only place that knows everyone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{Config, Database};
+use crate::destination::Destination;
+use crate::destination::zendesk::{self, Zendesk};
+use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
+use crate::inbox::{Committer, Inbox, Unusable};
+use crate::khoros::Khoros;
+use crate::subscription::{self, SubscriptionStatus, Wanted};
+use crate::worker::{LaneStatus, Worker};
+
+/// Hosts kill 30 s after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(25);
+/// Hosts want a port within 60 s of the start.
+const STORAGE_LIMIT: Duration = Duration::from_secs(45);
+const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
+
+/// Serves until `stop`, then finishes what has begun.
+///
+/// # Errors
+/// At the start: the storage is unusable ([`Unusable`]) or stays out of reach, or the HTTP client
+/// cannot be made. Later only a defect of our own ends the service.
+pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let remedy = config.public_url_remedy();
+    let (inbox, committer) = open_inbox(&config.database, &stop).await?;
+    let client = http_client(config.is_local())?;
+    let attempt_limit = config.delivery.attempt_limit();
+    let destination = Destination::Zendesk(Zendesk::new(config.zendesk, client.clone(), attempt_limit));
+    let (worker, lane) =
+        Worker::new(inbox.clone(), destination, config.delivery, config.khoros.label.clone());
+    let worker = Arc::new(worker);
+    let (subscribed, subscription) = watch::channel(SubscriptionStatus::Pending);
+
+    let tokens = BearerTokens::new(&config.bearer_tokens);
+    let doors = Doors {
+        receiver: Receiver::new(inbox.clone(), tokens, config.khoros.company_id, zendesk::NAME),
+        health: Arc::new(Health::new(
+            inbox.clone(),
+            lane.clone(),
+            subscription.clone(),
+            config.admin_token.map(|token| BearerTokens::new(&[token])),
+            config.public_url.is_none().then_some(remedy),
+        )),
+    };
+
+    let address = listener.local_addr().context("the listener has no address")?;
+    info!(%address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
+    let mut tasks = JoinSet::new();
+    // Told to stop, these two finish what has begun, and the rest just ends.
+    tasks.spawn(server::serve(listener, http::router(doors), stop.clone()));
+    tasks.spawn(worker.clone().run(stop.clone()));
+    let mut until_stop = |task: Task| {
+        let stop = stop.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
+    };
+    until_stop(Box::pin(worker.watch_credential()));
+    until_stop(Box::pin(report_status(inbox.clone(), lane, subscription)));
+    match config.public_url {
+        Some(mut public_url) => {
+            public_url.set_path(&format!("{}{}", public_url.path().trim_end_matches('/'), http::LABEL_PATH));
+            let wanted = Wanted {
+                company_id: config.khoros.company_id,
+                external_id: config.khoros.external_id.clone(),
+                label: config.khoros.label.clone(),
+                notification_url: public_url,
+                bearer_token: config.bearer_tokens[0].clone(),
+            };
+            let khoros = Khoros::new(&config.khoros, client);
+            until_stop(Box::pin(subscription::subscribe(khoros, wanted, subscribed)));
+        }
+        None => {
+            subscribed.send_replace(SubscriptionStatus::NoPublicUrl);
+            until_stop(Box::pin(subscription::remind_of_public_url(remedy)));
+        }
+    }
+    // A request needs the committer to come to its end, so this one is stopped after the others.
+    let committing = CancellationToken::new();
+    let mut committer = tokio::spawn(committer.run(committing.clone()));
+
+    let defect = tokio::select! {
+        () = stop.cancelled() => false,
+        () = first_panic(&mut tasks) => true,
+        _ = &mut committer => true,
+    };
+    info!("stopping: finishing what has begun");
+    stop.cancel();
+    let finish = async {
+        while tasks.join_next().await.is_some() {}
+        committing.cancel();
+        if !committer.is_finished() {
+            let _ = committer.await;
+        }
+        inbox.close().await;
+    };
+    match tokio::time::timeout(STOP_LIMIT, finish).await {
+        Ok(()) => info!("stopped"),
+        Err(_) => warn!("stopped with work under way: it comes back after the next start"),
+    }
+    anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
+    Ok(())
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Some tasks end when their work is done; none should end by a panic. A service without one of its
+/// parts would look alive and do nothing, so it ends, and its host starts it again.
+async fn first_panic(tasks: &mut JoinSet<()>) {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// A database server may come up after us: it is waited for as long as hosts wait for a port.
+async fn open_inbox(database: &Database, stop: &CancellationToken) -> anyhow::Result<(Inbox, Committer)> {
+    let give_up = tokio::time::Instant::now() + STORAGE_LIMIT;
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match Inbox::open(database).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) if error.is::<Unusable>() => return Err(error),
+            Err(error) if tokio::time::Instant::now() + wait > give_up => return Err(error),
+            Err(error) => warn!("waiting for the database, next try in {} s: {error:#}", wait.as_secs()),
+        }
+        tokio::select! {
+            () = stop.cancelled() => anyhow::bail!("told to stop before the database was there"),
+            () = tokio::time::sleep(wait) => {}
+        }
+        wait = (wait * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// One client for all: no redirect is followed, since a credential would follow it. The proxies of
+/// the environment (`HTTPS_PROXY`) are used, but not to reach this machine itself.
+fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder();
+    let builder = if local { builder.no_proxy() } else { builder };
+    builder
+        .user_agent(concat!("casebridge/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(3))
+        .timeout(Duration::from_secs(15))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .build()
+        .context("no HTTPS client can be made: are CA certificates installed?")
+}
+
+/// One line every 15 minutes, by which a log alone tells that all is well.
+async fn report_status(
+    inbox: Inbox,
+    lane: watch::Receiver<LaneStatus>,
+    subscription: watch::Receiver<SubscriptionStatus>,
+) {
+    loop {
+        tokio::time::sleep(STATUS_EVERY).await;
+        let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
+        match inbox.summary().await {
+            Ok(summary) => info!(
+                waiting = summary.waiting,
+                oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
+                dead = summary.dead,
+                done_24h = summary.done_24h,
+                last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
+                khoros,
+                zendesk,
+                "status"
+            ),
+            Err(error) => warn!(khoros, zendesk, "status: the database does not answer: {error}"),
+        }
+    }
+}

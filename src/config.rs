@@ -1,0 +1,829 @@
+//! Every setting: its variable, its default, its check. The only reader of the environment.
+//!
+//! People paste: a whole address where an origin is wanted, `Bearer ` before a token, commas in a
+//! number. Whatever has one safe reading is accepted; whatever is unsafe is refused. All problems
+//! are reported at once, by the names of the variables and never with a value.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::{Host, Url};
+
+/// Everything that `casebridge serve` needs to know.
+pub struct Config {
+    /// `PORT`, on all interfaces; default 8080, 0 lets the system choose.
+    pub port: u16,
+    pub khoros: Khoros,
+    /// `NOTIFICATION_BEARER_TOKEN`, comma-separated and never empty: the first is given to Khoros,
+    /// all are accepted.
+    pub bearer_tokens: Vec<SecretString>,
+    /// `PUBLIC_URL`, or what the platform tells of itself. Without one there is no subscription.
+    pub public_url: Option<Url>,
+    pub zendesk: Zendesk,
+    pub database: Database,
+    pub delivery: Delivery,
+    /// `ADMIN_TOKEN`: opens `GET /status`, which is absent without it.
+    pub admin_token: Option<SecretString>,
+    /// `DYNO` is set: the advice that we log is Heroku's.
+    pub on_heroku: bool,
+    /// What the operator should know although the service starts.
+    pub warnings: Vec<String>,
+}
+
+/// Access to Khoros and what to subscribe to.
+pub struct Khoros {
+    /// `SPREDFAST_API_URL`, without a trailing slash.
+    pub api_url: Url,
+    /// `SPREDFAST_API_TOKEN`
+    pub token: SecretString,
+    /// `SPREDFAST_COMPANY_ID`
+    pub company_id: u64,
+    /// `SPREDFAST_LABEL_NAME`
+    pub label: String,
+    /// `SPREDFAST_EXTERNAL_ID`: the name under which Khoros keeps our subscription.
+    pub external_id: String,
+}
+
+/// Access to Zendesk.
+pub struct Zendesk {
+    /// `ZENDESK_API_URL`, reduced to its origin.
+    pub url: Url,
+    pub credentials: ZendeskCredentials,
+    /// `ZENDESK_BUDGET_PERCENT` of the account's requests per minute may be ours; 1 to 100.
+    pub budget_percent: u32,
+}
+
+pub enum ZendeskCredentials {
+    /// `ZENDESK_OAUTH_CLIENT_ID` and `ZENDESK_OAUTH_CLIENT_SECRET`.
+    OAuth { client_id: String, client_secret: SecretString },
+    /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk ends on 2027-04-30.
+    ApiToken { email: String, token: SecretString },
+}
+
+/// `DATABASE_URL`
+pub enum Database {
+    Sqlite(PathBuf),
+    Postgres(Box<PgConnectOptions>),
+}
+
+/// How deliveries are tried.
+pub struct Delivery {
+    /// `RETRY_SCHEDULE`: the waits between tries; after the last a delivery is dead.
+    pub retry_schedule: Vec<Duration>,
+    /// `LEASE_SECONDS`: how long a delivery is one worker's alone. All time-outs of an attempt
+    /// derive from it, so that no attempt outlives its lease.
+    pub lease: Duration,
+}
+
+impl Delivery {
+    /// The longest that one attempt, with everything it calls, may take: 50 s of a lease of 60.
+    pub fn attempt_limit(&self) -> Duration {
+        self.lease * 5 / 6
+    }
+}
+
+/// How to log; read apart from [`Config`], so that its problems can be logged as well.
+pub struct Logging {
+    pub format: LogFormat,
+    /// `RUST_LOG`, default `info`.
+    pub filter: String,
+}
+
+/// `LOG_FORMAT`; logfmt on Heroku, text elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Logfmt,
+    Json,
+}
+
+/// All that is wrong with the environment: variables and reasons, never values.
+#[derive(Debug)]
+pub struct Problems(Vec<String>);
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+type Parsed<T> = Result<T, &'static str>;
+
+const LEASE_SECONDS: u64 = 60;
+const RETRY_SCHEDULE: [u64; 8] = [5, 30, 120, 600, 1800, 7200, 21600, 43200];
+const SECRET_MIN_LENGTH: usize = 16;
+
+impl Config {
+    /// Reads the settings of `casebridge serve`.
+    ///
+    /// # Errors
+    /// [`Problems`], all of them at once.
+    pub fn from_env() -> Result<Config, Problems> {
+        Config::from_vars(std::env::vars_os())
+    }
+
+    /// The same from given variables; names that are not ours are passed over.
+    pub fn from_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Problems> {
+        let mut check = Check::default();
+        let mut raw = check.read(vars);
+        let khoros = check.khoros(&mut raw);
+        let bearer_tokens = check.bearer_tokens(&mut raw);
+        let zendesk = check.zendesk(&mut raw);
+        let database = check.database(&mut raw);
+        let delivery = check.delivery(&mut raw);
+        let on_heroku = raw.dyno.is_some();
+        let port = check.or("PORT", raw.port.take(), 8080, parse_port);
+        let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse_secret);
+        let public_url = check.public_url(&mut raw);
+        // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
+        check.optional("LOG_FORMAT", raw.log_format.take(), parse_log_format);
+
+        match (khoros, bearer_tokens, zendesk, database) {
+            (Some(khoros), Some(bearer_tokens), Some(zendesk), Some(database))
+                if check.problems.is_empty() =>
+            {
+                Ok(Config {
+                    port,
+                    khoros,
+                    bearer_tokens,
+                    public_url,
+                    zendesk,
+                    database,
+                    delivery,
+                    admin_token,
+                    on_heroku,
+                    warnings: check.warnings,
+                })
+            }
+            _ => Err(Problems(check.problems)),
+        }
+    }
+
+    /// Both neighbours are on this machine, as in a demo: no proxy leads there.
+    pub fn is_local(&self) -> bool {
+        is_loopback(&self.khoros.api_url) && is_loopback(&self.zendesk.url)
+    }
+
+    /// The one line that tells Khoros where we are; for the log and for `GET /`.
+    pub fn public_url_remedy(&self) -> &'static str {
+        if self.on_heroku {
+            "heroku config:set PUBLIC_URL=$(heroku info -s | sed -n s/^web_url=//p)"
+        } else {
+            "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
+        }
+    }
+}
+
+impl Database {
+    /// The one setting of `casebridge list` and `casebridge replay`.
+    pub fn from_env() -> Result<Database, Problems> {
+        let mut check = Check::default();
+        let mut raw = check.read(std::env::vars_os());
+        raw.allow_ephemeral_store.get_or_insert_with(|| "1".to_owned());
+        match check.database(&mut raw) {
+            Some(database) if check.problems.is_empty() => Ok(database),
+            _ => Err(Problems(check.problems)),
+        }
+    }
+}
+
+impl Logging {
+    /// Never fails: a wrong `LOG_FORMAT` is reported by [`Config::from_env`].
+    pub fn from_env() -> Logging {
+        let mut raw = Check::default().read(std::env::vars_os());
+        let fallback = if raw.dyno.is_some() { LogFormat::Logfmt } else { LogFormat::Text };
+        Logging {
+            format: raw.log_format.and_then(|text| parse_log_format(&text).ok()).unwrap_or(fallback),
+            filter: raw.rust_log.take().unwrap_or_else(|| "info".to_owned()),
+        }
+    }
+}
+
+/// One list of the variables that we read: the struct that envy fills and the names to look for.
+macro_rules! variables {
+    ($($name:ident)*) => {
+        #[derive(Default, Deserialize)]
+        struct Raw { $($name: Option<String>,)* }
+        const VARIABLES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+variables! {
+    heroku_app_name spredfast_api_token spredfast_company_id spredfast_label_name
+    zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
+    notification_bearer_token notifier_bearer_token port
+    public_url database_url spredfast_api_url spredfast_external_id
+    zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent
+    retry_schedule lease_seconds admin_token allow_ephemeral_store log_format rust_log
+    dyno heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
+}
+
+/// Gathers problems and warnings while the settings are read.
+#[derive(Default)]
+struct Check {
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Check {
+    /// envy alone would panic on a variable that is not UTF-8, and take an empty one for a value.
+    fn read(&mut self, vars: impl Iterator<Item = (OsString, OsString)>) -> Raw {
+        let vars: HashMap<OsString, OsString> = vars.collect();
+        let mut ours = Vec::new();
+        for name in VARIABLES {
+            let name = name.to_uppercase();
+            match vars.get(&OsString::from(&name)).map(|value| value.to_str()) {
+                None => {}
+                Some(None) => self.problems.push(format!("{name} is not valid UTF-8")),
+                Some(Some(value)) if value.trim().is_empty() => {}
+                Some(Some(value)) => ours.push((name, unquoted(value).to_owned())),
+            }
+        }
+        // Every field is an optional string, so that there is nothing left to fail.
+        envy::from_iter(ours).unwrap_or_default()
+    }
+
+    fn optional<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<T> {
+        match parse(&value?) {
+            Ok(parsed) => Some(parsed),
+            Err(reason) => {
+                self.problems.push(format!("{name} {reason}"));
+                None
+            }
+        }
+    }
+
+    fn or<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        default: T,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> T {
+        self.optional(name, value, parse).unwrap_or(default)
+    }
+
+    fn required<T>(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<T> {
+        if value.is_none() {
+            self.problems.push(format!("{name} is not set"));
+        }
+        self.optional(name, value, parse)
+    }
+
+    /// A variable of the tutorial, or the name that the 2017 example reads in its place.
+    fn aliased(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        alias: (&str, Option<String>),
+    ) -> Option<String> {
+        match (value, alias) {
+            (None, (old, Some(value))) => {
+                self.warnings.push(format!("{old} is the 2017 example's name: call it {name}"));
+                Some(value)
+            }
+            (value, _) => value,
+        }
+    }
+
+    fn khoros(&mut self, raw: &mut Raw) -> Option<Khoros> {
+        let api_url = self.or(
+            "SPREDFAST_API_URL",
+            raw.spredfast_api_url.take(),
+            Url::parse("https://api.spredfast.com/v2/events").ok(),
+            |text| parse_api_url(text).map(Some),
+        );
+        let token = self.required("SPREDFAST_API_TOKEN", raw.spredfast_api_token.take(), parse_token);
+        let company_id =
+            self.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse_company_id);
+        let label = self.required("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse_text);
+        let external_id = self.or(
+            "SPREDFAST_EXTERNAL_ID",
+            raw.spredfast_external_id.take(),
+            "send-to-zendesk".to_owned(),
+            parse_text,
+        );
+        Some(Khoros { api_url: api_url?, token: token?, company_id: company_id?, label: label?, external_id })
+    }
+
+    fn bearer_tokens(&mut self, raw: &mut Raw) -> Option<Vec<SecretString>> {
+        let value = self.aliased(
+            "NOTIFICATION_BEARER_TOKEN",
+            raw.notification_bearer_token.take(),
+            ("NOTIFIER_BEARER_TOKEN", raw.notifier_bearer_token.take()),
+        );
+        let tokens = self.required("NOTIFICATION_BEARER_TOKEN", value, |text| {
+            let tokens = text.split(',').filter(|token| !token.trim().is_empty());
+            let tokens = tokens.map(parse_secret).collect::<Parsed<Vec<_>>>()?;
+            if tokens.is_empty() { Err("holds no token") } else { Ok(tokens) }
+        })?;
+        if tokens.len() > 1 {
+            self.warnings.push(format!(
+                "NOTIFICATION_BEARER_TOKEN holds {} tokens: Khoros is given the first, all are \
+                 accepted; remove the old ones when the rotation is over",
+                tokens.len()
+            ));
+        }
+        Some(tokens)
+    }
+
+    fn zendesk(&mut self, raw: &mut Raw) -> Option<Zendesk> {
+        let url = self.aliased(
+            "ZENDESK_API_URL",
+            raw.zendesk_api_url.take(),
+            ("ZENDESK_APP_URL", raw.zendesk_app_url.take()),
+        );
+        let url = self.required("ZENDESK_API_URL", url, parse_origin);
+        let credentials = self.zendesk_credentials(raw);
+        let budget_percent =
+            self.or("ZENDESK_BUDGET_PERCENT", raw.zendesk_budget_percent.take(), 60, parse_percent);
+        Some(Zendesk { url: url?, credentials: credentials?, budget_percent })
+    }
+
+    fn zendesk_credentials(&mut self, raw: &mut Raw) -> Option<ZendeskCredentials> {
+        let oauth = self.pair(
+            ("ZENDESK_OAUTH_CLIENT_ID", raw.zendesk_oauth_client_id.take()),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", raw.zendesk_oauth_client_secret.take()),
+        );
+        let api_token = self.pair(
+            ("ZENDESK_USER_EMAIL", raw.zendesk_user_email.take()),
+            ("ZENDESK_API_TOKEN", raw.zendesk_api_token.take()),
+        );
+        match (oauth, api_token) {
+            (Pair::Half, _) | (_, Pair::Half) => None,
+            (Pair::None, Pair::None) => {
+                self.problems.push(
+                    "no Zendesk credential: set ZENDESK_OAUTH_CLIENT_ID and \
+                     ZENDESK_OAUTH_CLIENT_SECRET (or, until 2027-04-30, ZENDESK_USER_EMAIL and \
+                     ZENDESK_API_TOKEN)"
+                        .to_owned(),
+                );
+                None
+            }
+            (Pair::Both(client_id, client_secret), api_token) => {
+                if matches!(api_token, Pair::Both(..)) {
+                    self.warnings.push(
+                        "both Zendesk credentials are set: the OAuth client is used, and \
+                         ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN can be removed"
+                            .to_owned(),
+                    );
+                }
+                Some(ZendeskCredentials::OAuth { client_id, client_secret: client_secret.into() })
+            }
+            (Pair::None, Pair::Both(email, token)) => {
+                self.warnings.push(
+                    "ZENDESK_API_TOKEN: Zendesk ends API tokens on 2027-04-30 and no longer makes \
+                     new ones: set up an OAuth client before (ZENDESK_OAUTH_CLIENT_ID and \
+                     ZENDESK_OAUTH_CLIENT_SECRET)"
+                        .to_owned(),
+                );
+                // The pair is sent as `{email}/token:{token}`; some paste it with its suffix.
+                let email = email.trim_end_matches("/token").to_owned();
+                Some(ZendeskCredentials::ApiToken { email, token: token.into() })
+            }
+        }
+    }
+
+    fn pair(&mut self, one: (&str, Option<String>), two: (&str, Option<String>)) -> Pair {
+        match (one, two) {
+            ((_, None), (_, None)) => Pair::None,
+            ((_, Some(one)), (_, Some(two))) => Pair::Both(one, two),
+            ((set, Some(_)), (missing, None)) | ((missing, None), (set, Some(_))) => {
+                self.problems.push(format!("{missing} is not set, but {set} is: both or neither"));
+                Pair::Half
+            }
+        }
+    }
+
+    fn database(&mut self, raw: &mut Raw) -> Option<Database> {
+        let on_heroku = raw.dyno.is_some();
+        let database = self.or(
+            "DATABASE_URL",
+            raw.database_url.take(),
+            Some(Database::Sqlite("casebridge.db".into())),
+            |text| parse_database(text, on_heroku).map(Some),
+        );
+        let ephemeral =
+            self.optional("ALLOW_EPHEMERAL_STORE", raw.allow_ephemeral_store.take(), |text| match text {
+                "1" | "true" => Ok(true),
+                "0" | "false" => Ok(false),
+                _ => Err("is neither 1 nor 0"),
+            });
+        let on_disk = matches!(database, Some(Database::Sqlite(_)));
+        if on_disk && on_heroku && ephemeral != Some(true) {
+            self.problems.push(
+                "DATABASE_URL means SQLite, but a dyno's disk is thrown away at least daily and \
+                 tickets would be lost or doubled: add Postgres (heroku addons:create \
+                 heroku-postgresql:essential-0), or set ALLOW_EPHEMERAL_STORE=1 to try things out"
+                    .to_owned(),
+            );
+        }
+        database
+    }
+
+    fn delivery(&mut self, raw: &mut Raw) -> Delivery {
+        let default = RETRY_SCHEDULE.map(Duration::from_secs).to_vec();
+        Delivery {
+            retry_schedule: self.or("RETRY_SCHEDULE", raw.retry_schedule.take(), default, parse_schedule),
+            lease: Duration::from_secs(self.or(
+                "LEASE_SECONDS",
+                raw.lease_seconds.take(),
+                LEASE_SECONDS,
+                parse_lease,
+            )),
+        }
+    }
+
+    /// Our own variable, then what platforms tell of themselves. `HEROKU_APP_NAME` comes last: since
+    /// 2023-06-14 the host of a new app carries a random suffix that the name does not show.
+    fn public_url(&mut self, raw: &mut Raw) -> Option<Url> {
+        let host = |value: &mut Option<String>| value.take().map(|host| format!("https://{host}"));
+        let app = |value: Option<String>, domain: &str| {
+            value.map(|app| match app.contains(['.', '/']) {
+                true => app,
+                false => format!("https://{app}.{domain}"),
+            })
+        };
+        let candidates = [
+            ("PUBLIC_URL", raw.public_url.take()),
+            ("HEROKU_APP_DEFAULT_DOMAIN_NAME", host(&mut raw.heroku_app_default_domain_name)),
+            ("RENDER_EXTERNAL_URL", raw.render_external_url.take()),
+            ("RAILWAY_PUBLIC_DOMAIN", host(&mut raw.railway_public_domain)),
+            ("FLY_APP_NAME", app(raw.fly_app_name.take(), "fly.dev")),
+            ("HEROKU_APP_NAME", app(raw.heroku_app_name.take(), "herokuapp.com")),
+        ];
+        let (name, value) = candidates.into_iter().find_map(|(name, value)| Some((name, value?)))?;
+        if name == "HEROKU_APP_NAME" {
+            self.warnings.push(
+                "the public address is guessed from HEROKU_APP_NAME, which is right only for apps \
+                 created before 2023-06-14: set PUBLIC_URL to what `heroku info -s` shows as web_url"
+                    .to_owned(),
+            );
+        }
+        self.optional(name, Some(value), parse_api_url)
+    }
+}
+
+/// What is there of two variables that only make sense together.
+enum Pair {
+    None,
+    Half,
+    Both(String, String),
+}
+
+/// `.env` files and web forms leave quotes around values.
+fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+    bare.unwrap_or(value).trim()
+}
+
+fn parse_text(text: &str) -> Parsed<String> {
+    match text.chars().any(char::is_control) {
+        true => Err("holds a control character"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+fn parse_port(text: &str) -> Parsed<u16> {
+    text.parse().map_err(|_| "is not a port number (0 to 65535)")
+}
+
+fn parse_percent(text: &str) -> Parsed<u32> {
+    let percent = text.trim_end_matches('%').trim().parse();
+    percent.ok().filter(|percent| (1..=100).contains(percent)).ok_or("is not a number from 1 to 100")
+}
+
+/// Khoros shows company ids with thousands separators: `20,307,234`.
+fn parse_company_id(text: &str) -> Parsed<u64> {
+    let digits: String = text.chars().filter(|c| !matches!(c, ',' | '.' | ' ' | '\u{a0}')).collect();
+    digits.parse().ok().filter(|id| *id > 0).ok_or("is not a company id (digits, as in 1234)")
+}
+
+fn parse_lease(text: &str) -> Parsed<u64> {
+    let seconds = text.parse().ok();
+    seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
+}
+
+fn parse_schedule(text: &str) -> Parsed<Vec<Duration>> {
+    const REASON: &str = "is not a list of seconds, as in 5,30,120 (1 to 50 waits, each at most a week)";
+    let seconds = |wait: &str| wait.trim().parse().ok().filter(|seconds| *seconds <= 604_800);
+    let waits: Option<Vec<u64>> = text.split(',').map(seconds).collect();
+    let waits = waits.filter(|waits| waits.len() <= 50).ok_or(REASON)?;
+    Ok(waits.into_iter().map(Duration::from_secs).collect())
+}
+
+fn parse_log_format(text: &str) -> Parsed<LogFormat> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "logfmt" => Ok(LogFormat::Logfmt),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is none of text, logfmt and json"),
+    }
+}
+
+/// A token as it travels in a header; a pasted `Bearer ` is dropped.
+fn parse_token(text: &str) -> Parsed<SecretString> {
+    let bare = match text.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ => text.trim(),
+    };
+    match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(bare.into()),
+        false => Err("is not a token: it holds spaces or characters that a header cannot carry"),
+    }
+}
+
+/// A token that guards one of our own doors.
+fn parse_secret(text: &str) -> Parsed<SecretString> {
+    use secrecy::ExposeSecret;
+    let token = parse_token(text)?;
+    match token.expose_secret().len() >= SECRET_MIN_LENGTH {
+        true => Ok(token),
+        false => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+    }
+}
+
+/// An address to call or to be called at: https, or http on loopback; no user, query or fragment.
+fn parse_url(text: &str) -> Parsed<Url> {
+    let text = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("https://{text}"),
+    };
+    let mut url = Url::parse(&text).map_err(|_| "is not an address (https://…)")?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => return Err("is a plain http:// address: tokens and customers' texts need https://"),
+        _ => return Err("is not an https:// address"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user name or password, which do not belong into an address");
+    }
+    let named = url.domain().is_none_or(|domain| domain.contains('.') || domain == "localhost");
+    if !named {
+        return Err("is not a full address: its host has no dot (https://acme.zendesk.com)");
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// An address with a path that we append to; what we would append is dropped if it is there.
+fn parse_api_url(text: &str) -> Parsed<Url> {
+    let mut url = parse_url(text)?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    let known = ["/subscription", "/khoros/label", "/createTicket"];
+    url.set_path(known.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path));
+    Ok(url)
+}
+
+/// `https://acme.zendesk.com/agent/dashboard` → `https://acme.zendesk.com`
+fn parse_origin(text: &str) -> Parsed<Url> {
+    let mut url = parse_url(text)?;
+    url.set_path("");
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(domain)) => domain == "localhost",
+        None => false,
+    }
+}
+
+fn parse_database(text: &str, on_heroku: bool) -> Parsed<Database> {
+    if let Some(rest) = text.strip_prefix("sqlite:") {
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        return match rest.split('?').next().unwrap_or_default() {
+            "" => Err("names no file (sqlite:///data/casebridge.db)"),
+            ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
+            path => Ok(Database::Sqlite(path.into())),
+        };
+    }
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err("is neither sqlite://FILE nor postgres://…");
+    }
+    let mut options =
+        PgConnectOptions::from_str(text).map_err(|_| "is not a postgres:// address that can be read")?;
+    // Heroku's own DATABASE_URL says nothing of TLS, and its servers refuse to do without.
+    if on_heroku && !text.contains("sslmode=") && !text.contains("ssl-mode=") {
+        options = options.ssl_mode(PgSslMode::Require);
+    }
+    Ok(Database::Postgres(Box::new(options)))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const COMPLETE: &[(&str, &str)] = &[
+        ("SPREDFAST_API_TOKEN", "khoros-token"),
+        ("SPREDFAST_COMPANY_ID", "1234"),
+        ("SPREDFAST_LABEL_NAME", "CreateCase"),
+        ("ZENDESK_API_URL", "https://acme.zendesk.com"),
+        ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
+        ("ZENDESK_OAUTH_CLIENT_SECRET", "oauth-secret"),
+        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
+    ];
+
+    /// The complete environment with some variables changed; an empty value is an absent one.
+    fn config(changes: &[(&str, &str)]) -> Result<Config, Problems> {
+        let vars = COMPLETE.iter().chain(changes).map(|(name, value)| (name.into(), value.into()));
+        Config::from_vars(vars)
+    }
+
+    fn accepted(changes: &[(&str, &str)]) -> Config {
+        config(changes).unwrap_or_else(|problems| panic!("{problems}"))
+    }
+
+    fn refused(changes: &[(&str, &str)]) -> String {
+        match config(changes) {
+            Ok(_) => panic!("accepted: {changes:?}"),
+            Err(problems) => problems.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_people_paste_is_understood() {
+        let config = accepted(&[
+            ("ZENDESK_API_URL", " https://acme.zendesk.com/agent/dashboard?brand=1#top "),
+            ("SPREDFAST_COMPANY_ID", "20,307,234"),
+            ("SPREDFAST_API_TOKEN", "Bearer khoros-token"),
+            ("NOTIFICATION_BEARER_TOKEN", "\"bearer 0123456789abcdef, fedcba9876543210,\""),
+            ("PUBLIC_URL", "bridge.example.com/khoros/label/"),
+            ("ZENDESK_BUDGET_PERCENT", "40 %"),
+        ]);
+        assert_eq!(config.zendesk.url.as_str(), "https://acme.zendesk.com/");
+        assert_eq!(config.khoros.company_id, 20_307_234);
+        assert_eq!(config.khoros.token.expose_secret(), "khoros-token");
+        assert_eq!(config.zendesk.budget_percent, 40);
+        assert_eq!(config.public_url.map(String::from).as_deref(), Some("https://bridge.example.com/"));
+        let tokens: Vec<_> = config.bearer_tokens.iter().map(|token| token.expose_secret()).collect();
+        assert_eq!(tokens.last(), Some(&"fedcba9876543210"));
+    }
+
+    #[test]
+    fn all_problems_come_in_one_report_without_values() {
+        let report = refused(&[
+            ("SPREDFAST_API_TOKEN", ""),
+            ("SPREDFAST_COMPANY_ID", "acme-value"),
+            ("ZENDESK_API_URL", "http://acme-value.zendesk.com"),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", ""),
+            ("NOTIFICATION_BEARER_TOKEN", "short-value"),
+            ("PORT", "value"),
+            ("RETRY_SCHEDULE", "5,value"),
+            ("LEASE_SECONDS", "1"),
+            ("LOG_FORMAT", "value"),
+            ("ADMIN_TOKEN", "value"),
+            ("DATABASE_URL", "mysql://value"),
+        ]);
+        for name in [
+            "SPREDFAST_API_TOKEN is not set",
+            "SPREDFAST_COMPANY_ID",
+            "ZENDESK_API_URL",
+            "ZENDESK_OAUTH_CLIENT_SECRET is not set, but ZENDESK_OAUTH_CLIENT_ID is",
+            "NOTIFICATION_BEARER_TOKEN",
+            "PORT",
+            "RETRY_SCHEDULE",
+            "LEASE_SECONDS",
+            "LOG_FORMAT",
+            "ADMIN_TOKEN",
+            "DATABASE_URL",
+        ] {
+            assert!(report.contains(name), "{name} is missing in: {report}");
+        }
+        assert!(!report.contains("value"), "a value is in: {report}");
+        assert!(report.starts_with("the configuration has 11 problems:"), "{report}");
+    }
+
+    #[test]
+    fn unsafe_settings_are_refused() {
+        for (name, value) in [
+            ("ZENDESK_API_URL", "http://acme.zendesk.com"),
+            ("PUBLIC_URL", "http://bridge.example.com"),
+            ("SPREDFAST_API_URL", "ftp://api.spredfast.com"),
+            ("ZENDESK_API_URL", "https://me:secret@acme.zendesk.com"),
+            ("ZENDESK_API_URL", "acme"),
+            ("DATABASE_URL", "sqlite::memory:"),
+            ("DYNO", "web.1"),
+        ] {
+            refused(&[(name, value)]);
+        }
+        accepted(&[("ZENDESK_API_URL", "http://127.0.0.1:4000")]);
+        accepted(&[("DYNO", "web.1"), ("ALLOW_EPHEMERAL_STORE", "1")]);
+    }
+
+    #[test]
+    fn a_dyno_asks_its_postgres_for_tls() {
+        let mode = |changes: &[(&str, &str)]| match accepted(changes).database {
+            Database::Postgres(options) => options.get_ssl_mode(),
+            Database::Sqlite(_) => panic!("not Postgres"),
+        };
+        let url = ("DATABASE_URL", "postgres://u:p@db.example.com/c");
+        assert!(matches!(mode(&[url]), PgSslMode::Prefer));
+        assert!(matches!(mode(&[url, ("DYNO", "web.1")]), PgSslMode::Require));
+        let full = ("DATABASE_URL", "postgres://u:p@db.example.com/c?sslmode=verify-full");
+        assert!(matches!(mode(&[full, ("DYNO", "web.1")]), PgSslMode::VerifyFull));
+    }
+
+    #[test]
+    fn the_public_url_is_found_on_every_platform() {
+        for (changes, expected) in [
+            (vec![], None),
+            (vec![("HEROKU_APP_NAME", "acme")], Some("https://acme.herokuapp.com/")),
+            (vec![("HEROKU_APP_NAME", "acme-0a1b.herokuapp.com")], Some("https://acme-0a1b.herokuapp.com/")),
+            (vec![("FLY_APP_NAME", "acme")], Some("https://acme.fly.dev/")),
+            (vec![("RAILWAY_PUBLIC_DOMAIN", "acme.up.railway.app")], Some("https://acme.up.railway.app/")),
+            (vec![("RENDER_EXTERNAL_URL", "https://acme.onrender.com")], Some("https://acme.onrender.com/")),
+            (
+                vec![("HEROKU_APP_NAME", "acme"), ("HEROKU_APP_DEFAULT_DOMAIN_NAME", "acme-1.herokuapp.com")],
+                Some("https://acme-1.herokuapp.com/"),
+            ),
+            (
+                vec![("PUBLIC_URL", "https://me.example.com"), ("FLY_APP_NAME", "acme")],
+                Some("https://me.example.com/"),
+            ),
+        ] {
+            let config = accepted(&changes);
+            assert_eq!(config.public_url.as_ref().map(Url::as_str), expected, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn a_credential_is_one_whole_pair() {
+        let legacy = [
+            ("ZENDESK_OAUTH_CLIENT_ID", ""),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", ""),
+            ("ZENDESK_USER_EMAIL", "me@example.com/token"),
+            ("ZENDESK_API_TOKEN", "legacy"),
+        ];
+        let config = accepted(&legacy);
+        assert!(matches!(&config.zendesk.credentials,
+            ZendeskCredentials::ApiToken { email, .. } if email == "me@example.com"));
+        assert_eq!(config.warnings.len(), 1);
+
+        let both = accepted(&legacy[2..]);
+        assert!(matches!(both.zendesk.credentials, ZendeskCredentials::OAuth { .. }));
+        assert!(refused(&legacy[..2]).contains("no Zendesk credential"));
+        assert!(refused(&legacy[..3]).contains("ZENDESK_API_TOKEN is not set"));
+    }
+
+    #[test]
+    fn the_names_of_the_2017_example_still_work() {
+        let config = accepted(&[
+            ("ZENDESK_API_URL", ""),
+            ("ZENDESK_APP_URL", "https://old.zendesk.com"),
+            ("NOTIFICATION_BEARER_TOKEN", ""),
+            ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210"),
+        ]);
+        assert_eq!(config.zendesk.url.as_str(), "https://old.zendesk.com/");
+        assert_eq!(config.warnings.len(), 2);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_variable_that_is_not_utf8_is_named() {
+        use std::os::unix::ffi::OsStringExt;
+        let vars = COMPLETE.iter().map(|(name, value)| (name.into(), value.into()));
+        let broken = OsString::from_vec(vec![0xff, 0xfe]);
+        let foreign = [("HOME".into(), broken.clone()), ("SPREDFAST_API_TOKEN".into(), broken)];
+        let problems = Config::from_vars(vars.chain(foreign)).err().map(|problems| problems.to_string());
+        let problems = problems.unwrap_or_default();
+        assert!(problems.contains("SPREDFAST_API_TOKEN is not valid UTF-8"), "{problems}");
+        assert!(!problems.contains("HOME"));
+    }
+
+    #[test]
+    fn no_attempt_outlives_its_lease() {
+        for seconds in [6, 60, 3600] {
+            let delivery = accepted(&[("LEASE_SECONDS", &seconds.to_string())]).delivery;
+            assert!(delivery.attempt_limit() + Duration::from_secs(1) <= delivery.lease);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Zendesk Support: one ticket for each case, with two belts against a second one.
+//!
+//! `Idempotency-Key` holds for two hours and for equal bytes; `external_id` holds for ever but is
+//! not enforced, so it is looked up whenever something may have been done already.
+
+mod budget;
+mod reply;
+pub mod ticket;
+mod token;
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use reqwest::RequestBuilder;
+use serde::Deserialize;
+use serde_json::Value;
+use tracing::{info, warn};
+use url::Url;
+
+use crate::alert;
+use crate::config;
+use crate::destination::{Create, Ready};
+use crate::retry::{Doubt, Outcome, Reason};
+use budget::Budget;
+use reply::{Lost, Reply};
+use token::Credential;
+
+pub const NAME: &str = "zendesk";
+
+/// The longest wait for anything but a create.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Triggers run before Zendesk answers a create.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub struct Zendesk {
+    http: reqwest::Client,
+    origin: Url,
+    credential: Credential,
+    budget: Mutex<Budget>,
+    call_timeout: Duration,
+    create_timeout: Duration,
+}
+
+/// What we call for; the table of outcomes has a column for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Create,
+    LookUp,
+    Check,
+}
+
+impl Zendesk {
+    /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
+    pub fn new(config: config::Zendesk, http: reqwest::Client, attempt_limit: Duration) -> Zendesk {
+        let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
+        let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
+        let credential = Credential::new(config.credentials, http.clone(), &config.url, call_timeout);
+        let budget = Mutex::new(Budget::new(config.budget_percent, Instant::now()));
+        Zendesk { http, origin: config.url, credential, budget, call_timeout, create_timeout }
+    }
+
+    /// `POST /api/v2/tickets`: one ticket per call, since the bulk job has no idempotency key and
+    /// fails items silently.
+    pub async fn create(&self, create: &Create<'_>) -> Outcome {
+        let request = || {
+            self.http
+                .post(self.url("/api/v2/tickets"))
+                .timeout(self.create_timeout)
+                .header("accept", "application/json")
+                .header("content-type", "application/json")
+                .header("idempotency-key", create.idempotency_key)
+                .body(create.body.to_owned())
+        };
+        let reply = match self.call(Call::Create, request).await {
+            Ok(reply) => reply,
+            Err(outcome) => return outcome,
+        };
+        if reply.status == 400 && reply.says("IdempotentRequestError") {
+            return self.adopt(create.case_key, &reply).await;
+        }
+        match reply.json::<TicketReply>() {
+            Some(TicketReply { ticket: Ticket { id, .. } }) if reply.is_success() => {
+                Outcome::Done { reference: id.to_string() }
+            }
+            _ => outcome(Call::Create, &reply),
+        }
+    }
+
+    /// The ticket that carries this `external_id`: the open one with the lowest number, else the
+    /// newest. The list endpoint reads the store itself, not the search index, which lags behind.
+    pub async fn look_up(&self, case_key: &str) -> Result<Option<String>, Outcome> {
+        let request = || {
+            self.http
+                .get(self.url("/api/v2/tickets"))
+                .query(&[("external_id", case_key)])
+                .header("accept", "application/json")
+                .timeout(self.call_timeout)
+        };
+        let reply = self.call(Call::LookUp, request).await?;
+        let Some(TicketsReply { tickets }) = reply.json().filter(|_| reply.is_success()) else {
+            return Err(outcome(Call::LookUp, &reply));
+        };
+        // A filter that Zendesk did not apply must not make us adopt a stranger's ticket.
+        let ours = tickets.into_iter().filter(|ticket| ticket.external_id.as_deref() == Some(case_key));
+        let (closed, open): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_closed);
+        if open.len() + closed.len() > 1 {
+            warn!(case = case_key, "{} tickets carry the id of one case", open.len() + closed.len());
+        }
+        let lowest_open = open.iter().map(|ticket| ticket.id).min();
+        let found = lowest_open.or_else(|| closed.iter().map(|ticket| ticket.id).max());
+        Ok(found.map(|id| id.to_string()))
+    }
+
+    /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
+    /// a stranger. It also keeps an API token from being switched off for 30 idle days.
+    pub async fn check(&self) -> Result<(), Outcome> {
+        let request = || {
+            self.http
+                .get(self.url("/api/v2/tickets/count"))
+                .header("accept", "application/json")
+                .timeout(self.call_timeout)
+        };
+        let reply = self.call(Call::Check, request).await?;
+        match reply.json::<Value>() {
+            Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
+            _ => Err(outcome(Call::Check, &reply)),
+        }
+    }
+
+    pub fn ready(&self, now: Instant) -> Ready {
+        self.budget().ready(now)
+    }
+
+    /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
+    async fn adopt(&self, case_key: &str, reply: &Reply) -> Outcome {
+        match self.look_up(case_key).await {
+            Ok(Some(reference)) => Outcome::Done { reference },
+            Ok(None) => Outcome::Dead { reason: reply.reason("the ticket") },
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Sends a request with the credential, and once more with a new one after a 401.
+    async fn call(&self, call: Call, request: impl Fn() -> RequestBuilder) -> Result<Reply, Outcome> {
+        let reply = self.send(call, request()).await?;
+        if reply.status == 401 && self.credential.forget().await {
+            info!("Zendesk no longer takes our OAuth token: asking for a new one");
+            return self.send(call, request()).await;
+        }
+        Ok(reply)
+    }
+
+    async fn send(&self, call: Call, request: RequestBuilder) -> Result<Reply, Outcome> {
+        let request = self.credential.sign(request).await?;
+        let _in_flight = self.take().await;
+        let reply = reply::send(request).await.map_err(|lost| lost_outcome(call, &lost))?;
+        self.budget().learn(reply.rate, Instant::now());
+        Ok(reply)
+    }
+
+    /// Waits for a place in the budget.
+    async fn take(&self) -> InFlight<'_> {
+        loop {
+            let taken = self.budget().take(Instant::now());
+            match taken {
+                Ok(()) => return InFlight(&self.budget),
+                Err(later) => tokio::time::sleep_until(later.into()).await,
+            }
+        }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.origin.clone();
+        url.set_path(path);
+        url
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Counts a request as in flight until it is dropped, however that comes about.
+struct InFlight<'a>(&'a Mutex<Budget>);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).ended();
+    }
+}
+
+/// The table: what follows from an answer that is not what we asked for.
+fn outcome(call: Call, reply: &Reply) -> Outcome {
+    let reason = reply.reason(call.name());
+    let alerting = |code| Reason { alert: Some(code), ..reason.clone() };
+    // Only a create does something: whatever else fails leaves no doubt of its own.
+    let doubt = |doubt| if call == Call::Create { doubt } else { Doubt::None };
+    let pause = |reason, doubt| Outcome::Pause { reason, doubt, retry_after: reply.retry_after };
+    match reply.status {
+        300..=399 | 404 => pause(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
+        400 | 413 | 422 => Outcome::Dead { reason },
+        401 => pause(alerting(alert::ZENDESK_CREDENTIAL), Doubt::None),
+        403 => pause(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
+        // The list of tickets has a limit of its own, which says nothing of creates.
+        429 if call == Call::LookUp && reply.rate.remaining != Some(0) => {
+            Outcome::Wait { reason, wait: reply.retry_after.unwrap_or(Duration::from_secs(5)) }
+        }
+        429 => pause(reason, Doubt::None),
+        409 if call != Call::Create => Outcome::Wait { reason, wait: Duration::ZERO },
+        // Maintenance, or a time-out of its database.
+        503 => pause(reason, doubt(Doubt::Answered)),
+        // A gateway speaks for a Zendesk that may be at work still.
+        502 | 504 => pause(reason, doubt(Doubt::Unanswered)),
+        // A conflict can mean that an earlier copy of the same request got through.
+        _ => Outcome::Retry { reason, doubt: doubt(Doubt::Answered) },
+    }
+}
+
+fn lost_outcome(call: Call, lost: &Lost) -> Outcome {
+    let reason = Reason::new(lost.to_string());
+    match (lost.unsent, call) {
+        (true, _) => Outcome::Pause { reason, doubt: Doubt::None, retry_after: None },
+        (false, Call::Create) => Outcome::Retry { reason, doubt: Doubt::Unanswered },
+        (false, _) => Outcome::Retry { reason, doubt: Doubt::None },
+    }
+}
+
+impl Call {
+    fn name(self) -> &'static str {
+        match self {
+            Call::Create => "the ticket",
+            Call::LookUp => "the look-up",
+            Call::Check => "the check of the credential",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TicketReply {
+    ticket: Ticket,
+}
+
+#[derive(Deserialize)]
+struct TicketsReply {
+    tickets: Vec<Ticket>,
+}
+
+#[derive(Deserialize)]
+struct Ticket {
+    id: u64,
+    external_id: Option<String>,
+    status: Option<String>,
+}
+
+impl Ticket {
+    fn is_closed(&self) -> bool {
+        self.status.as_deref() == Some("closed")
+    }
+}

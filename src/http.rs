@@ -1,0 +1,170 @@
+//! The doors: where Khoros, the host's health checks and the operator come in.
+
+mod auth;
+mod error;
+mod receive;
+pub mod server;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{FromRef, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, watch};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+
+use crate::inbox::Inbox;
+use crate::subscription::SubscriptionStatus;
+use crate::worker::LaneStatus;
+pub use auth::BearerTokens;
+use error::ApiError;
+pub use receive::Receiver;
+
+/// `/khoros/{route}`; also what the subscription gives to Khoros.
+pub const LABEL_PATH: &str = "/khoros/label";
+/// Where the 2017 example listened: its subscription keeps working until it is taken over.
+const OLD_LABEL_PATH: &str = "/createTicket";
+const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What the handlers need.
+#[derive(Clone, FromRef)]
+pub struct Doors {
+    pub receiver: Receiver,
+    pub health: Arc<Health>,
+}
+
+/// What the handlers can tell of the rest of the house.
+pub struct Health {
+    pub inbox: Inbox,
+    pub lane: watch::Receiver<LaneStatus>,
+    pub subscription: watch::Receiver<SubscriptionStatus>,
+    pub admin: Option<BearerTokens>,
+    /// Set while we do not know our own address: the line that tells it.
+    pub public_url_remedy: Option<&'static str>,
+    pub started: Instant,
+    ready: Mutex<Option<(Instant, bool)>>,
+}
+
+impl Health {
+    pub fn new(
+        inbox: Inbox,
+        lane: watch::Receiver<LaneStatus>,
+        subscription: watch::Receiver<SubscriptionStatus>,
+        admin: Option<BearerTokens>,
+        public_url_remedy: Option<&'static str>,
+    ) -> Health {
+        let (started, ready) = (Instant::now(), Mutex::default());
+        Health { inbox, lane, subscription, admin, public_url_remedy, started, ready }
+    }
+
+    /// Whether notifications can be stored; looked at every two seconds at most.
+    async fn is_ready(&self) -> bool {
+        let mut ready = self.ready.lock().await;
+        if let Some((at, known)) = *ready
+            && at.elapsed() < READINESS_CACHE
+        {
+            return known;
+        }
+        let known = self.inbox.ping().await.is_ok();
+        *ready = Some((Instant::now(), known));
+        known
+    }
+}
+
+/// All routes with their layers.
+pub fn router(doors: Doors) -> Router {
+    let status = match doors.health.admin {
+        Some(_) => Router::new().route("/status", get(status)),
+        None => Router::new(),
+    };
+    Router::new()
+        .route(LABEL_PATH, post(receive::receive))
+        .route(OLD_LABEL_PATH, post(receive::receive))
+        .route("/", get(front_page))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/readyz", get(ready))
+        .merge(status)
+        .layer(middleware::from_fn(in_span))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(doors)
+}
+
+/// Lines that a request causes carry its id: Heroku's router logs the same one.
+async fn in_span(request: Request, next: Next) -> Response {
+    use tracing::Instrument;
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("");
+    // A stranger may write what it likes into the header.
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
+    let id = if id.len() <= 200 && id.chars().all(plain) { id } else { "" };
+    let span = tracing::info_span!("request", id);
+    next.run(request).instrument(span).await
+}
+
+async fn ready(State(health): State<Arc<Health>>) -> Response {
+    match health.is_ready().await {
+        true => Json(json!({"ready": true})).into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false}))).into_response(),
+    }
+}
+
+/// Everything, for the operator alone.
+async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    match &health.admin {
+        Some(tokens) if tokens.admit(&headers) => {}
+        _ => return Err(ApiError::Unauthorized),
+    }
+    let summary = health.inbox.summary().await;
+    let storage = json!({"kind": health.inbox.kind(), "ready": summary.is_ok()});
+    let deliveries = summary.ok().map(|summary| {
+        json!({
+            "waiting": summary.waiting,
+            "in_doubt": summary.in_doubt,
+            "done": summary.done,
+            "done_24h": summary.done_24h,
+            "dead": summary.dead,
+            "oldest_waiting_s": summary.oldest_ms.map(|ms| ms / 1000),
+            "last_event_s": summary.last_event_ms.map(|ms| ms / 1000),
+        })
+    });
+    Ok(Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": health.started.elapsed().as_secs(),
+        "storage": storage,
+        "subscription": health.subscription.borrow().clone(),
+        "lanes": { "zendesk": health.lane.borrow().clone() },
+        "deliveries": deliveries,
+    })))
+}
+
+/// What "View app" on the host shows.
+async fn front_page(State(health): State<Arc<Health>>, headers: HeaderMap) -> Html<String> {
+    let advice = health.public_url_remedy.map(|remedy| {
+        let seen = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(is_host);
+        let seen = seen.map(|host| format!("<p>This page was asked for at <code>https://{host}</code>.</p>"));
+        format!(
+            "<p><strong>Khoros cannot be told where to send its notifications.</strong> \
+             Set the public address and restart:</p><pre>{remedy}</pre>{}",
+            seen.unwrap_or_default()
+        )
+    });
+    Html(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>casebridge</title>\
+         <h1>casebridge</h1><p>The service is running. Labels applied in Khoros become tickets in \
+         Zendesk; its log tells how it is doing.</p>{}</html>\n",
+        advice.unwrap_or_default()
+    ))
+}
+
+/// What a stranger may have us repeat: a host name, perhaps with a port.
+fn is_host(host: &&str) -> bool {
+    host.len() <= 255 && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
+}

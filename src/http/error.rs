@@ -1,0 +1,46 @@
+//! What callers are told when a request fails: fixed texts. The detail is logged where it is known.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+/// Asked of whoever comes while the storage is away.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiError {
+    Unauthorized,
+    /// The body is not JSON.
+    NotJson,
+    TooLarge,
+    /// The body did not come in time.
+    TooSlow,
+    /// Nothing can be stored now.
+    Unavailable,
+    /// A defect of ours.
+    Broken,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, text) = match self {
+            ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"),
+            ApiError::NotJson => (StatusCode::BAD_REQUEST, "the body is not JSON"),
+            ApiError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 2 MiB"),
+            ApiError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s"),
+            ApiError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "nothing can be stored now"),
+            ApiError::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "casebridge failed on this request"),
+        };
+        let mut response = (status, format!("{text}\n")).into_response();
+        let header = match self {
+            ApiError::Unauthorized => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            ApiError::Unavailable => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
+            // The rest of the body is not read, so the connection cannot serve another request.
+            ApiError::TooLarge | ApiError::TooSlow => Some((header::CONNECTION, "close")),
+            ApiError::NotJson | ApiError::Broken => None,
+        };
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}

@@ -1,0 +1,584 @@
+//! The storage: what was received and what became of it. The only SQL.
+//!
+//! One table of deliveries on SQLite or PostgreSQL, with the same statements on both: `{now}` and
+//! `{skip locked}` are the only words that differ. Every method but `receive` is one statement, and
+//! none spans a call to a foreign host.
+
+mod commit;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{AssertSqlSafe, FromRow};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+pub use commit::{Committer, ReceiveError};
+
+use crate::config::Database;
+use crate::retry::Transition;
+
+/// A handle on the storage; clones share it.
+#[derive(Clone)]
+pub struct Inbox {
+    store: Store,
+    queue: commit::Queue,
+    arrived: Arc<Notify>,
+    /// Held while this process serves an SQLite file.
+    _lock: Option<Arc<File>>,
+}
+
+#[derive(Clone)]
+enum Store {
+    Sqlite {
+        /// One connection: SQLite has one writer at a time, and several only wait for each other.
+        writer: SqlitePool,
+        reader: SqlitePool,
+    },
+    Postgres(PgPool),
+}
+
+/// A delivery to be stored.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    pub identity: String,
+    pub destination: &'static str,
+    pub case_key: String,
+    pub route: String,
+    pub event_id: String,
+    pub event_name: String,
+    pub payload: String,
+    /// Set for what nothing can be made of: it is stored dead, with this reason.
+    pub dead: Option<String>,
+    /// Set for what may have been delivered before we knew of it.
+    pub in_doubt: bool,
+}
+
+/// A delivery that is ours until its lease ends.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claim {
+    pub identity: String,
+    pub destination: String,
+    pub case_key: String,
+    pub route: String,
+    pub payload: String,
+    /// Set once the bytes of the create are frozen.
+    pub request: Option<String>,
+    pub revision: i64,
+    /// The fence: what this claim raised it to.
+    pub attempts: i64,
+    pub tries: i64,
+    pub in_doubt: bool,
+    pub received_at: i64,
+}
+
+impl Claim {
+    /// The key of the create: a new one for each revision of its bytes.
+    pub fn idempotency_key(&self) -> String {
+        match self.revision {
+            0 => self.identity.clone(),
+            revision => format!("{}#{revision}", self.identity),
+        }
+    }
+}
+
+/// Which deliveries to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// Only those that have not failed yet, so that old retries do not hold up new work.
+    Fresh,
+    Any,
+}
+
+/// What is known of the ticket of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaseTicket {
+    /// No earlier delivery of this case: there cannot be one of ours.
+    None,
+    /// There were earlier deliveries and none is known to have made one.
+    Unknown,
+    Known(String),
+}
+
+/// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
+#[derive(Clone, Debug, FromRow)]
+pub struct Listed {
+    pub identity: String,
+    pub destination: String,
+    pub case_key: String,
+    pub route: String,
+    pub event_id: String,
+    pub event_name: String,
+    pub state: String,
+    pub attempts: i64,
+    pub due_at: i64,
+    pub received_at: i64,
+    pub settled_at: Option<i64>,
+    pub reference: Option<String>,
+    pub last_error: Option<String>,
+}
+
+/// The states of a delivery: there is no fourth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum State {
+    Waiting,
+    Done,
+    Dead,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Done => "done",
+            State::Dead => "dead",
+        }
+    }
+}
+
+/// Counts and ages over the whole inbox.
+#[derive(Clone, Debug, Default, FromRow)]
+pub struct Summary {
+    pub waiting: i64,
+    pub in_doubt: i64,
+    pub done: i64,
+    pub done_24h: i64,
+    pub dead: i64,
+    /// Milliseconds that the oldest waiting delivery has waited.
+    pub oldest_ms: Option<i64>,
+    /// Milliseconds since the last delivery was received.
+    pub last_event_ms: Option<i64>,
+}
+
+/// The storage cannot be used as it is configured: trying again will not help.
+#[derive(Debug)]
+pub struct Unusable(String);
+
+impl std::error::Error for Unusable {}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// No statement may hold its caller longer: a network that swallows packets looks like this.
+const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
+
+/// Runs one statement on whichever database there is; `$pool` is where it writes.
+macro_rules! on_writer {
+    ($inbox:expr, $pool:ident => $statement:expr) => {
+        limited(async {
+            match &$inbox.store {
+                Store::Sqlite { writer: $pool, .. } => $statement.await,
+                Store::Postgres($pool) => $statement.await,
+            }
+        })
+        .await
+    };
+}
+
+/// Runs one statement and tells whether it changed a row.
+macro_rules! changes {
+    ($inbox:expr, $pool:ident => $statement:expr) => {
+        on_writer!($inbox, $pool => async { $statement.await.map(|done| done.rows_affected() == 1) })
+    };
+}
+
+/// The same for reading, beside the writer.
+macro_rules! on_reader {
+    ($inbox:expr, $pool:ident => $statement:expr) => {
+        limited(async {
+            match &$inbox.store {
+                Store::Sqlite { reader: $pool, .. } => $statement.await,
+                Store::Postgres($pool) => $statement.await,
+            }
+        })
+        .await
+    };
+}
+
+impl Inbox {
+    /// Opens the storage to serve it: creates and migrates it. The [`Committer`] has to be run for
+    /// [`Inbox::receive`] to get anywhere.
+    ///
+    /// # Errors
+    /// [`Unusable`] if the file cannot be written or another process serves it; otherwise the
+    /// database is out of reach, and a later try may succeed.
+    pub async fn open(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
+        let (inbox, committer) = match database {
+            Database::Sqlite(path) => {
+                let unusable = |error: anyhow::Error| Unusable(format!("{error:#}"));
+                let lock = lock(path).map_err(unusable)?;
+                let store = Store::sqlite(path, true).await.map_err(unusable)?;
+                Inbox::new(store, Some(lock))
+            }
+            Database::Postgres(options) => Inbox::new(Store::postgres(options).await?, None),
+        };
+        inbox.migrate().await.context("the database cannot be brought up to date")?;
+        inbox.free_unsent().await?;
+        Ok((inbox, committer))
+    }
+
+    /// Opens a storage that exists, beside the process that serves it.
+    ///
+    /// # Errors
+    /// There is none, or it is out of reach.
+    pub async fn open_beside(database: &Database) -> anyhow::Result<Inbox> {
+        let store = match database {
+            Database::Sqlite(path) => Store::sqlite(path, false).await?,
+            Database::Postgres(options) => Store::postgres(options).await?,
+        };
+        let (inbox, _) = Inbox::new(store, None);
+        inbox.ping().await.context("the database holds no inbox yet: `casebridge serve` makes it")?;
+        Ok(inbox)
+    }
+
+    fn new(store: Store, lock: Option<File>) -> (Inbox, Committer) {
+        let arrived = Arc::new(Notify::new());
+        let (queue, committer) = commit::channel(store.clone(), arrived.clone());
+        (Inbox { store, queue, arrived, _lock: lock.map(Arc::new) }, committer)
+    }
+
+    /// Stores deliveries and tells how many of them were not known before. When this returns `Ok`
+    /// they are on disk.
+    ///
+    /// # Errors
+    /// [`ReceiveError`]; then the deliveries may or may not be stored, and the same call can safely
+    /// be made again.
+    pub async fn receive(&self, deliveries: Vec<NewDelivery>) -> Result<usize, ReceiveError> {
+        self.queue.receive(deliveries).await
+    }
+
+    /// Completes when deliveries have arrived after this was called and enabled.
+    pub fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// Takes up to `limit` deliveries that are due, for the length of `lease`. Deliveries of one
+    /// case come one at a time and in order.
+    pub async fn claim(
+        &self,
+        destination: &str,
+        pick: Pick,
+        limit: usize,
+        lease: Duration,
+    ) -> sqlx::Result<Vec<Claim>> {
+        let filter = match pick {
+            Pick::Fresh => "and tries = 0",
+            Pick::Any => "",
+        };
+        let sql = AssertSqlSafe(self.store.dialect(CLAIM).replace("{pick}", filter));
+        let (limit, lease) = (limit as i64, lease.as_millis() as i64);
+        let claimed = on_writer!(self, pool => sqlx::query_as(sql)
+            .bind(destination).bind(limit).bind(lease).fetch_all(pool));
+        match claimed {
+            // Another instance took the same case in this very moment; what is left comes next time.
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Vec::new()),
+            claimed => claimed,
+        }
+    }
+
+    /// What is known of the ticket of a claim's case.
+    pub async fn case_ticket(&self, claim: &Claim) -> sqlx::Result<CaseTicket> {
+        let sql = self.sql(
+            "select
+                (select reference from delivery
+                  where destination = $1 and case_key = $2 and reference is not null
+                  order by settled_at desc, identity desc limit 1),
+                (select count(*) from delivery
+                  where destination = $1 and case_key = $2
+                    and (received_at, identity) < ($3, $4))",
+        );
+        let (reference, earlier): (Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
+            .bind(&claim.destination).bind(&claim.case_key)
+            .bind(claim.received_at).bind(&claim.identity).fetch_one(pool))?;
+        Ok(match reference {
+            Some(reference) => CaseTicket::Known(reference),
+            None if earlier > 0 => CaseTicket::Unknown,
+            None => CaseTicket::None,
+        })
+    }
+
+    /// Stores the bytes of a create before they are first sent. False: the claim is no longer ours.
+    pub async fn freeze(&self, claim: &Claim, request: &str) -> sqlx::Result<bool> {
+        let sql = self.sql(
+            "update delivery set request = $1
+              where identity = $2 and destination = $3 and attempts = $4 and leased",
+        );
+        changes!(self, pool => sqlx::query(sql)
+            .bind(request).bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
+            .execute(pool))
+    }
+
+    /// Records how an attempt ended. False: the claim is no longer ours, and nothing was changed.
+    pub async fn settle(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
+        let (state, after) = match transition {
+            Transition::Done { .. } => (State::Done, Duration::ZERO),
+            Transition::Dead { .. } => (State::Dead, Duration::ZERO),
+            Transition::Again { after, .. } => (State::Waiting, *after),
+        };
+        let (reference, error) = match transition {
+            Transition::Done { reference } => (Some(reference), None),
+            Transition::Dead { reason } | Transition::Again { reason, .. } => (None, Some(storable(reason))),
+        };
+        let (tries, in_doubt) = match transition {
+            Transition::Again { tries, in_doubt, .. } => (*tries, *in_doubt),
+            Transition::Done { .. } | Transition::Dead { .. } => (claim.tries, false),
+        };
+        let sql = self.sql(
+            "update delivery
+                set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
+                    in_doubt = (in_doubt or $9) and $5 <> 'done', due_at = {now} + $4,
+                    settled_at = case when $5 = 'waiting' then null else {now} end, leased = false
+              where identity = $1 and destination = $2 and attempts = $3 and leased",
+        );
+        changes!(self, pool => sqlx::query(sql)
+            .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
+            .bind(after.as_millis() as i64).bind(state.name()).bind(reference).bind(error)
+            .bind(tries).bind(in_doubt).execute(pool))
+    }
+
+    /// The deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
+    pub async fn list(
+        &self,
+        state: Option<State>,
+        after: Option<&Listed>,
+        limit: usize,
+    ) -> sqlx::Result<Vec<Listed>> {
+        let sql = AssertSqlSafe(format!(
+            "{LISTED} where ($1 = '' or state = $1)
+                        and (received_at, identity, destination) > ($2, $3, $4)
+                      order by received_at, identity, destination limit $5"
+        ));
+        let (received_at, identity, destination) = match after {
+            Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
+            None => (-1, "", ""),
+        };
+        on_reader!(self, pool => sqlx::query_as(sql)
+            .bind(state.map_or("", State::name)).bind(received_at).bind(identity).bind(destination)
+            .bind(limit as i64).fetch_all(pool))
+    }
+
+    /// The deliveries under this identity, one to each destination.
+    pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
+        let sql = AssertSqlSafe(format!("{LISTED} where identity = $1 order by destination"));
+        on_reader!(self, pool => sqlx::query_as(sql).bind(identity).fetch_all(pool))
+    }
+
+    /// Gives a dead delivery a new schedule. It is looked up before anything is sent, and then sent
+    /// as a new revision. False: it is not dead.
+    pub async fn replay(&self, delivery: &Listed) -> sqlx::Result<bool> {
+        let sql = self.sql(
+            "update delivery set state = 'waiting', tries = 0, in_doubt = true, request = null,
+                    revision = revision + 1, due_at = {now}, settled_at = null
+              where identity = $1 and destination = $2 and state = 'dead'",
+        );
+        changes!(self, pool => sqlx::query(sql)
+            .bind(&delivery.identity).bind(&delivery.destination).execute(pool))
+    }
+
+    pub async fn summary(&self) -> sqlx::Result<Summary> {
+        let sql = self.sql(
+            "select count(case when state = 'waiting' then 1 end) as waiting,
+                    count(case when state = 'waiting' and in_doubt then 1 end) as in_doubt,
+                    count(case when state = 'done' then 1 end) as done,
+                    count(case when state = 'done' and settled_at > {now} - 86400000 then 1 end) as done_24h,
+                    count(case when state = 'dead' then 1 end) as dead,
+                    {now} - min(case when state = 'waiting' then received_at end) as oldest_ms,
+                    {now} - max(received_at) as last_event_ms
+               from delivery",
+        );
+        on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))
+    }
+
+    /// Whether the storage answers.
+    pub async fn ping(&self) -> sqlx::Result<()> {
+        let sql = self.sql("select count(*) from (select 1 from delivery limit 1) as one");
+        let _: (i64,) = on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))?;
+        Ok(())
+    }
+
+    /// `sqlite` or `postgres`
+    pub fn kind(&self) -> &'static str {
+        match &self.store {
+            Store::Sqlite { .. } => "sqlite",
+            Store::Postgres(_) => "postgres",
+        }
+    }
+
+    /// Waits for what is under way and lets go of the database.
+    pub async fn close(&self) {
+        match &self.store {
+            Store::Sqlite { writer, reader } => {
+                reader.close().await;
+                writer.close().await;
+            }
+            Store::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// What a killed process held is free at once if nothing can have been sent, and in doubt when
+    /// its lease ends otherwise: until then Zendesk may still be working on what it was sent. Only
+    /// SQLite knows that nobody else is at work; on Postgres every lease runs its time.
+    async fn free_unsent(&self) -> sqlx::Result<()> {
+        let Store::Sqlite { writer, .. } = &self.store else { return Ok(()) };
+        let sql = self.sql("update delivery set due_at = {now} where leased and request is null");
+        sqlx::query(sql).execute(writer).await?;
+        Ok(())
+    }
+
+    /// Additive migrations only, and an unknown newer one is no error: a rollback must not brick.
+    async fn migrate(&self) -> anyhow::Result<()> {
+        let mut migrator: Migrator = sqlx::migrate!();
+        migrator.set_ignore_missing(true);
+        match &self.store {
+            Store::Sqlite { writer, .. } => migrator.run(writer).await?,
+            Store::Postgres(pool) => migrator.run(pool).await?,
+        }
+        Ok(())
+    }
+
+    /// Fills in the words in which the two databases differ.
+    fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.store.dialect(text))
+    }
+}
+
+/// The younger deliveries of a case wait for the older ones, and for whoever holds one of them.
+const CLAIM: &str = "
+    with picked as materialized (
+        select identity, destination from delivery as mine
+         where destination = $1 and state = 'waiting' and due_at <= {now} {pick}
+           and not exists (
+               select 1 from delivery as other
+                where other.destination = mine.destination and other.case_key = mine.case_key
+                  and other.identity <> mine.identity and other.state = 'waiting'
+                  and (other.leased
+                       or (other.received_at, other.identity) < (mine.received_at, mine.identity)))
+         order by due_at limit $2 {skip locked}
+    )
+    update delivery
+       set attempts = attempts + 1, in_doubt = in_doubt or leased, leased = true, due_at = {now} + $3
+     where (identity, destination) in (select identity, destination from picked)
+    returning identity, destination, case_key, route, payload, request, revision, attempts, tries,
+              in_doubt, received_at";
+
+const LISTED: &str = "
+    select identity, destination, case_key, route, event_id, event_name, state, attempts, due_at,
+           received_at, settled_at, reference, last_error
+      from delivery";
+
+impl Store {
+    async fn sqlite(path: &Path, create: bool) -> anyhow::Result<Store> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(create)
+            .journal_mode(SqliteJournalMode::Wal)
+            // NORMAL would not reach the disk at each commit, and we answer 200 on the commit.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        let opened = |kind: &str| format!("the SQLite file {} cannot be {kind}", path.display());
+        let writer = SqlitePoolOptions::new().max_connections(1).max_lifetime(None).idle_timeout(None);
+        let writer = writer.connect_with(options.clone()).await.with_context(|| opened("opened"))?;
+        let reader = SqlitePoolOptions::new().max_connections(2);
+        let reader = reader.connect_with(options.read_only(true)).await.with_context(|| opened("read"))?;
+        let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(&writer).await?;
+        check_sqlite_version(&version)?;
+        Ok(Store::Sqlite { writer, reader })
+    }
+
+    /// Five connections: Heroku's smallest plan allows 20, and two releases overlap.
+    async fn postgres(options: &PgConnectOptions) -> anyhow::Result<Store> {
+        let pool = PgPoolOptions::new()
+            .max_connections(5)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_with(options.clone().application_name("casebridge"))
+            .await
+            .context("PostgreSQL cannot be reached")?;
+        Ok(Store::Postgres(pool))
+    }
+
+    /// "Now" is the database's clock, so that two instances have the same one.
+    fn dialect(&self, text: &str) -> String {
+        let (now, skip_locked) = match self {
+            Store::Sqlite { .. } => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
+            Store::Postgres(_) => {
+                ("(extract(epoch from clock_timestamp()) * 1000)::bigint", "for update of mine skip locked")
+            }
+        };
+        text.replace("{now}", now).replace("{skip locked}", skip_locked)
+    }
+}
+
+/// Versions before 3.51.3 can corrupt a write-ahead log (<https://sqlite.org/wal.html#walresetbug>).
+fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let version_of = std::array::from_fn(|_| numbers.next().unwrap_or(0));
+    anyhow::ensure!(
+        version_of >= [3u32, 51, 3],
+        "SQLite {version} can corrupt its write-ahead log: 3.51.3 or later is needed"
+    );
+    Ok(())
+}
+
+/// One process serves an SQLite file. The lock is a file of its own: closing a second handle on the
+/// database itself would drop SQLite's locks.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let lock_path = path.with_added_extension("lock");
+    let writable = |path: &Path| {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        file.with_context(|| format!("{} cannot be written by user id {}", path.display(), user_id()))
+    };
+    writable(path)?;
+    let lock = writable(&lock_path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another casebridge serves {}: one process per SQLite file (PostgreSQL takes several)",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", lock_path.display()))
+        }
+    }
+}
+
+/// The standard library does not tell the user of a process; the owner of its folder does.
+fn user_id() -> String {
+    #[cfg(target_os = "linux")]
+    if let Ok(metadata) = std::fs::metadata("/proc/self") {
+        return std::os::unix::fs::MetadataExt::uid(&metadata).to_string();
+    }
+    "unknown".to_owned()
+}
+
+async fn limited<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let limited = tokio::time::timeout(STATEMENT_LIMIT, statement).await;
+    limited.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+}
+
+/// PostgreSQL cannot store a NUL.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlite_that_can_corrupt_is_refused() {
+        for (version, good) in [("3.46.0", false), ("3.51.2", false), ("3.51.3", true), ("4.0", true)] {
+            assert_eq!(check_sqlite_version(version).is_ok(), good, "{version}");
+        }
+    }
+}

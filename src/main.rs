@@ -1,0 +1,154 @@
+//! The command line: which subcommand, how to log, and what to exit with.
+
+mod operate;
+
+use std::io::IsTerminal;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::prelude::*;
+
+use casebridge::config::{Config, Database, LogFormat, Logging, Problems};
+use casebridge::inbox::{State, Unusable};
+use casebridge::{alert, app, sandbox};
+
+/// A label in the Khoros Marketing inbox becomes a Zendesk ticket.
+///
+/// Configured by environment variables alone; the README has the table.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Receive labels and create tickets until told to stop (the default)
+    Serve,
+    /// Show it all on this machine: stand-ins for Khoros and Zendesk, and the real bridge between
+    Demo {
+        /// Exit after the first ticket instead of staying up
+        #[arg(long)]
+        once: bool,
+    },
+    /// List what was received and what became of it; needs DATABASE_URL only
+    List {
+        /// Only deliveries in this state
+        #[arg(long, value_enum)]
+        state: Option<State>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
+    Replay {
+        /// All that are dead
+        #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+        all_dead: bool,
+        /// Say what would be replayed, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Ids as `casebridge list` shows them
+        #[arg(value_name = "ID")]
+        ids: Vec<String>,
+    },
+}
+
+/// What is wrong will not go away by trying again.
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command.unwrap_or(Command::Serve)) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("casebridge: {error:#}");
+            match error.is::<Problems>() || error.is::<Unusable>() {
+                true => ExitCode::from(MISCONFIGURED),
+                false => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve => serve().await,
+        Command::Demo { once } => {
+            log_with("warn", LogFormat::Text);
+            sandbox::demo(once, stop_on_signal()?).await
+        }
+        Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await,
+        Command::Replay { all_dead: _, dry_run, ids } => {
+            operate::replay(&Database::from_env()?, &ids, dry_run).await
+        }
+    }
+}
+
+async fn serve() -> anyhow::Result<()> {
+    let logging = Logging::from_env();
+    log_with(&logging.filter, logging.format);
+    log_panics();
+    let config = Config::from_env()?;
+    let stop = stop_on_signal()?;
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await;
+    let listener = listener.with_context(|| format!("port {} cannot be listened on", config.port))?;
+    app::run(config, listener, stop).await
+}
+
+/// SIGTERM is what hosts send; SIGINT is Fly's, and a person's.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}
+
+fn log_with(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Text => {
+            let colour = std::io::stdout().is_terminal();
+            let layer = tracing_subscriber::fmt::layer().with_target(false).with_ansi(colour);
+            registry.with(layer).init();
+        }
+        // Heroku adds its own time to each line.
+        LogFormat::Logfmt => registry.with(tracing_logfmt::builder().with_timestamp(false).layer()).init(),
+        LogFormat::Json => {
+            registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true)).init();
+        }
+    }
+}
+
+/// The message of a panic can repeat a text that it stumbled over; its place cannot.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(alert = alert::PANIC, place, "a defect in casebridge at {place}: please report it");
+    }));
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

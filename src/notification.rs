@@ -1,0 +1,500 @@
+//! From the bytes of a notification to the items that it carries. No I/O, no clock.
+//!
+//! Khoros publishes examples, not a contract: ids come as strings or numbers, `labels` as a string,
+//! an array or not at all, and fields are missing. So nothing here refuses what is JSON. What can
+//! become a ticket becomes an [`Item`]; the rest is kept whole, with the reason, for a person to
+//! look at.
+
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// One item of a notification as it goes into the inbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival {
+    /// `khoros:{company}:{event}:{entity}`: a redelivery has the same one, a re-applied label not.
+    pub identity: String,
+    /// The case that the item belongs to, and the ticket's `external_id`.
+    pub case_key: String,
+    pub event_id: String,
+    pub event_name: String,
+    /// The envelope with this item alone, as JSON; secrets are redacted.
+    pub payload: String,
+    /// Set when nothing can be made of it.
+    pub odd: Option<Odd>,
+}
+
+/// Why no ticket can be made of something authenticated. The text goes to the operator.
+pub type Odd = &'static str;
+
+/// The body is not JSON.
+#[derive(Debug, PartialEq)]
+pub struct NotJson;
+
+/// A post, comment or message, as far as its fields could be read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Item {
+    pub event_id: Option<String>,
+    /// `{network}:{native id}`
+    pub entity_id: Option<String>,
+    pub text: Option<String>,
+    pub link: Option<String>,
+    pub author: Author,
+    /// As published: ISO 8601 for items.
+    pub created: Option<String>,
+    pub in_reply_to: Option<String>,
+    /// Those of the event, then those of the item. Both may be empty in an event about a label.
+    pub labels: Vec<String>,
+    pub notes: Vec<Note>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Author {
+    pub name: Option<String>,
+    pub screen_name: Option<String>,
+    pub link: Option<String>,
+    /// A number, which Khoros sends as a string.
+    pub followers: Option<String>,
+}
+
+/// What Khoros' users wrote beside the item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    pub author: Option<String>,
+    /// As published: its format is not documented.
+    pub created: Option<String>,
+    pub text: String,
+}
+
+/// Splits a body into its items. `company` is the configured one: the event's own may be missing or
+/// of the other kind (Khoros has two).
+///
+/// # Errors
+/// [`NotJson`], and nothing else.
+pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
+    serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
+    let text = String::from_utf8_lossy(body);
+    match read(&text) {
+        Some(Value::Array(envelopes)) if envelopes.iter().any(Value::is_object) => {
+            Ok(envelopes.into_iter().flat_map(|envelope| split(envelope, company)).collect())
+        }
+        Some(envelope) => Ok(split(envelope, company)),
+        None => Ok(vec![unreadable(&text, company)]),
+    }
+}
+
+/// Valid JSON that serde_json still cannot hold: a lone half of an emoji (social texts are cut
+/// anywhere) is repaired; what nests deeper than 128 levels is not.
+fn read(text: &str) -> Option<Value> {
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
+}
+
+fn unreadable(text: &str, company: u64) -> Arrival {
+    let event_id = sha256(text);
+    Arrival {
+        identity: key(&format!("khoros:{company}:{event_id}")),
+        case_key: key(&format!("khoros:{company}:{event_id}")),
+        event_id,
+        event_name: "unknown".to_owned(),
+        payload: text.to_owned(),
+        odd: Some("the notification nests too deeply to be read"),
+    }
+}
+
+fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
+    redact(&mut envelope);
+    let event_id = event_id(&envelope);
+    let event_name = text(&envelope["eventName"]).unwrap_or_else(|| "unknown".to_owned());
+    let arrival = |identity: String, case_key: String, payload: Value, odd| Arrival {
+        identity: key(&identity),
+        case_key: key(&case_key),
+        event_id: key(&event_id),
+        event_name: key(&event_name),
+        payload: payload.to_string(),
+        odd,
+    };
+    let event = format!("khoros:{company}:{event_id}");
+    let items = match items(&envelope) {
+        Ok(items) => items,
+        Err(odd) => return vec![arrival(event.clone(), event, envelope, Some(odd))],
+    };
+    let only = items.len() == 1;
+    let each = |item: &Value| {
+        let odd = Item::new(&envelope, item).odd();
+        let payload = with_only(&envelope, item);
+        match text(&item["entityId"]) {
+            Some(entity) => {
+                arrival(format!("{event}:{entity}"), format!("khoros:{company}:{entity}"), payload, odd)
+            }
+            // Without an id the event is its own case; with several of them, each item is.
+            None if only => arrival(event.clone(), event.clone(), payload, odd),
+            None => {
+                let own = format!("{event}:{}", sha256(&item.to_string()));
+                arrival(own.clone(), own, payload, odd)
+            }
+        }
+    };
+    items.iter().map(each).collect()
+}
+
+impl Item {
+    /// Reads the one item of a stored payload.
+    ///
+    /// # Errors
+    /// The reason why no ticket can be made of it.
+    pub fn from_payload(payload: &str) -> Result<Item, Odd> {
+        let envelope = read(payload).ok_or("the notification nests too deeply to be read")?;
+        let items = items(&envelope)?;
+        let item = Item::new(&envelope, items.first().ok_or(NO_ITEMS)?);
+        item.odd().map_or(Ok(item), Err)
+    }
+
+    fn new(envelope: &Value, item: &Value) -> Item {
+        let mut all_labels = labels(&envelope["data"]["labels"]);
+        all_labels.extend(labels(&item["labels"]));
+        let mut seen = std::collections::HashSet::new();
+        all_labels.retain(|label| seen.insert(label.clone()));
+        Item {
+            event_id: text(&envelope["eventUuid"]),
+            entity_id: text(&item["entityId"]),
+            text: text(&item["text"]),
+            link: text(&item["link"]),
+            author: Author {
+                name: text(&item["author"]),
+                screen_name: text(&item["authorScreenName"]),
+                link: text(&item["authorLink"]),
+                followers: text(&item["followerCount"]),
+            },
+            created: text(&item["createdDate"]),
+            in_reply_to: text(&item["inReplyTo"]),
+            labels: all_labels,
+            notes: notes(&item["notes"]),
+        }
+    }
+
+    /// The part of `entityId` before its *first* colon (a native id may hold more of them), or what
+    /// the link's host tells.
+    pub fn network(&self) -> Option<&str> {
+        let of_id = self.entity_id.as_deref().and_then(|id| id.split_once(':')).map(|(network, _)| network);
+        let is_name = |name: &&str| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.len() <= 40
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+        };
+        of_id.filter(is_name).or_else(|| self.link.as_deref().and_then(network_of_link))
+    }
+
+    fn odd(&self) -> Option<Odd> {
+        let says_something = self.entity_id.is_some() || self.text.is_some() || self.link.is_some();
+        (!says_something).then_some("the item has no id, no text and no link")
+    }
+}
+
+const NO_ITEMS: Odd = "the event holds no items to make a ticket of";
+
+/// Where the items may be: `data.items` as published, an object in its place, or the item itself
+/// as `data`.
+fn items(envelope: &Value) -> Result<Vec<Value>, Odd> {
+    if !envelope.is_object() {
+        return Err("the notification is not a JSON object");
+    }
+    let data = &envelope["data"];
+    let found = match (&data["items"], &envelope["items"]) {
+        (Value::Null, Value::Null) if looks_like_item(data) => vec![data.clone()],
+        (Value::Null, items) | (items, _) => match items {
+            Value::Array(items) => items.clone(),
+            Value::Object(_) if looks_like_item(items) => vec![items.clone()],
+            Value::Object(map) if map.values().all(Value::is_object) => map.values().cloned().collect(),
+            Value::Null => Vec::new(),
+            _ => return Err("`items` is not a list"),
+        },
+    };
+    if found.is_empty() { Err(NO_ITEMS) } else { Ok(found) }
+}
+
+fn looks_like_item(value: &Value) -> bool {
+    ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
+}
+
+/// The envelope as it came, but with this item alone.
+fn with_only(envelope: &Value, item: &Value) -> Value {
+    let mut envelope = envelope.as_object().cloned().unwrap_or_default();
+    envelope.remove("items");
+    let mut data = match envelope.remove("data") {
+        // Published as the list's parent; where `data` is the item itself it moves into the list.
+        Some(Value::Object(data)) if &Value::Object(data.clone()) != item => data,
+        _ => Map::new(),
+    };
+    data.insert("items".to_owned(), json!([item]));
+    envelope.insert("data".to_owned(), Value::Object(data));
+    Value::Object(envelope)
+}
+
+/// `eventUuid`, or a hash of the envelope (serde_json sorts its keys), so that a redelivery is known.
+fn event_id(envelope: &Value) -> String {
+    text(&envelope["eventUuid"]).unwrap_or_else(|| sha256(&envelope.to_string()))
+}
+
+/// An id as it may travel in headers and index rows: visible ASCII of at most 200 bytes.
+fn key(id: &str) -> String {
+    match id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => id.to_owned(),
+        false => sha256(id),
+    }
+}
+
+fn sha256(text: &str) -> String {
+    format!("sha256:{:x}", Sha256::digest(text))
+}
+
+/// A string, or what could be meant as one; blank is nothing.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Published as a string, shown as an array, and elsewhere an array of objects.
+fn labels(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(labels) => labels.iter().flat_map(labels_of_one).collect(),
+        other => labels_of_one(other).into_iter().collect(),
+    }
+}
+
+fn labels_of_one(value: &Value) -> Option<String> {
+    text(value).or_else(|| ["name", "title", "label"].iter().find_map(|field| text(&value[field])))
+}
+
+fn notes(value: &Value) -> Vec<Note> {
+    let one = |note: &Value| {
+        Some(Note {
+            author: text(&note["createdByDisplayName"]),
+            created: text(&note["createdDate"]),
+            text: text(&note["text"]).or_else(|| text(note))?,
+        })
+    };
+    match value {
+        Value::Array(notes) => notes.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
+    }
+}
+
+fn network_of_link(link: &str) -> Option<&'static str> {
+    const HOSTS: &[(&str, &str)] = &[
+        ("twitter.com", "twitter"),
+        ("x.com", "twitter"),
+        ("facebook.com", "facebook"),
+        ("instagram.com", "instagram"),
+        ("linkedin.com", "linkedin"),
+        ("youtube.com", "youtube"),
+        ("tiktok.com", "tiktok"),
+    ];
+    let url = url::Url::parse(link).ok()?;
+    let host = url.host_str()?.trim_start_matches("www.").trim_start_matches("m.");
+    HOSTS.iter().find_map(|(known, network)| (*known == host).then_some(*network))
+}
+
+/// `error-custom-crm` events repeat the headers of a call, and with them its credential.
+fn redact(value: &mut Value) {
+    const SECRETS: &[&str] = &["requestHeaders", "authHeaderValue", "bearerToken"];
+    match value {
+        Value::Object(map) => {
+            for (name, value) in map {
+                match SECRETS.contains(&name.as_str()) {
+                    true => *value = Value::from("[redacted]"),
+                    false => redact(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(redact),
+        _ => {}
+    }
+}
+
+/// Replaces `\ud83d` without its other half, which is valid JSON but no Unicode, by `\ufffd`.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |at: usize| {
+        let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
+        u16::from_str_radix(escape, 16).ok()
+    };
+    let mut repaired = String::with_capacity(json.len());
+    let mut at = 0;
+    while let Some(found) = json[at..].find('\\') {
+        let escape = at + found;
+        repaired.push_str(&json[at..escape]);
+        let high = unit(escape).is_some_and(|unit| (0xd800..0xdc00).contains(&unit));
+        let low = unit(escape).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
+        let paired = high && unit(escape + 6).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
+        let length = if paired {
+            12
+        } else if high || low {
+            6
+        } else {
+            2
+        };
+        let escaped = json.get(escape..escape + length).unwrap_or(&json[escape..]);
+        repaired.push_str(if (high || low) && !paired { "\\ufffd" } else { escaped });
+        at = escape + escaped.len();
+    }
+    repaired.push_str(&json[at..]);
+    repaired
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWITTER: &str = include_str!("../tests/fixtures/stream-item-label-applied-twitter.json");
+    const RULE: &str = include_str!("../tests/fixtures/rule-applied-twitter.json");
+
+    fn parsed(json: &str) -> Vec<Arrival> {
+        parse(json.as_bytes(), 7).unwrap_or_else(|_| panic!("not JSON: {json}"))
+    }
+
+    fn only(json: &str) -> Arrival {
+        let mut arrivals = parsed(json);
+        assert_eq!(arrivals.len(), 1, "{json}");
+        arrivals.remove(0)
+    }
+
+    #[test]
+    fn the_published_example_is_one_item() {
+        let arrival = only(TWITTER);
+        assert_eq!(arrival.identity, "khoros:7:67c53595-efc3-46aa-963b-89650bd4bd98:twitter:<twitterId>");
+        assert_eq!(arrival.case_key, "khoros:7:twitter:<twitterId>");
+        assert_eq!(arrival.event_name, "stream-item-label-applied");
+        assert_eq!(arrival.odd, None);
+
+        let item = Item::from_payload(&arrival.payload).unwrap();
+        assert_eq!(item.network(), Some("twitter"));
+        assert_eq!(item.text.as_deref(), Some("Post Text"));
+        assert_eq!(item.author.followers.as_deref(), Some("8424"));
+        assert_eq!(item.in_reply_to.as_deref(), Some("twitter:855485181481934848"));
+    }
+
+    #[test]
+    fn items_of_a_rule_can_be_tickets_too() {
+        assert_eq!(only(RULE).odd, None);
+    }
+
+    #[test]
+    fn a_payload_is_a_notification_of_one_item() {
+        let two = TWITTER.replace(r#""items": ["#, r#""items": [{"entityId": 12, "text": "another"},"#);
+        let arrivals = parsed(&two);
+        assert_eq!(arrivals.len(), 2);
+        for arrival in &arrivals {
+            assert_eq!(std::slice::from_ref(arrival), parsed(&arrival.payload));
+        }
+        assert_eq!(arrivals[0].case_key, "khoros:7:12");
+    }
+
+    #[test]
+    fn odd_shapes_that_still_are_a_ticket() {
+        for (json, case) in [
+            (r#"{"eventUuid":"e","data":{"items":{"entityId":"t:1"}}}"#, "khoros:7:t:1"),
+            (r#"{"eventUuid":"e","data":{"items":{"0":{"entityId":"t:1"}}}}"#, "khoros:7:t:1"),
+            (r#"{"eventUuid":"e","data":{"entityId":"t:1","labels":null}}"#, "khoros:7:t:1"),
+            (r#"{"eventUuid":"e","items":[{"entityId":"t:1"}]}"#, "khoros:7:t:1"),
+            (r#"[{"eventUuid":"e","data":{"items":[{"entityId":"t:1"}]}}]"#, "khoros:7:t:1"),
+            (
+                r#"{"eventUuid":5,"data":{"items":[{"entityId":123456789012345678901234567890}]}}"#,
+                "khoros:7:123456789012345678901234567890",
+            ),
+            (r#"{"eventUuid":"e","data":{"labels":"A","items":[{"text":"no id"}]}}"#, "khoros:7:e"),
+            (
+                r#"{"eventUuid":"e","data":{"items":[{"entityId":"t:1","labels":[{"name":"A"}],"notes":null}]}}"#,
+                "khoros:7:t:1",
+            ),
+        ] {
+            let arrival = only(json);
+            assert_eq!((arrival.odd, arrival.case_key.as_str()), (None, case), "{json}");
+            assert_eq!(only(&arrival.payload), arrival, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_ticket_is_kept_with_a_reason() {
+        for json in [
+            "null",
+            "[]",
+            "5",
+            "\"text\"",
+            "{}",
+            "[1,2]",
+            r#"{"data":null}"#,
+            r#"{"data":[]}"#,
+            r#"{"data":{"items":[]}}"#,
+            r#"{"data":{"items":"text"}}"#,
+            r#"{"data":{"items":[null]}}"#,
+            r#"{"data":{"items":[{}]}}"#,
+            r#"{"eventName":"vault-user-create","data":{"directoryCompanyId":1}}"#,
+        ] {
+            let arrival = only(json);
+            assert!(arrival.odd.is_some(), "{json}");
+            assert!(Item::from_payload(&arrival.payload).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_json_is_refused() {
+        for body in [&b""[..], b"{", b"<html>", b"{\"a\":1}x", b"{'a':1}"] {
+            assert_eq!(parse(body, 7), Err(NotJson));
+        }
+        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+        assert!(only(&deep).odd.is_some());
+    }
+
+    #[test]
+    fn texts_cut_within_a_character_are_repaired() {
+        let json = r#"{"eventUuid":"e","data":{"items":[{"entityId":"t:1",
+            "text":"\ud83d cut \\ud83d \ude00 whole \ud83d\ude00 \" end \ud83d"}]}}"#;
+        let item = Item::from_payload(&only(json).payload).unwrap();
+        let expected = "\u{fffd} cut \\ud83d \u{fffd} whole \u{1f600} \" end \u{fffd}";
+        assert_eq!(item.text.as_deref(), Some(expected));
+
+        let bytes = b"{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"text\":\"caf\xe9\"}]}}";
+        let item = Item::from_payload(&parse(bytes, 7).unwrap()[0].payload).unwrap();
+        assert_eq!(item.text.as_deref(), Some("caf\u{fffd}"));
+    }
+
+    #[test]
+    fn ids_fit_into_headers() {
+        for id in ["a".repeat(300), "with space".to_owned(), "été".to_owned()] {
+            let json = json!({"eventUuid": id, "eventName": id, "data": {"items": [{"entityId": id}]}});
+            let arrival = only(&json.to_string());
+            for key in [&arrival.identity, &arrival.case_key, &arrival.event_id, &arrival.event_name] {
+                assert!(key.starts_with("sha256:") && key.len() == 71, "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_redelivery_without_an_id_is_known() {
+        let one = r#"{"eventName":"x","data":{"items":[{"text":"a"},{"text":"b"}]}}"#;
+        let same = r#"{"data":{"items":[{"text":"a"},{"text":"b"}]},"eventName":"x"}"#;
+        assert_eq!(parsed(one), parsed(same));
+        assert_ne!(parsed(one)[0].case_key, parsed(one)[1].case_key);
+    }
+
+    #[test]
+    fn secrets_of_an_error_event_are_redacted() {
+        let json = r#"{"eventName":"error-custom-crm","eventUuid":"e","data":{"externalCall":
+            {"requestMethod":"GET","requestHeaders":{"Authorization":["s3cret"]}}}}"#;
+        let arrival = only(json);
+        assert!(!arrival.payload.contains("s3cret") && arrival.payload.contains("GET"));
+    }
+
+    #[test]
+    fn labels_and_notes_in_every_form() {
+        let json = r#"{"eventUuid":"e","data":{"labels":"One","items":[{"entityId":"t:1",
+            "labels":["One","Two",null,{"title":"Three"}],
+            "notes":[{"text":"call them","id":5,"createdByDisplayName":"Ann","createdDate":"today"},"plain",{}]}]}}"#;
+        let item = Item::from_payload(&only(json).payload).unwrap();
+        assert_eq!(item.labels, ["One", "Two", "Three"]);
+        assert_eq!(item.notes.len(), 2);
+        assert_eq!(item.notes[0].author.as_deref(), Some("Ann"));
+    }
+}

@@ -1,0 +1,184 @@
+//! What follows from how an attempt ended. Pure: time and chance are arguments.
+
+use std::time::Duration;
+
+/// How one attempt ended; decided by the destination.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The destination holds it under this number.
+    Done { reference: String },
+    /// This delivery failed; the next one may not.
+    Retry { reason: Reason, doubt: Doubt },
+    /// Nothing of this lane gets through; the delivery is none the worse for it.
+    Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
+    /// Only this delivery has to wait; it is none the worse for it.
+    Wait { reason: Reason, wait: Duration },
+    /// It will never be accepted as it is.
+    Dead { reason: Reason },
+}
+
+/// Whether the destination may have acted on what it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It has not.
+    None,
+    /// It answered, and the answer does not tell.
+    Answered,
+    /// It has not answered, and may be at work still.
+    Unanswered,
+}
+
+/// Why an attempt failed: one text for the log, one for the operator's eyes alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reason {
+    /// Holds nothing of a customer's text.
+    pub log: String,
+    /// What is stored as `last_error`; may hold names and texts.
+    pub full: String,
+    /// Set when somebody has to act: the code under which the README has the remedy.
+    pub alert: Option<&'static str>,
+}
+
+impl Reason {
+    pub fn new(text: impl Into<String>) -> Reason {
+        let text = text.into();
+        Reason { log: text.clone(), full: text, alert: None }
+    }
+
+    pub fn alert(code: &'static str, text: impl Into<String>) -> Reason {
+        Reason { alert: Some(code), ..Reason::new(text) }
+    }
+
+    pub fn with_full(self, full: String) -> Reason {
+        Reason { full, ..self }
+    }
+}
+
+/// What becomes of the delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transition {
+    Done {
+        reference: String,
+    },
+    Dead {
+        reason: String,
+    },
+    /// It waits; `tries` is what the count of its own failures becomes.
+    Again {
+        after: Duration,
+        tries: i64,
+        in_doubt: bool,
+        reason: String,
+    },
+}
+
+/// The transition that follows an outcome.
+///
+/// `tries` is how often the delivery has failed by itself before; `jitter` is from 0 to 1. What was
+/// not answered waits at least `lease`: until then the destination may be at work on it.
+pub fn next(
+    outcome: &Outcome,
+    tries: i64,
+    schedule: &[Duration],
+    lease: Duration,
+    jitter: f64,
+) -> Transition {
+    match outcome {
+        Outcome::Done { reference } => Transition::Done { reference: reference.clone() },
+        Outcome::Dead { reason } => Transition::Dead { reason: reason.full.clone() },
+        Outcome::Wait { reason, wait } => {
+            Transition::Again { after: *wait, tries, in_doubt: false, reason: reason.full.clone() }
+        }
+        Outcome::Pause { reason, doubt, retry_after } => Transition::Again {
+            after: retry_after.unwrap_or_default().max(doubt.least_wait(lease)),
+            tries,
+            in_doubt: *doubt != Doubt::None,
+            reason: reason.full.clone(),
+        },
+        Outcome::Retry { reason, doubt } => {
+            let wait = usize::try_from(tries).ok().and_then(|tries| schedule.get(tries));
+            match wait {
+                Some(wait) => Transition::Again {
+                    after: wait.mul_f64(1.0 + jitter * 0.2).max(doubt.least_wait(lease)),
+                    tries: tries + 1,
+                    in_doubt: *doubt != Doubt::None,
+                    reason: reason.full.clone(),
+                },
+                None => Transition::Dead {
+                    reason: format!("given up after {} tries: {}", tries + 1, reason.full),
+                },
+            }
+        }
+    }
+}
+
+impl Doubt {
+    fn least_wait(self, lease: Duration) -> Duration {
+        match self {
+            Doubt::None | Doubt::Answered => Duration::ZERO,
+            Doubt::Unanswered => lease,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn schedule() -> Vec<Duration> {
+        [5, 30, 120].map(Duration::from_secs).to_vec()
+    }
+
+    fn after(outcome: &Outcome, tries: i64, jitter: f64) -> Transition {
+        next(outcome, tries, &schedule(), LEASE, jitter)
+    }
+
+    fn retry(doubt: Doubt) -> Outcome {
+        Outcome::Retry { reason: Reason::new("it failed"), doubt }
+    }
+
+    #[test]
+    fn the_schedule_is_used_up_and_then_it_is_dead() {
+        for (tries, seconds) in [(0, 5), (1, 30), (2, 120)] {
+            for (jitter, factor) in [(0.0, 1.0), (1.0, 1.2)] {
+                let Transition::Again { after, tries: next, .. } = after(&retry(Doubt::None), tries, jitter)
+                else {
+                    panic!("dead after {tries} tries");
+                };
+                assert_eq!(after, Duration::from_secs(seconds).mul_f64(factor));
+                assert_eq!(next, tries + 1);
+            }
+        }
+        let reason = "given up after 4 tries: it failed".to_owned();
+        assert_eq!(after(&retry(Doubt::None), 3, 0.5), Transition::Dead { reason });
+    }
+
+    #[test]
+    fn a_pause_burns_no_try() {
+        let pause = |retry_after, doubt| Outcome::Pause { reason: Reason::new("down"), doubt, retry_after };
+        for tries in [0, 3, 100] {
+            let Transition::Again { after, tries: next, in_doubt, .. } =
+                after(&pause(Some(Duration::from_secs(93)), Doubt::None), tries, 0.5)
+            else {
+                panic!("a pause killed it");
+            };
+            assert_eq!((after, next, in_doubt), (Duration::from_secs(93), tries, false));
+        }
+    }
+
+    #[test]
+    fn what_was_not_answered_waits_until_it_must_be_over() {
+        for (doubt, least, expected) in [
+            (Doubt::None, Duration::from_secs(5), false),
+            (Doubt::Answered, Duration::from_secs(5), true),
+            (Doubt::Unanswered, LEASE, true),
+        ] {
+            let Transition::Again { after, in_doubt, .. } = after(&retry(doubt), 0, 0.0) else {
+                panic!("dead");
+            };
+            assert_eq!((after, in_doubt), (least, expected));
+        }
+    }
+}

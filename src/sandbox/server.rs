@@ -1,0 +1,78 @@
+//! Serves a stand-in on loopback. Unlike a real server it can be told to break off.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tower::ServiceExt;
+
+/// A running stand-in; it ends when this is dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    _stop: DropGuard,
+}
+
+/// Marks an answer that is not to be sent: the connection is reset in its place.
+#[derive(Clone, Copy)]
+pub struct BreakOff;
+
+impl IntoResponse for BreakOff {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Binds to `address`, on loopback with port 0 if there is none, and serves until dropped.
+pub async fn start(router: Router, address: Option<SocketAddr>) -> io::Result<Running> {
+    let listener = TcpListener::bind(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
+    let address = listener.local_addr()?;
+    let stop = CancellationToken::new();
+    tokio::spawn(accept(listener, router, stop.clone()));
+    Ok(Running { address, _stop: stop.drop_guard() })
+}
+
+async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
+                tokio::spawn(serve(stream, router.clone(), stop.clone()));
+            },
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let router = router.clone();
+        async move { answer(router, request.map(Body::new)).await }
+    });
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service) => {}
+    }
+}
+
+/// An error ends the connection without a byte of an answer.
+async fn answer(router: Router, request: Request) -> io::Result<Response> {
+    let response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never as Infallible {},
+    };
+    match response.extensions().get::<BreakOff>() {
+        Some(_) => Err(io::ErrorKind::ConnectionReset.into()),
+        None => Ok(response),
+    }
+}

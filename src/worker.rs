@@ -1,0 +1,351 @@
+//! Claim, render, freeze, send, settle: one loop for each destination.
+
+mod lane;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+pub use lane::LaneStatus;
+
+use crate::alert::{self, Reminder};
+use crate::config;
+use crate::destination::{Create, Destination, Ready};
+use crate::inbox::{CaseTicket, Claim, Inbox, Pick};
+use crate::notification::Item;
+use crate::retry::{self, Doubt, Outcome, Reason, Transition};
+use lane::{Gate, Lane};
+
+/// Deliveries under way at once.
+const IN_FLIGHT: usize = 16;
+/// How long new work may go unnoticed when no wake-up came: it was stored by another process.
+const POLL: Duration = Duration::from_secs(1);
+/// How often the credential is tried while all is well.
+const CHECK_EVERY: Duration = Duration::from_secs(6 * 3600);
+const CHECK_AGAIN: Duration = Duration::from_secs(60);
+
+pub struct Worker {
+    inbox: Inbox,
+    destination: Destination,
+    delivery: config::Delivery,
+    /// The label of the only route.
+    label: String,
+    lane: Mutex<Lane>,
+    status: watch::Sender<LaneStatus>,
+    /// The storage was found failing.
+    storage: Mutex<Reminder>,
+    /// Deliveries were given up.
+    dead: Mutex<Reminder>,
+}
+
+impl Worker {
+    pub fn new(
+        inbox: Inbox,
+        destination: Destination,
+        delivery: config::Delivery,
+        label: String,
+    ) -> (Worker, watch::Receiver<LaneStatus>) {
+        let lane = Lane::new(destination.name());
+        let (status, watched) = watch::channel(lane.status());
+        let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
+        (Worker { inbox, destination, delivery, label, lane, status, storage, dead }, watched)
+    }
+
+    /// Delivers until told to stop, and then finishes what is under way.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut under_way = UnderWay::default();
+        let mut turn = 0usize;
+        while !stop.is_cancelled() {
+            // Listening before looking: what arrives in between is not missed.
+            let arrived = self.inbox.arrived();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            turn += 1;
+            let look_again = self.start_what_is_due(&mut under_way, turn).await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(panicked) = under_way.next() => self.settle_panicked(panicked).await,
+                () = &mut arrived => {}
+                () = tokio::time::sleep(look_again) => {}
+            }
+        }
+        while let Some(panicked) = under_way.next().await {
+            self.settle_panicked(panicked).await;
+        }
+    }
+
+    /// Tries the credential at start and then every six hours.
+    pub async fn watch_credential(self: Arc<Self>) {
+        let mut known_good = false;
+        loop {
+            let started = Instant::now();
+            let wait = match self.destination.check().await {
+                Ok(()) => {
+                    if !known_good {
+                        info!(destination = self.destination.name(), "the Zendesk credential works");
+                    }
+                    known_good = true;
+                    self.lane().checked();
+                    CHECK_EVERY
+                }
+                Err(Outcome::Pause { reason, retry_after, .. }) => {
+                    known_good = false;
+                    self.lane().pause(&reason, retry_after, started, Instant::now());
+                    CHECK_AGAIN
+                }
+                Err(
+                    Outcome::Retry { reason, .. } | Outcome::Dead { reason } | Outcome::Wait { reason, .. },
+                ) => {
+                    warn!(destination = self.destination.name(), "{}", reason.log);
+                    CHECK_AGAIN
+                }
+                Err(Outcome::Done { .. }) => CHECK_EVERY,
+            };
+            self.publish();
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Claims only what can be sent now. Every second time what has not failed yet comes first, so
+    /// that a backlog of retries does not hold up new posts. Returns when to look again at the latest.
+    async fn start_what_is_due(self: &Arc<Self>, under_way: &mut UnderWay, turn: usize) -> Duration {
+        let now = Instant::now();
+        let free = match self.lane().gate(now) {
+            Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
+            Gate::Probe => usize::from(under_way.is_empty()),
+            Gate::Closed(until) => return (until - now).min(POLL),
+        };
+        let mut free = match self.destination.ready(now) {
+            Ready::Now(ready) => free.min(ready),
+            Ready::At(at) => return at.saturating_duration_since(now).min(POLL),
+        };
+        let picks = if turn.is_multiple_of(2) { &[Pick::Fresh, Pick::Any][..] } else { &[Pick::Any] };
+        for pick in picks {
+            if free == 0 {
+                break;
+            }
+            let name = self.destination.name();
+            match self.inbox.claim(name, *pick, free, self.delivery.lease).await {
+                Ok(claims) => {
+                    self.storage_works();
+                    free -= claims.len();
+                    claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
+                }
+                Err(error) => self.storage_failed("deliveries cannot be claimed", &error),
+            }
+        }
+        POLL
+    }
+
+    /// One delivery, from its claim to what becomes of it.
+    async fn deliver(self: Arc<Self>, claim: Claim) {
+        let started = Instant::now();
+        let attempt = tokio::time::timeout(self.delivery.attempt_limit(), self.attempt(&claim));
+        let outcome = match attempt.await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(Abandoned::NotOurs)) => {
+                warn!(delivery = claim.identity, "the lease ran out before anything was sent");
+                return;
+            }
+            // The lease runs out, and the delivery comes back.
+            Ok(Err(Abandoned::Storage(error))) => {
+                return self.storage_failed("a delivery cannot be prepared", &error);
+            }
+            Err(_) => {
+                Outcome::Retry { reason: Reason::new("the attempt took too long"), doubt: Doubt::Unanswered }
+            }
+        };
+        let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
+        self.publish();
+        self.settle(&claim, &outcome).await;
+    }
+
+    async fn attempt(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
+        let ticket = self.inbox.case_ticket(claim).await?;
+        if let CaseTicket::Known(reference) = ticket {
+            return Ok(Outcome::Done { reference });
+        }
+        let item = match Item::from_payload(&claim.payload) {
+            Ok(item) => item,
+            Err(odd) => return Ok(Outcome::Dead { reason: Reason::new(odd) }),
+        };
+        if claim.in_doubt || ticket == CaseTicket::Unknown {
+            match self.destination.look_up(&claim.case_key).await {
+                Ok(Some(reference)) => return Ok(Outcome::Done { reference }),
+                Ok(None) => {}
+                Err(outcome) => return Ok(outcome),
+            }
+        }
+        let body = match &claim.request {
+            Some(frozen) => frozen.clone(),
+            None => {
+                let body = self.destination.render(&item, &claim.case_key, &self.label);
+                if !self.inbox.freeze(claim, &body).await? {
+                    return Err(Abandoned::NotOurs);
+                }
+                body
+            }
+        };
+        let create =
+            Create { body: &body, idempotency_key: &claim.idempotency_key(), case_key: &claim.case_key };
+        Ok(self.destination.create(&create).await)
+    }
+
+    /// Keeps trying while the lease lasts: what is known about a ticket should not be lost to a
+    /// database that is restarting. Beyond that the delivery comes back in doubt and is looked up.
+    async fn settle(&self, claim: &Claim, outcome: &Outcome) {
+        let (schedule, lease) = (&self.delivery.retry_schedule, self.delivery.lease);
+        let transition = retry::next(outcome, claim.tries, schedule, lease, fastrand::f64());
+        let give_up = Instant::now() + lease;
+        loop {
+            match self.inbox.settle(claim, &transition).await {
+                Ok(true) => return self.log(claim, outcome, &transition),
+                Ok(false) => {
+                    warn!(delivery = claim.identity, "the lease ran out before the outcome was stored");
+                    return;
+                }
+                Err(error) => self.storage_failed("an outcome cannot be stored", &error),
+            }
+            if Instant::now() > give_up {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// A defect in the code of an attempt must not keep its delivery from being counted.
+    async fn settle_panicked(&self, panicked: Option<Claim>) {
+        let Some(claim) = panicked else { return };
+        let reason = Reason::new("casebridge failed on this delivery; please report it");
+        self.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+    }
+
+    fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
+        let (delivery, case, attempts) = (&claim.identity, &claim.case_key, claim.attempts);
+        let destination = self.destination.name();
+        let reason = match outcome {
+            Outcome::Done { .. } => "",
+            Outcome::Retry { reason, .. }
+            | Outcome::Pause { reason, .. }
+            | Outcome::Wait { reason, .. }
+            | Outcome::Dead { reason } => &reason.log,
+        };
+        match transition {
+            Transition::Done { reference } => info!(
+                case,
+                delivery,
+                destination,
+                attempts,
+                ticket = reference,
+                "{case} is ticket {reference}"
+            ),
+            Transition::Dead { .. } => {
+                warn!(case, delivery, destination, attempts, "{case} is dead: {reason}");
+                self.remind_of_the_dead();
+            }
+            // The lane has said it for all of them.
+            Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
+                debug!(case, delivery, destination, attempts, "{case} waits for the lane");
+            }
+            Transition::Again { after, .. } => warn!(
+                case,
+                delivery,
+                destination,
+                attempts,
+                "{case} is tried again in {} s: {reason}",
+                after.as_secs()
+            ),
+        }
+    }
+
+    fn remind_of_the_dead(&self) {
+        if lock(&self.dead).is_due("dead", Instant::now()) {
+            error!(
+                alert = alert::DELIVERY_DEAD,
+                "deliveries were given up: `casebridge list --state dead` tells why, \
+                 `casebridge replay` tries them again"
+            );
+        }
+    }
+
+    fn storage_failed(&self, what: &str, error: &sqlx::Error) {
+        match lock(&self.storage).is_due(alert::STORAGE, Instant::now()) {
+            true => error!(alert = alert::STORAGE, "the database fails, {what}: {error}"),
+            false => warn!("the database fails, {what}: {error}"),
+        }
+    }
+
+    fn storage_works(&self) {
+        if lock(&self.storage).clear() {
+            info!("the database works again");
+        }
+    }
+
+    fn publish(&self) {
+        let status = self.lane().status();
+        self.status.send_if_modified(|last| {
+            let changed = *last != status;
+            *last = status;
+            changed
+        });
+    }
+
+    fn lane(&self) -> MutexGuard<'_, Lane> {
+        lock(&self.lane)
+    }
+}
+
+/// Why an attempt ended without an outcome.
+enum Abandoned {
+    NotOurs,
+    Storage(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Abandoned {
+    fn from(error: sqlx::Error) -> Abandoned {
+        Abandoned::Storage(error)
+    }
+}
+
+/// The deliveries that are being worked on.
+#[derive(Default)]
+struct UnderWay {
+    tasks: JoinSet<()>,
+    claims: HashMap<Id, Claim>,
+}
+
+impl UnderWay {
+    fn start(&mut self, worker: Arc<Worker>, claim: Claim) {
+        let task = self.tasks.spawn(worker.deliver(claim.clone()));
+        self.claims.insert(task.id(), claim);
+    }
+
+    /// Waits for one to end; `None` if there is none. The claim of one that panicked is returned.
+    async fn next(&mut self) -> Option<Option<Claim>> {
+        match self.tasks.join_next_with_id().await? {
+            Ok((id, ())) => {
+                self.claims.remove(&id);
+                Some(None)
+            }
+            Err(failed) => Some(self.claims.remove(&failed.id())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+}
+
+/// Nothing is left half done under these locks, so one that panicked holds nothing wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
