@@ -1,0 +1,262 @@
+//! A world for each test: both neighbours, a database of its own, and the real binary.
+
+mod bridge;
+mod postgres;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Output;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use casebridge::sandbox::khoros::{self, Khoros};
+use casebridge::sandbox::zendesk::{self, Zendesk};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub use bridge::Bridge;
+pub use postgres::Cluster;
+
+pub const BEARER: &str = "the-bearer-token-of-the-tests";
+pub const ADMIN: &str = "the-admin-token-of-the-tests";
+pub const LABEL: &str = "CreateCase";
+/// Words of customers, which no log may hold.
+pub const PRIVATE: &str = "zebra-crossing";
+
+pub const TWITTER: &str = include_str!("../fixtures/stream-item-label-applied-twitter.json");
+pub const FACEBOOK: &str = include_str!("../fixtures/stream-item-label-applied-facebook.json");
+
+/// A test that takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// Two tests of one story, one on each database.
+macro_rules! on_both {
+    ($(async fn $name:ident($world:ident: World) $body:block)*) => { $(
+        mod $name {
+            use super::*;
+
+            async fn story($world: World) $body
+
+            #[tokio::test]
+            async fn sqlite() {
+                crate::harness::run(crate::harness::Kind::Sqlite, story).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                crate::harness::run(crate::harness::Kind::Postgres, story).await;
+            }
+        }
+    )* };
+}
+pub(crate) use on_both;
+
+/// Runs a story in a new world, or says by name that it was left out.
+pub async fn run<F: Future<Output = ()>>(kind: Kind, story: impl FnOnce(World) -> F) {
+    let Some(database) = Database::new(kind).await else {
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        // Not `eprintln!`, which the test runner keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "left out, there is no PostgreSQL: {name}");
+        return;
+    };
+    let world = World::new(database).await;
+    let logs = world.logs.clone();
+    let told = tokio::time::timeout(LIMIT, story(world)).await;
+    let logs = logs.lock().unwrap();
+    assert!(told.is_ok(), "the story hangs:\n{}", logs.join("\n"));
+    check_privacy(&logs);
+}
+
+/// For stories in which the database makes no difference.
+pub async fn run_on_sqlite<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
+    run(Kind::Sqlite, story).await;
+}
+
+fn check_privacy(lines: &[String]) {
+    let secrets = [
+        BEARER,
+        ADMIN,
+        PRIVATE,
+        khoros::TOKEN,
+        zendesk::CLIENT_SECRET,
+        zendesk::API_TOKEN,
+        "sandbox-access-token",
+        "Post Text",
+        "Jane Doe",
+    ];
+    for line in lines {
+        let leaked = secrets.iter().find(|secret| line.contains(**secret));
+        assert_eq!(leaked, None, "in the log: {line}");
+    }
+}
+
+pub struct Database {
+    pub kind: Kind,
+    pub url: String,
+    _folder: TempDir,
+}
+
+impl Database {
+    /// An empty one; none if there is no PostgreSQL and it is not required.
+    pub async fn new(kind: Kind) -> Option<Database> {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match kind {
+            Kind::Sqlite => format!("sqlite://{}", folder.path().join("casebridge.db").display()),
+            Kind::Postgres => Cluster::get()?.new_database().await,
+        };
+        Some(Database { kind, url, _folder: folder })
+    }
+}
+
+/// Everything around the bridge.
+pub struct World {
+    pub khoros: Khoros,
+    pub zendesk: Zendesk,
+    pub database: Database,
+    pub http: reqwest::Client,
+    pub vars: BTreeMap<&'static str, String>,
+    port: u16,
+    logs: Arc<Mutex<Vec<String>>>,
+}
+
+impl World {
+    async fn new(database: Database) -> World {
+        let (khoros, zendesk) = (Khoros::start().await.unwrap(), Zendesk::start().await.unwrap());
+        let port = free_port();
+        let vars = BTreeMap::from([
+            ("PORT", port.to_string()),
+            ("PUBLIC_URL", format!("http://127.0.0.1:{port}")),
+            ("DATABASE_URL", database.url.clone()),
+            ("SPREDFAST_API_URL", khoros.api_url()),
+            ("SPREDFAST_API_TOKEN", khoros::TOKEN.to_owned()),
+            ("SPREDFAST_COMPANY_ID", "1,234".to_owned()),
+            ("SPREDFAST_LABEL_NAME", LABEL.to_owned()),
+            ("ZENDESK_API_URL", format!("{}/agent/dashboard", zendesk.url())),
+            ("ZENDESK_OAUTH_CLIENT_ID", zendesk::CLIENT_ID.to_owned()),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
+            ("NOTIFICATION_BEARER_TOKEN", BEARER.to_owned()),
+            ("ADMIN_TOKEN", ADMIN.to_owned()),
+            // Short, so that what waits for the end of a lease does not make the tests wait.
+            ("LEASE_SECONDS", "6".to_owned()),
+            ("RUST_LOG", "info,casebridge=debug".to_owned()),
+        ]);
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        World { khoros, zendesk, database, http, vars, port, logs: Arc::default() }
+    }
+
+    pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
+        self.vars.insert(name, value.into());
+    }
+
+    pub fn unset(&mut self, name: &str) {
+        self.vars.remove(name);
+    }
+
+    /// Starts the bridge and waits until it listens.
+    pub async fn start(&self) -> Bridge {
+        let bridge = self.spawn();
+        bridge.wait_for_log("listening on").await;
+        bridge
+    }
+
+    /// Starts the bridge and waits until Khoros knows it.
+    pub async fn start_subscribed(&self) -> Bridge {
+        let bridge = self.start().await;
+        bridge.wait_for_log("subscribed: Khoros sends label").await;
+        bridge
+    }
+
+    pub fn spawn(&self) -> Bridge {
+        Bridge::spawn(&self.vars, self.logs.clone())
+    }
+
+    /// Runs a subcommand to its end, with these variables alone.
+    pub async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_casebridge"));
+        command.args(arguments).env_clear().env("DATABASE_URL", &self.database.url);
+        command.output().await.unwrap()
+    }
+
+    /// `casebridge list --json`
+    pub async fn list(&self) -> Vec<Value> {
+        let output = self.command(&["list", "--json"]).await;
+        assert!(output.status.success(), "{output:?}");
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// Sends a notification as Khoros would, and expects it to be taken.
+    pub async fn notify(&self, notification: &str) -> Value {
+        let response = self.post(notification.to_owned()).await;
+        assert_eq!(response.status(), 200);
+        response.json().await.unwrap()
+    }
+
+    pub async fn post(&self, body: impl Into<reqwest::Body>) -> reqwest::Response {
+        let request = self.http.post(self.url("/khoros/label")).bearer_auth(BEARER);
+        request.header("content-type", "application/json").body(body).send().await.unwrap()
+    }
+
+    /// Waits until Zendesk holds so many tickets.
+    pub async fn tickets(&self, count: usize) -> Vec<Value> {
+        self.zendesk.wait_until(|model| model.tickets.len() >= count).await;
+        self.zendesk.model().tickets.clone()
+    }
+
+    /// The invariants that hold at the end of any story: everything is settled as done, each case
+    /// has one ticket and each ticket a case, and no key was ever used for other bytes.
+    pub async fn check_one_ticket_per_case(&self) {
+        let list = self.list().await;
+        let model = self.zendesk.model();
+        let mut cases: Vec<&Value> = model.tickets.iter().map(|ticket| &ticket["external_id"]).collect();
+        cases.sort_by_key(|case| case.to_string());
+        let count = cases.len();
+        cases.dedup();
+        assert_eq!(cases.len(), count, "a case has two tickets");
+        for delivery in &list {
+            assert_eq!(delivery["state"], "done", "{delivery}");
+            let ticket = model.tickets.iter().find(|ticket| ticket["external_id"] == delivery["case"]);
+            let number = ticket.map(|ticket| ticket["id"].to_string());
+            assert_eq!(delivery["ticket"].as_str(), number.as_deref(), "{delivery}");
+        }
+        for case in cases {
+            assert!(list.iter().any(|delivery| delivery["case"] == *case), "nobody asked for {case}");
+        }
+        assert_eq!(model.key_mismatches, 0);
+    }
+}
+
+/// A label event about this post.
+pub fn event(event: &str, post: &str) -> String {
+    let mut notification: Value = serde_json::from_str(TWITTER).unwrap();
+    notification["eventUuid"] = json!(event);
+    notification["data"]["items"][0]["entityId"] = json!(format!("twitter:{post}"));
+    notification["data"]["items"][0]["text"] = json!(format!("{PRIVATE} {post}"));
+    notification["data"]["items"][0]["author"] = json!("Jane Doe");
+    notification.to_string()
+}
+
+/// Below the range from which the system takes ports for outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}

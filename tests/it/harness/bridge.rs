@@ -1,0 +1,91 @@
+//! One run of the real binary, and its log as it is written.
+
+use std::collections::BTreeMap;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+pub struct Bridge {
+    child: Child,
+    lines: watch::Receiver<Vec<String>>,
+}
+
+impl Bridge {
+    /// `all_lines` gathers what every run of a test logged.
+    pub fn spawn(vars: &BTreeMap<&'static str, String>, all_lines: Arc<Mutex<Vec<String>>>) -> Bridge {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));
+        command.env_clear().envs(vars).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = watch::channel(Vec::new());
+        let sender = Arc::new(sender);
+        tokio::spawn(gather(child.stdout.take().unwrap(), sender.clone(), all_lines.clone()));
+        tokio::spawn(gather(child.stderr.take().unwrap(), sender, all_lines));
+        Bridge { child, lines }
+    }
+
+    /// Waits for a line that holds this text, and returns it.
+    pub async fn wait_for_log(&self, text: &str) -> String {
+        self.wait_for_logs(text, 1).await
+    }
+
+    /// The same for so many lines; returns the last of them.
+    pub async fn wait_for_logs(&self, text: &str, count: usize) -> String {
+        let mut lines = self.lines.clone();
+        loop {
+            let found =
+                lines.borrow_and_update().iter().filter(|line| line.contains(text)).nth(count - 1).cloned();
+            match found {
+                Some(line) => return line,
+                None if lines.changed().await.is_err() => {
+                    panic!("the bridge ended without logging `{text}`:\n{}", self.log())
+                }
+                None => {}
+            }
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.lines.borrow().join("\n")
+    }
+
+    /// SIGKILL, and the end of the process.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// SIGTERM, and the end of the process.
+    pub async fn stop(self) -> ExitStatus {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+        assert!(sent.success());
+        self.end().await
+    }
+
+    /// Waits for the process to end by itself.
+    pub async fn end(mut self) -> ExitStatus {
+        self.child.wait().await.unwrap()
+    }
+
+    /// The same, with all that it printed.
+    pub async fn end_with_log(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().await.unwrap();
+        while self.lines.changed().await.is_ok() {}
+        (status, self.log())
+    }
+}
+
+async fn gather(
+    stream: impl AsyncRead + Unpin,
+    lines: Arc<watch::Sender<Vec<String>>>,
+    all_lines: Arc<Mutex<Vec<String>>>,
+) {
+    let mut stream = BufReader::new(stream).lines();
+    while let Ok(Some(line)) = stream.next_line().await {
+        all_lines.lock().unwrap().push(line.clone());
+        lines.send_modify(|lines| lines.push(line));
+    }
+}

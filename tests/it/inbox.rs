@@ -1,0 +1,244 @@
+//! The contract of the storage, told once and run on both databases.
+
+use std::time::Duration;
+
+use casebridge::config::Config;
+use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, State};
+use casebridge::retry::Transition;
+use tokio_util::sync::CancellationToken;
+
+use crate::harness::{World, on_both};
+
+const LEASE: Duration = Duration::from_secs(60);
+/// A lease that has run out when it begins.
+const NO_LEASE: Duration = Duration::ZERO;
+const ZENDESK: &str = "zendesk";
+
+/// An inbox as `serve` opens it, on the database of the world.
+async fn open(world: &World) -> Inbox {
+    let vars = world.vars.iter().map(|(name, value)| (name.into(), value.into()));
+    let config = Config::from_vars(vars).unwrap();
+    let (inbox, committer) = Inbox::open(&config.database).await.unwrap();
+    tokio::spawn(committer.run(CancellationToken::new()));
+    inbox
+}
+
+fn delivery(event: &str, post: &str) -> NewDelivery {
+    NewDelivery {
+        identity: format!("khoros:1:{event}:{post}"),
+        destination: ZENDESK,
+        case_key: format!("khoros:1:{post}"),
+        route: "label".to_owned(),
+        event_id: event.to_owned(),
+        event_name: "stream-item-label-applied".to_owned(),
+        payload: "{}".to_owned(),
+        dead: None,
+        in_doubt: false,
+    }
+}
+
+fn event_of(claim: &Claim) -> &str {
+    claim.identity.split(':').nth(2).unwrap()
+}
+
+async fn claim(inbox: &Inbox, lease: Duration) -> Vec<Claim> {
+    inbox.claim(ZENDESK, Pick::Any, 16, lease).await.unwrap()
+}
+
+fn again(after: Duration, tries: i64, in_doubt: bool) -> Transition {
+    Transition::Again { after, tries, in_doubt, reason: "nul \0 in it".to_owned() }
+}
+
+fn done(reference: &str) -> Transition {
+    Transition::Done { reference: reference.to_owned() }
+}
+
+on_both! {
+    async fn what_is_known_is_not_new(world: World) {
+        let inbox = open(&world).await;
+        let (one, two) = (delivery("e1", "p1"), delivery("e2", "p2"));
+        assert_eq!(inbox.receive(vec![one.clone(), one.clone()]).await.unwrap(), 1);
+        assert_eq!(inbox.receive(vec![one, two]).await.unwrap(), 1);
+        assert_eq!(inbox.receive(Vec::new()).await.unwrap(), 0);
+        assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), 2);
+    }
+
+    async fn a_poison_row_fails_alone(world: World) {
+        let inbox = open(&world).await;
+        let poison = NewDelivery { payload: "\0".to_owned(), ..delivery("e1", "p1") };
+        let (poisoned, good) = tokio::join!(
+            inbox.receive(vec![poison]),
+            inbox.receive(vec![delivery("e2", "p2")]),
+        );
+        assert_eq!(good.unwrap(), 1);
+        // SQLite takes a NUL, PostgreSQL does not: in no case is it acknowledged and not there.
+        let stored = inbox.list(None, None, 10).await.unwrap().len();
+        assert_eq!(stored, 1 + usize::from(poisoned.is_ok()));
+    }
+
+    async fn a_claim_is_one_hands_alone(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive((0..5).map(|n| delivery("e", &format!("p{n}"))).collect()).await.unwrap();
+        let first = inbox.claim(ZENDESK, Pick::Any, 2, LEASE).await.unwrap();
+        let rest = claim(&inbox, LEASE).await;
+        assert_eq!((first.len(), rest.len()), (2, 3));
+        assert!(claim(&inbox, LEASE).await.is_empty());
+        assert!(rest.iter().all(|claim| claim.attempts == 1 && !claim.in_doubt && claim.tries == 0));
+    }
+
+    async fn deliveries_of_a_case_come_one_at_a_time_and_in_order(world: World) {
+        let inbox = open(&world).await;
+        for event in ["e1", "e2", "e3"] {
+            inbox.receive(vec![delivery(event, "p")]).await.unwrap();
+        }
+        for event in ["e1", "e2", "e3"] {
+            let claims = claim(&inbox, LEASE).await;
+            assert_eq!(claims.len(), 1);
+            assert_eq!(claims[0].identity, format!("khoros:1:{event}:p"));
+            assert!(claim(&inbox, LEASE).await.is_empty());
+            assert!(inbox.settle(&claims[0], &done("7")).await.unwrap());
+        }
+    }
+
+    async fn a_younger_delivery_waits_for_the_older_ones_next_try(world: World) {
+        let inbox = open(&world).await;
+        for event in ["e1", "e2"] {
+            inbox.receive(vec![delivery(event, "p")]).await.unwrap();
+        }
+        let older = claim(&inbox, LEASE).await.remove(0);
+        assert!(inbox.settle(&older, &again(LEASE, 1, false)).await.unwrap());
+        assert!(claim(&inbox, LEASE).await.is_empty());
+    }
+
+    async fn a_lease_that_ran_out_comes_back_in_doubt_and_fences_the_first_hand(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e", "p")]).await.unwrap();
+        let first = claim(&inbox, NO_LEASE).await.remove(0);
+        let second = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!((second.attempts, second.in_doubt, second.tries), (2, true, 0));
+
+        assert!(!inbox.freeze(&first, "late").await.unwrap());
+        assert!(!inbox.settle(&first, &done("late")).await.unwrap());
+        assert!(inbox.freeze(&second, "bytes").await.unwrap());
+        assert!(inbox.settle(&second, &done("7")).await.unwrap());
+        assert!(!inbox.settle(&second, &done("8")).await.unwrap(), "a settled delivery is nobody's");
+        assert_eq!(inbox.list(None, None, 10).await.unwrap()[0].reference.as_deref(), Some("7"));
+    }
+
+    async fn frozen_bytes_and_doubt_stay_until_it_is_done(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e", "p")]).await.unwrap();
+        let first = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!(first.request, None);
+        assert!(inbox.freeze(&first, "bytes").await.unwrap());
+        assert!(inbox.settle(&first, &again(Duration::ZERO, 1, true)).await.unwrap());
+        let second = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!((second.request.as_deref(), second.in_doubt, second.tries), (Some("bytes"), true, 1));
+        assert!(inbox.settle(&second, &again(Duration::ZERO, 1, false)).await.unwrap());
+        let third = claim(&inbox, LEASE).await.remove(0);
+        assert!(third.in_doubt, "an answer to another question does not end a doubt");
+        assert_eq!(third.idempotency_key(), "khoros:1:e:p");
+    }
+
+    async fn fresh_work_can_be_taken_before_old_retries(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e1", "p1")]).await.unwrap();
+        let old = claim(&inbox, LEASE).await.remove(0);
+        inbox.settle(&old, &again(Duration::ZERO, 1, false)).await.unwrap();
+        inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
+        let fresh = inbox.claim(ZENDESK, Pick::Fresh, 16, LEASE).await.unwrap();
+        assert_eq!(fresh.len(), 1);
+        assert_eq!(event_of(&fresh[0]), "e2");
+        assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
+    }
+
+    async fn a_case_remembers_its_ticket(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
+        let first = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!(inbox.case_ticket(&first).await.unwrap(), CaseTicket::None);
+        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+
+        inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
+        let second = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!(inbox.case_ticket(&second).await.unwrap(), CaseTicket::Unknown);
+        inbox.settle(&second, &done("7")).await.unwrap();
+
+        inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
+        let third = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!(inbox.case_ticket(&third).await.unwrap(), CaseTicket::Known("7".to_owned()));
+    }
+
+    async fn a_replay_is_a_new_revision_in_doubt(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e", "p")]).await.unwrap();
+        let first = claim(&inbox, LEASE).await.remove(0);
+        inbox.freeze(&first, "bytes").await.unwrap();
+        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        assert!(inbox.replay(&dead).await.unwrap());
+        assert!(!inbox.replay(&dead).await.unwrap(), "it is not dead any more");
+
+        let second = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!((second.request.as_deref(), second.in_doubt), (None, true));
+        assert_eq!((second.attempts, second.tries), (2, 0));
+        assert_eq!(second.idempotency_key(), "khoros:1:e:p#1");
+    }
+
+    async fn what_arrives_dead_is_listed_and_counted(world: World) {
+        let inbox = open(&world).await;
+        let odd = NewDelivery { dead: Some("odd \0".to_owned()), ..delivery("e1", "p1") };
+        let pulled = NewDelivery { in_doubt: true, ..delivery("e2", "p2") };
+        inbox.receive(vec![odd, pulled, delivery("e3", "p3")]).await.unwrap();
+        assert_eq!(claim(&inbox, LEASE).await.iter().filter(|claim| claim.in_doubt).count(), 1);
+        let summary = inbox.summary().await.unwrap();
+        assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done), (2, 1, 1, 0));
+        assert!(summary.oldest_ms.is_some() && summary.last_event_ms.is_some());
+    }
+
+    async fn a_long_list_comes_in_pages(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive((0..600).map(|n| delivery("e", &format!("p{n}"))).collect()).await.unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut last = None;
+        loop {
+            let page = inbox.list(None, last.as_ref(), 250).await.unwrap();
+            seen.extend(page.iter().map(|delivery| delivery.identity.clone()));
+            match page.into_iter().next_back() {
+                Some(delivery) => last = Some(delivery),
+                None => break,
+            }
+        }
+        assert_eq!(seen.len(), 600);
+    }
+
+    async fn many_hands_take_each_delivery_once(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive((0..200).map(|n| delivery("e", &format!("p{}", n % 50))).collect()).await.unwrap();
+        inbox.receive((0..200).map(|n| delivery(&format!("f{n}"), &format!("p{}", n % 50))).collect()).await.unwrap();
+        let hands = (0..8).map(|_| {
+            let inbox = inbox.clone();
+            tokio::spawn(async move {
+                let mut taken = Vec::new();
+                loop {
+                    let claims = inbox.claim(ZENDESK, Pick::Any, 3, LEASE).await.unwrap();
+                    for claim in &claims {
+                        assert!(inbox.settle(claim, &done("1")).await.unwrap());
+                        taken.push(claim.identity.clone());
+                    }
+                    if claims.is_empty() && inbox.summary().await.unwrap().waiting == 0 {
+                        return taken;
+                    }
+                }
+            })
+        });
+        let mut taken = Vec::new();
+        for hand in hands.collect::<Vec<_>>() {
+            taken.extend(hand.await.unwrap());
+        }
+        taken.sort();
+        let count = taken.len();
+        taken.dedup();
+        assert_eq!((taken.len(), count), (250, 250));
+    }
+}

@@ -1,0 +1,12 @@
+//! The bridge from outside: environment in, HTTP in, requests to both neighbours out. The neighbours
+//! are the stand-ins of `casebridge demo`, which speak HTTP and hold state.
+
+mod harness;
+
+mod crash;
+mod deliver;
+mod inbox;
+mod operate;
+mod outage;
+mod receive;
+mod subscribe;

@@ -1,0 +1,153 @@
+//! The operator's side: what the subcommands print and what they exit with.
+
+use std::process::Output;
+
+use casebridge::sandbox::zendesk::Fault;
+use serde_json::Value;
+
+use crate::harness::{World, event, on_both, run_on_sqlite};
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+on_both! {
+    async fn the_list_tells_what_became_of_everything(world: World) {
+        world.zendesk.queue([Fault::Invalid]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log("is dead").await;
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_log(" is ticket ").await;
+
+        let list = world.list().await;
+        let fields: Vec<&str> = list[0].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            fields,
+            ["attempts", "case", "destination", "due_at", "event_id", "event_name", "id", "reason",
+                "received_at", "route", "settled_at", "state", "ticket"]
+        );
+        assert_eq!(list[0]["state"], "dead");
+        assert_eq!(list[1]["id"], "khoros:1234:event-2:twitter:2");
+        assert_eq!(list[1]["ticket"], "1000");
+        assert_eq!(list[1]["route"], "label");
+
+        let dead = world.command(&["list", "--state", "dead"]).await;
+        assert!(text(&dead).contains("khoros:1234:event-1:twitter:1"), "{}", text(&dead));
+        assert!(!text(&dead).contains("event-2"));
+
+        let dry = world.command(&["replay", "--all-dead", "--dry-run"]).await;
+        assert!(text(&dry).contains("would replay khoros:1234:event-1:twitter:1"), "{}", text(&dry));
+        assert_eq!(world.list().await[0]["state"], "dead");
+
+        let real = world.command(&["replay", "khoros:1234:event-1:twitter:1"]).await;
+        assert!(text(&real).contains("1 replayed"), "{}", text(&real));
+        bridge.wait_for_logs(" is ticket ", 2).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_replay_that_makes_no_sense_changes_nothing(world: World) {
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        for (arguments, told) in [
+            (&["replay", "khoros:1234:event-1:twitter:1"][..], "only dead deliveries"),
+            (&["replay", "no-such-id"], "there is no delivery `no-such-id`"),
+            (&["replay"], "required"),
+        ] {
+            let output = world.command(arguments).await;
+            assert!(!output.status.success() && text(&output).contains(told), "{}", text(&output));
+        }
+        world.check_one_ticket_per_case().await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_nothing_says_why() {
+    run_on_sqlite(|world| async move {
+        let output = world.command(&["list"]).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output).contains("cannot be opened"), "{}", text(&output));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_configuration_is_told_whole() {
+    run_on_sqlite(|mut world| async move {
+        world.unset("SPREDFAST_LABEL_NAME");
+        world.unset("ZENDESK_OAUTH_CLIENT_SECRET");
+        world.set("ZENDESK_API_URL", "http://acme.zendesk.com");
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(2));
+        for name in ["SPREDFAST_LABEL_NAME", "ZENDESK_OAUTH_CLIENT_SECRET", "ZENDESK_API_URL"] {
+            assert!(log.contains(name), "{log}");
+        }
+        assert!(!log.contains("acme"), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_dyno_without_a_database_does_not_start() {
+    run_on_sqlite(|mut world| async move {
+        world.set("DYNO", "web.1");
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(2));
+        assert!(log.contains("thrown away"), "{log}");
+
+        world.set("ALLOW_EPHEMERAL_STORE", "1");
+        let bridge = world.start().await;
+        // As Heroku's own lines: logfmt, and its time is enough.
+        let line = bridge.wait_for_log("listening on").await;
+        assert!(line.starts_with("level=info"), "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_written_is_named_with_the_user() {
+    run_on_sqlite(|mut world| async move {
+        world.set("DATABASE_URL", "sqlite:///no/such/folder/casebridge.db");
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(2));
+        assert!(log.contains("/no/such/folder/casebridge.db cannot be written by user id "), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_sqlite_file_is_served_once() {
+    run_on_sqlite(|mut world| async move {
+        let _first = world.start().await;
+        world.set("PORT", "0");
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(2));
+        assert!(log.contains("another casebridge serves"), "{log}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn each_format_of_the_log_is_what_it_says() {
+    run_on_sqlite(|mut world| async move {
+        world.set("LOG_FORMAT", "json");
+        let bridge = world.start().await;
+        let line: Value = serde_json::from_str(&bridge.wait_for_log("listening on").await).unwrap();
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["storage"], "sqlite");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_demo_tells_its_story() {
+    run_on_sqlite(|world| async move {
+        let output = world.command(&["demo", "--once"]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        for step in ["1. subscribed", "2. label applied", "3. ticket 1000: [Twitter] @author: Post Text"] {
+            assert!(text(&output).contains(step), "{}", text(&output));
+        }
+    })
+    .await;
+}

@@ -1,0 +1,176 @@
+//! Neighbours that are down, wrong, slow or rude: nothing is lost and nothing is doubled.
+
+use casebridge::sandbox::zendesk::Fault;
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use crate::harness::{Kind, World, event, on_both, run, run_on_sqlite};
+
+on_both! {
+    async fn zendesk_is_down_and_comes_back(world: World) {
+        let mut world = world;
+        // One try: whatever burnt it would kill the delivery.
+        world.set("RETRY_SCHEDULE", "0");
+        world.zendesk.stop();
+        let bridge = world.start().await;
+        for post in 0..20 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs("zendesk is paused", 3).await;
+        world.zendesk.restart().await.unwrap();
+        bridge.wait_for_log("zendesk works again").await;
+        bridge.wait_for_logs(" is ticket ", 20).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_refused_credential_burns_no_item(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "0");
+        let bridge = world.start().await;
+        bridge.wait_for_log("the Zendesk credential works").await;
+        world.zendesk.model().outage = Some(Fault::Unauthorized);
+        for post in 0..5 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_log("zendesk_credential").await;
+        bridge.wait_for_logs("zendesk is paused", 2).await;
+        world.zendesk.model().outage = None;
+        bridge.wait_for_logs(" is ticket ", 5).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn zendesk_answers_503_for_a_while(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "0");
+        world.zendesk.model().outage = Some(Fault::Status(503));
+        let bridge = world.start().await;
+        for post in 0..5 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs("zendesk is paused", 2).await;
+        world.zendesk.model().outage = None;
+        bridge.wait_for_logs(" is ticket ", 5).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn what_zendesk_refuses_is_dead_and_can_be_replayed(world: World) {
+        world.zendesk.queue([Fault::Invalid]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        let line = bridge.wait_for_log("is dead").await;
+        assert!(line.contains("RecordInvalid") && line.contains("requester Suspended"), "{line}");
+        bridge.wait_for_log("delivery_dead").await;
+        let dead = world.list().await.remove(0);
+        assert_eq!(dead["state"], "dead");
+        assert!(dead["reason"].as_str().unwrap().contains("Jane Doe is suspended"), "{dead}");
+        // The same post again, while its first delivery is dead: looked up, and then created.
+        world.notify(&event("event-2", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+
+        let replayed = world.command(&["replay", "--all-dead"]).await;
+        assert!(replayed.status.success(), "{replayed:?}");
+        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_used_up_schedule_is_dead_and_a_replay_looks_first(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "0");
+        world.zendesk.queue([Fault::Status(500), Fault::StatusAfterCreate(500)]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log("is dead").await;
+        let dead = world.list().await.remove(0);
+        assert!(dead["reason"].as_str().unwrap().starts_with("given up after 2 tries"), "{dead}");
+        let id = dead["id"].as_str().unwrap();
+        assert!(world.command(&["replay", id]).await.status.success());
+        bridge.wait_for_log(" is ticket 1000").await;
+        assert_eq!(world.zendesk.model().creates, 2, "the replay found what was there");
+        world.check_one_ticket_per_case().await;
+    }
+}
+
+#[tokio::test]
+async fn every_doubtful_answer_ends_in_one_ticket_on_sqlite() {
+    every_doubtful_answer(Kind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn every_doubtful_answer_ends_in_one_ticket_on_postgres() {
+    every_doubtful_answer(Kind::Postgres).await;
+}
+
+/// A world for each of them, all at once.
+async fn every_doubtful_answer(kind: Kind) {
+    let faults = [
+        Fault::StatusAfterCreate(500),
+        Fault::Status(500),
+        Fault::ResetAfter,
+        Fault::ResetBefore,
+        Fault::HangAfterCreate,
+        Fault::Hang,
+        Fault::StatusAfterCreate(409),
+        Fault::Status(409),
+        Fault::StatusAfterCreate(502),
+        Fault::Status(502),
+        Fault::StatusAfterCreate(503),
+        Fault::StatusAfterCreate(504),
+        Fault::Html,
+        Fault::TooMany(1),
+        Fault::Unauthorized,
+    ];
+    let stories = faults.map(|fault| {
+        run(kind, async move |mut world: World| {
+            world.set("RETRY_SCHEDULE", "1,1");
+            let bridge = world.start().await;
+            bridge.wait_for_log("the Zendesk credential works").await;
+            world.zendesk.queue([fault]);
+            world.notify(&event("event-1", "1")).await;
+            bridge.wait_for_log(" is ticket 1000").await;
+            assert_eq!(world.zendesk.model().tickets.len(), 1);
+            assert!(world.zendesk.model().faults.is_empty());
+            world.check_one_ticket_per_case().await;
+        })
+    });
+    join_all(stories).await;
+}
+
+#[tokio::test]
+async fn one_item_that_fails_does_not_stop_the_others() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "3600");
+        world.zendesk.queue([Fault::Status(500)]);
+        let bridge = world.start().await;
+        world.notify(&event("event-0", "0")).await;
+        bridge.wait_for_log("is tried again in").await;
+        for post in 1..6 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs(" is ticket ", 5).await;
+        assert!(!bridge.log().contains("paused"));
+        let list = world.list().await;
+        let waiting: Vec<&Value> = list.iter().filter(|delivery| delivery["state"] == "waiting").collect();
+        assert_eq!(waiting.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_address_says_so_and_loses_nothing() {
+    run_on_sqlite(|mut world| async move {
+        let right = world.vars["ZENDESK_API_URL"].clone();
+        // The bridge itself is no Zendesk.
+        let wrong = world.url("");
+        world.set("ZENDESK_API_URL", wrong);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log("zendesk_address").await;
+        assert!(bridge.stop().await.success());
+
+        world.set("ZENDESK_API_URL", right);
+        let bridge = world.start().await;
+        bridge.wait_for_log(" is ticket ").await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
