@@ -21,7 +21,7 @@ pub fn render(item: &Item, case_key: &str, label: &str) -> Value {
     json!({
         "ticket": {
             "subject": subject(item),
-            "comment": { "body": comment(item), "public": false },
+            "comment": { "body": comment(item, label), "public": false },
             "priority": "normal",
             "external_id": case_key,
             "tags": tags(item, label),
@@ -43,9 +43,9 @@ fn subject(item: &Item) -> String {
 }
 
 /// The link first, then the text, then who and when, and last what an agent must not overlook.
-fn comment(item: &Item) -> String {
+fn comment(item: &Item, label: &str) -> String {
     let before = item.link.as_deref().map(|link| format!("{}\n\n", field(link))).unwrap_or_default();
-    let after = format!("\n\n{}{}\n{}", details(item), notes(&item.notes), last_line(item));
+    let after = format!("\n\n{}{}\n{}", details(item, label), notes(&item.notes), last_line(item));
     let text = match item.text.as_deref().map(clean) {
         Some(text) => text,
         None if item.link.is_some() => "(This post has no text: see the link above.)".to_owned(),
@@ -55,19 +55,20 @@ fn comment(item: &Item) -> String {
     format!("{before}{}{after}", clip(&text, room, "… (cut here)"))
 }
 
-fn details(item: &Item) -> String {
+fn details(item: &Item, label: &str) -> String {
     let author = match (item.author.name.as_deref(), handle(item)) {
         (Some(name), Some(handle)) => Some(format!("{} ({handle})", field(name))),
         (Some(name), None) => Some(field(name)),
         (None, handle) => handle,
     };
-    let labels = (!item.labels.is_empty()).then(|| field(&item.labels.join(", ")));
+    let others = item.labels.iter().map(String::as_str).filter(|other| *other != label);
+    let labels: Vec<&str> = std::iter::once(label).chain(others).collect();
     let lines = [
         ("Author", author),
         ("Profile", item.author.link.as_deref().map(field)),
         ("Posted", item.created.as_deref().map(time)),
         ("Followers", item.author.followers.as_deref().map(field)),
-        ("Labels", labels),
+        ("Labels", Some(field(&labels.join(", ")))),
         ("In reply to", item.in_reply_to.as_deref().map(field)),
     ];
     lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}\n", value?))).collect()
@@ -235,6 +236,7 @@ mod tests {
                         Profile: https://twitter.com/author\n\
                         Posted: 2011-05-26 18:23 UTC\n\
                         Followers: 8424\n\
+                        Labels: CreateCase\n\
                         In reply to: twitter:855485181481934848\n\n\
                         A public reply to this ticket does not reach the author: answer on Twitter.",
                     "public": false,
@@ -255,7 +257,7 @@ mod tests {
                       {"text": "second"}],
         })));
         let body = ticket["comment"]["body"].as_str().unwrap();
-        assert!(body.contains("Labels: VIP - Gold!, CreateCase, 日本\n"), "{body}");
+        assert!(body.contains("Labels: CreateCase, VIP - Gold!, 日本\n"), "{body}");
         let notes =
             "\nNotes in Khoros:\n- Ann, 2017-04-12 09:01 UTC: call {\u{2060}{them}}\n- Khoros user: second\n";
         assert!(body.contains(notes), "{body}");
