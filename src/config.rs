@@ -4,17 +4,20 @@
 //! number. Whatever has one safe reading is accepted; whatever is unsafe is refused. All problems
 //! are reported at once, by the names of the variables and never with a value.
 
+mod parse;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use url::{Host, Url};
+use sqlx::postgres::PgConnectOptions;
+use url::Url;
+
+use parse::Parsed;
 
 /// Everything that `casebridge serve` needs to know.
 pub struct Config {
@@ -118,11 +121,8 @@ impl fmt::Display for Problems {
     }
 }
 
-type Parsed<T> = Result<T, &'static str>;
-
 const LEASE_SECONDS: u64 = 60;
 const RETRY_SCHEDULE: [u64; 8] = [5, 30, 120, 600, 1800, 7200, 21600, 43200];
-const SECRET_MIN_LENGTH: usize = 16;
 
 impl Config {
     /// Reads the settings of `casebridge serve`.
@@ -143,11 +143,11 @@ impl Config {
         let database = check.database(&mut raw);
         let delivery = check.delivery(&mut raw);
         let on_heroku = raw.dyno.is_some();
-        let port = check.or("PORT", raw.port.take(), 8080, parse_port);
-        let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse_secret);
+        let port = check.or("PORT", raw.port.take(), 8080, parse::port);
+        let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
         let public_url = check.public_url(&mut raw);
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
-        check.optional("LOG_FORMAT", raw.log_format.take(), parse_log_format);
+        check.optional("LOG_FORMAT", raw.log_format.take(), parse::log_format);
 
         match (khoros, bearer_tokens, zendesk, database) {
             (Some(khoros), Some(bearer_tokens), Some(zendesk), Some(database))
@@ -172,7 +172,7 @@ impl Config {
 
     /// Both neighbours are on this machine, as in a demo: no proxy leads there.
     pub fn is_local(&self) -> bool {
-        is_loopback(&self.khoros.api_url) && is_loopback(&self.zendesk.url)
+        parse::is_loopback(&self.khoros.api_url) && parse::is_loopback(&self.zendesk.url)
     }
 
     /// The one line that tells Khoros where we are; for the log and for `GET /`.
@@ -204,7 +204,7 @@ impl Logging {
         let mut raw = Check::default().read(std::env::vars_os());
         let fallback = if raw.dyno.is_some() { LogFormat::Logfmt } else { LogFormat::Text };
         Logging {
-            format: raw.log_format.and_then(|text| parse_log_format(&text).ok()).unwrap_or(fallback),
+            format: raw.log_format.and_then(|text| parse::log_format(&text).ok()).unwrap_or(fallback),
             filter: raw.rust_log.take().unwrap_or_else(|| "info".to_owned()),
         }
     }
@@ -247,7 +247,7 @@ impl Check {
                 None => {}
                 Some(None) => self.problems.push(format!("{name} is not valid UTF-8")),
                 Some(Some(value)) if value.trim().is_empty() => {}
-                Some(Some(value)) => ours.push((name, unquoted(value).to_owned())),
+                Some(Some(value)) => ours.push((name, parse::unquoted(value).to_owned())),
             }
         }
         // Every field is an optional string, so that there is nothing left to fail.
@@ -312,17 +312,17 @@ impl Check {
             "SPREDFAST_API_URL",
             raw.spredfast_api_url.take(),
             Url::parse("https://api.spredfast.com/v2/events").ok(),
-            |text| parse_api_url(text).map(Some),
+            |text| parse::api_url(text).map(Some),
         );
-        let token = self.required("SPREDFAST_API_TOKEN", raw.spredfast_api_token.take(), parse_token);
+        let token = self.required("SPREDFAST_API_TOKEN", raw.spredfast_api_token.take(), parse::token);
         let company_id =
-            self.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse_company_id);
-        let label = self.required("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse_text);
+            self.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
+        let label = self.required("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
         let external_id = self.or(
             "SPREDFAST_EXTERNAL_ID",
             raw.spredfast_external_id.take(),
             "send-to-zendesk".to_owned(),
-            parse_text,
+            parse::text,
         );
         Some(Khoros { api_url: api_url?, token: token?, company_id: company_id?, label: label?, external_id })
     }
@@ -335,7 +335,7 @@ impl Check {
         );
         let tokens = self.required("NOTIFICATION_BEARER_TOKEN", value, |text| {
             let tokens = text.split(',').filter(|token| !token.trim().is_empty());
-            let tokens = tokens.map(parse_secret).collect::<Parsed<Vec<_>>>()?;
+            let tokens = tokens.map(parse::secret).collect::<Parsed<Vec<_>>>()?;
             if tokens.is_empty() { Err("holds no token") } else { Ok(tokens) }
         })?;
         if tokens.len() > 1 {
@@ -354,10 +354,10 @@ impl Check {
             raw.zendesk_api_url.take(),
             ("ZENDESK_APP_URL", raw.zendesk_app_url.take()),
         );
-        let url = self.required("ZENDESK_API_URL", url, parse_origin);
+        let url = self.required("ZENDESK_API_URL", url, parse::origin);
         let credentials = self.zendesk_credentials(raw);
         let budget_percent =
-            self.or("ZENDESK_BUDGET_PERCENT", raw.zendesk_budget_percent.take(), 60, parse_percent);
+            self.or("ZENDESK_BUDGET_PERCENT", raw.zendesk_budget_percent.take(), 60, parse::percent);
         Some(Zendesk { url: url?, credentials: credentials?, budget_percent })
     }
 
@@ -422,7 +422,7 @@ impl Check {
             "DATABASE_URL",
             raw.database_url.take(),
             Some(Database::Sqlite("casebridge.db".into())),
-            |text| parse_database(text, on_heroku).map(Some),
+            |text| parse::database(text, on_heroku).map(Some),
         );
         let ephemeral =
             self.optional("ALLOW_EPHEMERAL_STORE", raw.allow_ephemeral_store.take(), |text| match text {
@@ -445,12 +445,12 @@ impl Check {
     fn delivery(&mut self, raw: &mut Raw) -> Delivery {
         let default = RETRY_SCHEDULE.map(Duration::from_secs).to_vec();
         Delivery {
-            retry_schedule: self.or("RETRY_SCHEDULE", raw.retry_schedule.take(), default, parse_schedule),
+            retry_schedule: self.or("RETRY_SCHEDULE", raw.retry_schedule.take(), default, parse::schedule),
             lease: Duration::from_secs(self.or(
                 "LEASE_SECONDS",
                 raw.lease_seconds.take(),
                 LEASE_SECONDS,
-                parse_lease,
+                parse::lease,
             )),
         }
     }
@@ -481,7 +481,7 @@ impl Check {
                     .to_owned(),
             );
         }
-        self.optional(name, Some(value), parse_api_url)
+        self.optional(name, Some(value), parse::api_url)
     }
 }
 
@@ -492,153 +492,10 @@ enum Pair {
     Both(String, String),
 }
 
-/// `.env` files and web forms leave quotes around values.
-fn unquoted(value: &str) -> &str {
-    let value = value.trim();
-    let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    bare.unwrap_or(value).trim()
-}
-
-fn parse_text(text: &str) -> Parsed<String> {
-    match text.chars().any(char::is_control) {
-        true => Err("holds a control character"),
-        false => Ok(text.to_owned()),
-    }
-}
-
-fn parse_port(text: &str) -> Parsed<u16> {
-    text.parse().map_err(|_| "is not a port number (0 to 65535)")
-}
-
-fn parse_percent(text: &str) -> Parsed<u32> {
-    let percent = text.trim_end_matches('%').trim().parse();
-    percent.ok().filter(|percent| (1..=100).contains(percent)).ok_or("is not a number from 1 to 100")
-}
-
-/// Khoros shows company ids with thousands separators: `20,307,234`.
-fn parse_company_id(text: &str) -> Parsed<u64> {
-    let digits: String = text.chars().filter(|c| !matches!(c, ',' | '.' | ' ' | '\u{a0}')).collect();
-    digits.parse().ok().filter(|id| *id > 0).ok_or("is not a company id (digits, as in 1234)")
-}
-
-fn parse_lease(text: &str) -> Parsed<u64> {
-    let seconds = text.parse().ok();
-    seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
-}
-
-fn parse_schedule(text: &str) -> Parsed<Vec<Duration>> {
-    const REASON: &str = "is not a list of seconds, as in 5,30,120 (1 to 50 waits, each at most a week)";
-    let seconds = |wait: &str| wait.trim().parse().ok().filter(|seconds| *seconds <= 604_800);
-    let waits: Option<Vec<u64>> = text.split(',').map(seconds).collect();
-    let waits = waits.filter(|waits| waits.len() <= 50).ok_or(REASON)?;
-    Ok(waits.into_iter().map(Duration::from_secs).collect())
-}
-
-fn parse_log_format(text: &str) -> Parsed<LogFormat> {
-    match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "logfmt" => Ok(LogFormat::Logfmt),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("is none of text, logfmt and json"),
-    }
-}
-
-/// A token as it travels in a header; a pasted `Bearer ` is dropped.
-fn parse_token(text: &str) -> Parsed<SecretString> {
-    let bare = match text.split_once(char::is_whitespace) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
-        _ => text.trim(),
-    };
-    match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => Ok(bare.into()),
-        false => Err("is not a token: it holds spaces or characters that a header cannot carry"),
-    }
-}
-
-/// A token that guards one of our own doors.
-fn parse_secret(text: &str) -> Parsed<SecretString> {
-    use secrecy::ExposeSecret;
-    let token = parse_token(text)?;
-    match token.expose_secret().len() >= SECRET_MIN_LENGTH {
-        true => Ok(token),
-        false => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
-    }
-}
-
-/// An address to call or to be called at: https, or http on loopback; no user, query or fragment.
-fn parse_url(text: &str) -> Parsed<Url> {
-    let text = match text.contains("://") {
-        true => text.to_owned(),
-        false => format!("https://{text}"),
-    };
-    let mut url = Url::parse(&text).map_err(|_| "is not an address (https://…)")?;
-    match url.scheme() {
-        "https" => {}
-        "http" if is_loopback(&url) => {}
-        "http" => return Err("is a plain http:// address: tokens and customers' texts need https://"),
-        _ => return Err("is not an https:// address"),
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or password, which do not belong into an address");
-    }
-    let named = url.domain().is_none_or(|domain| domain.contains('.') || domain == "localhost");
-    if !named {
-        return Err("is not a full address: its host has no dot (https://acme.zendesk.com)");
-    }
-    url.set_query(None);
-    url.set_fragment(None);
-    Ok(url)
-}
-
-/// An address with a path that we append to; what we would append is dropped if it is there.
-fn parse_api_url(text: &str) -> Parsed<Url> {
-    let mut url = parse_url(text)?;
-    let path = url.path().trim_end_matches('/').to_owned();
-    let known = ["/subscription", "/khoros/label", "/createTicket"];
-    url.set_path(known.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path));
-    Ok(url)
-}
-
-/// `https://acme.zendesk.com/agent/dashboard` → `https://acme.zendesk.com`
-fn parse_origin(text: &str) -> Parsed<Url> {
-    let mut url = parse_url(text)?;
-    url.set_path("");
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(domain)) => domain == "localhost",
-        None => false,
-    }
-}
-
-fn parse_database(text: &str, on_heroku: bool) -> Parsed<Database> {
-    if let Some(rest) = text.strip_prefix("sqlite:") {
-        let rest = rest.strip_prefix("//").unwrap_or(rest);
-        return match rest.split('?').next().unwrap_or_default() {
-            "" => Err("names no file (sqlite:///data/casebridge.db)"),
-            ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
-            path => Ok(Database::Sqlite(path.into())),
-        };
-    }
-    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-        return Err("is neither sqlite://FILE nor postgres://…");
-    }
-    let mut options =
-        PgConnectOptions::from_str(text).map_err(|_| "is not a postgres:// address that can be read")?;
-    // Heroku's own DATABASE_URL says nothing of TLS, and its servers refuse to do without.
-    if on_heroku && !text.contains("sslmode=") && !text.contains("ssl-mode=") {
-        options = options.ssl_mode(PgSslMode::Require);
-    }
-    Ok(Database::Postgres(Box::new(options)))
-}
-
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret;
+    use sqlx::postgres::PgSslMode;
 
     use super::*;
 

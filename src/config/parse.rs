@@ -1,0 +1,158 @@
+//! One value each: what people paste, and what we make of it. A reason names no value.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::{Host, Url};
+
+use super::{Database, LogFormat};
+
+/// The value, or what is wrong with it.
+pub type Parsed<T> = Result<T, &'static str>;
+
+const SECRET_MIN_LENGTH: usize = 16;
+
+/// `.env` files and web forms leave quotes around values.
+pub fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+    bare.unwrap_or(value).trim()
+}
+
+pub fn text(text: &str) -> Parsed<String> {
+    match text.chars().any(char::is_control) {
+        true => Err("holds a control character"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+pub fn port(text: &str) -> Parsed<u16> {
+    text.parse().map_err(|_| "is not a port number (0 to 65535)")
+}
+
+pub fn percent(text: &str) -> Parsed<u32> {
+    let percent = text.trim_end_matches('%').trim().parse();
+    percent.ok().filter(|percent| (1..=100).contains(percent)).ok_or("is not a number from 1 to 100")
+}
+
+/// Khoros shows company ids with thousands separators: `20,307,234`.
+pub fn company_id(text: &str) -> Parsed<u64> {
+    let digits: String = text.chars().filter(|c| !matches!(c, ',' | '.' | ' ' | '\u{a0}')).collect();
+    digits.parse().ok().filter(|id| *id > 0).ok_or("is not a company id (digits, as in 1234)")
+}
+
+pub fn lease(text: &str) -> Parsed<u64> {
+    let seconds = text.parse().ok();
+    seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
+}
+
+pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
+    const REASON: &str = "is not a list of seconds, as in 5,30,120 (1 to 50 waits, each at most a week)";
+    let seconds = |wait: &str| wait.trim().parse().ok().filter(|seconds| *seconds <= 604_800);
+    let waits: Option<Vec<u64>> = text.split(',').map(seconds).collect();
+    let waits = waits.filter(|waits| waits.len() <= 50).ok_or(REASON)?;
+    Ok(waits.into_iter().map(Duration::from_secs).collect())
+}
+
+pub fn log_format(text: &str) -> Parsed<LogFormat> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "logfmt" => Ok(LogFormat::Logfmt),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("is none of text, logfmt and json"),
+    }
+}
+
+/// A token as it travels in a header; a pasted `Bearer ` is dropped.
+pub fn token(text: &str) -> Parsed<SecretString> {
+    let bare = match text.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ => text.trim(),
+    };
+    match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(bare.into()),
+        false => Err("is not a token: it holds spaces or characters that a header cannot carry"),
+    }
+}
+
+/// A token that guards one of our own doors.
+pub fn secret(text: &str) -> Parsed<SecretString> {
+    let token = token(text)?;
+    match token.expose_secret().len() >= SECRET_MIN_LENGTH {
+        true => Ok(token),
+        false => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+    }
+}
+
+/// An address to call or to be called at: https, or http on loopback; no user, query or fragment.
+pub fn url(text: &str) -> Parsed<Url> {
+    let text = match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("https://{text}"),
+    };
+    let mut url = Url::parse(&text).map_err(|_| "is not an address (https://…)")?;
+    match url.scheme() {
+        "https" => {}
+        "http" if is_loopback(&url) => {}
+        "http" => return Err("is a plain http:// address: tokens and customers' texts need https://"),
+        _ => return Err("is not an https:// address"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds a user name or password, which do not belong into an address");
+    }
+    let named = url.domain().is_none_or(|domain| domain.contains('.') || domain == "localhost");
+    if !named {
+        return Err("is not a full address: its host has no dot (https://acme.zendesk.com)");
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+/// An address with a path that we append to; what we would append is dropped if it is there.
+pub fn api_url(text: &str) -> Parsed<Url> {
+    let mut url = url(text)?;
+    let path = url.path().trim_end_matches('/').to_owned();
+    let known = ["/subscription", "/khoros/label", "/createTicket"];
+    url.set_path(known.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path));
+    Ok(url)
+}
+
+/// `https://acme.zendesk.com/agent/dashboard` → `https://acme.zendesk.com`
+pub fn origin(text: &str) -> Parsed<Url> {
+    let mut url = url(text)?;
+    url.set_path("");
+    Ok(url)
+}
+
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(domain)) => domain == "localhost",
+        None => false,
+    }
+}
+
+pub fn database(text: &str, on_heroku: bool) -> Parsed<Database> {
+    if let Some(rest) = text.strip_prefix("sqlite:") {
+        let rest = rest.strip_prefix("//").unwrap_or(rest);
+        return match rest.split('?').next().unwrap_or_default() {
+            "" => Err("names no file (sqlite:///data/casebridge.db)"),
+            ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
+            path => Ok(Database::Sqlite(path.into())),
+        };
+    }
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return Err("is neither sqlite://FILE nor postgres://…");
+    }
+    let mut options =
+        PgConnectOptions::from_str(text).map_err(|_| "is not a postgres:// address that can be read")?;
+    // Heroku's own DATABASE_URL says nothing of TLS, and its servers refuse to do without.
+    if on_heroku && !text.contains("sslmode=") && !text.contains("ssl-mode=") {
+        options = options.ssl_mode(PgSslMode::Require);
+    }
+    Ok(Database::Postgres(Box::new(options)))
+}
