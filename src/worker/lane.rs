@@ -61,7 +61,6 @@ pub struct Lane {
 #[derive(Debug)]
 struct Down {
     since: Instant,
-    paused_at: Instant,
     until: Instant,
     step: Duration,
     reason: String,
@@ -130,17 +129,17 @@ impl Lane {
         }
     }
 
-    /// Nothing gets through. Attempts that were under way when the lane went down tell nothing new.
+    /// Nothing gets through. What began before the pause is over tells nothing new.
     pub fn pause(&mut self, reason: &Reason, retry_after: Option<Duration>, started: Instant, now: Instant) {
         let step = match &self.down {
-            Some(down) if started < down.paused_at => return,
+            Some(down) if started < down.until => return,
             Some(down) => (down.step * 2).min(LONGEST_PAUSE),
             None => FIRST_PAUSE,
         };
         let wait = retry_after.unwrap_or(step);
         let since = self.down.as_ref().map_or(now, |down| down.since);
         let (alert, text) = (reason.alert, reason.log.clone());
-        self.down = Some(Down { since, paused_at: now, until: now + wait, step, reason: text, alert });
+        self.down = Some(Down { since, until: now + wait, step, reason: text, alert });
         self.log(reason, wait, now.duration_since(since), now);
     }
 
@@ -208,6 +207,15 @@ mod tests {
             lane.observe(&delivery.to_string(), pause(), start, at(start, 1));
         }
         assert_eq!(lane.gate(at(start, 1)), Gate::Closed(at(start, 6)));
+    }
+
+    #[test]
+    fn a_check_within_a_pause_does_not_lengthen_it() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        lane.pause(&Reason::new("down"), None, start, start);
+        lane.pause(&Reason::new("down"), None, at(start, 4), at(start, 4));
+        assert_eq!(lane.gate(at(start, 5)), Gate::Probe);
     }
 
     #[test]
