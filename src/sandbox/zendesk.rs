@@ -42,12 +42,23 @@ pub enum Fault {
     Hang,
     /// No answer ever; the ticket is created.
     HangAfterCreate,
+    /// The connection is reset; the ticket is created so much later.
+    Late(Duration),
     /// 200 with an HTML page.
     Html,
     /// 422 with the description of a suspended requester.
     Invalid,
     /// 401 to the next call of any kind, and the access token is void.
     Unauthorized,
+}
+
+/// Faults by chance; the same seed draws the same ones.
+#[derive(Clone, Debug)]
+pub struct Chaos {
+    pub chance: fastrand::Rng,
+    /// Of 100 creates, so many meet a fault.
+    pub percent: u32,
+    pub faults: Vec<Fault>,
 }
 
 #[derive(Default)]
@@ -59,6 +70,8 @@ pub struct Model {
     pub faults: VecDeque<Fault>,
     /// What goes wrong every time, until it is cleared; reads are refused too.
     pub outage: Option<Fault>,
+    /// What else goes wrong now and then.
+    pub chaos: Option<Chaos>,
     /// Requests per minute that the headers tell of; they are counted but not enforced.
     pub limit: u32,
     /// Scopes that the OAuth client may ask for.
@@ -191,7 +204,8 @@ impl Model {
 
     /// The fault that this create meets.
     fn next_fault(&mut self) -> Option<Fault> {
-        self.outage.clone().or_else(|| self.faults.pop_front())
+        let planned = self.outage.clone().or_else(|| self.faults.pop_front());
+        planned.or_else(|| self.chaos.as_mut()?.draw())
     }
 
     fn add_ticket(&mut self, ticket: &Map<String, Value>) -> u64 {
@@ -205,6 +219,13 @@ impl Model {
 
     fn ticket(&self, id: u64) -> Option<&Value> {
         self.tickets.iter().find(|ticket| ticket["id"] == json!(id))
+    }
+}
+
+impl Chaos {
+    fn draw(&mut self) -> Option<Fault> {
+        let strikes = self.chance.u32(..100) < self.percent;
+        strikes.then(|| self.chance.choice(&self.faults).cloned()).flatten()
     }
 }
 
@@ -258,6 +279,10 @@ async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -
                 (BreakOff.into_response(), true)
             }
             Some(Fault::Hang) => (BreakOff.into_response(), true),
+            Some(Fault::Late(delay)) => {
+                tokio::spawn(create_late(shared.clone(), delay, headers.clone(), body.clone()));
+                (BreakOff.into_response(), false)
+            }
             Some(Fault::ResetBefore) => (BreakOff.into_response(), false),
             Some(Fault::Status(status)) => (error_page(status), false),
             Some(Fault::Html) => (Html("<html>Welcome</html>").into_response(), false),
@@ -276,6 +301,14 @@ async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }
     response
+}
+
+/// Zendesk goes on with what it has begun, whether or not its caller still listens.
+async fn create_late(shared: Shared, delay: Duration, headers: HeaderMap, body: Bytes) {
+    tokio::time::sleep(delay).await;
+    shared.change(|model| {
+        create_ticket(model, &headers, &body);
+    });
 }
 
 fn create_ticket(model: &mut Model, headers: &HeaderMap, body: &Bytes) -> Response {

@@ -62,6 +62,11 @@ pub(crate) use on_both;
 
 /// Runs a story in a new world, or says by name that it was left out.
 pub async fn run<F: Future<Output = ()>>(kind: Kind, story: impl FnOnce(World) -> F) {
+    run_for(LIMIT, kind, story).await;
+}
+
+/// The same with another limit.
+pub async fn run_for<F: Future<Output = ()>>(limit: Duration, kind: Kind, story: impl FnOnce(World) -> F) {
     let Some(database) = Database::new(kind).await else {
         let name = std::thread::current().name().unwrap_or("a test").to_owned();
         // Not `eprintln!`, which the test runner keeps to itself when a test passes.
@@ -70,9 +75,10 @@ pub async fn run<F: Future<Output = ()>>(kind: Kind, story: impl FnOnce(World) -
     };
     let world = World::new(database).await;
     let logs = world.logs.clone();
-    let told = tokio::time::timeout(LIMIT, story(world)).await;
+    let told = tokio::time::timeout(limit, story(world)).await;
     let logs = logs.lock().unwrap();
-    assert!(told.is_ok(), "the story hangs:\n{}", logs.join("\n"));
+    let last_lines = &logs[logs.len().saturating_sub(500)..];
+    assert!(told.is_ok(), "the story hangs:\n{}", last_lines.join("\n"));
     check_privacy(&logs);
 }
 
@@ -175,6 +181,15 @@ impl World {
         bridge
     }
 
+    /// Starts one more bridge on the same database, at a port of its own.
+    pub async fn start_beside(&self, port: u16) -> Bridge {
+        let mut vars = self.vars.clone();
+        vars.insert("PORT", port.to_string());
+        let bridge = Bridge::spawn(&vars, self.logs.clone());
+        bridge.wait_for_log("listening on").await;
+        bridge
+    }
+
     pub fn spawn(&self) -> Bridge {
         Bridge::spawn(&self.vars, self.logs.clone())
     }
@@ -250,7 +265,7 @@ pub fn event(event: &str, post: &str) -> String {
 }
 
 /// Below the range from which the system takes ports for outgoing connections.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + (std::process::id() % 200) as u16 * 100;
     loop {

@@ -9,4 +9,5 @@ mod inbox;
 mod operate;
 mod outage;
 mod receive;
+mod storm;
 mod subscribe;

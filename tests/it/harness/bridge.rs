@@ -48,21 +48,36 @@ impl Bridge {
         }
     }
 
+    /// Waits until it has logged so many lines, or has ended.
+    pub async fn wait_for_lines(&self, count: usize) {
+        let mut lines = self.lines.clone();
+        while lines.borrow_and_update().len() < count && lines.changed().await.is_ok() {}
+    }
+
+    pub fn line_count(&self) -> usize {
+        self.lines.borrow().len()
+    }
+
     pub fn log(&self) -> String {
         self.lines.borrow().join("\n")
     }
 
     /// SIGKILL, and the end of the process.
-    pub async fn kill(mut self) {
-        self.child.kill().await.unwrap();
+    pub async fn kill(self) {
+        self.signal("-KILL").await;
+        self.end().await;
     }
 
     /// SIGTERM, and the end of the process.
     pub async fn stop(self) -> ExitStatus {
-        let id = self.child.id().unwrap().to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
-        assert!(sent.success());
+        self.signal("-TERM").await;
         self.end().await
+    }
+
+    pub async fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
+        assert!(sent.success());
     }
 
     /// Waits for the process to end by itself.

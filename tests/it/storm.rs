@@ -1,0 +1,162 @@
+//! Under fire: the bridge is killed again and again while notifications pour in and both neighbours
+//! misbehave. What it acknowledged has its one ticket in the end.
+//!
+//! `CASEBRIDGE_STORM_KILLS=1000 cargo test --release --test it storm -- --nocapture` makes it long,
+//! and `CASEBRIDGE_STORM_SEED` repeats one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::time::Duration;
+
+use casebridge::sandbox::zendesk::{Chaos, Fault};
+use fastrand::Rng;
+use futures_util::future::{join_all, select_all};
+use serde_json::Value;
+
+use crate::harness::{BEARER, Bridge, Kind, World, event, free_port, run_for};
+
+const KILLS: usize = 20;
+const LONG: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn one_process_on_sqlite() {
+    run_for(LONG, Kind::Sqlite, |world| storm(world, 1)).await;
+}
+
+#[tokio::test]
+async fn two_processes_on_postgres() {
+    run_for(LONG, Kind::Postgres, |world| storm(world, 2)).await;
+}
+
+async fn storm(mut world: World, processes: usize) {
+    let kills = number("CASEBRIDGE_STORM_KILLS").unwrap_or(KILLS as u64) as usize;
+    let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("storm of {kills} kills, seed {seed}");
+    let mut chance = Rng::with_seed(seed);
+    prepare(&mut world, &mut chance);
+
+    let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
+    let mut bridges = Vec::new();
+    for port in &ports {
+        bridges.push(world.start_beside(*port).await);
+    }
+    let mut sent = Sent::default();
+    for _ in 0..kills {
+        let victim = chance.usize(..processes);
+        fire(&world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
+        bridges.remove(victim).end().await;
+        bridges.insert(victim, world.start_beside(ports[victim]).await);
+    }
+
+    world.zendesk.model().chaos = None;
+    calm(&world, &bridges).await;
+    check(&world, &sent).await;
+    println!(
+        "{} notifications acknowledged of {} posts, {} tickets, none lost, none doubled",
+        sent.acknowledged.len(),
+        sent.posts.len(),
+        world.zendesk.model().tickets.len()
+    );
+}
+
+/// What was sent, and what of it was answered with 200.
+#[derive(Default)]
+struct Sent {
+    /// By identity of the delivery, the notification.
+    all: BTreeMap<String, String>,
+    acknowledged: BTreeSet<String>,
+    posts: BTreeSet<String>,
+}
+
+fn prepare(world: &mut World, chance: &mut Rng) {
+    world.set("RETRY_SCHEDULE", ["1"; 50].join(","));
+    world.set("ZENDESK_BUDGET_PERCENT", "100");
+    world.set("RUST_LOG", "info");
+    let faults = vec![
+        Fault::Status(500),
+        Fault::StatusAfterCreate(500),
+        Fault::StatusAfterCreate(409),
+        Fault::StatusAfterCreate(502),
+        Fault::ResetBefore,
+        Fault::ResetAfter,
+        Fault::Hang,
+        Fault::HangAfterCreate,
+        Fault::Late(Duration::from_secs(2)),
+        Fault::Html,
+        Fault::TooMany(1),
+    ];
+    let mut model = world.zendesk.model();
+    model.limit = 100_000;
+    model.chaos = Some(Chaos { chance: chance.fork(), percent: 15, faults });
+}
+
+/// Sends a burst of new posts, labels applied again and redeliveries, and kills one process somewhere
+/// in it.
+async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, victim: &Bridge) {
+    let burst: Vec<(String, String)> = (0..30).map(|_| next(sent, chance)).collect();
+    // Each notification that it takes is a line, so that many lines are sure to come.
+    let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
+    let kill = async {
+        victim.wait_for_lines(kill_at).await;
+        victim.signal("-KILL").await;
+    };
+    let sending = burst.iter().enumerate().map(|(place, (identity, notification))| {
+        let url = format!("http://127.0.0.1:{}/khoros/label", ports[place % ports.len()]);
+        async move {
+            let request = world.http.post(url).bearer_auth(BEARER).body(notification.clone());
+            let answer = request.send().await;
+            answer.is_ok_and(|answer| answer.status() == 200).then(|| identity.clone())
+        }
+    });
+    let (acknowledged, ()) = tokio::join!(join_all(sending), kill);
+    sent.acknowledged.extend(acknowledged.into_iter().flatten());
+}
+
+fn next(sent: &mut Sent, chance: &mut Rng) -> (String, String) {
+    let known = sent.all.len();
+    if known > 0 && chance.u32(..100) < 20 {
+        let again = sent.all.iter().nth(chance.usize(..known));
+        return again.map(|(identity, notification)| (identity.clone(), notification.clone())).unwrap();
+    }
+    let post = match chance.u32(..100) < 20 && !sent.posts.is_empty() {
+        true => sent.posts.iter().nth(chance.usize(..sent.posts.len())).cloned().unwrap(),
+        false => format!("post-{}", sent.posts.len()),
+    };
+    let number = format!("event-{known}");
+    let identity = format!("khoros:1234:{number}:twitter:{post}");
+    let notification = event(&number, &post);
+    sent.posts.insert(post);
+    sent.all.insert(identity.clone(), notification.clone());
+    (identity, notification)
+}
+
+/// Waits until nothing waits any more: whatever is settled is a line of one of them.
+async fn calm(world: &World, bridges: &[Bridge]) {
+    loop {
+        let seen: Vec<usize> = bridges.iter().map(Bridge::line_count).collect();
+        let waiting =
+            world.list().await.into_iter().filter(|delivery| delivery["state"] == "waiting").count();
+        if waiting == 0 {
+            return;
+        }
+        let more = bridges.iter().zip(seen).map(|(bridge, seen)| Box::pin(bridge.wait_for_lines(seen + 1)));
+        select_all(more).await;
+    }
+}
+
+async fn check(world: &World, sent: &Sent) {
+    let list = world.list().await;
+    let listed: BTreeMap<&str, &Value> =
+        list.iter().map(|delivery| (delivery["id"].as_str().unwrap(), delivery)).collect();
+    for identity in &sent.acknowledged {
+        assert!(listed.contains_key(identity.as_str()), "acknowledged and lost: {identity}");
+    }
+    for identity in listed.keys() {
+        assert!(sent.all.contains_key(*identity), "nobody sent {identity}");
+    }
+    world.check_one_ticket_per_case().await;
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
+}
