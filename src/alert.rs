@@ -8,6 +8,8 @@ pub const ZENDESK_CREDENTIAL: &str = "zendesk_credential";
 pub const ZENDESK_FORBIDDEN: &str = "zendesk_forbidden";
 /// There is no Zendesk at `ZENDESK_API_URL`.
 pub const ZENDESK_ADDRESS: &str = "zendesk_address";
+/// Zendesk refuses ticket after ticket for the same reason.
+pub const ZENDESK_REFUSES: &str = "zendesk_refuses";
 /// Zendesk has not been usable for minutes.
 pub const ZENDESK_DOWN: &str = "zendesk_down";
 /// Deliveries were given up.
@@ -82,7 +84,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 11);
+        assert_eq!(codes.len(), 12);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }

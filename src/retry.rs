@@ -12,7 +12,7 @@ pub enum Outcome {
     /// Nothing of this lane gets through; the delivery is none the worse for it.
     Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
     /// Only this delivery has to wait; it is none the worse for it.
-    Wait { reason: Reason, wait: Duration },
+    Wait { reason: Reason, doubt: Doubt, wait: Duration },
     /// It will never be accepted as it is.
     Dead { reason: Reason },
 }
@@ -35,6 +35,8 @@ pub struct Reason {
     pub log: String,
     /// What is stored as `last_error`; may hold names and texts.
     pub full: String,
+    /// The same for failures of the same kind.
+    pub kind: String,
     /// Set when somebody has to act: the code under which the README has the remedy.
     pub alert: Option<&'static str>,
 }
@@ -42,15 +44,11 @@ pub struct Reason {
 impl Reason {
     pub fn new(text: impl Into<String>) -> Reason {
         let text = text.into();
-        Reason { log: text.clone(), full: text, alert: None }
+        Reason { kind: text.clone(), log: text.clone(), full: text, alert: None }
     }
 
     pub fn alert(code: &'static str, text: impl Into<String>) -> Reason {
         Reason { alert: Some(code), ..Reason::new(text) }
-    }
-
-    pub fn with_full(self, full: String) -> Reason {
-        Reason { full, ..self }
     }
 }
 
@@ -86,9 +84,12 @@ pub fn next(
     match outcome {
         Outcome::Done { reference } => Transition::Done { reference: reference.clone() },
         Outcome::Dead { reason } => Transition::Dead { reason: reason.full.clone() },
-        Outcome::Wait { reason, wait } => {
-            Transition::Again { after: *wait, tries, in_doubt: false, reason: reason.full.clone() }
-        }
+        Outcome::Wait { reason, doubt, wait } => Transition::Again {
+            after: (*wait).max(doubt.least_wait(lease)),
+            tries,
+            in_doubt: *doubt != Doubt::None,
+            reason: reason.full.clone(),
+        },
         Outcome::Pause { reason, doubt, retry_after } => Transition::Again {
             after: retry_after.unwrap_or_default().max(doubt.least_wait(lease)),
             tries,

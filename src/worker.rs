@@ -144,28 +144,17 @@ impl Worker {
 
     /// One delivery, from its claim to what becomes of it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        let started = Instant::now();
-        let attempt = tokio::time::timeout(self.delivery.attempt_limit(), self.attempt(&claim));
-        let outcome = match attempt.await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(Abandoned::NotOurs)) => {
+        match self.outcome(&claim).await {
+            Ok(outcome) => self.settle(&claim, &outcome).await,
+            Err(Abandoned::NotOurs) => {
                 warn!(delivery = claim.identity, "the lease ran out before anything was sent");
-                return;
             }
             // The lease runs out, and the delivery comes back.
-            Ok(Err(Abandoned::Storage(error))) => {
-                return self.storage_failed("a delivery cannot be prepared", &error);
-            }
-            Err(_) => {
-                Outcome::Retry { reason: Reason::new("the attempt took too long"), doubt: Doubt::Unanswered }
-            }
-        };
-        let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
-        self.publish();
-        self.settle(&claim, &outcome).await;
+            Err(Abandoned::Storage(error)) => self.storage_failed("a delivery cannot be prepared", &error),
+        }
     }
 
-    async fn attempt(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
+    async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
         let ticket = self.inbox.case_ticket(claim).await?;
         if let CaseTicket::Known(reference) = ticket {
             return Ok(Outcome::Done { reference });
@@ -174,7 +163,23 @@ impl Worker {
             Ok(item) => item,
             Err(odd) => return Ok(Outcome::Dead { reason: Reason::new(odd) }),
         };
-        if claim.in_doubt || ticket == CaseTicket::Unknown {
+        // So far nobody was asked, so nothing was learnt of the lane.
+        let started = Instant::now();
+        let look_first = claim.in_doubt || ticket == CaseTicket::Unknown;
+        let attempt = self.attempt(claim, &item, look_first);
+        let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {
+            Ok(attempted) => attempted?,
+            Err(_) => {
+                Outcome::Retry { reason: Reason::new("the attempt took too long"), doubt: Doubt::Unanswered }
+            }
+        };
+        let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
+        self.publish();
+        Ok(outcome)
+    }
+
+    async fn attempt(&self, claim: &Claim, item: &Item, look_first: bool) -> Result<Outcome, Abandoned> {
+        if look_first {
             match self.destination.look_up(&claim.case_key).await {
                 Ok(Some(reference)) => return Ok(Outcome::Done { reference }),
                 Ok(None) => {}
@@ -184,7 +189,7 @@ impl Worker {
         let body = match &claim.request {
             Some(frozen) => frozen.clone(),
             None => {
-                let body = self.destination.render(&item, &claim.case_key, &self.label);
+                let body = self.destination.render(item, &claim.case_key, &self.label);
                 if !self.inbox.freeze(claim, &body).await? {
                     return Err(Abandoned::NotOurs);
                 }

@@ -203,10 +203,11 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
         403 => pause(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
         // The list of tickets has a limit of its own, which says nothing of creates.
         429 if call == Call::LookUp && reply.rate.remaining != Some(0) => {
-            Outcome::Wait { reason, wait: reply.retry_after.unwrap_or(Duration::from_secs(5)) }
+            let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));
+            Outcome::Wait { reason, doubt: Doubt::None, wait }
         }
         429 => pause(reason, Doubt::None),
-        409 if call != Call::Create => Outcome::Wait { reason, wait: Duration::ZERO },
+        409 if call != Call::Create => Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::ZERO },
         // Maintenance, or a time-out of its database.
         503 => pause(reason, doubt(Doubt::Answered)),
         // A gateway speaks for a Zendesk that may be at work still.

@@ -1,21 +1,23 @@
 //! The state of one lane: is it the item that fails, or the way to the destination?
 //!
 //! While the way is down nothing burns a try: the lane pauses, one delivery probes, and the pause
-//! grows. Time is an argument.
+//! grows. A delivery uses up its schedule only by failing while others pass. Time is an argument.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::retry::{Outcome, Reason};
+use crate::retry::{Doubt, Outcome, Reason};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// So many different deliveries failing with no success between them: it is not the deliveries.
 const SUSPECTS: usize = 3;
+/// The longest wait of one that fails while nothing passes.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// After this a pause is worth waking somebody.
 const ALARMING: Duration = Duration::from_secs(300);
 
@@ -48,13 +50,16 @@ impl LaneStatus {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Lane {
     name: &'static str,
     worked: bool,
     down: Option<Down>,
-    /// Deliveries that failed since the last success.
-    suspects: HashSet<String>,
+    /// Deliveries that failed since the last success, and how often.
+    suspects: HashMap<String, u32>,
+    /// Deliveries that were refused for one and the same reason since the last success.
+    refused: HashSet<String>,
+    refusal: String,
     reminder: Reminder,
 }
 
@@ -69,7 +74,7 @@ struct Down {
 
 impl Lane {
     pub fn new(name: &'static str) -> Lane {
-        Lane { name, worked: false, down: None, suspects: HashSet::new(), reminder: Reminder::default() }
+        Lane { name, ..Lane::default() }
     }
 
     pub fn gate(&self, now: Instant) -> Gate {
@@ -96,23 +101,66 @@ impl Lane {
                 self.pause(reason, retry_after, started, now);
                 outcome
             }
-            Outcome::Retry { reason, doubt } => {
-                self.suspects.insert(delivery.to_owned());
-                if self.suspects.len() < SUSPECTS {
-                    return Outcome::Retry { reason, doubt };
-                }
-                self.pause(&reason, None, started, now);
-                Outcome::Pause { reason, doubt, retry_after: None }
-            }
-            Outcome::Done { .. } | Outcome::Dead { .. } | Outcome::Wait { .. } => {
+            Outcome::Retry { reason, doubt } => self.failed(delivery, reason, doubt, started, now),
+            Outcome::Dead { reason } => self.refused(delivery, reason, started, now),
+            Outcome::Done { .. } | Outcome::Wait { .. } => {
                 self.works();
                 outcome
             }
         }
     }
 
+    /// A failure is the lane's if several fail so, and the delivery's own only if another has passed
+    /// since it failed before.
+    fn failed(
+        &mut self,
+        delivery: &str,
+        reason: Reason,
+        doubt: Doubt,
+        started: Instant,
+        now: Instant,
+    ) -> Outcome {
+        let failures = self.suspects.entry(delivery.to_owned()).or_default();
+        *failures += 1;
+        let failures = *failures;
+        if self.suspects.len() >= SUSPECTS {
+            self.pause(&reason, None, started, now);
+            return Outcome::Pause { reason, doubt, retry_after: None };
+        }
+        match failures {
+            1 => Outcome::Retry { reason, doubt },
+            _ => {
+                let wait = FIRST_PAUSE * 2u32.pow((failures - 2).min(7));
+                Outcome::Wait { reason, doubt, wait: wait.min(LONGEST_WAIT) }
+            }
+        }
+    }
+
+    /// The connection works, and yet: what is refused again and again with the same words is more
+    /// likely to be our doing, or a new rule of theirs, than that of each single post.
+    fn refused(&mut self, delivery: &str, reason: Reason, started: Instant, now: Instant) -> Outcome {
+        if self.refusal != reason.kind {
+            self.refused.clear();
+            self.refusal.clone_from(&reason.kind);
+        }
+        self.refused.insert(delivery.to_owned());
+        if self.refused.len() < SUSPECTS {
+            self.is_reached();
+            return Outcome::Dead { reason };
+        }
+        let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
+        self.pause(&reason, None, started, now);
+        Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }
+    }
+
+    /// The destination did what it was asked.
+    fn works(&mut self) {
+        self.refused.clear();
+        self.is_reached();
+    }
+
     /// The destination gave a definite answer.
-    pub fn works(&mut self) {
+    fn is_reached(&mut self) {
         self.worked = true;
         self.suspects.clear();
         if self.down.take().is_some() {
@@ -121,10 +169,11 @@ impl Lane {
         }
     }
 
-    /// The credential works, which disproves any pause but one for what creates are forbidden.
+    /// The credential works, which disproves any pause but one that only a create can end.
     pub fn checked(&mut self) {
         self.worked = true;
-        if self.down.as_ref().is_some_and(|down| down.alert != Some(alert::ZENDESK_FORBIDDEN)) {
+        let creates = [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)];
+        if self.down.as_ref().is_some_and(|down| !creates.contains(&down.alert)) {
             self.works();
         }
     }
@@ -164,7 +213,6 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::Doubt;
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -228,18 +276,52 @@ mod tests {
         assert_eq!(lane.gate(start), Gate::Closed(at(start, 93)));
     }
 
+    fn dead(kind: &str) -> Outcome {
+        Outcome::Dead { reason: Reason::new(kind) }
+    }
+
     #[test]
-    fn one_item_that_fails_is_its_own_fault_and_three_are_not() {
+    fn a_try_is_burnt_only_while_others_pass() {
+        let now = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        assert_eq!(lane.observe("a", retry(), now, now), retry());
+        let mut last = Duration::ZERO;
+        for _ in 0..20 {
+            let Outcome::Wait { wait, doubt, .. } = lane.observe("a", retry(), now, now) else {
+                panic!("a try was burnt while nothing passed");
+            };
+            assert!(wait >= last && wait <= LONGEST_WAIT && doubt == Doubt::Answered);
+            last = wait;
+        }
+        lane.observe("b", done(), now, now);
+        assert_eq!(lane.observe("a", retry(), now, now), retry());
+        assert_eq!(lane.gate(now), Gate::Open);
+    }
+
+    #[test]
+    fn three_items_that_fail_are_not_at_fault() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
-        for second in 0..10 {
-            let now = at(start, second);
-            assert_eq!(lane.observe("a", retry(), now, now), retry());
-        }
-        assert_eq!(lane.observe("b", retry(), start, start), retry());
+        lane.observe("a", retry(), start, start);
+        lane.observe("b", retry(), start, start);
         assert!(matches!(lane.observe("c", retry(), start, start), Outcome::Pause { .. }));
         assert!(matches!(lane.gate(start), Gate::Closed(_)));
         lane.observe("d", done(), at(start, 5), at(start, 5));
         assert_eq!(lane.observe("a", retry(), start, start), retry());
+    }
+
+    #[test]
+    fn the_same_refusal_three_times_in_a_row_is_not_the_posts() {
+        let now = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        for (delivery, kind) in [("a", "subject"), ("b", "requester"), ("c", "requester"), ("c", "requester")]
+        {
+            assert_eq!(lane.observe(delivery, dead(kind), now, now), dead(kind));
+        }
+        assert!(matches!(lane.observe("d", dead("requester"), now, now), Outcome::Pause { .. }));
+        lane.checked();
+        assert!(matches!(lane.gate(now), Gate::Closed(_)), "only a create can end it");
+        lane.observe("e", done(), at(now, 5), at(now, 5));
+        assert_eq!(lane.observe("f", dead("requester"), now, now), dead("requester"));
     }
 }

@@ -75,17 +75,21 @@ on_both! {
 
     async fn a_used_up_schedule_is_dead_and_a_replay_looks_first(world: World) {
         let mut world = world;
-        world.set("RETRY_SCHEDULE", "0");
-        world.zendesk.queue([Fault::Status(500), Fault::StatusAfterCreate(500)]);
+        world.set("RETRY_SCHEDULE", "3");
+        world.zendesk.queue([Fault::Status(500)]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log("is dead").await;
+        bridge.wait_for_log("twitter:1 is tried again").await;
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_log("twitter:2 is ticket 1000").await;
+        world.zendesk.queue([Fault::StatusAfterCreate(500)]);
+        bridge.wait_for_log("twitter:1 is dead").await;
         let dead = world.list().await.remove(0);
         assert!(dead["reason"].as_str().unwrap().starts_with("given up after 2 tries"), "{dead}");
         let id = dead["id"].as_str().unwrap();
         assert!(world.command(&["replay", id]).await.status.success());
-        bridge.wait_for_log(" is ticket 1000").await;
-        assert_eq!(world.zendesk.model().creates, 2, "the replay found what was there");
+        bridge.wait_for_log(" is ticket 1001").await;
+        assert_eq!(world.zendesk.model().creates, 3, "the replay found what was there");
         world.check_one_ticket_per_case().await;
     }
 }
@@ -133,6 +137,37 @@ async fn every_doubtful_answer(kind: Kind) {
         })
     });
     join_all(stories).await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_fails_while_nothing_passes_does_not_die() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0");
+        world.zendesk.queue([Fault::Status(500), Fault::Status(500)]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_for_all_pauses_and_loses_two_at_the_most() {
+    run_on_sqlite(|world| async move {
+        world.zendesk.model().outage = Some(Fault::Invalid);
+        let bridge = world.start().await;
+        for post in 0..10 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+            bridge.wait_for_log(if post < 2 { "is dead" } else { "zendesk_refuses" }).await;
+        }
+        world.zendesk.model().outage = None;
+        bridge.wait_for_logs(" is ticket ", 8).await;
+        assert!(world.command(&["replay", "--all-dead"]).await.status.success());
+        bridge.wait_for_logs(" is ticket ", 10).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
 }
 
 #[tokio::test]

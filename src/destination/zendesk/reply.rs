@@ -111,12 +111,13 @@ impl Reply {
         if self.body.trim_ascii_start().starts_with(b"<") {
             log.push_str(", with an HTML page");
         }
+        let kind = log.clone();
         if let Some(id) = &self.request_id {
             log.push_str(&format!(" [request {id}]"));
         }
         let text: String = String::from_utf8_lossy(&self.body).chars().take(2000).collect();
         let full = if text.is_empty() { log.clone() } else { format!("{log}: {text}") };
-        Reason::new(log).with_full(full)
+        Reason { full, kind, ..Reason::new(log) }
     }
 }
 
