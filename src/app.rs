@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, Database};
+use crate::config::{Config, Database, Retention};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
@@ -24,6 +24,7 @@ use crate::worker::{LaneStatus, Worker};
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 /// Hosts want a port within 60 s of the start.
 const STORAGE_LIMIT: Duration = Duration::from_secs(45);
+const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Serves until `stop`, then finishes what has begun.
@@ -66,6 +67,7 @@ pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken)
         tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
     };
     until_stop(Box::pin(worker.watch_credential()));
+    until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
     until_stop(Box::pin(report_status(inbox.clone(), lane, subscription)));
     match config.public_url {
         Some(mut public_url) => {
@@ -158,6 +160,22 @@ fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
         .retry(reqwest::retry::never())
         .build()
         .context("no HTTPS client can be made: are CA certificates installed?")
+}
+
+/// In small steps, so that nothing else has to wait for the storage.
+async fn blank_old_texts(inbox: Inbox, retention: Retention) {
+    const ROWS: usize = 500;
+    loop {
+        match inbox.blank(retention, ROWS).await {
+            Ok(0) => {}
+            Ok(count) => {
+                info!(count, "removed the texts of {count} settled deliveries");
+                continue;
+            }
+            Err(error) => warn!("old texts cannot be removed: {error}"),
+        }
+        tokio::time::sleep(RETENTION_EVERY).await;
+    }
 }
 
 /// One line every 15 minutes, by which a log alone tells that all is well.

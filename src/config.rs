@@ -32,6 +32,7 @@ pub struct Config {
     pub zendesk: Zendesk,
     pub database: Database,
     pub delivery: Delivery,
+    pub retention: Retention,
     /// `ADMIN_TOKEN`: opens `GET /status`, which is absent without it.
     pub admin_token: Option<SecretString>,
     /// `DYNO` is set: the advice that we log is Heroku's.
@@ -92,6 +93,15 @@ impl Delivery {
     }
 }
 
+/// How long texts stay once a delivery is settled.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// `RETENTION_DAYS`
+    pub done: Duration,
+    /// Three times as long: until then the dead can be replayed.
+    pub dead: Duration,
+}
+
 /// How to log; read apart from [`Config`], so that its problems can be logged as well.
 pub struct Logging {
     pub format: LogFormat,
@@ -122,6 +132,7 @@ impl fmt::Display for Problems {
 }
 
 const LEASE_SECONDS: u64 = 60;
+const RETENTION_DAYS: u64 = 30;
 const RETRY_SCHEDULE: [u64; 8] = [5, 30, 120, 600, 1800, 7200, 21600, 43200];
 
 impl Config {
@@ -142,6 +153,9 @@ impl Config {
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
         let delivery = check.delivery(&mut raw);
+        let days = check.or("RETENTION_DAYS", raw.retention_days.take(), RETENTION_DAYS, parse::days);
+        let done = Duration::from_secs(days * 86_400);
+        let retention = Retention { done, dead: done * 3 };
         let on_heroku = raw.dyno.is_some();
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
@@ -161,6 +175,7 @@ impl Config {
                     zendesk,
                     database,
                     delivery,
+                    retention,
                     admin_token,
                     on_heroku,
                     warnings: check.warnings,
@@ -225,7 +240,7 @@ variables! {
     notification_bearer_token notifier_bearer_token port
     public_url database_url spredfast_api_url spredfast_external_id
     zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent
-    retry_schedule lease_seconds admin_token allow_ephemeral_store log_format rust_log
+    retry_schedule lease_seconds retention_days admin_token allow_ephemeral_store log_format rust_log
     dyno heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
 }
 
@@ -556,6 +571,7 @@ mod tests {
             ("PORT", "value"),
             ("RETRY_SCHEDULE", "5,value"),
             ("LEASE_SECONDS", "1"),
+            ("RETENTION_DAYS", "0"),
             ("LOG_FORMAT", "value"),
             ("ADMIN_TOKEN", "value"),
             ("DATABASE_URL", "mysql://value"),
@@ -569,6 +585,7 @@ mod tests {
             "PORT",
             "RETRY_SCHEDULE",
             "LEASE_SECONDS",
+            "RETENTION_DAYS",
             "LOG_FORMAT",
             "ADMIN_TOKEN",
             "DATABASE_URL",
@@ -576,7 +593,7 @@ mod tests {
             assert!(report.contains(name), "{name} is missing in: {report}");
         }
         assert!(!report.contains("value"), "a value is in: {report}");
-        assert!(report.starts_with("the configuration has 11 problems:"), "{report}");
+        assert!(report.starts_with("the configuration has 12 problems:"), "{report}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use tokio::sync::futures::Notified;
 
 pub use commit::{Committer, ReceiveError};
 
-use crate::config::Database;
+use crate::config::{Database, Retention};
 use crate::retry::Transition;
 
 /// A handle on the storage; clones share it.
@@ -384,6 +384,25 @@ impl Inbox {
         );
         changes!(self, pool => sqlx::query(sql)
             .bind(&delivery.identity).bind(&delivery.destination).execute(pool))
+    }
+
+    /// Blanks the texts of deliveries that were settled so long ago, at most `limit` of them; returns
+    /// of how many. The row stays, with its identity, case and reference: a late redelivery or a label
+    /// applied again is still known.
+    pub async fn blank(&self, retention: Retention, limit: usize) -> sqlx::Result<u64> {
+        let sql = self.sql(
+            "update delivery set payload = '', request = null, last_error = null
+              where (identity, destination) in (
+                  select identity, destination from delivery
+                   where settled_at is not null and payload <> '' and settled_at < {now} - $1
+                     and (state = 'done' or settled_at < {now} - $2)
+                   order by settled_at limit $3)",
+        );
+        let (done, dead) = (retention.done.as_millis() as i64, retention.dead.as_millis() as i64);
+        on_writer!(self, pool => async {
+            let blanked = sqlx::query(sql).bind(done).bind(dead).bind(limit as i64).execute(pool).await;
+            blanked.map(|done| done.rows_affected())
+        })
     }
 
     pub async fn summary(&self) -> sqlx::Result<Summary> {

@@ -143,6 +143,9 @@ impl Item {
     /// # Errors
     /// The reason why no ticket can be made of it.
     pub fn from_payload(payload: &str) -> Result<Item, Odd> {
+        if payload.is_empty() {
+            return Err("its text was removed when it had been settled for longer than texts are kept");
+        }
         let envelope = read(payload).ok_or("the notification nests too deeply to be read")?;
         let items = items(&envelope)?;
         let item = Item::new(&envelope, items.first().ok_or(NO_ITEMS)?);

@@ -48,6 +48,11 @@ pub fn lease(text: &str) -> Parsed<u64> {
     seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
 }
 
+pub fn days(text: &str) -> Parsed<u64> {
+    let days = text.parse().ok();
+    days.filter(|days| (1..=3650).contains(days)).ok_or("is not a number from 1 to 3650")
+}
+
 pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
     const REASON: &str = "is not a list of seconds, as in 5,30,120 (1 to 50 waits, each at most a week)";
     let seconds = |wait: &str| wait.trim().parse().ok().filter(|seconds| *seconds <= 604_800);

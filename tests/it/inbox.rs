@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::config::Config;
+use casebridge::config::{Config, Retention};
 use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, State};
 use casebridge::retry::Transition;
 use tokio_util::sync::CancellationToken;
@@ -183,6 +183,33 @@ on_both! {
         assert_eq!((second.request.as_deref(), second.in_doubt), (None, true));
         assert_eq!((second.attempts, second.tries), (2, 0));
         assert_eq!(second.idempotency_key(), "khoros:1:e:p#1");
+    }
+
+    async fn old_texts_are_blanked_and_the_rows_stay(world: World) {
+        let inbox = open(&world).await;
+        let events = ["e1", "e2", "e3"].map(|event| delivery(event, event));
+        inbox.receive(events.to_vec()).await.unwrap();
+        let claims = claim(&inbox, LEASE).await;
+        inbox.freeze(&claims[0], "bytes").await.unwrap();
+        inbox.settle(&claims[0], &done("7")).await.unwrap();
+        inbox.settle(&claims[1], &Transition::Dead { reason: "Jane".to_owned() }).await.unwrap();
+
+        let later = Retention { done: LEASE, dead: LEASE };
+        assert_eq!(inbox.blank(later, 10).await.unwrap(), 0);
+        // Settled before now, by a clock that need not have moved on since: one millisecond ahead.
+        let done_only = Retention { done: NO_LEASE, dead: LEASE };
+        while inbox.blank(done_only, 10).await.unwrap() == 0 {}
+        assert_eq!(inbox.blank(done_only, 10).await.unwrap(), 0, "the dead are kept for longer");
+        let all = Retention { done: NO_LEASE, dead: NO_LEASE };
+        while inbox.blank(all, 10).await.unwrap() == 0 {}
+        assert_eq!(inbox.blank(all, 10).await.unwrap(), 0, "what waits is never blanked");
+
+        let list = inbox.list(None, None, 10).await.unwrap();
+        assert_eq!(list.len(), 3);
+        assert!(list.iter().all(|delivery| delivery.last_error.is_none()));
+        let first = list.iter().find(|delivery| delivery.identity == claims[0].identity).unwrap();
+        assert_eq!(first.reference.as_deref(), Some("7"));
+        assert_eq!(inbox.receive(events.to_vec()).await.unwrap(), 0, "a late redelivery is known");
     }
 
     async fn what_arrives_dead_is_listed_and_counted(world: World) {
