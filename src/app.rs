@@ -30,12 +30,15 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Serves until `stop`, then finishes what has begun.
 ///
 /// # Errors
-/// At the start: the storage is unusable ([`Unusable`]) or stays out of reach, or the HTTP client
-/// cannot be made. Later only a defect of our own ends the service.
-pub async fn run(config: Config, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
+/// The HTTP client cannot be made; later, only a defect of our own ends the service.
+pub async fn run(
+    config: Config,
+    (inbox, committer): Storage,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let remedy = config.public_url_remedy();
-    let (inbox, committer) = open_inbox(&config.database, &stop).await?;
     let client = http_client(config.is_local())?;
     let attempt_limit = config.delivery.attempt_limit();
     let destination = Destination::Zendesk(Zendesk::new(config.zendesk, client.clone(), attempt_limit));
@@ -128,8 +131,19 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// A database server may come up after us: it is waited for as long as hosts wait for a port.
-async fn open_inbox(database: &Database, stop: &CancellationToken) -> anyhow::Result<(Inbox, Committer)> {
+/// What [`open_storage`] opens and [`run`] needs.
+pub type Storage = (Inbox, Committer);
+
+/// Opens the storage, before anything listens. A database server may come up after us: it is waited
+/// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
+///
+/// # Errors
+/// It is [`Unusable`], or stays out of reach.
+pub async fn open_storage(database: &Database, stop: &CancellationToken) -> anyhow::Result<Option<Storage>> {
+    stop.run_until_cancelled(wait_for_storage(database)).await.transpose()
+}
+
+async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     let give_up = tokio::time::Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
@@ -139,10 +153,7 @@ async fn open_inbox(database: &Database, stop: &CancellationToken) -> anyhow::Re
             Err(error) if tokio::time::Instant::now() + wait > give_up => return Err(error),
             Err(error) => warn!("waiting for the database, next try in {} s: {error:#}", wait.as_secs()),
         }
-        tokio::select! {
-            () = stop.cancelled() => anyhow::bail!("told to stop before the database was there"),
-            () = tokio::time::sleep(wait) => {}
-        }
+        tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
 }

@@ -102,7 +102,7 @@ pub struct Retention {
     pub dead: Duration,
 }
 
-/// How to log; read apart from [`Config`], so that its problems can be logged as well.
+/// How to log; read apart from [`Config`], whose warnings are logged already.
 pub struct Logging {
     pub format: LogFormat,
     /// `RUST_LOG`, default `info`.
@@ -162,6 +162,7 @@ impl Config {
         let public_url = check.public_url(&mut raw);
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
         check.optional("LOG_FORMAT", raw.log_format.take(), parse::log_format);
+        check.optional("RUST_LOG", raw.rust_log.take(), parse::log_filter);
 
         match (khoros, bearer_tokens, zendesk, database) {
             (Some(khoros), Some(bearer_tokens), Some(zendesk), Some(database))
@@ -193,7 +194,7 @@ impl Config {
     /// The one line that tells Khoros where we are; for the log and for `GET /`.
     pub fn public_url_remedy(&self) -> &'static str {
         if self.on_heroku {
-            "heroku config:set PUBLIC_URL=$(heroku info -s | sed -n s/^web_url=//p)"
+            "heroku config:set -a YOUR-APP PUBLIC_URL=$(heroku info -s -a YOUR-APP | sed -n s/^web_url=//p)"
         } else {
             "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
         }
@@ -261,8 +262,10 @@ impl Check {
             match vars.get(&OsString::from(&name)).map(|value| value.to_str()) {
                 None => {}
                 Some(None) => self.problems.push(format!("{name} is not valid UTF-8")),
-                Some(Some(value)) if value.trim().is_empty() => {}
-                Some(Some(value)) => ours.push((name, parse::unquoted(value).to_owned())),
+                Some(Some(value)) => match parse::unquoted(value) {
+                    "" => {}
+                    value => ours.push((name, value.to_owned())),
+                },
             }
         }
         // Every field is an optional string, so that there is nothing left to fail.
@@ -547,7 +550,7 @@ mod tests {
             ("ZENDESK_API_URL", " https://acme.zendesk.com/agent/dashboard?brand=1#top "),
             ("SPREDFAST_COMPANY_ID", "20,307,234"),
             ("SPREDFAST_API_TOKEN", "Bearer khoros-token"),
-            ("NOTIFICATION_BEARER_TOKEN", "\"bearer 0123456789abcdef, fedcba9876543210,\""),
+            ("NOTIFICATION_BEARER_TOKEN", "\"bearer 0123456789abcdef, Bearer fedcba9876543210,\""),
             ("PUBLIC_URL", "bridge.example.com/khoros/label/"),
             ("ZENDESK_BUDGET_PERCENT", "40 %"),
         ]);
@@ -557,7 +560,7 @@ mod tests {
         assert_eq!(config.zendesk.budget_percent, 40);
         assert_eq!(config.public_url.map(String::from).as_deref(), Some("https://bridge.example.com/"));
         let tokens: Vec<_> = config.bearer_tokens.iter().map(|token| token.expose_secret()).collect();
-        assert_eq!(tokens.last(), Some(&"fedcba9876543210"));
+        assert_eq!(tokens, ["0123456789abcdef", "fedcba9876543210"]);
     }
 
     #[test]
@@ -573,6 +576,7 @@ mod tests {
             ("LEASE_SECONDS", "1"),
             ("RETENTION_DAYS", "0"),
             ("LOG_FORMAT", "value"),
+            ("RUST_LOG", "value"),
             ("ADMIN_TOKEN", "value"),
             ("DATABASE_URL", "mysql://value"),
         ]);
@@ -587,13 +591,14 @@ mod tests {
             "LEASE_SECONDS",
             "RETENTION_DAYS",
             "LOG_FORMAT",
+            "RUST_LOG",
             "ADMIN_TOKEN",
             "DATABASE_URL",
         ] {
             assert!(report.contains(name), "{name} is missing in: {report}");
         }
         assert!(!report.contains("value"), "a value is in: {report}");
-        assert!(report.starts_with("the configuration has 12 problems:"), "{report}");
+        assert!(report.starts_with("the configuration has 13 problems:"), "{report}");
     }
 
     #[test]
@@ -605,6 +610,11 @@ mod tests {
             ("ZENDESK_API_URL", "https://me:secret@acme.zendesk.com"),
             ("ZENDESK_API_URL", "acme"),
             ("DATABASE_URL", "sqlite::memory:"),
+            ("DATABASE_URL", "sqlite://casebridge.db?mode=ro"),
+            ("DATABASE_URL", "postgres://u:p@db.example.com/c?pasword=secret"),
+            ("SPREDFAST_COMPANY_ID", "1234.5"),
+            ("RUST_LOG", "[[["),
+            ("NOTIFICATION_BEARER_TOKEN", "\"\""),
             ("DYNO", "web.1"),
         ] {
             refused(&[(name, value)]);

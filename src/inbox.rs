@@ -7,17 +7,19 @@
 mod commit;
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::Path;
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, FromRow};
+use sqlx::{AssertSqlSafe, Connection, FromRow};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -31,6 +33,7 @@ use crate::retry::Transition;
 pub struct Inbox {
     store: Store,
     queue: commit::Queue,
+    writes: commit::WriteHealth,
     arrived: Arc<Notify>,
     /// Held while this process serves an SQLite file.
     _lock: Option<Arc<File>>,
@@ -42,6 +45,7 @@ enum Store {
         /// One connection: SQLite has one writer at a time, and several only wait for each other.
         writer: SqlitePool,
         reader: SqlitePool,
+        file: DatabaseFile,
     },
     Postgres(PgPool),
 }
@@ -216,14 +220,25 @@ impl Inbox {
     pub async fn open(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
         let (inbox, committer) = match database {
             Database::Sqlite(path) => {
-                let unusable = |error: anyhow::Error| Unusable(format!("{error:#}"));
-                let lock = lock(path).map_err(unusable)?;
-                let store = Store::sqlite(path, true).await.map_err(unusable)?;
-                Inbox::new(store, Some(lock))
+                let path = std::path::absolute(path)?;
+                // A file does not get better by waiting, as a server may.
+                Inbox::open_file(&path).await.map_err(|error| {
+                    Unusable(format!("{} cannot be used by user id {}: {error:#}", path.display(), user_id()))
+                })?
             }
-            Database::Postgres(options) => Inbox::new(Store::postgres(options).await?, None),
+            Database::Postgres(options) => {
+                let opened = Inbox::new(Store::postgres(options).await?, None);
+                opened.0.migrate().await?;
+                opened
+            }
         };
-        inbox.migrate().await.context("the database cannot be brought up to date")?;
+        Ok((inbox, committer))
+    }
+
+    async fn open_file(path: &Path) -> anyhow::Result<(Inbox, Committer)> {
+        let lock = lock(path)?;
+        let (inbox, committer) = Inbox::new(Store::sqlite(path, true).await?, Some(lock));
+        inbox.migrate().await?;
         inbox.free_unsent().await?;
         Ok((inbox, committer))
     }
@@ -244,8 +259,8 @@ impl Inbox {
 
     fn new(store: Store, lock: Option<File>) -> (Inbox, Committer) {
         let arrived = Arc::new(Notify::new());
-        let (queue, committer) = commit::channel(store.clone(), arrived.clone());
-        (Inbox { store, queue, arrived, _lock: lock.map(Arc::new) }, committer)
+        let (queue, writes, committer) = commit::channel(store.clone(), arrived.clone());
+        (Inbox { store, queue, writes, arrived, _lock: lock.map(Arc::new) }, committer)
     }
 
     /// Stores deliveries and tells how many of them were not known before. When this returns `Ok`
@@ -419,8 +434,14 @@ impl Inbox {
         on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))
     }
 
-    /// Whether the storage answers.
+    /// Whether the storage answers, and took what was last to be stored.
     pub async fn ping(&self) -> sqlx::Result<()> {
+        if self.writes.has_just_failed() {
+            return Err(sqlx::Error::Io(io::Error::other("the last write failed")));
+        }
+        if let Store::Sqlite { file, .. } = &self.store {
+            file.is_in_place()?;
+        }
         let sql = self.sql("select count(*) from (select 1 from delivery limit 1) as one");
         let _: (i64,) = on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))?;
         Ok(())
@@ -437,7 +458,7 @@ impl Inbox {
     /// Waits for what is under way and lets go of the database.
     pub async fn close(&self) {
         match &self.store {
-            Store::Sqlite { writer, reader } => {
+            Store::Sqlite { writer, reader, .. } => {
                 reader.close().await;
                 writer.close().await;
             }
@@ -459,11 +480,11 @@ impl Inbox {
     async fn migrate(&self) -> anyhow::Result<()> {
         let mut migrator: Migrator = sqlx::migrate!();
         migrator.set_ignore_missing(true);
-        match &self.store {
-            Store::Sqlite { writer, .. } => migrator.run(writer).await?,
-            Store::Postgres(pool) => migrator.run(pool).await?,
-        }
-        Ok(())
+        let migrated = match &self.store {
+            Store::Sqlite { writer, .. } => migrator.run(writer).await,
+            Store::Postgres(pool) => migrator.run(pool).await,
+        };
+        migrated.context("the database cannot be brought up to date")
     }
 
     /// Fills in the words in which the two databases differ.
@@ -512,11 +533,15 @@ impl Store {
         let reader = reader.connect_with(options.read_only(true)).await.with_context(|| opened("read"))?;
         let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(&writer).await?;
         check_sqlite_version(&version)?;
-        Ok(Store::Sqlite { writer, reader })
+        Ok(Store::Sqlite { writer, reader, file: DatabaseFile::at(path)? })
     }
 
+    /// One plain connection first: a pool says only that it waited in vain.
+    ///
     /// Five connections: Heroku's smallest plan allows 20, and two releases overlap.
     async fn postgres(options: &PgConnectOptions) -> anyhow::Result<Store> {
+        let plain = PgConnection::connect_with(options).await;
+        plain.context("PostgreSQL cannot be reached")?.close().await?;
         let pool = PgPoolOptions::new()
             .max_connections(5)
             .acquire_timeout(Duration::from_secs(5))
@@ -538,6 +563,28 @@ impl Store {
     }
 }
 
+/// The file that was opened. Whoever deletes or replaces it would have us write, and answer 200, to
+/// a file that nobody can find again.
+#[derive(Clone)]
+struct DatabaseFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl DatabaseFile {
+    fn at(path: &Path) -> io::Result<DatabaseFile> {
+        let path = std::path::absolute(path)?;
+        Ok(DatabaseFile { inode: std::fs::metadata(&path)?.ino(), path })
+    }
+
+    fn is_in_place(&self) -> io::Result<()> {
+        match std::fs::metadata(&self.path)?.ino() == self.inode {
+            true => Ok(()),
+            false => Err(io::Error::other("the database file was replaced: restart")),
+        }
+    }
+}
+
 /// Versions before 3.51.3 can corrupt a write-ahead log (<https://sqlite.org/wal.html#walresetbug>).
 fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
@@ -553,9 +600,10 @@ fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
 /// database itself would drop SQLite's locks.
 fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = path.with_added_extension("lock");
+    // What customers wrote is for the user of the process alone.
     let writable = |path: &Path| {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        file.with_context(|| format!("{} cannot be written by user id {}", path.display(), user_id()))
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        file.with_context(|| format!("{} cannot be written", path.display()))
     };
     writable(path)?;
     let lock = writable(&lock_path)?;
@@ -575,7 +623,7 @@ fn lock(path: &Path) -> anyhow::Result<File> {
 fn user_id() -> String {
     #[cfg(target_os = "linux")]
     if let Ok(metadata) = std::fs::metadata("/proc/self") {
-        return std::os::unix::fs::MetadataExt::uid(&metadata).to_string();
+        return metadata.uid().to_string();
     }
     "unknown".to_owned()
 }

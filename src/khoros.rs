@@ -90,6 +90,8 @@ impl Khoros {
             .json(subscription);
         let mut response = request.send().await.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
+        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
+        let says_html = kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
             let room = BODY_LIMIT - body.len();
@@ -98,23 +100,26 @@ impl Khoros {
                 break;
             }
         }
-        judge(status, &body)
+        judge(status, says_html, &body)
     }
 }
 
 /// Success is any 2xx with JSON, with plain text (the published example is "Coming Soon"), or with
 /// nothing. HTML never is, and neither is JSON that says `status.succeeded: false`.
-fn judge(status: u16, body: &[u8]) -> Result<(), Refusal> {
-    let text = String::from_utf8_lossy(body);
+fn judge(status: u16, says_html: bool, body: &[u8]) -> Result<(), Refusal> {
+    let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
     let json = serde_json::from_str::<Value>(&text).ok();
-    let says_failed = json.as_ref().is_some_and(|json| json["status"]["succeeded"] == false);
+    let says_failed =
+        json.as_ref().is_some_and(|json| json["status"]["succeeded"].to_string().contains("false"));
     let code = json.as_ref().and_then(|json| json["status"]["error"]["code"].as_str());
-    let is_html = text.trim_start().starts_with('<');
+    let is_html = says_html || text.trim_start().starts_with('<');
+    let holds = |words: &str| text.to_ascii_lowercase().contains(words);
     match status {
         401 => Err(Refusal::Token("401")),
-        _ if text.contains("Developer Inactive") => Err(Refusal::Token("Developer Inactive")),
+        _ if holds("developer inactive") => Err(Refusal::Token("Developer Inactive")),
         _ if code.is_some_and(is_about_the_token) => Err(Refusal::Token("unauthenticated")),
         586 | 596 | 404 | 300..=399 => Err(Refusal::Address(status)),
+        500..=599 if holds("service not found") => Err(Refusal::Address(status)),
         _ if is_html => Err(Refusal::Html(status)),
         403 => Err(Refusal::Forbidden),
         200..=299 if !says_failed => Ok(()),
@@ -154,7 +159,7 @@ mod tests {
             (201, r#"{"uuid":"8a33e123"}"#),
             (200, r#"{"data":{"uuid":"8a33e123"},"status":{"succeeded":true}}"#),
         ] {
-            assert_eq!(judge(status, body.as_bytes()), Ok(()), "{status} {body}");
+            assert_eq!(judge(status, body.contains("<br>"), body.as_bytes()), Ok(()), "{status} {body}");
         }
         for (status, body, refusal) in [
             (401, "", Refusal::Token("401")),
@@ -163,6 +168,10 @@ mod tests {
             (586, "<h1>Service Not Found</h1>", Refusal::Address(586)),
             (307, "", Refusal::Address(307)),
             (200, " <html>", Refusal::Html(200)),
+            (200, "\u{feff}<!DOCTYPE html>", Refusal::Html(200)),
+            (200, "Please sign in<br>", Refusal::Html(200)),
+            (500, "Service Not Found", Refusal::Address(500)),
+            (200, r#"{"status":{"succeeded":"false"}}"#, Refusal::Failed(200, None)),
             (403, "Account Over Rate Limit", Refusal::Forbidden),
             (
                 200,
@@ -176,7 +185,11 @@ mod tests {
             ),
             (500, "oops", Refusal::Failed(500, None)),
         ] {
-            assert_eq!(judge(status, body.as_bytes()), Err(refusal), "{status} {body}");
+            assert_eq!(
+                judge(status, body.contains("<br>"), body.as_bytes()),
+                Err(refusal),
+                "{status} {body}"
+            );
         }
     }
 }

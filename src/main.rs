@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
@@ -23,11 +23,25 @@ use casebridge::{alert, app, sandbox};
 ///
 /// Configured by environment variables alone; the README has the table.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = AFTER_HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
+
+const AFTER_HELP: &str = "\
+Needed by serve:
+  SPREDFAST_API_TOKEN SPREDFAST_COMPANY_ID SPREDFAST_LABEL_NAME NOTIFICATION_BEARER_TOKEN
+  ZENDESK_API_URL ZENDESK_OAUTH_CLIENT_ID ZENDESK_OAUTH_CLIENT_SECRET
+Needed to subscribe, where the host does not tell it:
+  PUBLIC_URL
+Where it is stored (default sqlite://casebridge.db):
+  DATABASE_URL
+
+Exit codes:
+  0  done, or stopped as asked
+  1  failed for a reason that may pass
+  2  wrong configuration or arguments, or an unusable SQLite file";
 
 #[derive(Subcommand)]
 enum Command {
@@ -62,6 +76,8 @@ enum Command {
     },
 }
 
+/// Twice what the server takes at once.
+const OPEN_FILES: u64 = 4096;
 /// What is wrong will not go away by trying again.
 const MISCONFIGURED: u8 = 2;
 
@@ -102,9 +118,16 @@ async fn serve() -> anyhow::Result<()> {
     log_panics();
     let config = Config::from_env()?;
     let stop = stop_on_signal()?;
+    // Connections and the database share the limit of open files, which many systems set to 1,024.
+    if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
+        warn!("the limit of open files cannot be raised: {error}");
+    }
+    let Some(storage) = app::open_storage(&config.database, &stop).await? else {
+        return Ok(());
+    };
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await;
     let listener = listener.with_context(|| format!("port {} cannot be listened on", config.port))?;
-    app::run(config, listener, stop).await
+    app::run(config, storage, listener, stop).await
 }
 
 /// SIGTERM is what hosts send; SIGINT is Fly's, and a person's.

@@ -6,7 +6,7 @@
 //! look at.
 
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// One item of a notification as it goes into the inbox.
@@ -72,6 +72,7 @@ pub struct Note {
 /// # Errors
 /// [`NotJson`], and nothing else.
 pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
     let text = String::from_utf8_lossy(body);
     match read(&text) {
@@ -105,36 +106,72 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
     redact(&mut envelope);
     let event_id = event_id(&envelope);
     let event_name = text(&envelope["eventName"]).unwrap_or_else(|| "unknown".to_owned());
-    let arrival = |identity: String, case_key: String, payload: Value, odd| Arrival {
+    let arrival = |identity: String, case_key: String, payload: String, odd| Arrival {
         identity: key(&identity),
         case_key: key(&case_key),
         event_id: key(&event_id),
         event_name: key(&event_name),
-        payload: payload.to_string(),
+        payload,
         odd,
     };
     let event = format!("khoros:{company}:{event_id}");
-    let items = match items(&envelope) {
+    let items = match take_items(&mut envelope) {
         Ok(items) => items,
-        Err(odd) => return vec![arrival(event.clone(), event, envelope, Some(odd))],
+        Err(odd) => return vec![arrival(event.clone(), event, envelope.to_string(), Some(odd))],
     };
     let only = items.len() == 1;
-    let each = |item: &Value| {
-        let odd = Item::new(&envelope, item).odd();
-        let payload = with_only(&envelope, item);
-        match text(&item["entityId"]) {
-            Some(entity) => {
-                arrival(format!("{event}:{entity}"), format!("khoros:{company}:{entity}"), payload, odd)
-            }
+    let mut envelope = Envelope::new(envelope, items.len());
+    let mut arrivals = Vec::with_capacity(items.len());
+    for item in items {
+        let odd = Item::new(&envelope.value, &item).odd();
+        let (identity, case_key) = match text(&item["entityId"]) {
+            Some(entity) => (format!("{event}:{entity}"), format!("khoros:{company}:{entity}")),
             // Without an id the event is its own case; with several of them, each item is.
-            None if only => arrival(event.clone(), event.clone(), payload, odd),
+            None if only => (event.clone(), event.clone()),
             None => {
                 let own = format!("{event}:{}", sha256(&item.to_string()));
-                arrival(own.clone(), own, payload, odd)
+                (own.clone(), own)
             }
+        };
+        arrivals.push(arrival(identity, case_key, envelope.with(item), odd));
+    }
+    arrivals
+}
+
+/// What an item is stored in: the notification without its items.
+struct Envelope {
+    value: Value,
+    items: usize,
+}
+
+impl Envelope {
+    /// Of what surrounds the items of one notification, so many bytes are stored at the most.
+    const REPEATED_BYTES: usize = 8 << 20;
+
+    fn new(value: Value, items: usize) -> Envelope {
+        Envelope { value, items }
+    }
+
+    /// The envelope with this item alone. One that is too large to be repeated for each item is
+    /// whole around the first, and only its short fields are around the others.
+    fn with(&mut self, item: Value) -> String {
+        self.value["data"]["items"] = json!([item]);
+        let payload = self.value.to_string();
+        self.value["data"]["items"] = Value::Null;
+        if self.items > 1 && payload.len() * self.items > Envelope::REPEATED_BYTES {
+            drop_long_fields(&mut self.value);
+            drop_long_fields(&mut self.value["data"]);
+            self.items = 1;
         }
-    };
-    items.iter().map(each).collect()
+        payload
+    }
+}
+
+fn drop_long_fields(value: &mut Value) {
+    const SHORT: usize = 1000;
+    if let Value::Object(map) = value {
+        map.retain(|name, value| name == "data" || value.to_string().len() <= SHORT);
+    }
 }
 
 impl Item {
@@ -146,8 +183,8 @@ impl Item {
         if payload.is_empty() {
             return Err("its text was removed when it had been settled for longer than texts are kept");
         }
-        let envelope = read(payload).ok_or("the notification nests too deeply to be read")?;
-        let items = items(&envelope)?;
+        let mut envelope = read(payload).ok_or("the notification nests too deeply to be read")?;
+        let items = take_items(&mut envelope)?;
         let item = Item::new(&envelope, items.first().ok_or(NO_ITEMS)?);
         item.odd().map_or(Ok(item), Err)
     }
@@ -195,42 +232,56 @@ impl Item {
 
 const NO_ITEMS: Odd = "the event holds no items to make a ticket of";
 
-/// Where the items may be: `data.items` as published, an object in its place, or the item itself
-/// as `data`.
-fn items(envelope: &Value) -> Result<Vec<Value>, Odd> {
+/// Takes the items out of where they may be: `data.items` as published, an object in its place,
+/// `items` beside `data`, the item or the list of them as `data`, or the item itself as the body.
+/// What is left has an object as `data`.
+fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Odd> {
     if !envelope.is_object() {
         return Err("the notification is not a JSON object");
     }
     let data = &envelope["data"];
-    let found = match (&data["items"], &envelope["items"]) {
-        (Value::Null, Value::Null) if looks_like_item(data) => vec![data.clone()],
-        (Value::Null, items) | (items, _) => match items {
-            Value::Array(items) => items.clone(),
-            Value::Object(_) if looks_like_item(items) => vec![items.clone()],
-            Value::Object(map) if map.values().all(Value::is_object) => map.values().cloned().collect(),
-            Value::Null => Vec::new(),
-            _ => return Err("`items` is not a list"),
-        },
-    };
-    if found.is_empty() { Err(NO_ITEMS) } else { Ok(found) }
+    let found = if has_items(&data["items"]) {
+        list(envelope["data"]["items"].take())
+    } else if has_items(&envelope["items"]) {
+        list(envelope["items"].take())
+    } else if data.is_array() || looks_like_item(data) {
+        list(envelope["data"].take())
+    } else if data.is_null() && looks_like_item(envelope) {
+        list(std::mem::replace(envelope, json!({})))
+    } else if data["items"].is_null() || data["items"].is_array() {
+        Ok(Vec::new())
+    } else {
+        Err("`items` is not a list")
+    }?;
+    if found.is_empty() {
+        return Err(NO_ITEMS);
+    }
+    if !envelope["data"].is_object() {
+        envelope["data"] = json!({});
+    }
+    Ok(found)
+}
+
+fn has_items(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(map) => looks_like_item(value) || !map.is_empty() && map.values().all(Value::is_object),
+        _ => false,
+    }
+}
+
+fn list(found: Value) -> Result<Vec<Value>, Odd> {
+    match found {
+        Value::Array(items) => Ok(items),
+        Value::Object(map) if !looks_like_item(&Value::Object(map.clone())) => {
+            Ok(map.into_values().collect())
+        }
+        item => Ok(vec![item]),
+    }
 }
 
 fn looks_like_item(value: &Value) -> bool {
     ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
-}
-
-/// The envelope as it came, but with this item alone.
-fn with_only(envelope: &Value, item: &Value) -> Value {
-    let mut envelope = envelope.as_object().cloned().unwrap_or_default();
-    envelope.remove("items");
-    let mut data = match envelope.remove("data") {
-        // Published as the list's parent; where `data` is the item itself it moves into the list.
-        Some(Value::Object(data)) if &Value::Object(data.clone()) != item => data,
-        _ => Map::new(),
-    };
-    data.insert("items".to_owned(), json!([item]));
-    envelope.insert("data".to_owned(), Value::Object(data));
-    Value::Object(envelope)
 }
 
 /// `eventUuid`, or a hash of the envelope (serde_json sorts its keys), so that a redelivery is known.
@@ -401,6 +452,10 @@ mod tests {
             (r#"{"eventUuid":"e","data":{"items":{"0":{"entityId":"t:1"}}}}"#, "khoros:7:t:1"),
             (r#"{"eventUuid":"e","data":{"entityId":"t:1","labels":null}}"#, "khoros:7:t:1"),
             (r#"{"eventUuid":"e","items":[{"entityId":"t:1"}]}"#, "khoros:7:t:1"),
+            (r#"{"eventUuid":"e","items":[{"entityId":"t:1"}],"data":{"items":[]}}"#, "khoros:7:t:1"),
+            (r#"{"eventUuid":"e","data":[{"entityId":"t:1"}]}"#, "khoros:7:t:1"),
+            (r#"{"entityId":"t:1","eventUuid":"e"}"#, "khoros:7:t:1"),
+            ("\u{feff}{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"entityId\":\"t:1\"}]}}", "khoros:7:t:1"),
             (r#"[{"eventUuid":"e","data":{"items":[{"entityId":"t:1"}]}}]"#, "khoros:7:t:1"),
             (
                 r#"{"eventUuid":5,"data":{"items":[{"entityId":123456789012345678901234567890}]}}"#,
@@ -414,7 +469,12 @@ mod tests {
         ] {
             let arrival = only(json);
             assert_eq!((arrival.odd, arrival.case_key.as_str()), (None, case), "{json}");
-            assert_eq!(only(&arrival.payload), arrival, "{json}");
+            let again = only(&arrival.payload);
+            assert_eq!(
+                (again.case_key, again.odd, again.payload),
+                (arrival.case_key, None, arrival.payload),
+                "{json}"
+            );
         }
     }
 
@@ -480,6 +540,21 @@ mod tests {
         let same = r#"{"data":{"items":[{"text":"a"},{"text":"b"}]},"eventName":"x"}"#;
         assert_eq!(parsed(one), parsed(same));
         assert_ne!(parsed(one)[0].case_key, parsed(one)[1].case_key);
+    }
+
+    #[test]
+    fn many_items_do_not_multiply_what_surrounds_them() {
+        let items: Vec<Value> = (0..10_000).map(|n| json!({"entityId": n})).collect();
+        let surroundings = "x".repeat(1 << 20);
+        let json =
+            json!({"eventUuid": "e", "data": {"labels": ["L"], "other": surroundings, "items": items}});
+        let arrivals = parsed(&json.to_string());
+        assert_eq!(arrivals.len(), 10_000);
+        assert!(arrivals[0].payload.contains(&surroundings), "nothing of it is lost");
+        let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
+        assert!(stored < 4 << 20, "{stored} bytes");
+        let last = Item::from_payload(&arrivals[9_999].payload).unwrap();
+        assert_eq!((last.labels, last.entity_id.as_deref()), (vec!["L".to_owned()], Some("9999")));
     }
 
     #[test]

@@ -132,7 +132,10 @@ impl Worker {
             let name = self.destination.name();
             match self.inbox.claim(name, *pick, free, self.delivery.lease).await {
                 Ok(claims) => {
-                    self.storage_works();
+                    // An empty claim writes nothing, so it proves nothing.
+                    if !claims.is_empty() {
+                        self.storage_works();
+                    }
                     free -= claims.len();
                     claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
                 }

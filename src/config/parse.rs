@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
 use super::{Database, LogFormat};
@@ -12,6 +14,26 @@ use super::{Database, LogFormat};
 /// The value, or what is wrong with it.
 pub type Parsed<T> = Result<T, &'static str>;
 
+const POSTGRES_OPTIONS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+];
 const SECRET_MIN_LENGTH: usize = 16;
 
 /// `.env` files and web forms leave quotes around values.
@@ -39,8 +61,10 @@ pub fn percent(text: &str) -> Parsed<u32> {
 
 /// Khoros shows company ids with thousands separators: `20,307,234`.
 pub fn company_id(text: &str) -> Parsed<u64> {
-    let digits: String = text.chars().filter(|c| !matches!(c, ',' | '.' | ' ' | '\u{a0}')).collect();
-    digits.parse().ok().filter(|id| *id > 0).ok_or("is not a company id (digits, as in 1234)")
+    let groups: Vec<&str> = text.split([',', '.', ' ', '\u{a0}']).collect();
+    let whole = groups.len() == 1 || groups[1..].iter().all(|group| group.len() == 3);
+    let id = groups.concat().parse().ok().filter(|id| *id > 0 && whole);
+    id.ok_or("is not a company id (digits, as in 1234)")
 }
 
 pub fn lease(text: &str) -> Parsed<u64> {
@@ -61,6 +85,17 @@ pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
     Ok(waits.into_iter().map(Duration::from_secs).collect())
 }
 
+/// A lone word that is no level would be the name of a module, and silence all others.
+pub fn log_filter(text: &str) -> Parsed<()> {
+    let level = text.parse::<LevelFilter>().is_ok();
+    let filter = text.contains(['=', ',']) && EnvFilter::try_new(text).is_ok();
+    if level || filter {
+        Ok(())
+    } else {
+        Err("is neither a level (info, debug, …) nor a filter (info,casebridge=debug)")
+    }
+}
+
 pub fn log_format(text: &str) -> Parsed<LogFormat> {
     match text.to_ascii_lowercase().as_str() {
         "text" => Ok(LogFormat::Text),
@@ -72,9 +107,10 @@ pub fn log_format(text: &str) -> Parsed<LogFormat> {
 
 /// A token as it travels in a header; a pasted `Bearer ` is dropped.
 pub fn token(text: &str) -> Parsed<SecretString> {
+    let text = text.trim();
     let bare = match text.split_once(char::is_whitespace) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
-        _ => text.trim(),
+        _ => text,
     };
     match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(bare.into()),
@@ -144,14 +180,21 @@ pub fn is_loopback(url: &Url) -> bool {
 pub fn database(text: &str, on_heroku: bool) -> Parsed<Database> {
     if let Some(rest) = text.strip_prefix("sqlite:") {
         let rest = rest.strip_prefix("//").unwrap_or(rest);
-        return match rest.split('?').next().unwrap_or_default() {
+        return match rest {
             "" => Err("names no file (sqlite:///data/casebridge.db)"),
             ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
+            path if path.contains('?') => Err("has options after `?`, and there are none for SQLite"),
             path => Ok(Database::Sqlite(path.into())),
         };
     }
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return Err("is neither sqlite://FILE nor postgres://…");
+    }
+    // sqlx would pass over a name that it does not know, and log its value.
+    let known = |name: &str| POSTGRES_OPTIONS.contains(&name);
+    let url = Url::parse(text).map_err(|_| "is not a postgres:// address that can be read")?;
+    if !url.query_pairs().all(|(name, _)| known(&name)) {
+        return Err("has an option after `?` that is not known (sslmode, sslrootcert, …)");
     }
     let mut options =
         PgConnectOptions::from_str(text).map_err(|_| "is not a postgres:// address that can be read")?;

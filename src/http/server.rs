@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -10,6 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -17,6 +18,10 @@ use tracing::warn;
 /// Open connections; further ones wait to be accepted.
 const CONNECTIONS: usize = 2000;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who asks and does not read the answer is not waited for.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a shortage is logged while it lasts.
+const SHORTAGE_LINE: Duration = Duration::from_secs(60);
 /// Long enough for a busy system to close something when it is out of file handles.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -25,6 +30,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let connections = TaskTracker::new();
+    let mut shortage = None;
     let cut = CancellationToken::new();
     let _cut_on_drop = cut.clone().drop_guard();
     loop {
@@ -35,7 +41,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         };
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&listener) => accepted,
+            accepted = accept(&listener, &mut shortage) => accepted,
         };
         let (router, stop, cut) = (router.clone(), stop.clone(), cut.clone());
         connections.spawn(async move {
@@ -52,13 +58,16 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
 }
 
 /// Errors of accepting are either the visitor's, who is gone, or a shortage that passes.
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener, shortage: &mut Option<Instant>) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) if is_visitors(&error) => {}
             Err(error) => {
-                warn!("a connection cannot be accepted: {error}");
+                if shortage.is_none_or(|at| at.elapsed() >= SHORTAGE_LINE) {
+                    *shortage = Some(Instant::now());
+                    warn!("a connection cannot be accepted: {error} (raise the limit of open files)");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
@@ -73,10 +82,12 @@ fn is_visitors(error: &io::Error) -> bool {
 async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
     // Answers are small and wait for nothing.
     let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router));
     tokio::pin!(connection);
     // How a connection ends is the visitor's affair.
     tokio::select! {

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use sqlx::QueryBuilder;
+use sqlx::{Connection, QueryBuilder};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,51 @@ use super::{NewDelivery, Store, limited, storable};
 const QUEUE_LENGTH: usize = 1024;
 /// Rows of one statement: enough to make the disk's share small, far from any database's limit.
 const BATCH_ROWS: usize = 256;
+/// For how long a failure to store makes us not ready.
+const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
+/// Inserts in one transaction; gives the keys of the rows that were not there before.
+///
+/// A connection on which this failed is not used again: SQLite ends a transaction by itself when the
+/// disk is full, and what the pool then believes of the connection is wrong for ever.
+macro_rules! insert {
+    ($pool:expr, $begin:literal, $deliveries:expr, $now:expr) => {{
+        let now: &str = $now;
+        let mut connection = limited($pool.acquire()).await?;
+        let inserted = limited(async {
+            let mut transaction = connection.begin_with($begin).await?;
+            let mut new: HashSet<(String, String)> = HashSet::new();
+            for chunk in $deliveries.chunks(BATCH_ROWS) {
+                let mut statement = QueryBuilder::new(INSERT);
+                statement.push_values(chunk, |mut row, delivery| {
+                    let dead = delivery.dead.as_deref().map(storable);
+                    row.push_bind(&delivery.identity)
+                        .push_bind(delivery.destination)
+                        .push_bind(&delivery.case_key)
+                        .push_bind(&delivery.route)
+                        .push_bind(&delivery.event_id)
+                        .push_bind(&delivery.event_name)
+                        .push_bind(&delivery.payload)
+                        .push_bind(if dead.is_some() { "dead" } else { "waiting" })
+                        .push_bind(delivery.in_doubt)
+                        .push(now)
+                        .push(now)
+                        .push(if dead.is_some() { now } else { "null" })
+                        .push_bind(dead);
+                });
+                statement.push(" on conflict do nothing returning identity, destination");
+                new.extend(statement.build_query_as().fetch_all(&mut *transaction).await?);
+            }
+            transaction.commit().await?;
+            Ok(new)
+        })
+        .await;
+        if inserted.is_err() {
+            connection.close_on_drop();
+        }
+        inserted
+    }};
+}
 /// Why deliveries were not acknowledged.
 #[derive(Clone, Debug)]
 pub enum ReceiveError {
@@ -52,11 +97,32 @@ pub struct Committer {
     queue: mpsc::Receiver<Request>,
     store: Store,
     arrived: Arc<Notify>,
+    health: WriteHealth,
 }
 
-pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, Committer) {
+/// Whether what was last to be stored could be: a full disk can still be read.
+#[derive(Clone, Default)]
+pub(super) struct WriteHealth(Arc<Mutex<Option<Instant>>>);
+
+impl WriteHealth {
+    fn note<T>(&self, written: &sqlx::Result<T>) {
+        *self.lock() = written.is_err().then(Instant::now);
+    }
+
+    /// Not for ever: nobody may be sent here while it is said, and so nothing could disprove it.
+    pub(super) fn has_just_failed(&self) -> bool {
+        self.lock().is_some_and(|at| at.elapsed() < FAILURE_COUNTS)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, WriteHealth, Committer) {
     let (sender, queue) = mpsc::channel(QUEUE_LENGTH);
-    (Queue(sender), Committer { queue, store, arrived })
+    let health = WriteHealth::default();
+    (Queue(sender), health.clone(), Committer { queue, store, arrived, health })
 }
 
 impl Queue {
@@ -136,50 +202,20 @@ impl Committer {
             }
         }
         let deliveries: Vec<&NewDelivery> = rows.values().map(|(_, delivery)| *delivery).collect();
-        let new = limited(self.insert(&deliveries)).await?;
+        let new = match &self.store {
+            Store::Sqlite { writer, file, .. } => {
+                file.is_in_place()?;
+                insert!(writer, "begin immediate", deliveries, &self.store.dialect("{now}"))
+            }
+            Store::Postgres(pool) => insert!(pool, "begin", deliveries, &self.store.dialect("{now}")),
+        };
+        self.health.note(&new);
+        let new = new?;
         let mut counts = vec![0; requests.len()];
         for ((identity, destination), (caller, _)) in &rows {
             counts[*caller] += usize::from(new.contains(&((*identity).into(), (*destination).into())));
         }
         Ok(counts)
-    }
-
-    /// The keys of the rows that were not there before.
-    async fn insert(&self, deliveries: &[&NewDelivery]) -> sqlx::Result<HashSet<(String, String)>> {
-        let now = self.store.dialect("{now}");
-        let mut new = HashSet::new();
-        macro_rules! insert_into {
-            ($pool:expr, $begin:expr) => {{
-                let mut transaction = $pool.begin_with($begin).await?;
-                for chunk in deliveries.chunks(BATCH_ROWS) {
-                    let mut statement = QueryBuilder::new(INSERT);
-                    statement.push_values(chunk, |mut row, delivery| {
-                        let dead = delivery.dead.as_deref().map(storable);
-                        row.push_bind(&delivery.identity)
-                            .push_bind(delivery.destination)
-                            .push_bind(&delivery.case_key)
-                            .push_bind(&delivery.route)
-                            .push_bind(&delivery.event_id)
-                            .push_bind(&delivery.event_name)
-                            .push_bind(&delivery.payload)
-                            .push_bind(if dead.is_some() { "dead" } else { "waiting" })
-                            .push_bind(delivery.in_doubt)
-                            .push(&now)
-                            .push(&now)
-                            .push(if dead.is_some() { &now } else { "null" })
-                            .push_bind(dead);
-                    });
-                    statement.push(" on conflict do nothing returning identity, destination");
-                    new.extend(statement.build_query_as().fetch_all(&mut *transaction).await?);
-                }
-                transaction.commit().await?;
-            }};
-        }
-        match &self.store {
-            Store::Sqlite { writer, .. } => insert_into!(writer, "begin immediate"),
-            Store::Postgres(pool) => insert_into!(pool, "begin"),
-        }
-        Ok(new)
     }
 }
 

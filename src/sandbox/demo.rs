@@ -30,15 +30,19 @@ pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
     say(&format!("  Zendesk stand-in  {}", zendesk.url()))?;
     say(&format!("  bridge            {bridge}"))?;
 
-    let story = tell(&khoros, &zendesk, once, stop.clone());
-    let service = app::run(config, listener, stop.clone());
-    let told = async {
-        let told = story.await;
-        stop.cancel();
-        told
+    let Some(storage) = app::open_storage(&config.database, &stop).await? else {
+        return Ok(());
     };
-    let (told, served) = tokio::join!(told, service);
-    served.and(told)
+    let story = tell(&khoros, &zendesk, once, stop.clone());
+    let service = app::run(config, storage, listener, stop.clone());
+    tokio::pin!(story, service);
+    tokio::select! {
+        told = &mut story => {
+            stop.cancel();
+            service.await.and(told)
+        }
+        served = &mut service => served,
+    }
 }
 
 async fn tell(khoros: &Khoros, zendesk: &Zendesk, once: bool, stop: CancellationToken) -> anyhow::Result<()> {

@@ -72,7 +72,7 @@ pub struct Model {
     pub outage: Option<Fault>,
     /// What else goes wrong now and then.
     pub chaos: Option<Chaos>,
-    /// Requests per minute that the headers tell of; they are counted but not enforced.
+    /// Requests per minute that the headers tell of. Nobody else uses any, and it is not enforced.
     pub limit: u32,
     /// Scopes that the OAuth client may ask for.
     pub scopes: BTreeSet<&'static str>,

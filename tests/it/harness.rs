@@ -2,6 +2,7 @@
 
 mod bridge;
 mod postgres;
+mod proxy;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 
 pub use bridge::Bridge;
 pub use postgres::Cluster;
+pub use proxy::{Proxy, Wire};
 
 pub const BEARER: &str = "the-bearer-token-of-the-tests";
 pub const ADMIN: &str = "the-admin-token-of-the-tests";
@@ -130,6 +132,8 @@ pub struct World {
     pub database: Database,
     pub http: reqwest::Client,
     pub vars: BTreeMap<&'static str, String>,
+    /// What the binary is started by, if not directly.
+    wrapper: Vec<String>,
     port: u16,
     logs: Arc<Mutex<Vec<String>>>,
 }
@@ -156,11 +160,16 @@ impl World {
             ("RUST_LOG", "info,casebridge=debug".to_owned()),
         ]);
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        World { khoros, zendesk, database, http, vars, port, logs: Arc::default() }
+        World { khoros, zendesk, database, http, vars, wrapper: Vec::new(), port, logs: Arc::default() }
     }
 
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {
         self.vars.insert(name, value.into());
+    }
+
+    /// Starts the binary by this command, which gets its path as the last argument.
+    pub fn wrap(&mut self, command: &[&str]) {
+        self.wrapper = command.iter().map(|word| (*word).to_owned()).collect();
     }
 
     pub fn unset(&mut self, name: &str) {
@@ -185,13 +194,13 @@ impl World {
     pub async fn start_beside(&self, port: u16) -> Bridge {
         let mut vars = self.vars.clone();
         vars.insert("PORT", port.to_string());
-        let bridge = Bridge::spawn(&vars, self.logs.clone());
+        let bridge = Bridge::spawn(&self.wrapper, &vars, self.logs.clone());
         bridge.wait_for_log("listening on").await;
         bridge
     }
 
     pub fn spawn(&self) -> Bridge {
-        Bridge::spawn(&self.vars, self.logs.clone())
+        Bridge::spawn(&self.wrapper, &self.vars, self.logs.clone())
     }
 
     /// Runs a subcommand to its end, with these variables alone.

@@ -5,9 +5,11 @@ mod harness;
 
 mod crash;
 mod deliver;
+mod edge;
 mod inbox;
 mod operate;
 mod outage;
 mod receive;
+mod storage;
 mod storm;
 mod subscribe;

@@ -111,7 +111,7 @@ async fn a_file_that_cannot_be_written_is_named_with_the_user() {
         world.set("DATABASE_URL", "sqlite:///no/such/folder/casebridge.db");
         let (status, log) = world.spawn().end_with_log().await;
         assert_eq!(status.code(), Some(2));
-        assert!(log.contains("/no/such/folder/casebridge.db cannot be written by user id "), "{log}");
+        assert!(log.contains("/no/such/folder/casebridge.db cannot be used by user id "), "{log}");
     })
     .await;
 }

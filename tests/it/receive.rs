@@ -82,6 +82,7 @@ async fn a_body_that_grows_without_end_is_cut_off() {
         if stream.read_exact(&mut status).await.is_ok() {
             assert_eq!(&status, b"HTTP/1.1 413");
         }
+        assert_eq!(world.http.get(world.url("/healthz")).send().await.unwrap().status(), 200);
         assert!(world.list().await.is_empty());
     })
     .await;

@@ -7,6 +7,8 @@ use crate::notification::{Item, Note};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
+/// A grapheme can be of any length: a letter may carry thousands of marks.
+const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
@@ -25,7 +27,7 @@ pub fn render(item: &Item, case_key: &str, label: &str) -> Value {
             "priority": "normal",
             "external_id": case_key,
             "tags": tags(item, label),
-            "metadata": { "eventUuid": item.event_id.as_deref().map(clean) },
+            "metadata": { "eventUuid": item.event_id.as_deref().map(field) },
         }
     })
 }
@@ -36,10 +38,18 @@ fn subject(item: &Item) -> String {
     let subject = format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text));
     let collapsed = subject.split_whitespace().collect::<Vec<_>>().join(" ");
     let graphemes: Vec<&str> = collapsed.graphemes(true).take(SUBJECT_GRAPHEMES + 1).collect();
-    match graphemes.len() > SUBJECT_GRAPHEMES {
-        true => format!("{}…", graphemes[..SUBJECT_GRAPHEMES - 1].concat().trim_end()),
-        false => collapsed,
+    let fits = graphemes.len() <= SUBJECT_GRAPHEMES && collapsed.chars().count() <= SUBJECT_CHARS;
+    if fits {
+        return collapsed;
     }
+    let mut left = SUBJECT_CHARS - 1;
+    let kept = graphemes.iter().take(SUBJECT_GRAPHEMES - 1).take_while(|grapheme| {
+        let chars = grapheme.chars().count();
+        let fits = chars <= left;
+        left = left.saturating_sub(chars);
+        fits
+    });
+    format!("{}…", kept.copied().collect::<String>().trim_end())
 }
 
 /// The link first, then the text, then who and when, and last what an agent must not overlook.
@@ -187,8 +197,21 @@ fn clip(text: &str, room: usize, mark: &str) -> String {
         left = left.saturating_sub(bytes);
         fits
     };
-    let kept: String = text.graphemes(true).take_while(fits).collect();
+    let kept: String = text.graphemes(true).flat_map(bounded).take_while(fits).collect();
     format!("{kept}{mark}")
+}
+
+/// A grapheme, or its characters if it is one of those that somebody made to be endless.
+fn bounded(grapheme: &str) -> impl Iterator<Item = &str> {
+    let whole = grapheme.len() <= 200;
+    let parts = if whole { 1 } else { grapheme.chars().count() };
+    let mut rest = grapheme;
+    (0..parts).map(move |_| {
+        let length = if whole { rest.len() } else { rest.chars().next().map_or(0, char::len_utf8) };
+        let (part, after) = rest.split_at(length);
+        rest = after;
+        part
+    })
 }
 
 /// The length as Zendesk counts it.
@@ -326,8 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn the_same_item_gives_the_same_bytes() {
-        let item = item(json!({"entityId": "twitter:1", "text": "t"}));
-        assert_eq!(render(&item, "c", "l").to_string(), render(&item, "c", "l").to_string());
+    fn a_letter_with_endless_marks_is_cut_as_well() {
+        let zalgo = format!("e{}", "\u{301}".repeat(300_000));
+        let ticket = ticket(&item(json!({"entityId": "twitter:1", "text": zalgo, "author": "Jane"})));
+        assert!(ticket["subject"].as_str().unwrap().chars().count() <= SUBJECT_CHARS);
+        let body = ticket["comment"]["body"].as_str().unwrap();
+        assert!(body.starts_with("e\u{301}\u{301}") && html_bytes(body) <= COMMENT_BYTES);
     }
 }

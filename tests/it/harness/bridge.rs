@@ -15,9 +15,14 @@ pub struct Bridge {
 
 impl Bridge {
     /// `all_lines` gathers what every run of a test logged.
-    pub fn spawn(vars: &BTreeMap<&'static str, String>, all_lines: Arc<Mutex<Vec<String>>>) -> Bridge {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));
-        command.env_clear().envs(vars).kill_on_drop(true);
+    pub fn spawn(
+        wrapper: &[String],
+        vars: &BTreeMap<&'static str, String>,
+        all_lines: Arc<Mutex<Vec<String>>>,
+    ) -> Bridge {
+        let mut words = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_casebridge")]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).env_clear().envs(vars).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = watch::channel(Vec::new());
@@ -74,9 +79,12 @@ impl Bridge {
         self.end().await
     }
 
+    pub fn id(&self) -> String {
+        self.child.id().unwrap().to_string()
+    }
+
     pub async fn signal(&self, signal: &str) {
-        let id = self.child.id().unwrap().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
+        let sent = Command::new("kill").args([signal, &self.id()]).status().await.unwrap();
         assert!(sent.success());
     }
 

@@ -1,0 +1,126 @@
+//! Storage that fails: never a 2xx for what is not stored, and recovery without a restart.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::harness::{Bridge, Kind, Proxy, Wire, World, event, run, run_on_sqlite};
+
+#[tokio::test]
+async fn a_database_that_is_cut_off_comes_back() {
+    cut_off(Wire::Cut).await;
+}
+
+#[tokio::test]
+async fn a_database_that_falls_silent_comes_back() {
+    cut_off(Wire::Silent).await;
+}
+
+async fn cut_off(how: Wire) {
+    run(Kind::Postgres, async move |mut world: World| {
+        let (proxy, url) = proxied(&world.database.url).await;
+        world.set("DATABASE_URL", url);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+
+        proxy.set(how);
+        assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
+        bridge.wait_for_log("alert=\"storage\"").await;
+        proxy.set(Wire::Whole);
+
+        acknowledged(&world, &event("event-2", "2")).await;
+        bridge.wait_for_log(" is ticket 1001").await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// The database's address, but through a proxy.
+async fn proxied(url: &str) -> (Proxy, String) {
+    let host = url.split(['@', '/']).find(|part| part.starts_with("127.0.0.1:")).unwrap();
+    let proxy = Proxy::start(host.parse::<SocketAddr>().unwrap()).await;
+    let url = url.replace(host, &proxy.address.to_string());
+    (proxy, url)
+}
+
+/// Sends it until it is taken: a pool needs a moment to see that its connections are dead.
+async fn acknowledged(world: &World, notification: &str) {
+    while world.post(notification.to_owned()).await.status() != 200 {}
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_keeps_what_it_has() {
+    run_on_sqlite(|mut world| async move {
+        world.zendesk.stop();
+        // Files may not grow beyond a megabyte; without the signal a write fails as on a full disk.
+        let shell = ["sh", "-c", "trap '' XFSZ; ulimit -S -f 1000; exec \"$0\""];
+        world.wrap(&shell);
+        let bridge = world.start().await;
+        let mut stored = 0;
+        let refused = loop {
+            let text = "x".repeat(50_000);
+            let notification = json!({"eventUuid": format!("e{stored}"), "data": {"items": [
+                {"entityId": format!("twitter:{stored}"), "text": text}]}});
+            let status = world.post(notification.to_string()).await.status();
+            if status != 200 {
+                break status;
+            }
+            stored += 1;
+        };
+        assert_eq!(refused, 503);
+        let ready = world.http.get(world.url("/readyz")).send().await.unwrap();
+        assert_eq!(ready.status(), 503, "a full disk can still be read");
+        assert!(stored > 0);
+        assert_eq!(listed(&world).await, stored, "no more and no less than was acknowledged");
+
+        free_the_disk(&bridge).await;
+        world.zendesk.restart().await.unwrap();
+        acknowledged(&world, &event("event-after", "after")).await;
+        bridge.wait_for_logs(" is ticket ", stored + 1).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_deleted_is_not_written_to() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        std::fs::remove_file(world.database.url.trim_start_matches("sqlite://")).unwrap();
+        assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
+        bridge.wait_for_log("alert=\"storage\"").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_comes_up_late_is_waited_for() {
+    run(Kind::Postgres, async |mut world: World| {
+        let (proxy, url) = proxied(&world.database.url).await;
+        proxy.set(Wire::Cut);
+        world.set("DATABASE_URL", url);
+        let waiting = world.spawn();
+        waiting.wait_for_log("waiting for the database").await;
+        assert_eq!(waiting.stop().await.code(), Some(0));
+
+        let bridge = world.spawn();
+        bridge.wait_for_log("waiting for the database").await;
+        proxy.set(Wire::Whole);
+        bridge.wait_for_log("listening on").await;
+    })
+    .await;
+}
+
+async fn listed(world: &World) -> usize {
+    let list: Vec<Value> = world.list().await;
+    list.len()
+}
+
+async fn free_the_disk(bridge: &Bridge) {
+    let lifted = Command::new("prlimit").args(["--pid", &bridge.id(), "--fsize=unlimited:"]).status().await;
+    assert!(lifted.unwrap().success());
+}
