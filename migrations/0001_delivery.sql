@@ -36,5 +36,7 @@ create unique index delivery_in_hand on delivery (destination, case_key) where l
 create index delivery_due on delivery (destination, due_at) where state = 'waiting';
 -- For the texts that retention blanks; an insert is not in it.
 create index delivery_texts on delivery (settled_at) where settled_at is not null and payload <> '';
+create index delivery_listed on delivery (received_at, identity, destination);
+create index delivery_dead on delivery (received_at, identity, destination) where state = 'dead';
 -- For the order within a case, and for the ticket that a case already has.
 create index delivery_case on delivery (destination, case_key, received_at, identity);

@@ -3,6 +3,7 @@
 
 pub mod zendesk;
 
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::notification::Item;
@@ -27,6 +28,8 @@ pub struct Create<'a> {
     pub body: &'a str,
     pub idempotency_key: &'a str,
     pub case_key: &'a str,
+    /// Set before the first byte goes out.
+    pub sent: &'a AtomicBool,
 }
 
 impl Destination {

@@ -128,7 +128,6 @@ async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Result
         json!({
             "waiting": summary.waiting,
             "in_doubt": summary.in_doubt,
-            "done": summary.done,
             "done_24h": summary.done_24h,
             "dead": summary.dead,
             "oldest_waiting_s": summary.oldest_ms.map(|ms| ms / 1000),

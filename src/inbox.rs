@@ -94,10 +94,56 @@ impl Claim {
     }
 }
 
+/// A transition as the columns see it.
+struct Settled<'a> {
+    state: State,
+    after: Duration,
+    tries: i64,
+    reference: Option<&'a str>,
+    error: Option<&'a str>,
+    /// A doubt is added.
+    doubt: bool,
+    /// Every doubt is over.
+    certain: bool,
+}
+
+impl<'a> Settled<'a> {
+    fn new(claim: &Claim, transition: &'a Transition) -> Settled<'a> {
+        let unchanged = Settled {
+            state: State::Waiting,
+            after: Duration::ZERO,
+            tries: claim.tries,
+            reference: None,
+            error: None,
+            doubt: false,
+            certain: false,
+        };
+        match transition {
+            Transition::Done { reference } => {
+                Settled { state: State::Done, reference: Some(reference), certain: true, ..unchanged }
+            }
+            Transition::Dead { reason } => {
+                Settled { state: State::Dead, error: Some(reason), certain: true, ..unchanged }
+            }
+            Transition::GivenUp { reason, in_doubt, rest } => Settled {
+                state: State::Dead,
+                error: Some(reason),
+                doubt: *in_doubt,
+                after: *rest,
+                tries: claim.tries + 1,
+                ..unchanged
+            },
+            Transition::Again { after, tries, in_doubt, reason } => {
+                Settled { after: *after, tries: *tries, error: Some(reason), doubt: *in_doubt, ..unchanged }
+            }
+        }
+    }
+}
+
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Only those that have not failed yet, so that old retries do not hold up new work.
+    /// Only those that were never tried, so that what fails does not hold up new work.
     Fresh,
     Any,
 }
@@ -105,9 +151,9 @@ pub enum Pick {
 /// What is known of the ticket of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaseTicket {
-    /// No earlier delivery of this case: there cannot be one of ours.
+    /// No other delivery of this case was ever tried: there cannot be one of ours.
     None,
-    /// There were earlier deliveries and none is known to have made one.
+    /// Others were tried, and none is known to have made one.
     Unknown,
     Known(String),
 }
@@ -123,6 +169,7 @@ pub struct Listed {
     pub event_name: String,
     pub state: String,
     pub attempts: i64,
+    pub tries: i64,
     pub due_at: i64,
     pub received_at: i64,
     pub settled_at: Option<i64>,
@@ -153,7 +200,6 @@ impl State {
 pub struct Summary {
     pub waiting: i64,
     pub in_doubt: i64,
-    pub done: i64,
     pub done_24h: i64,
     pub dead: i64,
     /// Milliseconds that the oldest waiting delivery has waited.
@@ -288,7 +334,7 @@ impl Inbox {
         lease: Duration,
     ) -> sqlx::Result<Vec<Claim>> {
         let filter = match pick {
-            Pick::Fresh => "and tries = 0",
+            Pick::Fresh => "and attempts = 0",
             Pick::Any => "",
         };
         let sql = AssertSqlSafe(self.store.dialect(CLAIM).replace("{pick}", filter));
@@ -310,15 +356,14 @@ impl Inbox {
                   where destination = $1 and case_key = $2 and reference is not null
                   order by settled_at desc, identity desc limit 1),
                 (select count(*) from delivery
-                  where destination = $1 and case_key = $2
-                    and (received_at, identity) < ($3, $4))",
+                  where destination = $1 and case_key = $2 and identity <> $3
+                    and (attempts > 0 or in_doubt))",
         );
-        let (reference, earlier): (Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
-            .bind(&claim.destination).bind(&claim.case_key)
-            .bind(claim.received_at).bind(&claim.identity).fetch_one(pool))?;
+        let (reference, others): (Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
+            .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
         Ok(match reference {
             Some(reference) => CaseTicket::Known(reference),
-            None if earlier > 0 => CaseTicket::Unknown,
+            None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,
         })
     }
@@ -336,30 +381,19 @@ impl Inbox {
 
     /// Records how an attempt ended. False: the claim is no longer ours, and nothing was changed.
     pub async fn settle(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
-        let (state, after) = match transition {
-            Transition::Done { .. } => (State::Done, Duration::ZERO),
-            Transition::Dead { .. } => (State::Dead, Duration::ZERO),
-            Transition::Again { after, .. } => (State::Waiting, *after),
-        };
-        let (reference, error) = match transition {
-            Transition::Done { reference } => (Some(reference), None),
-            Transition::Dead { reason } | Transition::Again { reason, .. } => (None, Some(storable(reason))),
-        };
-        let (tries, in_doubt) = match transition {
-            Transition::Again { tries, in_doubt, .. } => (*tries, *in_doubt),
-            Transition::Done { .. } | Transition::Dead { .. } => (claim.tries, false),
-        };
+        let settled = Settled::new(claim, transition);
         let sql = self.sql(
             "update delivery
                 set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
-                    in_doubt = (in_doubt or $9) and $5 <> 'done', due_at = {now} + $4,
+                    in_doubt = (in_doubt or $9) and not $10, due_at = {now} + $4,
                     settled_at = case when $5 = 'waiting' then null else {now} end, leased = false
               where identity = $1 and destination = $2 and attempts = $3 and leased",
         );
         changes!(self, pool => sqlx::query(sql)
             .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
-            .bind(after.as_millis() as i64).bind(state.name()).bind(reference).bind(error)
-            .bind(tries).bind(in_doubt).execute(pool))
+            .bind(settled.after.as_millis() as i64).bind(settled.state.name()).bind(settled.reference)
+            .bind(settled.error.map(storable)).bind(settled.tries).bind(settled.doubt)
+            .bind(settled.certain).execute(pool))
     }
 
     /// The deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
@@ -369,17 +403,18 @@ impl Inbox {
         after: Option<&Listed>,
         limit: usize,
     ) -> sqlx::Result<Vec<Listed>> {
+        // Words of our own, and not bound, so that a partial index is found.
+        let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
         let sql = AssertSqlSafe(format!(
-            "{LISTED} where ($1 = '' or state = $1)
-                        and (received_at, identity, destination) > ($2, $3, $4)
-                      order by received_at, identity, destination limit $5"
+            "{LISTED} where {of_state} (received_at, identity, destination) > ($1, $2, $3)
+                      order by received_at, identity, destination limit $4"
         ));
         let (received_at, identity, destination) = match after {
             Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
             None => (-1, "", ""),
         };
         on_reader!(self, pool => sqlx::query_as(sql)
-            .bind(state.map_or("", State::name)).bind(received_at).bind(identity).bind(destination)
+            .bind(received_at).bind(identity).bind(destination)
             .bind(limit as i64).fetch_all(pool))
     }
 
@@ -389,12 +424,16 @@ impl Inbox {
         on_reader!(self, pool => sqlx::query_as(sql).bind(identity).fetch_all(pool))
     }
 
-    /// Gives a dead delivery a new schedule. It is looked up before anything is sent, and then sent
-    /// as a new revision. False: it is not dead.
+    /// Gives a dead delivery a new schedule. It is looked up before anything is sent. What was refused
+    /// for good is then sent as a new revision; what may have got through with its old bytes and key,
+    /// and not before the destination must be done with it. False: it is not dead.
     pub async fn replay(&self, delivery: &Listed) -> sqlx::Result<bool> {
         let sql = self.sql(
-            "update delivery set state = 'waiting', tries = 0, in_doubt = true, request = null,
-                    revision = revision + 1, due_at = {now}, settled_at = null
+            "update delivery
+                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true,
+                    request = case when in_doubt then request end,
+                    revision = case when in_doubt then revision else revision + 1 end,
+                    due_at = case when in_doubt and due_at > {now} then due_at else {now} end
               where identity = $1 and destination = $2 and state = 'dead'",
         );
         changes!(self, pool => sqlx::query(sql)
@@ -422,14 +461,15 @@ impl Inbox {
 
     pub async fn summary(&self) -> sqlx::Result<Summary> {
         let sql = self.sql(
-            "select count(case when state = 'waiting' then 1 end) as waiting,
-                    count(case when state = 'waiting' and in_doubt then 1 end) as in_doubt,
-                    count(case when state = 'done' then 1 end) as done,
-                    count(case when state = 'done' and settled_at > {now} - 86400000 then 1 end) as done_24h,
-                    count(case when state = 'dead' then 1 end) as dead,
-                    {now} - min(case when state = 'waiting' then received_at end) as oldest_ms,
-                    {now} - max(received_at) as last_event_ms
-               from delivery",
+            "select (select count(*) from delivery where state = 'waiting') as waiting,
+                    (select count(*) from delivery where state = 'waiting' and in_doubt) as in_doubt,
+                    (select count(*) from delivery where state = 'dead') as dead,
+                    -- Texts are kept for a day at least, so this is an index of all of them.
+                    (select count(*) from delivery
+                      where settled_at is not null and payload <> '' and state = 'done'
+                        and settled_at > (select {now}) - 86400000) as done_24h,
+                    {now} - (select min(received_at) from delivery where state = 'waiting') as oldest_ms,
+                    {now} - (select max(received_at) from delivery) as last_event_ms",
         );
         on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))
     }
@@ -493,17 +533,24 @@ impl Inbox {
     }
 }
 
-/// The younger deliveries of a case wait for the older ones, and for whoever holds one of them.
+/// The younger deliveries of a case wait for the older ones, for whoever holds one of them, and until
+/// what was sent for one of them and not answered must be over.
+///
+/// Two wordings are for PostgreSQL's planner: a sub-select, since a function that is volatile is no
+/// bound of an index; and a state that is told by what it is not, since with stale statistics it would
+/// take the index of what is due for the look at the others.
 const CLAIM: &str = "
     with picked as materialized (
         select identity, destination from delivery as mine
-         where destination = $1 and state = 'waiting' and due_at <= {now} {pick}
+         where destination = $1 and state = 'waiting' and due_at <= (select {now}) {pick}
            and not exists (
                select 1 from delivery as other
                 where other.destination = mine.destination and other.case_key = mine.case_key
-                  and other.identity <> mine.identity and other.state = 'waiting'
+                  and other.identity <> mine.identity and other.state <> 'done'
                   and (other.leased
-                       or (other.received_at, other.identity) < (mine.received_at, mine.identity)))
+                       or (other.in_doubt and other.due_at > (select {now}))
+                       or (other.state <> 'dead'
+                           and (other.received_at, other.identity) < (mine.received_at, mine.identity))))
          order by due_at limit $2 {skip locked}
     )
     update delivery
@@ -513,7 +560,7 @@ const CLAIM: &str = "
               in_doubt, received_at";
 
 const LISTED: &str = "
-    select identity, destination, case_key, route, event_id, event_name, state, attempts, due_at,
+    select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,
            received_at, settled_at, reference, last_error
       from delivery";
 

@@ -96,6 +96,7 @@ fn json_line(delivery: &Listed) -> serde_json::Value {
         "destination": delivery.destination,
         "state": delivery.state,
         "attempts": delivery.attempts,
+        "tries": delivery.tries,
         "ticket": delivery.reference,
         "reason": delivery.last_error,
         "received_at": time(delivery.received_at),

@@ -58,8 +58,16 @@ pub enum Transition {
     Done {
         reference: String,
     },
+    /// Refused for good: nothing of it is at the destination.
     Dead {
         reason: String,
+    },
+    /// Its schedule is used up. What it last sent may still be worked on for so long, and nobody may
+    /// touch its case before.
+    GivenUp {
+        reason: String,
+        in_doubt: bool,
+        rest: Duration,
     },
     /// It waits; `tries` is what the count of its own failures becomes.
     Again {
@@ -105,8 +113,10 @@ pub fn next(
                     in_doubt: *doubt != Doubt::None,
                     reason: reason.full.clone(),
                 },
-                None => Transition::Dead {
+                None => Transition::GivenUp {
                     reason: format!("given up after {} tries: {}", tries + 1, reason.full),
+                    in_doubt: *doubt != Doubt::None,
+                    rest: doubt.least_wait(lease),
                 },
             }
         }
@@ -152,8 +162,14 @@ mod tests {
                 assert_eq!(next, tries + 1);
             }
         }
-        let reason = "given up after 4 tries: it failed".to_owned();
-        assert_eq!(after(&retry(Doubt::None), 3, 0.5), Transition::Dead { reason });
+        for (doubt, in_doubt, rest) in [
+            (Doubt::None, false, Duration::ZERO),
+            (Doubt::Answered, true, Duration::ZERO),
+            (Doubt::Unanswered, true, LEASE),
+        ] {
+            let reason = "given up after 4 tries: it failed".to_owned();
+            assert_eq!(after(&retry(doubt), 3, 0.5), Transition::GivenUp { reason, in_doubt, rest });
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod lane;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -69,13 +70,13 @@ impl Worker {
             let look_again = self.start_what_is_due(&mut under_way, turn).await;
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(panicked) = under_way.next() => self.settle_panicked(panicked).await,
+                Some(panicked) = under_way.next() => self.settle_panicked(&mut under_way, panicked),
                 () = &mut arrived => {}
                 () = tokio::time::sleep(look_again) => {}
             }
         }
         while let Some(panicked) = under_way.next().await {
-            self.settle_panicked(panicked).await;
+            self.settle_panicked(&mut under_way, panicked);
         }
     }
 
@@ -90,7 +91,7 @@ impl Worker {
                         info!(destination = self.destination.name(), "the Zendesk credential works");
                     }
                     known_good = true;
-                    self.lane().checked();
+                    self.lane().checked(started);
                     CHECK_EVERY
                 }
                 Err(Outcome::Pause { reason, retry_after, .. }) => {
@@ -120,11 +121,13 @@ impl Worker {
             Gate::Probe => usize::from(under_way.is_empty()),
             Gate::Closed(until) => return (until - now).min(POLL),
         };
+        // What has never failed is the better probe.
+        let fresh_first = self.lane().gate(now) == Gate::Probe || turn.is_multiple_of(2);
         let mut free = match self.destination.ready(now) {
             Ready::Now(ready) => free.min(ready),
             Ready::At(at) => return at.saturating_duration_since(now).min(POLL),
         };
-        let picks = if turn.is_multiple_of(2) { &[Pick::Fresh, Pick::Any][..] } else { &[Pick::Any] };
+        let picks = if fresh_first { &[Pick::Fresh, Pick::Any][..] } else { &[Pick::Any] };
         for pick in picks {
             if free == 0 {
                 break;
@@ -169,19 +172,24 @@ impl Worker {
         // So far nobody was asked, so nothing was learnt of the lane.
         let started = Instant::now();
         let look_first = claim.in_doubt || ticket == CaseTicket::Unknown;
-        let attempt = self.attempt(claim, &item, look_first);
+        let sent = AtomicBool::new(false);
+        let attempt = self.attempt(claim, &item, look_first, &sent);
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {
             Ok(attempted) => attempted?,
-            Err(_) => {
-                Outcome::Retry { reason: Reason::new("the attempt took too long"), doubt: Doubt::Unanswered }
-            }
+            Err(_) => too_long(sent.into_inner()),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
         Ok(outcome)
     }
 
-    async fn attempt(&self, claim: &Claim, item: &Item, look_first: bool) -> Result<Outcome, Abandoned> {
+    async fn attempt(
+        &self,
+        claim: &Claim,
+        item: &Item,
+        look_first: bool,
+        sent: &AtomicBool,
+    ) -> Result<Outcome, Abandoned> {
         if look_first {
             match self.destination.look_up(&claim.case_key).await {
                 Ok(Some(reference)) => return Ok(Outcome::Done { reference }),
@@ -199,8 +207,12 @@ impl Worker {
                 body
             }
         };
-        let create =
-            Create { body: &body, idempotency_key: &claim.idempotency_key(), case_key: &claim.case_key };
+        let create = Create {
+            body: &body,
+            idempotency_key: &claim.idempotency_key(),
+            case_key: &claim.case_key,
+            sent,
+        };
         Ok(self.destination.create(&create).await)
     }
 
@@ -227,10 +239,13 @@ impl Worker {
     }
 
     /// A defect in the code of an attempt must not keep its delivery from being counted.
-    async fn settle_panicked(&self, panicked: Option<Claim>) {
+    fn settle_panicked(self: &Arc<Self>, under_way: &mut UnderWay, panicked: Option<Claim>) {
         let Some(claim) = panicked else { return };
         let reason = Reason::new("casebridge failed on this delivery; please report it");
-        self.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+        let worker = self.clone();
+        under_way.tasks.spawn(async move {
+            worker.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+        });
     }
 
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
@@ -252,7 +267,7 @@ impl Worker {
                 ticket = reference,
                 "{case} is ticket {reference}"
             ),
-            Transition::Dead { .. } => {
+            Transition::Dead { .. } | Transition::GivenUp { .. } => {
                 warn!(case, delivery, destination, attempts, "{case} is dead: {reason}");
                 self.remind_of_the_dead();
             }
@@ -305,6 +320,15 @@ impl Worker {
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
         lock(&self.lane)
+    }
+}
+
+/// Only what was sent can have been done, and only that is the delivery's failure.
+fn too_long(sent: bool) -> Outcome {
+    let reason = Reason::new("the attempt took too long");
+    match sent {
+        true => Outcome::Retry { reason, doubt: Doubt::Unanswered },
+        false => Outcome::Wait { reason, doubt: Doubt::None, wait: POLL },
     }
 }
 

@@ -8,6 +8,7 @@ mod reply;
 pub mod ticket;
 mod token;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::destination::{Create, Ready};
 use crate::retry::{Doubt, Outcome, Reason};
 use budget::Budget;
 use reply::{Lost, Reply};
-use token::Credential;
+use token::{Credential, Key};
 
 pub const NAME: &str = "zendesk";
 
@@ -71,10 +72,11 @@ impl Zendesk {
                 .header("idempotency-key", create.idempotency_key)
                 .body(create.body.to_owned())
         };
-        let reply = match self.call(Call::Create, request).await {
-            Ok(reply) => reply,
-            Err(outcome) => return outcome,
-        };
+        let reply =
+            match self.call(Call::Create, request, || create.sent.store(true, Ordering::Relaxed)).await {
+                Ok(reply) => reply,
+                Err(outcome) => return outcome,
+            };
         if reply.status == 400 && reply.says("IdempotentRequestError") {
             return self.adopt(create.case_key, &reply).await;
         }
@@ -96,7 +98,10 @@ impl Zendesk {
                 .header("accept", "application/json")
                 .timeout(self.call_timeout)
         };
-        let reply = self.call(Call::LookUp, request).await?;
+        let mut reply = self.call(Call::LookUp, request, || ()).await?;
+        if reply.status == 409 {
+            reply = self.call(Call::LookUp, request, || ()).await?;
+        }
         let Some(TicketsReply { tickets }) = reply.json().filter(|_| reply.is_success()) else {
             return Err(outcome(Call::LookUp, &reply));
         };
@@ -120,7 +125,7 @@ impl Zendesk {
                 .header("accept", "application/json")
                 .timeout(self.call_timeout)
         };
-        let reply = self.call(Call::Check, request).await?;
+        let reply = self.call(Call::Check, request, || ()).await?;
         match reply.json::<Value>() {
             Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
             _ => Err(outcome(Call::Check, &reply)),
@@ -140,32 +145,47 @@ impl Zendesk {
         }
     }
 
-    /// Sends a request with the credential, and once more with a new one after a 401.
-    async fn call(&self, call: Call, request: impl Fn() -> RequestBuilder) -> Result<Reply, Outcome> {
-        let reply = self.send(call, request()).await?;
-        if reply.status == 401 && self.credential.forget().await {
+    /// Sends a request with the credential, and once more with a new one after a 401. `sending` is
+    /// called before bytes go out.
+    async fn call(
+        &self,
+        call: Call,
+        request: impl Fn() -> RequestBuilder,
+        sending: impl Fn(),
+    ) -> Result<Reply, Outcome> {
+        let (reply, key) = self.send(call, request(), &sending).await?;
+        if reply.status == 401 && self.credential.refuses(&key).await {
             info!("Zendesk no longer takes our OAuth token: asking for a new one");
-            return self.send(call, request()).await;
+            return self.send(call, request(), &sending).await.map(|(reply, _)| reply);
         }
         Ok(reply)
     }
 
-    async fn send(&self, call: Call, request: RequestBuilder) -> Result<Reply, Outcome> {
-        let request = self.credential.sign(request).await?;
-        let _in_flight = self.take().await;
-        let reply = reply::send(request).await.map_err(|lost| lost_outcome(call, &lost))?;
+    async fn send(
+        &self,
+        call: Call,
+        request: RequestBuilder,
+        sending: &impl Fn(),
+    ) -> Result<(Reply, Key), Outcome> {
+        let key = self.credential.key().await?;
+        let _in_flight = self.take().await?;
+        sending();
+        let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
         self.budget().learn(reply.rate, Instant::now());
-        Ok(reply)
+        Ok((reply, key))
     }
 
-    /// Waits for a place in the budget.
-    async fn take(&self) -> InFlight<'_> {
+    /// Waits for a place in the budget, if that is a matter of seconds.
+    async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         loop {
             let taken = self.budget().take(Instant::now());
-            match taken {
-                Ok(()) => return InFlight(&self.budget),
-                Err(later) => tokio::time::sleep_until(later.into()).await,
+            let Err(later) = taken else { return Ok(InFlight(&self.budget)) };
+            let wait = later.saturating_duration_since(Instant::now());
+            if wait > self.call_timeout / 3 {
+                let reason = Reason::new("our share of Zendesk's requests per minute is used up");
+                return Err(Outcome::Wait { reason, doubt: Doubt::None, wait });
             }
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -207,11 +227,12 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
             Outcome::Wait { reason, doubt: Doubt::None, wait }
         }
         429 => pause(reason, Doubt::None),
-        409 if call != Call::Create => Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::ZERO },
         // Maintenance, or a time-out of its database.
-        503 => pause(reason, doubt(Doubt::Answered)),
-        // A gateway speaks for a Zendesk that may be at work still.
-        502 | 504 => pause(reason, doubt(Doubt::Unanswered)),
+        500..=599 if reply.status == 503 || reply.retry_after.is_some() => {
+            pause(reason, doubt(Doubt::Answered))
+        }
+        // A gateway, here or at Cloudflare, speaks for a Zendesk that may be at work still.
+        502 | 504 | 520..=530 => pause(reason, doubt(Doubt::Unanswered)),
         // A conflict can mean that an earlier copy of the same request got through.
         _ => Outcome::Retry { reason, doubt: doubt(Doubt::Answered) },
     }
@@ -256,5 +277,59 @@ struct Ticket {
 impl Ticket {
     fn is_closed(&self) -> bool {
         self.status.as_deref() == Some("closed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each cell of the table, in a word.
+    fn cell(outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Done { .. } => "done".to_owned(),
+            Outcome::Dead { .. } => "dead".to_owned(),
+            Outcome::Wait { .. } => "wait".to_owned(),
+            Outcome::Retry { doubt, .. } => format!("retry {doubt:?}"),
+            Outcome::Pause { reason, doubt, .. } => {
+                format!("pause {doubt:?} {}", reason.alert.unwrap_or("-"))
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_of_outcomes() {
+        for (status, create, look_up) in [
+            (200, "retry Answered", "retry None"),
+            (302, "pause None zendesk_address", "pause None zendesk_address"),
+            (400, "dead", "dead"),
+            (401, "pause None zendesk_credential", "pause None zendesk_credential"),
+            (403, "pause None zendesk_forbidden", "pause None zendesk_forbidden"),
+            (404, "pause None zendesk_address", "pause None zendesk_address"),
+            (409, "retry Answered", "retry None"),
+            (413, "dead", "dead"),
+            (422, "dead", "dead"),
+            (429, "pause None -", "wait"),
+            (500, "retry Answered", "retry None"),
+            (502, "pause Unanswered -", "pause None -"),
+            (503, "pause Answered -", "pause None -"),
+            (504, "pause Unanswered -", "pause None -"),
+            (522, "pause Unanswered -", "pause None -"),
+        ] {
+            let reply = Reply::of(status, "<html>");
+            assert_eq!(cell(&outcome(Call::Create, &reply)), create, "create, {status}");
+            assert_eq!(cell(&outcome(Call::LookUp, &reply)), look_up, "look-up, {status}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_did_not_come() {
+        for (unsent, create, look_up) in
+            [(true, "pause None -", "pause None -"), (false, "retry Unanswered", "retry None")]
+        {
+            let lost = Lost { unsent, kind: "gone" };
+            assert_eq!(cell(&lost_outcome(Call::Create, &lost)), create);
+            assert_eq!(cell(&lost_outcome(Call::LookUp, &lost)), look_up);
+        }
     }
 }

@@ -84,6 +84,8 @@ pub struct Model {
     pub creates: u32,
     /// Looks by `external_id`.
     pub look_ups: u32,
+    /// Creates without a key: a defect of the caller.
+    pub keyless: u32,
     /// Creates whose key was known with other bytes: a defect of the caller.
     pub key_mismatches: u32,
 }
@@ -322,6 +324,7 @@ fn create_ticket(model: &mut Model, headers: &HeaderMap, body: &Bytes) -> Respon
         Err(details) => return invalid(details),
     };
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    model.keyless += u32::from(key.is_none());
     if let Some((bytes, id)) = key.as_ref().and_then(|key| model.idempotency.get(key)) {
         if bytes != body {
             model.key_mismatches += 1;

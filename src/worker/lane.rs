@@ -66,7 +66,10 @@ pub struct Lane {
 #[derive(Debug)]
 struct Down {
     since: Instant,
+    paused_at: Instant,
     until: Instant,
+    /// By a Retry-After.
+    asked_for: bool,
     step: Duration,
     reason: String,
     alert: Option<&'static str>,
@@ -103,10 +106,12 @@ impl Lane {
             }
             Outcome::Retry { reason, doubt } => self.failed(delivery, reason, doubt, started, now),
             Outcome::Dead { reason } => self.refused(delivery, reason, started, now),
-            Outcome::Done { .. } | Outcome::Wait { .. } => {
-                self.works();
+            Outcome::Done { .. } => {
+                self.works(started);
                 outcome
             }
+            // That one delivery has to wait tells nothing of the others.
+            Outcome::Wait { .. } => outcome,
         }
     }
 
@@ -145,7 +150,7 @@ impl Lane {
         }
         self.refused.insert(delivery.to_owned());
         if self.refused.len() < SUSPECTS {
-            self.is_reached();
+            self.is_reached(started);
             return Outcome::Dead { reason };
         }
         let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
@@ -154,27 +159,32 @@ impl Lane {
     }
 
     /// The destination did what it was asked.
-    fn works(&mut self) {
+    fn works(&mut self, started: Instant) {
         self.refused.clear();
-        self.is_reached();
+        self.is_reached(started);
     }
 
-    /// The destination gave a definite answer.
-    fn is_reached(&mut self) {
+    /// The destination gave a definite answer. One to a question from before the pause proves nothing.
+    fn is_reached(&mut self, started: Instant) {
         self.worked = true;
         self.suspects.clear();
-        if self.down.take().is_some() {
-            info!(destination = self.name, "{} works again", self.name);
+        if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
+            self.down = None;
             self.reminder.clear();
+            info!(destination = self.name, "{} works again", self.name);
         }
     }
 
-    /// The credential works, which disproves any pause but one that only a create can end.
-    pub fn checked(&mut self) {
+    /// The credential works, which disproves a pause; but not one that was asked for and is not over,
+    /// nor one that only a create can end.
+    pub fn checked(&mut self, started: Instant) {
         self.worked = true;
-        let creates = [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)];
-        if self.down.as_ref().is_some_and(|down| !creates.contains(&down.alert)) {
-            self.works();
+        let Some(down) = &self.down else { return };
+        let for_creates =
+            [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)].contains(&down.alert);
+        let is_asked_for = down.asked_for && started < down.until;
+        if !(for_creates || is_asked_for) {
+            self.is_reached(started);
         }
     }
 
@@ -185,10 +195,16 @@ impl Lane {
             Some(down) => (down.step * 2).min(LONGEST_PAUSE),
             None => FIRST_PAUSE,
         };
-        let wait = retry_after.unwrap_or(step);
+        // "At once", asked for again and again, is no answer.
+        let wait = match (retry_after, &self.down) {
+            (Some(asked), None) => asked.max(Duration::from_secs(1)),
+            (Some(asked), Some(_)) => asked.max(step),
+            (None, _) => step,
+        };
         let since = self.down.as_ref().map_or(now, |down| down.since);
         let (alert, text) = (reason.alert, reason.log.clone());
-        self.down = Some(Down { since, until: now + wait, step, reason: text, alert });
+        let (until, asked_for) = (now + wait, retry_after.is_some());
+        self.down = Some(Down { since, paused_at: now, until, asked_for, step, reason: text, alert });
         self.log(reason, wait, now.duration_since(since), now);
     }
 
@@ -267,6 +283,30 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_from_before_the_pause_does_not_end_it() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        lane.pause(&Reason::new("429"), Some(Duration::from_secs(60)), at(start, 1), at(start, 1));
+        lane.observe("a", done(), start, at(start, 2));
+        lane.checked(at(start, 3));
+        assert_eq!(lane.gate(at(start, 3)), Gate::Closed(at(start, 61)));
+        lane.observe("b", done(), at(start, 61), at(start, 62));
+        assert_eq!(lane.gate(at(start, 62)), Gate::Open);
+    }
+
+    #[test]
+    fn at_once_is_no_retry_after() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        let mut now = start;
+        for seconds in [1, 10, 20, 40] {
+            lane.pause(&Reason::new("429"), Some(Duration::ZERO), now, now);
+            assert_eq!(lane.gate(now), Gate::Closed(at(now, seconds)));
+            now = at(now, seconds);
+        }
+    }
+
+    #[test]
     fn retry_after_is_kept_to() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
@@ -319,7 +359,7 @@ mod tests {
             assert_eq!(lane.observe(delivery, dead(kind), now, now), dead(kind));
         }
         assert!(matches!(lane.observe("d", dead("requester"), now, now), Outcome::Pause { .. }));
-        lane.checked();
+        lane.checked(now);
         assert!(matches!(lane.gate(now), Gate::Closed(_)), "only a create can end it");
         lane.observe("e", done(), at(now, 5), at(now, 5));
         assert_eq!(lane.observe("f", dead("requester"), now, now), dead("requester"));

@@ -259,7 +259,7 @@ impl World {
         for case in cases {
             assert!(list.iter().any(|delivery| delivery["case"] == *case), "nobody asked for {case}");
         }
-        assert_eq!(model.key_mismatches, 0);
+        assert_eq!((model.key_mismatches, model.keyless), (0, 0));
     }
 }
 

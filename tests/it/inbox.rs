@@ -169,6 +169,41 @@ on_both! {
         assert_eq!(inbox.case_ticket(&third).await.unwrap(), CaseTicket::Known("7".to_owned()));
     }
 
+    async fn who_was_given_up_in_doubt_keeps_its_case_and_its_bytes(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
+        let first = claim(&inbox, LEASE).await.remove(0);
+        inbox.freeze(&first, "bytes").await.unwrap();
+        let given_up = |rest| Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest };
+        assert!(inbox.settle(&first, &given_up(LEASE)).await.unwrap());
+        inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
+        assert!(claim(&inbox, LEASE).await.is_empty(), "the destination may be at work on it still");
+
+        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        assert!(inbox.replay(&dead).await.unwrap());
+        assert!(claim(&inbox, LEASE).await.is_empty(), "a replay waits as long");
+    }
+
+    async fn a_replay_in_doubt_keeps_bytes_and_key(world: World) {
+        let inbox = open(&world).await;
+        inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
+        let first = claim(&inbox, LEASE).await.remove(0);
+        inbox.freeze(&first, "bytes").await.unwrap();
+        let given_up =
+            Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest: Duration::ZERO };
+        inbox.settle(&first, &given_up).await.unwrap();
+        inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
+        let sibling = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!(inbox.case_ticket(&sibling).await.unwrap(), CaseTicket::Unknown);
+        inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+
+        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap();
+        assert!(inbox.replay(&dead[0]).await.unwrap());
+        let again = claim(&inbox, LEASE).await.remove(0);
+        assert_eq!((again.request.as_deref(), again.in_doubt), (Some("bytes"), true));
+        assert_eq!(again.idempotency_key(), "khoros:1:e1:p");
+    }
+
     async fn a_replay_is_a_new_revision_in_doubt(world: World) {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e", "p")]).await.unwrap();
@@ -219,7 +254,7 @@ on_both! {
         inbox.receive(vec![odd, pulled, delivery("e3", "p3")]).await.unwrap();
         assert_eq!(claim(&inbox, LEASE).await.iter().filter(|claim| claim.in_doubt).count(), 1);
         let summary = inbox.summary().await.unwrap();
-        assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done), (2, 1, 1, 0));
+        assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done_24h), (2, 1, 1, 0));
         assert!(summary.oldest_ms.is_some() && summary.last_event_ms.is_some());
     }
 

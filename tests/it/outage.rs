@@ -1,16 +1,21 @@
 //! Neighbours that are down, wrong, slow or rude: nothing is lost and nothing is doubled.
 
+use std::time::Duration;
+
 use casebridge::sandbox::zendesk::Fault;
 use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::harness::{Kind, World, event, on_both, run, run_on_sqlite};
 
+async fn no_try_was_burnt(world: &World) {
+    for delivery in world.list().await {
+        assert_eq!(delivery["tries"], 0, "{delivery}");
+    }
+}
+
 on_both! {
     async fn zendesk_is_down_and_comes_back(world: World) {
-        let mut world = world;
-        // One try: whatever burnt it would kill the delivery.
-        world.set("RETRY_SCHEDULE", "0");
         world.zendesk.stop();
         let bridge = world.start().await;
         for post in 0..20 {
@@ -20,6 +25,7 @@ on_both! {
         world.zendesk.restart().await.unwrap();
         bridge.wait_for_log("zendesk works again").await;
         bridge.wait_for_logs(" is ticket ", 20).await;
+        no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -36,6 +42,7 @@ on_both! {
         bridge.wait_for_logs("zendesk is paused", 2).await;
         world.zendesk.model().outage = None;
         bridge.wait_for_logs(" is ticket ", 5).await;
+        no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -50,6 +57,7 @@ on_both! {
         bridge.wait_for_logs("zendesk is paused", 2).await;
         world.zendesk.model().outage = None;
         bridge.wait_for_logs(" is ticket ", 5).await;
+        no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -70,6 +78,24 @@ on_both! {
         let replayed = world.command(&["replay", "--all-dead"]).await;
         assert!(replayed.status.success(), "{replayed:?}");
         bridge.wait_for_logs(" is ticket 1000", 2).await;
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_last_try_that_was_not_answered_is_waited_for(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "3");
+        world.zendesk.queue([Fault::Status(500)]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log("twitter:1 is tried again").await;
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_log("twitter:2 is ticket 1000").await;
+        // The answer is lost, and Zendesk creates seconds later, when the delivery is dead.
+        world.zendesk.queue([Fault::Late(Duration::from_secs(4))]);
+        bridge.wait_for_log("twitter:1 is dead").await;
+        world.notify(&event("event-3", "1")).await;
+        assert!(world.command(&["replay", "--all-dead"]).await.status.success());
+        bridge.wait_for_logs("twitter:1 is ticket 1001", 2).await;
         world.check_one_ticket_per_case().await;
     }
 

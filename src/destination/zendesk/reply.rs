@@ -28,7 +28,7 @@ pub struct Reply {
 pub struct Lost {
     /// The request cannot have reached Zendesk.
     pub unsent: bool,
-    kind: &'static str,
+    pub kind: &'static str,
 }
 
 impl fmt::Display for Lost {
@@ -79,6 +79,12 @@ impl Reply {
             request_id: header(headers, "x-request-id").filter(|id| is_code(id)).map(str::to_owned),
             body,
         }
+    }
+
+    #[cfg(test)]
+    pub fn of(status: u16, body: &str) -> Reply {
+        let (retry_after, rate, request_id) = (None, Rate::default(), None);
+        Reply { status, retry_after, rate, request_id, body: body.into() }
     }
 
     pub fn is_success(&self) -> bool {
@@ -161,11 +167,6 @@ fn retry_after(value: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn reply(status: u16, body: &str) -> Reply {
-        let (retry_after, rate, request_id) = (None, Rate::default(), None);
-        Reply { status, retry_after, rate, request_id, body: body.into() }
-    }
-
     #[test]
     fn the_log_gets_codes_and_never_texts() {
         for (body, log) in [
@@ -186,7 +187,7 @@ mod tests {
             ("Jane Doe", "Zendesk answered 422 to the ticket"),
             ("\n<html>Jane Doe", "Zendesk answered 422 to the ticket, with an HTML page"),
         ] {
-            let reason = reply(422, body).reason("the ticket");
+            let reason = Reply::of(422, body).reason("the ticket");
             assert_eq!(reason.log, log);
             assert!(reason.full.contains("Jane Doe"));
         }

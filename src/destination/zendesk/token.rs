@@ -35,8 +35,14 @@ pub struct OAuth {
     client_secret: SecretString,
     timeout: Duration,
     /// Held while a token is minted, so that sixteen deliveries mint one.
-    minted: tokio::sync::Mutex<Option<Minted>>,
+    minting: tokio::sync::Mutex<Minting>,
     scope: Mutex<&'static str>,
+}
+
+#[derive(Default)]
+struct Minting {
+    minted: Option<Minted>,
+    failed: Option<(Instant, Outcome)>,
 }
 
 struct Minted {
@@ -58,7 +64,7 @@ impl Credential {
             ZendeskCredentials::OAuth { client_id, client_secret } => {
                 let mut url = origin.clone();
                 url.set_path("/oauth/tokens");
-                let minted = tokio::sync::Mutex::default();
+                let minting = tokio::sync::Mutex::default();
                 let scope = Mutex::new(SCOPE);
                 Credential::OAuth(Box::new(OAuth {
                     http,
@@ -66,43 +72,82 @@ impl Credential {
                     client_id,
                     client_secret,
                     timeout,
-                    minted,
+                    minting,
                     scope,
                 }))
             }
         }
     }
 
-    /// Adds the credential to a request.
+    /// What the next request is to be signed with.
     ///
     /// # Errors
     /// A pause: without a token nothing gets through.
-    pub async fn sign(&self, request: RequestBuilder) -> Result<RequestBuilder, Outcome> {
+    pub async fn key(&self) -> Result<Key, Outcome> {
         match self {
-            Credential::ApiToken { user, token } => Ok(request.basic_auth(user, Some(token.expose_secret()))),
-            Credential::OAuth(oauth) => Ok(request.bearer_auth(oauth.token().await?.expose_secret())),
+            Credential::ApiToken { user, token } => Ok(Key::Basic(user.clone(), token.clone())),
+            Credential::OAuth(oauth) => Ok(Key::Bearer(oauth.token().await?)),
         }
     }
 
-    /// A 401 came back. True if another try may fare better.
-    pub async fn forget(&self) -> bool {
+    /// A 401 came back for this key. True if another try may fare better.
+    pub async fn refuses(&self, key: &Key) -> bool {
+        match (self, key) {
+            (Credential::OAuth(oauth), Key::Bearer(token)) => {
+                oauth.forget(token).await;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// One request's credential.
+pub enum Key {
+    Basic(String, SecretString),
+    Bearer(SecretString),
+}
+
+impl Key {
+    pub fn sign(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
-            Credential::ApiToken { .. } => false,
-            Credential::OAuth(oauth) => oauth.minted.lock().await.take().is_some(),
+            Key::Basic(user, token) => request.basic_auth(user, Some(token.expose_secret())),
+            Key::Bearer(token) => request.bearer_auth(token.expose_secret()),
         }
     }
 }
 
 impl OAuth {
     async fn token(&self) -> Result<SecretString, Outcome> {
-        let mut minted = self.minted.lock().await;
-        if let Some(minted) = minted.as_ref().filter(|minted| Instant::now() < minted.renew_at) {
+        let asked = Instant::now();
+        let mut minting = self.minting.lock().await;
+        if let Some(minted) = minting.minted.as_ref().filter(|minted| Instant::now() < minted.renew_at) {
             return Ok(minted.token.clone());
         }
-        let fresh = self.mint().await?;
-        let token = fresh.token.clone();
-        *minted = Some(fresh);
-        Ok(token)
+        // Who waited while another failed has its answer: sixteen would each take their time.
+        if let Some((_, failure)) = minting.failed.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(failure.clone());
+        }
+        match self.mint().await {
+            Ok(minted) => {
+                let token = minted.token.clone();
+                *minting = Minting { minted: Some(minted), failed: None };
+                Ok(token)
+            }
+            Err(failure) => {
+                minting.failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Unless another has renewed it in the meantime.
+    async fn forget(&self, refused: &SecretString) {
+        let mut minting = self.minting.lock().await;
+        let same = |minted: &Minted| minted.token.expose_secret() == refused.expose_secret();
+        if minting.minted.as_ref().is_some_and(same) {
+            minting.minted = None;
+        }
     }
 
     async fn mint(&self) -> Result<Minted, Outcome> {
