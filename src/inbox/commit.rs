@@ -63,6 +63,7 @@ macro_rules! insert {
         inserted
     }};
 }
+
 /// Why deliveries were not acknowledged.
 #[derive(Clone, Debug)]
 pub enum ReceiveError {
