@@ -19,6 +19,11 @@ use casebridge::config::{Config, Database, LogFormat, Logging, Problems};
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, sandbox};
 
+/// A notification is many small allocations that one thread makes and another gives back: with this
+/// one they take a fifth less of the processor than with glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A label in the Khoros Marketing inbox becomes a Zendesk ticket.
 ///
 /// Configured by environment variables alone; the README has the table.

@@ -73,14 +73,28 @@ pub struct Note {
 /// [`NotJson`], and nothing else.
 pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(split_all(value, company)),
+        Err(_) => parse_repaired(body, company),
+    }
+}
+
+/// What is valid JSON, and still cannot be held as it is.
+fn parse_repaired(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
     let text = String::from_utf8_lossy(body);
     match read(&text) {
-        Some(Value::Array(envelopes)) if envelopes.iter().any(Value::is_object) => {
-            Ok(envelopes.into_iter().flat_map(|envelope| split(envelope, company)).collect())
-        }
-        Some(envelope) => Ok(split(envelope, company)),
+        Some(value) => Ok(split_all(value, company)),
         None => Ok(vec![unreadable(&text, company)]),
+    }
+}
+
+fn split_all(value: Value, company: u64) -> Vec<Arrival> {
+    match value {
+        Value::Array(envelopes) if envelopes.iter().any(Value::is_object) => {
+            envelopes.into_iter().flat_map(|envelope| split(envelope, company)).collect()
+        }
+        envelope => split(envelope, company),
     }
 }
 
@@ -98,7 +112,7 @@ fn unreadable(text: &str, company: u64) -> Arrival {
         event_id,
         event_name: "unknown".to_owned(),
         payload: text.to_owned(),
-        odd: Some("the notification nests too deeply to be read"),
+        odd: Some(TOO_DEEP),
     }
 }
 
@@ -123,7 +137,7 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
     let mut envelope = Envelope::new(envelope, items.len());
     let mut arrivals = Vec::with_capacity(items.len());
     for item in items {
-        let odd = Item::new(&envelope.value, &item).odd();
+        let odd = Item::new(&envelope.value, &item).odd().or_else(|| too_deep(&item));
         let (identity, case_key) = match text(&item["entityId"]) {
             Some(entity) => (format!("{event}:{entity}"), format!("khoros:{company}:{entity}")),
             // Without an id the event is its own case; with several of them, each item is.
@@ -183,7 +197,7 @@ impl Item {
         if payload.is_empty() {
             return Err("its text was removed when it had been settled for longer than texts are kept");
         }
-        let mut envelope = read(payload).ok_or("the notification nests too deeply to be read")?;
+        let mut envelope = read(payload).ok_or(TOO_DEEP)?;
         let items = take_items(&mut envelope)?;
         let item = Item::new(&envelope, items.first().ok_or(NO_ITEMS)?);
         item.odd().map_or(Ok(item), Err)
@@ -230,6 +244,20 @@ impl Item {
     }
 }
 
+/// An item may have come with less around it than it is stored in, and then be too deep to be read
+/// again: serde_json holds 127 levels, and three are the envelope's.
+fn too_deep(item: &Value) -> Option<Odd> {
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+            Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    (depth(item) > 124).then_some(TOO_DEEP)
+}
+
+const TOO_DEEP: Odd = "the notification nests too deeply to be read";
 const NO_ITEMS: Odd = "the event holds no items to make a ticket of";
 
 /// Takes the items out of where they may be: `data.items` as published, an object in its place,
@@ -244,7 +272,7 @@ fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Odd> {
         list(envelope["data"]["items"].take())
     } else if has_items(&envelope["items"]) {
         list(envelope["items"].take())
-    } else if data.is_array() || looks_like_item(data) {
+    } else if data.as_array().is_some_and(|items| !items.is_empty()) || looks_like_item(data) {
         list(envelope["data"].take())
     } else if data.is_null() && looks_like_item(envelope) {
         list(std::mem::replace(envelope, json!({})))

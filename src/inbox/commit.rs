@@ -1,62 +1,56 @@
-//! The group committer: many callers, one transaction.
+//! The group committer: many callers, one statement, one wait for the disk.
 //!
 //! A commit costs one wait for the disk, whether it holds one row or hundreds. So callers queue, and
-//! whatever has queued while the last commit ran goes into the next one.
+//! whatever has queued while the last commit ran goes into the next one. A statement that is a
+//! transaction of its own is also one way to the database and back instead of three.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, QueryBuilder};
-use tokio::sync::{Notify, mpsc, oneshot};
+use sqlx::QueryBuilder;
+use sqlx::postgres::PgDatabaseError;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{NewDelivery, Store, limited, storable};
 
 /// Requests that may wait for the committer; more are turned away at once.
 const QUEUE_LENGTH: usize = 1024;
+/// Bytes that they may hold together. A larger request waits until it is alone.
+const QUEUE_BYTES: usize = 32 << 20;
 /// Rows of one statement: enough to make the disk's share small, far from any database's limit.
 const BATCH_ROWS: usize = 256;
 /// For how long a failure to store makes us not ready.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Inserts in one transaction; gives the keys of the rows that were not there before.
+/// Inserts rows; gives the keys of those that were not there before.
 ///
-/// A connection on which this failed is not used again: SQLite ends a transaction by itself when the
-/// disk is full, and what the pool then believes of the connection is wrong for ever.
+/// A connection on which this failed is not used again: it may be dead, or still at work.
 macro_rules! insert {
-    ($pool:expr, $begin:literal, $deliveries:expr, $now:expr) => {{
-        let now: &str = $now;
+    ($pool:expr, $rows:expr, $now:expr) => {{
+        let (rows, now): (&[&NewDelivery], &str) = ($rows, $now);
         let mut connection = limited($pool.acquire()).await?;
-        let inserted = limited(async {
-            let mut transaction = connection.begin_with($begin).await?;
-            let mut new: HashSet<(String, String)> = HashSet::new();
-            for chunk in $deliveries.chunks(BATCH_ROWS) {
-                let mut statement = QueryBuilder::new(INSERT);
-                statement.push_values(chunk, |mut row, delivery| {
-                    let dead = delivery.dead.as_deref().map(storable);
-                    row.push_bind(&delivery.identity)
-                        .push_bind(delivery.destination)
-                        .push_bind(&delivery.case_key)
-                        .push_bind(&delivery.route)
-                        .push_bind(&delivery.event_id)
-                        .push_bind(&delivery.event_name)
-                        .push_bind(&delivery.payload)
-                        .push_bind(if dead.is_some() { "dead" } else { "waiting" })
-                        .push_bind(delivery.in_doubt)
-                        .push(now)
-                        .push(now)
-                        .push(if dead.is_some() { now } else { "null" })
-                        .push_bind(dead);
-                });
-                statement.push(" on conflict do nothing returning identity, destination");
-                new.extend(statement.build_query_as().fetch_all(&mut *transaction).await?);
-            }
-            transaction.commit().await?;
-            Ok(new)
-        })
-        .await;
+        let mut statement = QueryBuilder::new(INSERT);
+        statement.push_values(rows, |mut row, delivery| {
+            let dead = delivery.dead.as_deref().map(storable);
+            row.push_bind(&delivery.identity)
+                .push_bind(delivery.destination)
+                .push_bind(&delivery.case_key)
+                .push_bind(&delivery.route)
+                .push_bind(&delivery.event_id)
+                .push_bind(&delivery.event_name)
+                .push_bind(&delivery.payload)
+                .push_bind(if dead.is_some() { "dead" } else { "waiting" })
+                .push_bind(delivery.in_doubt)
+                .push(now)
+                .push(now)
+                .push(if dead.is_some() { now } else { "null" })
+                .push_bind(dead);
+        });
+        statement.push(" on conflict do nothing returning identity, destination");
+        let inserted = limited(statement.build_query_as().fetch_all(&mut *connection)).await;
         if inserted.is_err() {
             connection.close_on_drop();
         }
@@ -88,10 +82,15 @@ type Answer = Result<usize, ReceiveError>;
 struct Request {
     deliveries: Vec<NewDelivery>,
     answer: oneshot::Sender<Answer>,
+    /// Of [`QUEUE_BYTES`]; given back when this is dropped.
+    _room: OwnedSemaphorePermit,
 }
 
 #[derive(Clone)]
-pub(super) struct Queue(mpsc::Sender<Request>);
+pub(super) struct Queue {
+    requests: mpsc::Sender<Request>,
+    room: Arc<Semaphore>,
+}
 
 /// Writes what the callers of [`super::Inbox::receive`] queue.
 pub struct Committer {
@@ -106,8 +105,10 @@ pub struct Committer {
 pub(super) struct WriteHealth(Arc<Mutex<Option<Instant>>>);
 
 impl WriteHealth {
+    /// That a row is refused says that the database is there.
     fn note<T>(&self, written: &sqlx::Result<T>) {
-        *self.lock() = written.is_err().then(Instant::now);
+        let failed = written.as_ref().is_err_and(|error| !is_of_a_row(error));
+        *self.lock() = failed.then(Instant::now);
     }
 
     /// Not for ever: nobody may be sent here while it is said, and so nothing could disprove it.
@@ -121,18 +122,33 @@ impl WriteHealth {
 }
 
 pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, WriteHealth, Committer) {
-    let (sender, queue) = mpsc::channel(QUEUE_LENGTH);
+    let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
+    let room = Arc::new(Semaphore::new(QUEUE_BYTES));
     let health = WriteHealth::default();
-    (Queue(sender), health.clone(), Committer { queue, store, arrived, health })
+    (Queue { requests, room }, health.clone(), Committer { queue, store, arrived, health })
 }
 
 impl Queue {
     pub(super) async fn receive(&self, deliveries: Vec<NewDelivery>) -> Answer {
+        let size = deliveries.iter().map(size_of).sum::<usize>().min(QUEUE_BYTES);
+        let room = self.room.clone().try_acquire_many_owned(size as u32);
+        let room = room.map_err(|_| ReceiveError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(Request { deliveries, answer }).map_err(|_| ReceiveError::Busy)?;
+        let request = Request { deliveries, answer, _room: room };
+        self.requests.try_send(request).map_err(|_| ReceiveError::Busy)?;
         // The committer is gone only when the process is about to be.
         answered.await.unwrap_or(Err(ReceiveError::Busy))
     }
+}
+
+/// What a delivery takes in memory, about.
+fn size_of(delivery: &NewDelivery) -> usize {
+    std::mem::size_of::<NewDelivery>()
+        + delivery.payload.len()
+        + delivery.identity.len()
+        + delivery.case_key.len()
+        + delivery.event_id.len()
+        + delivery.event_name.len()
 }
 
 impl Committer {
@@ -168,66 +184,113 @@ impl Committer {
         }
     }
 
-    /// All requests in one transaction; if that fails for another reason than the connection, each
-    /// in its own, so that a row that cannot be stored fails alone.
+    /// What to answer to each request.
     async fn store(&self, requests: &[Request]) -> Vec<Answer> {
-        let all: Vec<&Request> = requests.iter().collect();
-        let mut outcome = self.transaction(&all).await;
-        if outcome.as_ref().is_err_and(is_deadlock) {
-            outcome = self.transaction(&all).await;
+        let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
+        // Sorted, since two instances that insert the same rows in another order would deadlock.
+        rows.sort_by(|one, other| key(one).cmp(&key(other)));
+        rows.dedup_by(|one, other| key(one) == key(other));
+        let mut fates = HashMap::with_capacity(rows.len());
+        for rows in rows.chunks(BATCH_ROWS) {
+            self.insert_or_split(rows, &mut fates).await;
         }
-        match outcome {
-            Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(sqlx::Error::Database(_)) if requests.len() > 1 => {
-                let mut answers = Vec::new();
-                for request in requests {
-                    let answer = self.transaction(&[request]).await;
-                    answers.push(answer.map(|new| new[0]).map_err(failed));
-                }
-                answers
+        requests.iter().map(|request| answer(request, &mut fates)).collect()
+    }
+
+    /// Where the database refuses a row, the halves are tried, so that it fails alone in the end.
+    /// Anything else that fails, fails for all of them.
+    async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], fates: &mut Fates<'a>) {
+        let mut inserted = self.insert(rows).await;
+        if inserted.as_ref().is_err_and(is_deadlock) {
+            inserted = self.insert(rows).await;
+        }
+        match inserted {
+            Ok(new) => {
+                let new: HashSet<Key> =
+                    new.iter().map(|(identity, destination)| (&**identity, &**destination)).collect();
+                fates.extend(rows.iter().map(|row| {
+                    let fate = if new.contains(&key(row)) { Fate::New } else { Fate::Known };
+                    (key(row), fate)
+                }));
+            }
+            Err(error) if rows.len() > 1 && is_of_a_row(&error) => {
+                let (some, others) = rows.split_at(rows.len() / 2);
+                Box::pin(self.insert_or_split(some, fates)).await;
+                Box::pin(self.insert_or_split(others, fates)).await;
             }
             Err(error) => {
-                let error = failed(error);
-                requests.iter().map(|_| Err(error.clone())).collect()
+                let error = ReceiveError::Storage(Arc::new(error));
+                fates.extend(rows.iter().map(|row| (key(row), Fate::Failed(error.clone()))));
             }
         }
     }
 
-    /// How many rows of each request were new.
-    async fn transaction(&self, requests: &[&Request]) -> sqlx::Result<Vec<usize>> {
-        // Sorted, since two instances that insert the same rows in another order would deadlock.
-        let mut rows: BTreeMap<(&str, &str), (usize, &NewDelivery)> = BTreeMap::new();
-        for (caller, request) in requests.iter().enumerate() {
-            for delivery in &request.deliveries {
-                rows.entry((&delivery.identity, delivery.destination)).or_insert((caller, delivery));
-            }
-        }
-        let deliveries: Vec<&NewDelivery> = rows.values().map(|(_, delivery)| *delivery).collect();
-        let new = match &self.store {
+    async fn insert(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
+        let inserted = self.insert_into_store(rows).await;
+        self.health.note(&inserted);
+        inserted
+    }
+
+    async fn insert_into_store(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
+        let now = self.store.dialect("{now}");
+        match &self.store {
             Store::Sqlite { writer, file, .. } => {
                 file.is_in_place()?;
-                insert!(writer, "begin immediate", deliveries, &self.store.dialect("{now}"))
+                insert!(writer, rows, &now)
             }
-            Store::Postgres(pool) => insert!(pool, "begin", deliveries, &self.store.dialect("{now}")),
-        };
-        self.health.note(&new);
-        let new = new?;
-        let mut counts = vec![0; requests.len()];
-        for ((identity, destination), (caller, _)) in &rows {
-            counts[*caller] += usize::from(new.contains(&((*identity).into(), (*destination).into())));
+            Store::Postgres(pool) => insert!(pool, rows, &now),
         }
-        Ok(counts)
     }
+}
+
+type Key<'a> = (&'a str, &'a str);
+
+fn key(delivery: &NewDelivery) -> Key<'_> {
+    (&delivery.identity, delivery.destination)
+}
+
+/// What became of a row.
+enum Fate {
+    New,
+    Known,
+    Failed(ReceiveError),
+}
+
+type Fates<'a> = HashMap<Key<'a>, Fate>;
+
+/// How many rows of a request are new: to the first that brought them.
+fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
+    let mut new = 0;
+    for delivery in &request.deliveries {
+        match fates.get_mut(&key(delivery)) {
+            Some(Fate::Failed(error)) => return Err(error.clone()),
+            Some(fate @ Fate::New) => {
+                *fate = Fate::Known;
+                new += 1;
+            }
+            Some(Fate::Known) | None => {}
+        }
+    }
+    Ok(new)
 }
 
 const INSERT: &str = "insert into delivery (identity, destination, case_key, route, event_id,
     event_name, payload, state, in_doubt, due_at, received_at, settled_at, last_error) ";
 
-fn failed(error: sqlx::Error) -> ReceiveError {
-    ReceiveError::Storage(Arc::new(error))
+/// The database is well and takes its part, but not this row: it breaks a constraint, or holds a value
+/// that the database cannot.
+fn is_of_a_row(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    let code = error.code().unwrap_or_default();
+    match error.try_downcast_ref::<PgDatabaseError>() {
+        // Classes of SQLSTATE: data exception, integrity constraint, program limit.
+        Some(_) => ["22", "23", "54"].iter().any(|class| code.starts_with(class)),
+        // SQLite's primary result codes: too big, constraint, mismatch.
+        None => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20)),
+    }
 }
 
 /// 40P01: PostgreSQL picked this transaction to end a deadlock.
-fn is_deadlock(error: &sqlx::Error) -> bool {
+pub(super) fn is_deadlock(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
 }

@@ -5,6 +5,7 @@ mod postgres;
 mod proxy;
 
 use std::collections::BTreeMap;
+use std::env;
 use std::future::Future;
 use std::io::Write;
 use std::net::TcpListener;
@@ -15,7 +16,10 @@ use std::time::Duration;
 
 use casebridge::sandbox::khoros::{self, Khoros};
 use casebridge::sandbox::zendesk::{self, Zendesk};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 pub use bridge::Bridge;
@@ -69,12 +73,7 @@ pub async fn run<F: Future<Output = ()>>(kind: Kind, story: impl FnOnce(World) -
 
 /// The same with another limit.
 pub async fn run_for<F: Future<Output = ()>>(limit: Duration, kind: Kind, story: impl FnOnce(World) -> F) {
-    let Some(database) = Database::new(kind).await else {
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
-        // Not `eprintln!`, which the test runner keeps to itself when a test passes.
-        let _ = writeln!(std::io::stderr(), "left out, there is no PostgreSQL: {name}");
-        return;
-    };
+    let Some(database) = Database::new(kind).await else { return };
     let world = World::new(database).await;
     let logs = world.logs.clone();
     let told = tokio::time::timeout(limit, story(world)).await;
@@ -82,6 +81,25 @@ pub async fn run_for<F: Future<Output = ()>>(limit: Duration, kind: Kind, story:
     let last_lines = &logs[logs.len().saturating_sub(500)..];
     assert!(told.is_ok(), "the story hangs:\n{}", last_lines.join("\n"));
     check_privacy(&logs);
+}
+
+/// Tries a property on so many random values, the same ones in each run. `PROPTEST_CASES` asks for
+/// more of them and `PROPTEST_RNG_SEED` for others.
+pub fn for_any<S: Strategy>(cases: u32, values: S, property: impl Fn(S::Value)) {
+    let asked = ProptestConfig::default();
+    let config = ProptestConfig {
+        cases: if env::var_os("PROPTEST_CASES").is_some() { asked.cases } else { cases },
+        rng_seed: if asked.rng_seed == RngSeed::Random { RngSeed::Fixed(0) } else { asked.rng_seed },
+        failure_persistence: None,
+        ..asked
+    };
+    let tried = TestRunner::new(config).run(&values, |value| {
+        property(value);
+        Ok(())
+    });
+    if let Err(error) = tried {
+        panic!("{error}");
+    }
 }
 
 /// For stories in which the database makes no difference.
@@ -114,14 +132,42 @@ pub struct Database {
 }
 
 impl Database {
-    /// An empty one; none if there is no PostgreSQL and it is not required.
+    /// An empty one; or none, and it says by name what is left out, if there is no PostgreSQL and it
+    /// is not required.
     pub async fn new(kind: Kind) -> Option<Database> {
         let folder = tempfile::tempdir().unwrap();
         let url = match kind {
             Kind::Sqlite => format!("sqlite://{}", folder.path().join("casebridge.db").display()),
-            Kind::Postgres => Cluster::get()?.new_database().await,
+            Kind::Postgres => match Cluster::get() {
+                Some(cluster) => cluster.new_database().await,
+                None => {
+                    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+                    // Not `eprintln!`, which the test runner keeps to itself when a test passes.
+                    let _ = writeln!(std::io::stderr(), "left out, there is no PostgreSQL: {name}");
+                    return None;
+                }
+            },
         };
         Some(Database { kind, url, _folder: folder })
+    }
+
+    /// From now on it takes no row of this event.
+    pub async fn refuse_event(&self, event: &str) {
+        match self.kind {
+            Kind::Sqlite => {
+                let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+                let trigger = format!(
+                    "create trigger refuse before insert on delivery when new.event_id = '{event}'
+                     begin select raise(abort, 'refused'); end"
+                );
+                connection.execute(AssertSqlSafe(trigger)).await.unwrap();
+            }
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                let check = format!("alter table delivery add check (event_id <> '{event}')");
+                connection.execute(AssertSqlSafe(check)).await.unwrap();
+            }
+        }
     }
 }
 

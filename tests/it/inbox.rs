@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use casebridge::config::{Config, Retention};
-use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, State};
+use casebridge::config::{Config, Database, Retention};
+use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, ReceiveError, State};
 use casebridge::retry::Transition;
+use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{World, on_both};
@@ -16,11 +17,14 @@ const ZENDESK: &str = "zendesk";
 
 /// An inbox as `serve` opens it, on the database of the world.
 async fn open(world: &World) -> Inbox {
-    let vars = world.vars.iter().map(|(name, value)| (name.into(), value.into()));
-    let config = Config::from_vars(vars).unwrap();
-    let (inbox, committer) = Inbox::open(&config.database).await.unwrap();
+    let (inbox, committer) = Inbox::open(&database(world)).await.unwrap();
     tokio::spawn(committer.run(CancellationToken::new()));
     inbox
+}
+
+fn database(world: &World) -> Database {
+    let vars = world.vars.iter().map(|(name, value)| (name.into(), value.into()));
+    Config::from_vars(vars).unwrap().database
 }
 
 fn delivery(event: &str, post: &str) -> NewDelivery {
@@ -65,15 +69,53 @@ on_both! {
 
     async fn a_poison_row_fails_alone(world: World) {
         let inbox = open(&world).await;
-        let poison = NewDelivery { payload: "\0".to_owned(), ..delivery("e1", "p1") };
-        let (poisoned, good) = tokio::join!(
-            inbox.receive(vec![poison]),
-            inbox.receive(vec![delivery("e2", "p2")]),
+        world.database.refuse_event("poison").await;
+        let poisoned = ["e1", "e2", "poison", "e3"].map(|event| delivery(event, "p1")).to_vec();
+        let (refused, taken, same) = tokio::join!(
+            inbox.receive(poisoned),
+            inbox.receive(vec![delivery("e4", "p2")]),
+            inbox.receive(vec![delivery("poison", "p1")]),
         );
-        assert_eq!(good.unwrap(), 1);
-        // SQLite takes a NUL, PostgreSQL does not: in no case is it acknowledged and not there.
-        let stored = inbox.list(None, None, 10).await.unwrap().len();
-        assert_eq!(stored, 1 + usize::from(poisoned.is_ok()));
+        assert!(refused.is_err() && same.is_err(), "acknowledged and not there");
+        assert_eq!(taken.unwrap(), 1);
+        let list = inbox.list(None, None, 10).await.unwrap();
+        let mut stored: Vec<&str> = list.iter().map(|row| row.event_id.as_str()).collect();
+        stored.sort();
+        assert_eq!(stored, ["e1", "e2", "e3", "e4"]);
+        inbox.ping().await.expect("a row that is refused is no failure of the storage");
+    }
+
+    async fn what_the_database_cannot_hold_is_not_acknowledged(world: World) {
+        let inbox = open(&world).await;
+        let nul = NewDelivery { payload: "\0".to_owned(), ..delivery("e1", "p1") };
+        // SQLite takes a NUL, PostgreSQL does not.
+        let received = inbox.receive(vec![nul]).await;
+        assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), usize::from(received.is_ok()));
+    }
+
+    async fn what_would_wait_too_long_is_turned_away_at_once(world: World) {
+        // Nobody commits, so that all of them wait.
+        let (inbox, _committer) = Inbox::open(&database(&world)).await.unwrap();
+        let many = (0..2000).map(|n| Box::pin(inbox.receive(vec![delivery("e", &format!("p{n}"))])));
+        assert!(matches!(select_all(many).await.0, Err(ReceiveError::Busy)));
+        let payload = "x".repeat(1 << 20);
+        let large = |n| NewDelivery { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
+        let many = (0..100).map(|n| Box::pin(inbox.receive(vec![large(n)])));
+        assert!(matches!(select_all(many).await.0, Err(ReceiveError::Busy)));
+    }
+
+    async fn more_than_the_queue_holds_is_taken_alone(world: World) {
+        let inbox = open(&world).await;
+        let payload = "x".repeat(40 << 20);
+        let huge = NewDelivery { payload, ..delivery("e", "p") };
+        assert_eq!(inbox.receive(vec![huge]).await.unwrap(), 1);
+    }
+
+    async fn more_rows_than_one_statement_takes_are_all_taken(world: World) {
+        let inbox = open(&world).await;
+        let many: Vec<_> = (0..1000).map(|post| delivery("e", &format!("p{post}"))).collect();
+        assert_eq!(inbox.receive(many[..700].to_vec()).await.unwrap(), 700);
+        assert_eq!(inbox.receive(many).await.unwrap(), 300);
     }
 
     async fn a_claim_is_one_hands_alone(world: World) {

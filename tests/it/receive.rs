@@ -1,5 +1,6 @@
 //! What the doors let in, and what they say to the rest.
 
+use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -128,6 +129,28 @@ on_both! {
         world.check_one_ticket_per_case().await;
         bridge.wait_for_log("alert=\"storage\"").await;
     }
+}
+
+#[tokio::test]
+async fn who_finds_the_queue_full_is_turned_away_at_once() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let outage = Outage::begin(&world).await;
+        let text = "x".repeat(2_000_000);
+        let notification = |n| json!({"eventUuid": format!("e{n}"), "data": {"items": [{"text": text}]}});
+        let sending = (0..24).map(|n| Box::pin(world.post(notification(n).to_string())));
+        let (refused, _, others) = select_all(sending).await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.headers().contains_key("retry-after"));
+        bridge.wait_for_log("too much is waiting to be stored").await;
+
+        outage.end().await;
+        let others = join_all(others).await;
+        let taken = others.iter().filter(|answer| answer.status() == 200).count();
+        assert!(taken > 0);
+        assert_eq!(world.list().await.len(), taken);
+    })
+    .await;
 }
 
 /// A database that does not take anything, for a while.
