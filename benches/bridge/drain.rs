@@ -1,0 +1,58 @@
+//! How fast a backlog goes out once Zendesk is back, if Zendesk sets no limit.
+
+use std::time::Duration;
+
+use crate::bridge::{Database, World, free_port};
+use crate::load::{Client, notification_of};
+use crate::machine;
+use crate::postgres::Postgres;
+use crate::report::{Report, figure};
+use crate::zendesk::Zendesk;
+
+const SECTION: &str = "drain";
+const BACKLOG: usize = 10_000;
+/// The last few may wait for a pause to end, which says nothing about the rate.
+const COUNTED: usize = BACKLOG * 99 / 100;
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub async fn measure(report: &mut Report, postgres: Option<&Postgres>) {
+    drain(report, Database::sqlite(), "SQLite").await;
+    match postgres {
+        Some(postgres) => drain(report, Database::postgres(postgres).await, "PostgreSQL").await,
+        None => report.left_out(SECTION, "PostgreSQL is left out: initdb and postgres were not found"),
+    }
+}
+
+async fn drain(report: &mut Report, database: Database, kind: &str) {
+    let port = free_port();
+    let world = World::new(database, port).await;
+    let bridge = world.start().await;
+    fill(world.port, BACKLOG).await;
+    // A new start does not wait for the end of a pause.
+    bridge.stop().await;
+    let mut zendesk = Zendesk::start(port, Duration::ZERO).await;
+    let bridge = world.start().await;
+    let cpu_before = machine::cpu_seconds(bridge.pid());
+    let first = zendesk.creates.recv().await.unwrap();
+    let (mut last, mut count) = (first, 1);
+    let sending = async {
+        while count < COUNTED {
+            last = zendesk.creates.recv().await.unwrap();
+            count += 1;
+        }
+    };
+    let _ = tokio::time::timeout(LIMIT, sending).await;
+    let rate = (count - 1) as f64 / (last - first).as_secs_f64();
+    let cpu = 1e6 * (machine::cpu_seconds(bridge.pid()) - cpu_before) / count as f64;
+    let figures = [figure("rate", rate, "/s"), figure("CPU", cpu, "us")];
+    report.add(SECTION, &format!("{kind}, tickets of a backlog of {BACKLOG}"), figures);
+    bridge.stop().await;
+}
+
+/// Posts so many deliveries, in notifications of a hundred.
+pub async fn fill(port: u16, deliveries: usize) {
+    let mut client = Client::connect(port).await.unwrap();
+    for _ in 0..deliveries / 100 {
+        assert_eq!(client.exchange(&notification_of(100)).await.unwrap(), 200);
+    }
+}

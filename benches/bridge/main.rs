@@ -1,0 +1,93 @@
+//! What the bridge does on this machine: one table, printed and written as JSON.
+//!
+//! ```sh
+//! cargo bench                  # everything, about three minutes
+//! cargo bench -- accept        # the sections whose names hold this text
+//! cargo bench -- --json FILE   # elsewhere than target/bench.json
+//! ```
+//!
+//! The real binary runs in a process of its own, as released, with its default log going to
+//! `/dev/null`; both neighbours and the load come from this process, which has one thread, over
+//! loopback. Each figure is from a few seconds on a database of its own. Nothing is asserted: a number
+//! depends on the machine, and on what else runs there, which is told with each section.
+
+mod accept;
+mod bridge;
+mod crowd;
+mod drain;
+mod footprint;
+mod latency;
+mod load;
+mod machine;
+mod postgres;
+mod reference;
+mod report;
+mod zendesk;
+
+use std::path::{Path, PathBuf};
+
+use postgres::Postgres;
+use report::Report;
+
+const SECTIONS: [&str; 6] = ["accept", "latency", "drain", "memory", "start", "crowd"];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [reference::ARGUMENT, port] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return reference::serve(port.parse().unwrap());
+    }
+    // One thread: what the load takes should not be more than it needs.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(measure(&Wanted::new(&arguments)));
+}
+
+/// What the arguments ask for.
+struct Wanted {
+    filters: Vec<String>,
+    json: PathBuf,
+}
+
+impl Wanted {
+    fn new(arguments: &[String]) -> Wanted {
+        // Cargo's folder for temporary files lies in the target folder, wherever that is.
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+        let mut wanted = Wanted { filters: Vec::new(), json: target.join("bench.json") };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--json" => wanted.json = arguments.next().expect("--json wants a file").into(),
+                // What `cargo bench` adds by itself.
+                "--bench" => {}
+                filter => wanted.filters.push(filter.to_owned()),
+            }
+        }
+        wanted
+    }
+
+    fn takes(&self, section: &str) -> bool {
+        self.filters.is_empty() || self.filters.iter().any(|filter| section.contains(filter))
+    }
+}
+
+async fn measure(wanted: &Wanted) {
+    let sections: Vec<&str> = SECTIONS.into_iter().filter(|section| wanted.takes(section)).collect();
+    assert!(!sections.is_empty(), "the sections are: {}", SECTIONS.join(", "));
+    let mut report = Report::new(machine::describe());
+    let fsyncs = machine::calibrate(&mut report);
+    let postgres = match sections.iter().any(|section| ["accept", "drain"].contains(section)) {
+        true => Postgres::start().await,
+        false => None,
+    };
+    for section in sections {
+        machine::other_work(&mut report, section).await;
+        match section {
+            "accept" => accept::measure(&mut report, fsyncs, postgres.as_ref()).await,
+            "latency" => latency::measure(&mut report).await,
+            "drain" => drain::measure(&mut report, postgres.as_ref()).await,
+            "memory" => footprint::memory(&mut report).await,
+            "start" => footprint::start(&mut report).await,
+            _ => crowd::measure(&mut report).await,
+        }
+    }
+    report.write(&wanted.json);
+}
