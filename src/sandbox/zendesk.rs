@@ -1,11 +1,11 @@
-//! A stand-in for Zendesk Support: credentials, tickets, `external_id`, `Idempotency-Key`, rate
-//! headers, strictness about fields, and faults that a test can queue.
+//! A stand-in for Zendesk Support: credentials, tickets, `external_id`, `Idempotency-Key`, a limit of
+//! requests per minute, strictness about fields, and faults that a test can queue.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
@@ -56,7 +56,7 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Chaos {
     pub chance: fastrand::Rng,
-    /// Of 100 creates, so many meet a fault.
+    /// Of 100 creates and look-ups, so many meet a fault.
     pub percent: u32,
     pub faults: Vec<Fault>,
 }
@@ -72,8 +72,13 @@ pub struct Model {
     pub outage: Option<Fault>,
     /// What else goes wrong now and then.
     pub chaos: Option<Chaos>,
-    /// Requests per minute that the headers tell of. Nobody else uses any, and it is not enforced.
+    /// Requests per minute that the account allows, and that the headers tell of.
     pub limit: u32,
+    /// Those of them that other integrations of the account have used once a minute has begun.
+    pub used_by_others: u32,
+    minute: Option<Minute>,
+    /// Requests that were refused because there were too many.
+    pub too_many: u32,
     /// Scopes that the OAuth client may ask for.
     pub scopes: BTreeSet<&'static str>,
     /// How often tokens were asked for; the number is part of the token.
@@ -89,6 +94,14 @@ pub struct Model {
     /// Creates whose key was known with other bytes: a defect of the caller.
     pub key_mismatches: u32,
 }
+
+/// The requests of one minute.
+struct Minute {
+    began: Instant,
+    used: u32,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The stand-in; clones share its state.
 #[derive(Clone)]
@@ -188,7 +201,7 @@ impl Shared {
             if model.outage == Some(Fault::Unauthorized) || !model.admits(headers) {
                 return Some(refusal(StatusCode::UNAUTHORIZED, "Couldn't authenticate you", ""));
             }
-            None
+            (!model.use_one()).then(|| too_many(model.reset()))
         })
     }
 }
@@ -202,6 +215,42 @@ impl Model {
         let current = authorization.strip_prefix(&format!("Bearer {ACCESS_TOKEN}-"));
         let current = current.and_then(|number| number.parse::<u32>().ok());
         authorization == api_token || current.is_some_and(|n| n > self.void && n <= self.minted)
+    }
+
+    /// Counts a request; false if the minute has no more.
+    fn use_one(&mut self) -> bool {
+        if self.minute.as_ref().is_none_or(|minute| minute.began.elapsed() >= MINUTE) {
+            self.minute = Some(Minute { began: Instant::now(), used: self.used_by_others });
+        }
+        let minute = self.minute.get_or_insert_with(|| Minute { began: Instant::now(), used: 0 });
+        let allowed = minute.used < self.limit;
+        minute.used += u32::from(allowed);
+        self.too_many += u32::from(!allowed);
+        allowed
+    }
+
+    fn remaining(&self) -> u32 {
+        self.limit.saturating_sub(self.minute.as_ref().map_or(0, |minute| minute.used))
+    }
+
+    /// Seconds until the next minute begins.
+    fn reset(&self) -> u64 {
+        let left = self.minute.as_ref().map(|minute| MINUTE.saturating_sub(minute.began.elapsed()));
+        left.map_or(0, |left| left.as_secs() + 1)
+    }
+
+    /// What happens to a look-up instead of an answer.
+    fn lost_answer(&mut self) -> Option<Response> {
+        if let Some(Fault::Status(status)) = self.outage {
+            return Some(error_page(status));
+        }
+        match self.chaos.as_mut()?.draw()? {
+            Fault::Status(status) | Fault::StatusAfterCreate(status) => Some(error_page(status)),
+            Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
+            Fault::TooMany(seconds) => Some(too_many(seconds)),
+            Fault::Html => Some(Html("<html>Welcome</html>").into_response()),
+            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Unauthorized => None,
+        }
     }
 
     /// The fault that this create meets.
@@ -392,8 +441,8 @@ async fn list(
     }
     shared.change(|model| {
         model.look_ups += 1;
-        if let Some(Fault::Status(status)) = model.outage {
-            return error_page(status);
+        if let Some(lost) = model.lost_answer() {
+            return lost;
         }
         let wanted = query.get("external_id");
         let matches = |ticket: &&Value| wanted.is_none_or(|id| ticket["external_id"] == id.as_str());
@@ -451,10 +500,9 @@ fn too_many(seconds: u64) -> Response {
 }
 
 fn with_rate(model: &Model, lookup: &'static str, mut response: Response) -> Response {
-    let limit = HeaderValue::from(model.limit);
-    response.headers_mut().insert("x-rate-limit", limit.clone());
-    response.headers_mut().insert("x-rate-limit-remaining", limit);
-    response.headers_mut().insert("ratelimit-reset", HeaderValue::from(60));
+    response.headers_mut().insert("x-rate-limit", HeaderValue::from(model.limit));
+    response.headers_mut().insert("x-rate-limit-remaining", HeaderValue::from(model.remaining()));
+    response.headers_mut().insert("ratelimit-reset", HeaderValue::from(model.reset()));
     if !lookup.is_empty() {
         response.headers_mut().insert("x-idempotency-lookup", HeaderValue::from_static(lookup));
     }

@@ -62,10 +62,16 @@ async fn storm(mut world: World, processes: usize) {
 /// What was sent, and what of it was answered with 200.
 #[derive(Default)]
 struct Sent {
-    /// By identity of the delivery, the notification.
-    all: BTreeMap<String, String>,
+    notifications: Vec<Notification>,
     acknowledged: BTreeSet<String>,
-    posts: BTreeSet<String>,
+    posts: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Notification {
+    /// Of its one delivery.
+    identity: String,
+    body: String,
 }
 
 fn prepare(world: &mut World, chance: &mut Rng) {
@@ -93,41 +99,42 @@ fn prepare(world: &mut World, chance: &mut Rng) {
 /// Sends a burst of new posts, labels applied again and redeliveries, and kills one process somewhere
 /// in it.
 async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, victim: &Bridge) {
-    let burst: Vec<(String, String)> = (0..30).map(|_| next(sent, chance)).collect();
+    let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance)).collect();
     // Each notification that it takes is a line, so that many lines are sure to come.
     let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
     let kill = async {
         victim.wait_for_lines(kill_at).await;
         victim.signal("-KILL").await;
     };
-    let sending = burst.iter().enumerate().map(|(place, (identity, notification))| {
+    let sending = burst.iter().enumerate().map(|(place, notification)| {
         let url = format!("http://127.0.0.1:{}/khoros/label", ports[place % ports.len()]);
         async move {
-            let request = world.http.post(url).bearer_auth(BEARER).body(notification.clone());
+            let request = world.http.post(url).bearer_auth(BEARER).body(notification.body.clone());
             let answer = request.send().await;
-            answer.is_ok_and(|answer| answer.status() == 200).then(|| identity.clone())
+            answer.is_ok_and(|answer| answer.status() == 200).then(|| notification.identity.clone())
         }
     });
     let (acknowledged, ()) = tokio::join!(join_all(sending), kill);
     sent.acknowledged.extend(acknowledged.into_iter().flatten());
 }
 
-fn next(sent: &mut Sent, chance: &mut Rng) -> (String, String) {
-    let known = sent.all.len();
-    if known > 0 && chance.u32(..100) < 20 {
-        let again = sent.all.iter().nth(chance.usize(..known));
-        return again.map(|(identity, notification)| (identity.clone(), notification.clone())).unwrap();
+fn next(sent: &mut Sent, chance: &mut Rng) -> Notification {
+    if let Some(known) = chance.choice(&sent.notifications).filter(|_| chance.u32(..100) < 20) {
+        return known.clone();
     }
-    let post = match chance.u32(..100) < 20 && !sent.posts.is_empty() {
-        true => sent.posts.iter().nth(chance.usize(..sent.posts.len())).cloned().unwrap(),
-        false => format!("post-{}", sent.posts.len()),
+    let post = match chance.choice(&sent.posts).filter(|_| chance.u32(..100) < 20) {
+        Some(known) => known.clone(),
+        None => {
+            let post = format!("post-{}", sent.posts.len());
+            sent.posts.push(post.clone());
+            post
+        }
     };
-    let number = format!("event-{known}");
+    let number = format!("event-{}", sent.notifications.len());
     let identity = format!("khoros:1234:{number}:twitter:{post}");
-    let notification = event(&number, &post);
-    sent.posts.insert(post);
-    sent.all.insert(identity.clone(), notification.clone());
-    (identity, notification)
+    let notification = Notification { identity, body: event(&number, &post) };
+    sent.notifications.push(notification.clone());
+    notification
 }
 
 /// Waits until nothing waits any more: whatever is settled is a line of one of them.
@@ -151,8 +158,9 @@ async fn check(world: &World, sent: &Sent) {
     for identity in &sent.acknowledged {
         assert!(listed.contains_key(identity.as_str()), "acknowledged and lost: {identity}");
     }
+    let sent: BTreeSet<&str> = sent.notifications.iter().map(|sent| sent.identity.as_str()).collect();
     for identity in listed.keys() {
-        assert!(sent.all.contains_key(*identity), "nobody sent {identity}");
+        assert!(sent.contains(identity), "nobody sent {identity}");
     }
     world.check_one_ticket_per_case().await;
 }
