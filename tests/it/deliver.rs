@@ -3,6 +3,7 @@
 use casebridge::sandbox::zendesk;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection};
 
 use crate::harness::{BEARER, FACEBOOK, LABEL, TWITTER, World, event, on_both, run_on_sqlite};
 
@@ -140,4 +141,35 @@ async fn every_token_of_a_rotation_is_accepted_and_khoros_gets_the_first() {
         bridge.wait_for_logs(" is ticket ", 2).await;
     })
     .await;
+}
+
+/// Of what fails a part is due again all the time, and it was here first.
+#[tokio::test]
+async fn new_work_does_not_wait_for_old_retries() {
+    run_on_sqlite(|mut world| async move {
+        const OLD: usize = 200;
+        world.set("RETRY_SCHEDULE", "0");
+        world.zendesk.stop();
+        let bridge = world.start().await;
+        for post in 0..OLD {
+            world.notify(&event(&format!("old-{post}"), &format!("old-{post}"))).await;
+        }
+        bridge.stop().await;
+        tried_before(&world).await;
+
+        world.zendesk.restart().await.unwrap();
+        // Six a second for us, so that the old ones take half a minute.
+        world.zendesk.model().limit = 600;
+        let bridge = world.start().await;
+        world.notify(&event("new", "new")).await;
+        bridge.wait_for_log("khoros:1234:twitter:new is ticket").await;
+        let before = world.zendesk.model().tickets.len();
+        assert!(before < OLD / 2, "{before} of {OLD} old ones went before the new one");
+    })
+    .await;
+}
+
+async fn tried_before(world: &World) {
+    let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+    connection.execute("update delivery set attempts = attempts + 1, tries = 1").await.unwrap();
 }

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::harness::{Bridge, Kind, Proxy, Wire, World, event, run, run_on_sqlite};
+use crate::harness::{Bridge, Cluster, Kind, Proxy, Wire, World, event, run, run_on_sqlite};
 
 #[tokio::test]
 async fn a_database_that_is_cut_off_comes_back() {
@@ -111,6 +112,35 @@ async fn a_server_that_comes_up_late_is_waited_for() {
         bridge.wait_for_log("waiting for the database").await;
         proxy.set(Wire::Whole);
         bridge.wait_for_log("listening on").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_under_load_loses_nothing() {
+    run(Kind::Postgres, async |mut world: World| {
+        let cluster = Cluster::another();
+        world.database.url = cluster.new_database().await;
+        world.set("DATABASE_URL", &world.database.url.clone());
+        let bridge = world.start().await;
+        let sender = async |sender: usize| {
+            for n in 0..30 {
+                acknowledged(&world, &event(&format!("event-{sender}-{n}"), &format!("{sender}-{n}"))).await;
+            }
+        };
+        let restarts = async {
+            // As after a crash, and in good order.
+            for (signal, tickets) in [("QUIT", 10), ("INT", 60), ("QUIT", 110)] {
+                world.tickets(tickets).await;
+                cluster.restart(signal);
+            }
+        };
+        tokio::join!(join_all((0..8).map(sender)), restarts);
+        bridge.wait_for_log("the database fails").await;
+        world.tickets(240).await;
+        while world.list().await.iter().any(|delivery| delivery["state"] != "done") {}
+        assert_eq!(listed(&world).await, 240);
+        world.check_one_ticket_per_case().await;
     })
     .await;
 }

@@ -11,6 +11,10 @@ use crate::destination::Ready;
 const ASSUMED_LIMIT: u32 = 200;
 /// What may go out at once after a pause.
 const BURST: f64 = 10.0;
+/// While what is left is the others', time gives us a share again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Of our share, so much is not used in a minute in which the others use all of theirs.
+const MARGIN: f64 = 0.04;
 /// How long an answer that does not tell its reset is believed.
 const UNKNOWN_RESET: Duration = Duration::from_secs(15);
 
@@ -54,9 +58,10 @@ impl Budget {
     pub fn ready(&mut self, now: Instant) -> Ready {
         self.count(now);
         if let Some(left) = self.left.as_ref().filter(|left| now < left.until) {
-            let ours = left.remaining.saturating_sub(self.in_flight).saturating_sub(self.reserve());
+            let left_over = left.remaining.saturating_sub(self.in_flight);
+            let ours = left_over.saturating_sub(self.reserve(left.until - now));
             if ours == 0 {
-                return Ready::At(left.until);
+                return Ready::At(left.until.min(now + LOOK_AGAIN));
             }
             if self.tokens >= 1.0 {
                 return Ready::Now((self.tokens as usize).min(ours as usize));
@@ -106,9 +111,13 @@ impl Budget {
         f64::from(self.limit) * f64::from(self.percent) / 100.0 / 60.0
     }
 
-    /// What is left to the others.
-    fn reserve(&self) -> u32 {
-        (u64::from(self.limit) * u64::from(100 - self.percent) / 100) as u32
+    /// What the others may still use until the reset: their share of the time that is left. More
+    /// would take from our share what they have used of theirs. A little of ours is left as well, for
+    /// what the last answer does not tell yet: other instances send at the same time.
+    fn reserve(&self, left: Duration) -> u32 {
+        let (ours, limit) = (f64::from(self.percent) / 100.0, f64::from(self.limit));
+        let theirs = (1.0 - ours) * limit * left.as_secs_f64().min(60.0) / 60.0;
+        (theirs + ours * limit * MARGIN).ceil() as u32
     }
 }
 
@@ -149,14 +158,91 @@ mod tests {
     fn the_others_keep_their_share_until_the_reset() {
         let start = Instant::now();
         let mut budget = Budget::new(60, start);
-        let rate = |remaining| Rate { limit: Some(100), remaining: Some(remaining), reset: Some(20) };
-        budget.learn(rate(43), start);
+        let rate = |remaining| Rate { limit: Some(100), remaining: Some(remaining), reset: Some(30) };
+        budget.learn(rate(26), start);
         assert_eq!(budget.ready(start), Ready::Now(3));
         assert!(budget.take(start).is_ok() && budget.take(start).is_ok());
         assert_eq!(budget.ready(start), Ready::Now(1), "what is in flight counts");
-        budget.learn(rate(40), start);
-        assert_eq!(budget.ready(start), Ready::At(after(start, 20_000)));
-        assert!(matches!(budget.ready(after(start, 20_000)), Ready::Now(_)));
+        budget.learn(rate(23), start);
+        assert!(matches!(budget.ready(start), Ready::At(_)));
+        assert_eq!(budget.ready(after(start, 15_000)), Ready::Now(8), "half of the others' time has passed");
+        budget.learn(rate(0), start);
+        assert!(matches!(budget.ready(after(start, 29_999)), Ready::At(_)));
+        assert!(matches!(budget.ready(after(start, 30_000)), Ready::Now(_)));
+    }
+
+    /// An account that counts by minutes, and answers after a tenth of a second.
+    struct Account {
+        limit: u32,
+        used: u32,
+        minute: u64,
+        answers: std::collections::VecDeque<(u64, Rate)>,
+        refused: usize,
+    }
+
+    impl Account {
+        fn request(&mut self, at: u64) {
+            // Its minutes are not ours.
+            let (minute, left) = ((at + 20_000) / 60_000, 60 - (at + 20_000) % 60_000 / 1000);
+            if minute != self.minute {
+                (self.minute, self.used) = (minute, 0);
+            }
+            self.refused += usize::from(self.used >= self.limit);
+            self.used = (self.used + 1).min(self.limit);
+            let remaining = Some(self.limit - self.used);
+            self.answers
+                .push_back((at + 100, Rate { limit: Some(self.limit), remaining, reset: Some(left) }));
+        }
+    }
+
+    /// What each of some budgets sends in ten minutes, and how much is refused, with a backlog and
+    /// others that use so many requests a minute.
+    fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
+        let start = Instant::now();
+        let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };
+        let mut ours: Vec<(Budget, usize, std::collections::VecDeque<(u64, Rate)>)> =
+            percents.iter().map(|percent| (Budget::new(*percent, start), 0, Default::default())).collect();
+        for at in (0..600_000).step_by(10) {
+            if at * others / 60_000 != (at + 10) * others / 60_000 {
+                account.request(at);
+                account.answers.clear();
+            }
+            for (budget, sent, answers) in &mut ours {
+                while let Some((_, rate)) = answers.pop_front_if(|(due, _)| *due <= at) {
+                    budget.ended();
+                    budget.learn(rate, after(start, at));
+                }
+                while budget.take(after(start, at)).is_ok() {
+                    account.request(at);
+                    answers.append(&mut account.answers);
+                    *sent += 1;
+                }
+            }
+        }
+        (ours.into_iter().map(|(_, sent, _)| sent).collect(), account.refused)
+    }
+
+    #[test]
+    fn a_backlog_uses_our_share_and_is_not_refused() {
+        for (limit, percent) in [(200, 60), (400, 60), (700, 60), (700, 100), (2500, 80), (700, 10)] {
+            let share = (limit * percent / 10) as usize;
+            for others in [0, limit * (100 - percent) / 200, limit * (100 - percent) / 100] {
+                let (sent, refused) = ten_minutes(limit, &[percent], u64::from(others));
+                let told = format!("{percent} % of {limit} beside {others}: {sent:?}, {refused} refused");
+                assert!((share * 95 / 100..=share + BURST as usize).contains(&sent[0]), "{told}");
+                assert!(refused * 100 <= sent[0], "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_instances_are_not_refused_either() {
+        for others in [0, 280] {
+            let (sent, refused) = ten_minutes(700, &[60, 60], others);
+            let both: usize = sent.iter().sum();
+            assert!(both >= 4200 * 95 / 100, "{sent:?}");
+            assert!(refused * 100 <= both, "{refused} of {both} refused");
+        }
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! A throw-away PostgreSQL cluster on loopback, from the installed binaries, one for all tests of a
-//! run. It ends when this process does, however that comes about: its shell waits for the end of a
-//! pipe that we hold.
+//! run and more for those that restart it. It ends when this process does, however that comes about:
+//! its shell waits for the end of a pipe that we hold.
 
 use std::env;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -18,16 +18,23 @@ const VARIABLE: &str = "CASEBRIDGE_TEST_POSTGRES";
 
 pub struct Cluster {
     port: u16,
-    _shell: Child,
+    shell: Mutex<Child>,
 }
 
 const SCRIPT: &str = r#"
     folder=$1 port=$2
     initdb --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 --no-sync \
         >"$folder/initdb.log" 2>&1 || { cat "$folder/initdb.log" >&2; exit 1; }
-    postgres -D "$folder/data" -c listen_addresses=127.0.0.1 -c port="$port" -c fsync=off \
-        -c unix_socket_directories="$folder" -c max_connections=300 &
-    cat >/dev/null
+    start() {
+        postgres -D "$folder/data" -c listen_addresses=127.0.0.1 -c port="$port" -c fsync=off \
+            -c unix_socket_directories="$folder" -c max_connections=300 &
+    }
+    start
+    while read -r signal; do
+        kill -"$signal" $!
+        wait $!
+        start
+    done
     kill -INT $!
     wait
     rm -rf "$folder"
@@ -41,6 +48,17 @@ impl Cluster {
         let required = env::var(VARIABLE).is_ok_and(|value| value == "required");
         assert!(cluster.is_some() || !required, "{VARIABLE}=required, and there are no binaries of it");
         cluster.as_ref()
+    }
+
+    /// One more, that a test may do with as it likes; there has to be a first one.
+    pub fn another() -> Cluster {
+        Cluster::start(&binaries().unwrap())
+    }
+
+    /// Ends the server by a signal, `INT` or `QUIT`, and starts it again.
+    pub fn restart(&self, signal: &str) {
+        let mut shell = self.shell.lock().unwrap();
+        writeln!(shell.stdin.as_mut().unwrap(), "{signal}").unwrap();
     }
 
     /// A new, empty database.
@@ -90,7 +108,7 @@ impl Cluster {
         assert!(ready, "PostgreSQL does not start:\n{}", said.join("\n"));
         // A pipe that nobody reads would stop it in the end.
         std::thread::spawn(move || log.for_each(drop));
-        Cluster { port, _shell: shell }
+        Cluster { port, shell: Mutex::new(shell) }
     }
 }
 
