@@ -120,6 +120,7 @@ async fn a_server_that_comes_up_late_is_waited_for() {
 async fn a_server_that_restarts_under_load_loses_nothing() {
     run(Kind::Postgres, async |mut world: World| {
         let cluster = Cluster::another();
+        world.zendesk.model().limit = 100_000;
         world.database.url = cluster.new_database().await;
         world.set("DATABASE_URL", &world.database.url.clone());
         let bridge = world.start().await;
