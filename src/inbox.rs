@@ -4,6 +4,7 @@
 //! `{skip locked}` are the only words that differ. Every method but `receive` is one statement, and
 //! none spans a call to a foreign host.
 
+mod checkpoint;
 mod commit;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -574,9 +575,6 @@ impl Store {
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would not reach the disk at each commit, and we answer 200 on the commit.
             .synchronous(SqliteSynchronous::Full)
-            // Pages (1 MiB): a quarter of the default, so that whoever's commit moves the log into the
-            // database waits for less of it. Fewer still would cost more than they save.
-            .pragma("wal_autocheckpoint", "256")
             .busy_timeout(Duration::from_secs(5));
         let opened = |kind: &str| format!("the SQLite file {} cannot be {kind}", path.display());
         let writer = SqlitePoolOptions::new()
@@ -585,12 +583,22 @@ impl Store {
             .idle_timeout(None)
             // A file does not hang up on us.
             .test_before_acquire(false);
-        let writer = writer.connect_with(options.clone()).await.with_context(|| opened("opened"))?;
+        // Pages (128 MiB): `checkpoint` does it long before.
+        let writing = options.clone().pragma("wal_autocheckpoint", "32768");
+        let writer = writer.connect_with(writing).await.with_context(|| opened("opened"))?;
         let reader = SqlitePoolOptions::new().max_connections(2);
         let reader = reader.connect_with(options.read_only(true)).await.with_context(|| opened("read"))?;
         let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(&writer).await?;
         check_sqlite_version(&version)?;
         Ok(Store::Sqlite { writer, reader, file: DatabaseFile::at(path)? })
+    }
+
+    /// Goes on for ever.
+    async fn keep_log_short(&self) {
+        match self {
+            Store::Sqlite { writer, .. } => checkpoint::run((*writer.connect_options()).clone()).await,
+            Store::Postgres(_) => std::future::pending().await,
+        }
     }
 
     /// One plain connection first: a pool says only that it waited in vain.

@@ -137,7 +137,7 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
     let mut envelope = Envelope::new(envelope, items.len());
     let mut arrivals = Vec::with_capacity(items.len());
     for item in items {
-        let odd = Item::new(&envelope.value, &item).odd().or_else(|| too_deep(&item));
+        let odd = oddity(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
             Some(entity) => (format!("{event}:{entity}"), format!("khoros:{company}:{entity}")),
             // Without an id the event is its own case; with several of them, each item is.
@@ -199,8 +199,8 @@ impl Item {
         }
         let mut envelope = read(payload).ok_or(TOO_DEEP)?;
         let items = take_items(&mut envelope)?;
-        let item = Item::new(&envelope, items.first().ok_or(NO_ITEMS)?);
-        item.odd().map_or(Ok(item), Err)
+        let item = items.first().ok_or(NO_ITEMS)?;
+        oddity(item).map_or_else(|| Ok(Item::new(&envelope, item)), Err)
     }
 
     fn new(envelope: &Value, item: &Value) -> Item {
@@ -237,10 +237,13 @@ impl Item {
         };
         of_id.filter(is_name).or_else(|| self.link.as_deref().and_then(network_of_link))
     }
+}
 
-    fn odd(&self) -> Option<Odd> {
-        let says_something = self.entity_id.is_some() || self.text.is_some() || self.link.is_some();
-        (!says_something).then_some("the item has no id, no text and no link")
+/// Why no ticket can be made of an item.
+fn oddity(item: &Value) -> Option<Odd> {
+    match looks_like_item(item) {
+        true => too_deep(item),
+        false => Some("the item has no id, no text and no link"),
     }
 }
 

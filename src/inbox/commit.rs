@@ -153,7 +153,15 @@ fn size_of(delivery: &NewDelivery) -> usize {
 
 impl Committer {
     /// Commits until told to stop, and then what is still queued.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(self, stop: CancellationToken) {
+        let store = self.store.clone();
+        tokio::select! {
+            () = self.commit_until(stop) => {}
+            () = store.keep_log_short() => {}
+        }
+    }
+
+    async fn commit_until(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 biased;

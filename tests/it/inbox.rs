@@ -8,7 +8,7 @@ use casebridge::retry::Transition;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{World, on_both};
+use crate::harness::{World, on_both, run_on_sqlite};
 
 const LEASE: Duration = Duration::from_secs(60);
 /// A lease that has run out when it begins.
@@ -345,4 +345,23 @@ on_both! {
         taken.dedup();
         assert_eq!((taken.len(), count), (250, 250));
     }
+}
+
+/// Long before the writer would have to.
+#[tokio::test]
+async fn the_log_is_moved_into_the_file_beside_the_writer() {
+    run_on_sqlite(|world| async move {
+        let inbox = open(&world).await;
+        let payload = "x".repeat(1 << 20);
+        for n in 0..20 {
+            let large = NewDelivery { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
+            inbox.receive(vec![large]).await.unwrap();
+        }
+        let file = world.database.url.trim_start_matches("sqlite://");
+        while std::fs::metadata(file).unwrap().len() < 20 << 20 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(inbox.list(None, None, 100).await.unwrap().len(), 20);
+    })
+    .await;
 }

@@ -122,7 +122,7 @@ async fn a_server_that_restarts_under_load_loses_nothing() {
         let cluster = Cluster::another();
         world.zendesk.model().limit = 100_000;
         world.database.url = cluster.new_database().await;
-        world.set("DATABASE_URL", &world.database.url.clone());
+        world.set("DATABASE_URL", world.database.url.clone());
         let bridge = world.start().await;
         let sender = async |sender: usize| {
             for n in 0..30 {

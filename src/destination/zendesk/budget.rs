@@ -171,12 +171,15 @@ mod tests {
         assert!(matches!(budget.ready(after(start, 30_000)), Ready::Now(_)));
     }
 
+    /// When they come, and what they tell.
+    type Answers = std::collections::VecDeque<(u64, Rate)>;
+
     /// An account that counts by minutes, and answers after a tenth of a second.
     struct Account {
         limit: u32,
         used: u32,
         minute: u64,
-        answers: std::collections::VecDeque<(u64, Rate)>,
+        answers: Answers,
         refused: usize,
     }
 
@@ -200,7 +203,7 @@ mod tests {
     fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
         let start = Instant::now();
         let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };
-        let mut ours: Vec<(Budget, usize, std::collections::VecDeque<(u64, Rate)>)> =
+        let mut ours: Vec<(Budget, usize, Answers)> =
             percents.iter().map(|percent| (Budget::new(*percent, start), 0, Default::default())).collect();
         for at in (0..600_000).step_by(10) {
             if at * others / 60_000 != (at + 10) * others / 60_000 {
