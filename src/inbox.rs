@@ -1,8 +1,8 @@
 //! The storage: what was received and what became of it. The only SQL.
 //!
 //! One table of deliveries on SQLite or PostgreSQL, with the same statements on both: `{now}` and
-//! `{skip locked}` are the only words that differ. Every method but `receive` is one statement, and
-//! none spans a call to a foreign host.
+//! `{skip locked}` are the only words that differ. Every write is one statement that is its own
+//! transaction, and none spans a call to a foreign host.
 
 mod checkpoint;
 mod commit;

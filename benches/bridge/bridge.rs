@@ -75,6 +75,10 @@ impl World {
         World::new(database, free_port()).await
     }
 
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.vars.insert(name, value);
+    }
+
     /// Starts it and waits until it takes requests.
     pub async fn start(&self) -> Bridge {
         let child = self.command().stdout(Stdio::null()).spawn().unwrap();
@@ -96,6 +100,8 @@ impl World {
     fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
         command.env_clear().envs(&self.vars).stdin(Stdio::null()).kill_on_drop(true);
+        // So that both see the same disk, if a library pretends to a slower one.
+        command.envs(std::env::var_os("LD_PRELOAD").map(|library| ("LD_PRELOAD", library)));
         command
     }
 }

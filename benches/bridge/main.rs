@@ -1,7 +1,7 @@
 //! What the bridge does on this machine: one table, printed and written as JSON.
 //!
 //! ```sh
-//! cargo bench                  # everything, about three minutes
+//! cargo bench                  # everything, about five minutes
 //! cargo bench -- accept        # the sections whose names hold this text
 //! cargo bench -- --json FILE   # elsewhere than target/bench.json
 //! ```
@@ -13,6 +13,7 @@
 
 mod accept;
 mod bridge;
+mod budget;
 mod crowd;
 mod drain;
 mod footprint;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use postgres::Postgres;
 use report::Report;
 
-const SECTIONS: [&str; 6] = ["accept", "latency", "drain", "memory", "start", "crowd"];
+const SECTIONS: [&str; 7] = ["accept", "latency", "drain", "memory", "start", "crowd", "budget"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -86,7 +87,8 @@ async fn measure(wanted: &Wanted) {
             "drain" => drain::measure(&mut report, postgres.as_ref()).await,
             "memory" => footprint::memory(&mut report).await,
             "start" => footprint::start(&mut report).await,
-            _ => crowd::measure(&mut report).await,
+            "crowd" => crowd::measure(&mut report).await,
+            _ => budget::measure(&mut report).await,
         }
     }
     report.write(&wanted.json);

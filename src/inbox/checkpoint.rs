@@ -27,7 +27,7 @@ struct Checkpoint {
 /// Goes on for ever. A failure loses nothing: the pages stay in the log, and the writer has a limit of
 /// its own.
 pub(super) async fn run(options: SqliteConnectOptions) {
-    let options = options.busy_timeout(PATIENCE);
+    let options = options.create_if_missing(false).busy_timeout(PATIENCE);
     loop {
         tokio::time::sleep(EVERY).await;
         if let Err(error) = until_failure(&options).await {
