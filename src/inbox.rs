@@ -12,13 +12,15 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{AssertSqlSafe, Connection, FromRow};
 use tokio::sync::Notify;
@@ -577,10 +579,18 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let opened = |kind: &str| format!("the SQLite file {} cannot be {kind}", path.display());
+        let file = DatabaseFile::at(path).with_context(|| opened("opened"))?;
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
+            .after_connect({
+                let file = file.clone();
+                move |connection, _| {
+                    let file = file.clone();
+                    Box::pin(async move { file.open_log(connection).await })
+                }
+            })
             // A file does not hang up on us.
             .test_before_acquire(false);
         // Pages (128 MiB): `checkpoint` does it long before.
@@ -590,7 +600,7 @@ impl Store {
         let reader = reader.connect_with(options.read_only(true)).await.with_context(|| opened("read"))?;
         let version: String = sqlx::query_scalar("select sqlite_version()").fetch_one(&writer).await?;
         check_sqlite_version(&version)?;
-        Ok(Store::Sqlite { writer, reader, file: DatabaseFile::at(path)? })
+        Ok(Store::Sqlite { writer, reader, file })
     }
 
     /// Goes on for ever.
@@ -628,26 +638,47 @@ impl Store {
     }
 }
 
-/// The file that was opened. Whoever deletes or replaces it would have us write, and answer 200, to
-/// a file that nobody can find again.
+/// The file that was opened, and its log. Whoever deletes or replaces one of them would have us write,
+/// and answer 200, to a file that nobody can find again.
 #[derive(Clone)]
 struct DatabaseFile {
     path: PathBuf,
     inode: u64,
+    /// Zero until the writer has opened it; another one when the writer was opened again.
+    log_inode: Arc<AtomicU64>,
 }
 
 impl DatabaseFile {
     fn at(path: &Path) -> io::Result<DatabaseFile> {
         let path = std::path::absolute(path)?;
-        Ok(DatabaseFile { inode: std::fs::metadata(&path)?.ino(), path })
+        Ok(DatabaseFile { inode: inode(&path)?, path, log_inode: Arc::default() })
+    }
+
+    /// Takes note of the log that a new connection writes to: the first statement opens it.
+    async fn open_log(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query("select count(*) from sqlite_schema").execute(connection).await?;
+        self.log_inode.store(inode(&self.log()).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
     }
 
     fn is_in_place(&self) -> io::Result<()> {
-        match std::fs::metadata(&self.path)?.ino() == self.inode {
+        let log_inode = self.log_inode.load(Ordering::Relaxed);
+        let log_is_in_place = log_inode == 0 || inode(&self.log()).is_ok_and(|inode| inode == log_inode);
+        match inode(&self.path)? == self.inode && log_is_in_place {
             true => Ok(()),
-            false => Err(io::Error::other("the database file was replaced: restart")),
+            false => Err(io::Error::other("the database file or its log was replaced: restart")),
         }
     }
+
+    fn log(&self) -> PathBuf {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        log.into()
+    }
+}
+
+fn inode(path: &Path) -> io::Result<u64> {
+    std::fs::metadata(path).map(|metadata| metadata.ino())
 }
 
 /// Versions before 3.51.3 can corrupt a write-ahead log (<https://sqlite.org/wal.html#walresetbug>).

@@ -5,8 +5,10 @@
 //! become a ticket becomes an [`Item`]; the rest is kept whole, with the reason, for a person to
 //! look at.
 
+use std::collections::HashMap;
+
 use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// One item of a notification as it goes into the inbox.
@@ -136,6 +138,7 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
     let only = items.len() == 1;
     let mut envelope = Envelope::new(envelope, items.len());
     let mut arrivals = Vec::with_capacity(items.len());
+    let mut seen: HashMap<String, String> = HashMap::new();
     for item in items {
         let odd = oddity(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
@@ -147,6 +150,17 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
                 (own.clone(), own)
             }
         };
+        // The same post twice, and not with the same words: both are owed.
+        let identity = match only {
+            true => identity,
+            false => {
+                let hash = sha256(&item.to_string());
+                match seen.entry(identity.clone()).or_insert_with(|| hash.clone()) {
+                    first if *first != hash => format!("{identity}:{hash}"),
+                    _ => identity,
+                }
+            }
+        };
         arrivals.push(arrival(identity, case_key, envelope.with(item), odd));
     }
     arrivals
@@ -156,6 +170,15 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
 struct Envelope {
     value: Value,
     items: usize,
+    kept: Kept,
+}
+
+/// What an envelope still holds.
+#[derive(Clone, Copy)]
+enum Kept {
+    All,
+    Short,
+    Nothing,
 }
 
 impl Envelope {
@@ -163,29 +186,35 @@ impl Envelope {
     const REPEATED_BYTES: usize = 8 << 20;
 
     fn new(value: Value, items: usize) -> Envelope {
-        Envelope { value, items }
+        Envelope { value, items, kept: Kept::All }
     }
 
     /// The envelope with this item alone. One that is too large to be repeated for each item is
-    /// whole around the first, and only its short fields are around the others.
+    /// whole around the first, and around the others there is what a ticket needs of it, if that is
+    /// short enough.
     fn with(&mut self, item: Value) -> String {
         self.value["data"]["items"] = json!([item]);
         let payload = self.value.to_string();
         self.value["data"]["items"] = Value::Null;
         if self.items > 1 && payload.len() * self.items > Envelope::REPEATED_BYTES {
-            drop_long_fields(&mut self.value);
-            drop_long_fields(&mut self.value["data"]);
-            self.items = 1;
+            (self.kept, self.value) = match self.kept {
+                Kept::All => (Kept::Short, short_fields(&self.value)),
+                Kept::Short | Kept::Nothing => (Kept::Nothing, json!({"data": {}})),
+            };
         }
         payload
     }
 }
 
-fn drop_long_fields(value: &mut Value) {
-    const SHORT: usize = 1000;
-    if let Value::Object(map) = value {
-        map.retain(|name, value| name == "data" || value.to_string().len() <= SHORT);
-    }
+/// What is read of an envelope, and what tells which one it was, as far as it is short.
+fn short_fields(envelope: &Value) -> Value {
+    let short = |value: &Value, names: &[&str]| -> Map<String, Value> {
+        let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), value.get(name)?.clone())));
+        fields.filter(|(_, value)| value.to_string().len() <= 500).collect()
+    };
+    let mut kept = short(envelope, &["eventName", "eventUuid", "eventTimestamp", "companyId"]);
+    kept.insert("data".to_owned(), Value::Object(short(&envelope["data"], &["labels"])));
+    Value::Object(kept)
 }
 
 impl Item {
@@ -586,6 +615,40 @@ mod tests {
         assert!(stored < 4 << 20, "{stored} bytes");
         let last = Item::from_payload(&arrivals[9_999].payload).unwrap();
         assert_eq!((last.labels, last.entity_id.as_deref()), (vec!["L".to_owned()], Some("9999")));
+    }
+
+    #[test]
+    fn nothing_that_surrounds_many_items_is_stored_without_bound() {
+        let fields: Map<String, Value> =
+            (0..200).map(|n| (format!("f{n}"), json!("x".repeat(900)))).collect();
+        for surroundings in [
+            json!({"data": "x".repeat(200_000)}),
+            json!({"labels": "x".repeat(490)}),
+            json!({"data": {"data": "x".repeat(200_000)}}),
+            Value::Object(fields),
+        ] {
+            let mut data = surroundings.clone();
+            data["items"] = (0..20_000).map(|n| json!({"text": n})).collect();
+            let mut envelope = surroundings;
+            envelope["data"] = data;
+            let arrivals = parsed(&envelope.to_string());
+            assert_eq!(arrivals.len(), 20_000);
+            let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
+            assert!(stored < 16 << 20, "{stored} bytes");
+            assert!(arrivals.iter().all(|arrival| Item::from_payload(&arrival.payload).is_ok()));
+        }
+    }
+
+    #[test]
+    fn a_post_that_comes_twice_with_other_words_is_owed_twice() {
+        let item = |text: &str| json!({"entityId": "t:1", "text": text});
+        let json = json!({"eventUuid": "e", "data": {"items": [item("one"), item("two"), item("one"), item("two")]}});
+        let arrivals = parsed(&json.to_string());
+        assert_eq!(arrivals, parsed(&json.to_string()), "and known again");
+        let identities: HashMap<&str, &str> =
+            arrivals.iter().map(|arrival| (arrival.identity.as_str(), arrival.payload.as_str())).collect();
+        assert_eq!(identities.len(), 2);
+        assert!(arrivals.iter().all(|arrival| arrival.case_key == arrivals[0].case_key));
     }
 
     #[test]

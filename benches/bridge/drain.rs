@@ -49,10 +49,13 @@ async fn drain(report: &mut Report, database: Database, kind: &str) {
     bridge.stop().await;
 }
 
-/// Posts so many deliveries, in notifications of a hundred.
+/// Posts so many deliveries, in notifications of one to a few hundred.
 pub async fn fill(port: u16, deliveries: usize) {
     let mut client = Client::connect(port).await.unwrap();
-    for _ in 0..deliveries / 100 {
-        assert_eq!(client.exchange(&notification_of(100)).await.unwrap(), 200);
+    let (mut left, mut sizes) = (deliveries, (1..=256).cycle());
+    while left > 0 {
+        let posts = sizes.next().unwrap_or(1).min(left);
+        assert_eq!(client.exchange(&notification_of(posts)).await.unwrap(), 200);
+        left -= posts;
     }
 }

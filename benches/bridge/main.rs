@@ -1,7 +1,7 @@
 //! What the bridge does on this machine: one table, printed and written as JSON.
 //!
 //! ```sh
-//! cargo bench                  # everything, about five minutes
+//! cargo bench                  # everything, about six minutes
 //! cargo bench -- accept        # the sections whose names hold this text
 //! cargo bench -- --json FILE   # elsewhere than target/bench.json
 //! ```

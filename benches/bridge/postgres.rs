@@ -20,19 +20,20 @@ pub struct Postgres {
 
 const SCRIPT: &str = r#"
     folder=$1 port=$2
+    trap 'rm -rf "$folder"' EXIT
     initdb --pgdata="$folder/data" --username=postgres --auth=trust --encoding=UTF8 >/dev/null || exit 1
     postgres -D "$folder/data" -c listen_addresses=127.0.0.1 -c port="$port" \
         -c unix_socket_directories="$folder" 2>/dev/null &
     cat >/dev/null
     kill -INT $!
     wait
-    rm -rf "$folder"
 "#;
 
 impl Postgres {
     /// None if the binaries are not installed.
     pub async fn start() -> Option<Postgres> {
         let path = path_with_binaries()?;
+        let ids = (id(&["-u", "postgres"]), id(&["-g", "postgres"]));
         let (folder, port) = (tempfile::tempdir().unwrap().keep(), free_port());
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "sh"]).arg(&folder).arg(port.to_string()).env("PATH", path);
@@ -40,8 +41,7 @@ impl Postgres {
         // Its own group: what interrupts us must not keep it from cleaning up.
         command.process_group(0);
         // PostgreSQL refuses to run as root.
-        if id(&["-u"]) == Some(0) {
-            let (user, group) = (id(&["-u", "postgres"])?, id(&["-g", "postgres"])?);
+        if let (Some(0), (Some(user), Some(group))) = (id(&["-u"]), ids) {
             chown(&folder, Some(user), Some(group)).unwrap();
             command.uid(user).gid(group);
         }

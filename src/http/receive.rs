@@ -61,6 +61,7 @@ pub async fn receive(
         warn!(size_bytes = body.len(), "refused an authenticated notification that is not JSON");
         ApiError::NotJson
     })?;
+    drop(body);
     let received = arrivals.len();
     let event = arrivals.first().map(|first| (first.event_name.clone(), first.event_id.clone()));
     let (event_name, event) = event.unwrap_or_default();

@@ -18,10 +18,13 @@ use super::{NewDelivery, Store, limited, storable};
 
 /// Requests that may wait for the committer; more are turned away at once.
 const QUEUE_LENGTH: usize = 1024;
-/// Bytes that they may hold together. A larger request waits until it is alone.
+/// Bytes that they may hold together; one that is larger is taken when nothing else waits.
 const QUEUE_BYTES: usize = 32 << 20;
 /// Rows of one statement: enough to make the disk's share small, far from any database's limit.
 const BATCH_ROWS: usize = 256;
+/// So many times the rows of a request that the database refuses are tried in halves: who sends
+/// thousands of bad ones must not hold up the others.
+const MOST_SPLITS: u32 = 64;
 /// For how long a failure to store makes us not ready.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
@@ -29,11 +32,16 @@ const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 ///
 /// A connection on which this failed is not used again: it may be dead, or still at work.
 macro_rules! insert {
-    ($pool:expr, $rows:expr, $now:expr) => {{
+    ($pool:expr, $rows:expr, $now:expr, $check:expr) => {{
         let (rows, now): (&[&NewDelivery], &str) = ($rows, $now);
         let mut connection = limited($pool.acquire()).await?;
+        $check?;
         let mut statement = QueryBuilder::new(INSERT);
-        statement.push_values(rows, |mut row, delivery| {
+        // What is repeated is known to the database by then, so its payload does not matter.
+        let repeated = rows.last().into_iter().cycle().map(|last| (*last, ""));
+        let padding = repeated.take(statement_rows(rows.len()) - rows.len());
+        let rows = rows.iter().map(|row| (*row, row.payload.as_str())).chain(padding);
+        statement.push_values(rows, |mut row, (delivery, payload)| {
             let dead = delivery.dead.as_deref().map(storable);
             row.push_bind(&delivery.identity)
                 .push_bind(delivery.destination)
@@ -41,7 +49,7 @@ macro_rules! insert {
                 .push_bind(&delivery.route)
                 .push_bind(&delivery.event_id)
                 .push_bind(&delivery.event_name)
-                .push_bind(&delivery.payload)
+                .push_bind(payload)
                 .push_bind(if dead.is_some() { "dead" } else { "waiting" })
                 .push_bind(delivery.in_doubt)
                 .push(now)
@@ -105,10 +113,14 @@ pub struct Committer {
 pub(super) struct WriteHealth(Arc<Mutex<Option<Instant>>>);
 
 impl WriteHealth {
-    /// That a row is refused says that the database is there.
-    fn note<T>(&self, written: &sqlx::Result<T>) {
-        let failed = written.as_ref().is_err_and(|error| !is_of_a_row(error));
-        *self.lock() = failed.then(Instant::now);
+    /// Only a new row has been on the disk; what is known, or refused, says nothing of it.
+    fn note(&self, written: &sqlx::Result<Vec<(String, String)>>) {
+        match written {
+            Ok(new) if new.is_empty() => {}
+            Ok(_) => *self.lock() = None,
+            Err(error) if is_of_a_row(error) => {}
+            Err(_) => *self.lock() = Some(Instant::now()),
+        }
     }
 
     /// Not for ever: nobody may be sent here while it is said, and so nothing could disprove it.
@@ -138,6 +150,16 @@ impl Queue {
         self.requests.try_send(request).map_err(|_| ReceiveError::Busy)?;
         // The committer is gone only when the process is about to be.
         answered.await.unwrap_or(Err(ReceiveError::Busy))
+    }
+}
+
+/// Each number of rows is a statement that the connection keeps prepared, at two kilobytes a row. So
+/// there are 25 of them, and the last row is repeated to fill one.
+fn statement_rows(rows: usize) -> usize {
+    match rows {
+        0..=4 => rows,
+        5..=64 => rows.next_multiple_of(4),
+        _ => rows.next_multiple_of(32),
     }
 }
 
@@ -182,7 +204,10 @@ impl Committer {
             rows += request.deliveries.len();
             requests.push(request);
         }
-        let answers = self.store(&requests).await;
+        let (answers, failure) = self.store(&requests).await;
+        if let Some(failure) = failure.filter(is_timeout) {
+            self.turn_away(&failure);
+        }
         if answers.iter().any(|answer| matches!(answer, Ok(new) if *new > 0)) {
             self.arrived.notify_waiters();
         }
@@ -192,22 +217,41 @@ impl Committer {
         }
     }
 
-    /// What to answer to each request.
-    async fn store(&self, requests: &[Request]) -> Vec<Answer> {
-        let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
-        // Sorted, since two instances that insert the same rows in another order would deadlock.
-        rows.sort_by(|one, other| key(one).cmp(&key(other)));
-        rows.dedup_by(|one, other| key(one) == key(other));
-        let mut fates = HashMap::with_capacity(rows.len());
-        for rows in rows.chunks(BATCH_ROWS) {
-            self.insert_or_split(rows, &mut fates).await;
+    /// What has queued while the database did not answer has waited long enough.
+    fn turn_away(&mut self, failure: &ReceiveError) {
+        while let Ok(request) = self.queue.try_recv() {
+            let _ = request.answer.send(Err(failure.clone()));
         }
-        requests.iter().map(|request| answer(request, &mut fates)).collect()
+    }
+
+    /// What to answer to each request, and whether it was the storage that failed.
+    async fn store(&self, requests: &[Request]) -> (Vec<Answer>, Option<ReceiveError>) {
+        let mut batch = Batch::default();
+        let splits = if requests.len() == 1 { MOST_SPLITS } else { 0 };
+        self.insert_all(sorted(requests), splits, &mut batch).await;
+        if batch.refused && requests.len() > 1 {
+            for request in requests {
+                let mut rows = sorted(std::slice::from_ref(request));
+                rows.retain(|row| matches!(batch.fates.get(&key(row)), Some(Fate::Failed(_)) | None));
+                self.insert_all(rows, MOST_SPLITS, &mut batch).await;
+            }
+        }
+        (requests.iter().map(|request| answer(request, &mut batch.fates)).collect(), batch.failure)
+    }
+
+    /// `splits` is how many times at the most a part that the database refuses is tried in halves.
+    async fn insert_all<'a>(&self, rows: Vec<&'a NewDelivery>, mut splits: u32, batch: &mut Batch<'a>) {
+        for rows in rows.chunks(BATCH_ROWS) {
+            match batch.failure.clone() {
+                Some(failure) => batch.fail(rows, failure),
+                None => self.insert_or_split(rows, &mut splits, batch).await,
+            }
+        }
     }
 
     /// Where the database refuses a row, the halves are tried, so that it fails alone in the end.
     /// Anything else that fails, fails for all of them.
-    async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], fates: &mut Fates<'a>) {
+    async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], splits: &mut u32, batch: &mut Batch<'a>) {
         let mut inserted = self.insert(rows).await;
         if inserted.as_ref().is_err_and(is_deadlock) {
             inserted = self.insert(rows).await;
@@ -216,19 +260,26 @@ impl Committer {
             Ok(new) => {
                 let new: HashSet<Key> =
                     new.iter().map(|(identity, destination)| (&**identity, &**destination)).collect();
-                fates.extend(rows.iter().map(|row| {
+                batch.fates.extend(rows.iter().map(|row| {
                     let fate = if new.contains(&key(row)) { Fate::New } else { Fate::Known };
                     (key(row), fate)
                 }));
             }
-            Err(error) if rows.len() > 1 && is_of_a_row(&error) => {
-                let (some, others) = rows.split_at(rows.len() / 2);
-                Box::pin(self.insert_or_split(some, fates)).await;
-                Box::pin(self.insert_or_split(others, fates)).await;
-            }
             Err(error) => {
+                let is_of_a_row = is_of_a_row(&error);
+                batch.refused |= is_of_a_row;
+                if is_of_a_row && rows.len() > 1 && *splits > 0 {
+                    *splits -= 1;
+                    let (some, others) = rows.split_at(rows.len() / 2);
+                    Box::pin(self.insert_or_split(some, splits, batch)).await;
+                    Box::pin(self.insert_or_split(others, splits, batch)).await;
+                    return;
+                }
                 let error = ReceiveError::Storage(Arc::new(error));
-                fates.extend(rows.iter().map(|row| (key(row), Fate::Failed(error.clone()))));
+                if !is_of_a_row {
+                    batch.failure = Some(error.clone());
+                }
+                batch.fail(rows, error);
             }
         }
     }
@@ -243,10 +294,9 @@ impl Committer {
         let now = self.store.dialect("{now}");
         match &self.store {
             Store::Sqlite { writer, file, .. } => {
-                file.is_in_place()?;
-                insert!(writer, rows, &now)
+                insert!(writer, rows, &now, file.is_in_place())
             }
-            Store::Postgres(pool) => insert!(pool, rows, &now),
+            Store::Postgres(pool) => insert!(pool, rows, &now, Ok::<(), sqlx::Error>(())),
         }
     }
 }
@@ -264,7 +314,31 @@ enum Fate {
     Failed(ReceiveError),
 }
 
+/// The rows of some requests, each once. Sorted, since two instances that insert the same rows in another
+/// order would deadlock.
+fn sorted(requests: &[Request]) -> Vec<&NewDelivery> {
+    let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
+    rows.sort_by(|one, other| key(one).cmp(&key(other)));
+    rows.dedup_by(|one, other| key(one) == key(other));
+    rows
+}
+
 type Fates<'a> = HashMap<Key<'a>, Fate>;
+
+#[derive(Default)]
+struct Batch<'a> {
+    fates: Fates<'a>,
+    /// The database refused a row.
+    refused: bool,
+    /// Of the storage itself.
+    failure: Option<ReceiveError>,
+}
+
+impl<'a> Batch<'a> {
+    fn fail(&mut self, rows: &[&'a NewDelivery], error: ReceiveError) {
+        self.fates.extend(rows.iter().map(|row| (key(row), Fate::Failed(error.clone()))));
+    }
+}
 
 /// How many rows of a request are new: to the first that brought them.
 fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
@@ -276,7 +350,9 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
                 *fate = Fate::Known;
                 new += 1;
             }
-            Some(Fate::Known) | None => {}
+            Some(Fate::Known) => {}
+            // Of what nothing is known, nothing is promised.
+            None => return Err(ReceiveError::Busy),
         }
     }
     Ok(new)
@@ -296,6 +372,10 @@ fn is_of_a_row(error: &sqlx::Error) -> bool {
         // SQLite's primary result codes: too big, constraint, mismatch.
         None => code.parse::<i32>().is_ok_and(|code| matches!(code & 0xff, 18..=20)),
     }
+}
+
+fn is_timeout(error: &ReceiveError) -> bool {
+    matches!(error, ReceiveError::Storage(error) if matches!(**error, sqlx::Error::PoolTimedOut))
 }
 
 /// 40P01: PostgreSQL picked this transaction to end a deadlock.

@@ -111,6 +111,30 @@ on_both! {
         assert_eq!(inbox.receive(vec![huge]).await.unwrap(), 1);
     }
 
+    async fn each_number_of_rows_is_taken(world: World) {
+        let inbox = open(&world).await;
+        let rows = |count: usize| (0..count).map(move |n| delivery("e", &format!("p{count}-{n}")));
+        for count in (1..70).chain([95, 96, 97, 255, 256, 257]) {
+            let half: Vec<_> = rows(count).step_by(2).collect();
+            let known = half.len();
+            assert_eq!(inbox.receive(half).await.unwrap(), known);
+            assert_eq!(inbox.receive(rows(count).collect()).await.unwrap(), count - known);
+        }
+        let list = inbox.list(None, None, 10_000).await.unwrap();
+        assert_eq!(list.len(), (1..70).sum::<usize>() + 95 + 96 + 97 + 255 + 256 + 257);
+        let claims = inbox.claim(ZENDESK, Pick::Any, 10_000, LEASE).await.unwrap();
+        assert!(claims.iter().all(|claim| claim.payload == "{}"));
+    }
+
+    async fn many_rows_that_are_refused_do_not_hold_up_the_others(world: World) {
+        let inbox = open(&world).await;
+        world.database.refuse_event("poison").await;
+        let poison = (0..10_000).map(|n| delivery("poison", &format!("p{n}"))).collect();
+        let (refused, taken) = tokio::join!(inbox.receive(poison), inbox.receive(vec![delivery("e", "p")]));
+        assert!(refused.is_err());
+        assert_eq!(taken.unwrap(), 1);
+    }
+
     async fn more_rows_than_one_statement_takes_are_all_taken(world: World) {
         let inbox = open(&world).await;
         let many: Vec<_> = (0..1000).map(|post| delivery("e", &format!("p{post}"))).collect();

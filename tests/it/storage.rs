@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::sync::watch;
 
 use crate::harness::{Bridge, Cluster, Kind, Proxy, Wire, World, event, run, run_on_sqlite};
 
@@ -71,6 +72,8 @@ async fn a_full_disk_refuses_and_keeps_what_it_has() {
             stored += 1;
         };
         assert_eq!(refused, 503);
+        let known = json!({"eventUuid": "e0", "data": {"items": [{"entityId": "twitter:0"}]}});
+        assert_eq!(world.notify(&known.to_string()).await["new"], 0, "which writes nothing");
         let ready = world.http.get(world.url("/readyz")).send().await.unwrap();
         assert_eq!(ready.status(), 503, "a full disk can still be read");
         assert!(stored > 0);
@@ -87,11 +90,21 @@ async fn a_full_disk_refuses_and_keeps_what_it_has() {
 
 #[tokio::test]
 async fn a_file_that_was_deleted_is_not_written_to() {
+    deleted("").await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_deleted_is_not_written_to() {
+    deleted("-wal").await;
+}
+
+async fn deleted(suffix: &str) {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for_log(" is ticket ").await;
-        std::fs::remove_file(world.database.url.trim_start_matches("sqlite://")).unwrap();
+        let file = world.database.url.trim_start_matches("sqlite://");
+        std::fs::remove_file(format!("{file}{suffix}")).unwrap();
         assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
         bridge.wait_for_log("alert=\"storage\"").await;
     })
@@ -123,21 +136,22 @@ async fn a_server_that_restarts_under_load_loses_nothing() {
         world.zendesk.model().limit = 100_000;
         world.database.url = cluster.new_database().await;
         world.set("DATABASE_URL", world.database.url.clone());
-        let bridge = world.start().await;
+        let _bridge = world.start().await;
+        let taken = watch::Sender::new(0);
         let sender = async |sender: usize| {
             for n in 0..30 {
                 acknowledged(&world, &event(&format!("event-{sender}-{n}"), &format!("{sender}-{n}"))).await;
+                taken.send_modify(|taken| *taken += 1);
             }
         };
         let restarts = async {
             // As after a crash, and in good order.
-            for (signal, tickets) in [("QUIT", 10), ("INT", 60), ("QUIT", 110)] {
-                world.tickets(tickets).await;
+            for (signal, after) in [("QUIT", 10), ("INT", 60), ("QUIT", 110)] {
+                taken.subscribe().wait_for(|taken| *taken >= after).await.unwrap();
                 cluster.restart(signal);
             }
         };
         tokio::join!(join_all((0..8).map(sender)), restarts);
-        bridge.wait_for_log("the database fails").await;
         world.tickets(240).await;
         while world.list().await.iter().any(|delivery| delivery["state"] != "done") {}
         assert_eq!(listed(&world).await, 240);

@@ -11,8 +11,6 @@ use crate::destination::Ready;
 const ASSUMED_LIMIT: u32 = 200;
 /// What may go out at once after a pause.
 const BURST: f64 = 10.0;
-/// While what is left is the others', time gives us a share again.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Of our share, so much is not used in a minute in which the others use all of theirs.
 const MARGIN: f64 = 0.04;
 /// How long an answer that does not tell its reset is believed.
@@ -61,7 +59,7 @@ impl Budget {
             let left_over = left.remaining.saturating_sub(self.in_flight);
             let ours = left_over.saturating_sub(self.reserve(left.until - now));
             if ours == 0 {
-                return Ready::At(left.until.min(now + LOOK_AGAIN));
+                return Ready::At(left.until - self.others_time(left_over).min(left.until - now));
             }
             if self.tokens >= 1.0 {
                 return Ready::Now((self.tokens as usize).min(ours as usize));
@@ -115,9 +113,24 @@ impl Budget {
     /// would take from our share what they have used of theirs. A little of ours is left as well, for
     /// what the last answer does not tell yet: other instances send at the same time.
     fn reserve(&self, left: Duration) -> u32 {
-        let (ours, limit) = (f64::from(self.percent) / 100.0, f64::from(self.limit));
-        let theirs = (1.0 - ours) * limit * left.as_secs_f64().min(60.0) / 60.0;
-        (theirs + ours * limit * MARGIN).ceil() as u32
+        (self.others_per_second() * left.as_secs_f64() + self.margin()).ceil() as u32
+    }
+
+    /// How long the others can go on with what is left over, but for one that is ours.
+    fn others_time(&self, left_over: u32) -> Duration {
+        let theirs = f64::from(left_over) - 1.0 - self.margin();
+        match self.others_per_second() {
+            per_second if theirs > 0.0 && per_second > 0.0 => Duration::from_secs_f64(theirs / per_second),
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn others_per_second(&self) -> f64 {
+        f64::from(self.limit) * f64::from(100 - self.percent) / 100.0 / 60.0
+    }
+
+    fn margin(&self) -> f64 {
+        self.per_second() * 60.0 * MARGIN
     }
 }
 
