@@ -54,7 +54,12 @@ macro_rules! insert {
                 .push_bind(delivery.in_doubt)
                 .push(now)
                 .push(now)
-                .push(if dead.is_some() { now } else { "null" })
+                // The same words for all, or each mixture would be a statement of its own.
+                .push("case when ")
+                .push_bind_unseparated(dead.is_some())
+                .push_unseparated(" then ")
+                .push_unseparated(now)
+                .push_unseparated(" end")
                 .push_bind(dead);
         });
         statement.push(" on conflict do nothing returning identity, destination");

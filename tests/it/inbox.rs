@@ -126,6 +126,20 @@ on_both! {
         assert!(claims.iter().all(|claim| claim.payload == "{}"));
     }
 
+    async fn the_dead_and_the_waiting_are_taken_together(world: World) {
+        let inbox = open(&world).await;
+        let rows = (0..10).map(|n| {
+            let dead = (n % 3 == 0).then(|| "odd".to_owned());
+            NewDelivery { dead, ..delivery("e", &format!("p{n}")) }
+        });
+        assert_eq!(inbox.receive(rows.collect()).await.unwrap(), 10);
+        for listed in inbox.list(None, None, 20).await.unwrap() {
+            let is_dead = listed.state == "dead";
+            assert_eq!(is_dead, ["p0", "p3", "p6", "p9"].iter().any(|post| listed.case_key.ends_with(post)));
+            assert_eq!((listed.settled_at.is_some(), listed.last_error.is_some()), (is_dead, is_dead));
+        }
+    }
+
     async fn many_rows_that_are_refused_do_not_hold_up_the_others(world: World) {
         let inbox = open(&world).await;
         world.database.refuse_event("poison").await;
