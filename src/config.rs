@@ -30,6 +30,7 @@ pub struct Config {
     /// `PUBLIC_URL`, or what the platform tells of itself. Without one there is no subscription.
     pub public_url: Option<Url>,
     pub zendesk: Zendesk,
+    pub ticket: Ticket,
     pub database: Database,
     pub delivery: Delivery,
     pub retention: Retention,
@@ -69,6 +70,37 @@ pub enum ZendeskCredentials {
     OAuth { client_id: String, client_secret: SecretString },
     /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk ends on 2027-04-30.
     ApiToken { email: String, token: SecretString },
+}
+
+/// What a ticket is like and what becomes of it: `TICKET_*`.
+#[derive(Debug, Default)]
+pub struct Ticket {
+    pub requester: Requester,
+    pub repeat: Repeat,
+    /// `TICKET_PUBLIC`: the first comment is public.
+    pub public: bool,
+}
+
+/// `TICKET_REQUESTER`: who asks for help, as Zendesk sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Requester {
+    /// Who wrote the post.
+    #[default]
+    Author,
+    /// The user of the credential.
+    Service,
+}
+
+/// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repeat {
+    /// A comment for new notes, a changed text or another route; a solved ticket is reopened.
+    #[default]
+    New,
+    /// A comment for every event.
+    Comment,
+    /// Nothing.
+    Ignore,
 }
 
 /// `DATABASE_URL`
@@ -174,6 +206,7 @@ impl Config {
                     bearer_tokens,
                     public_url,
                     zendesk,
+                    ticket: Ticket::default(),
                     database,
                     delivery,
                     retention,

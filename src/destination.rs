@@ -43,7 +43,7 @@ impl Destination {
     /// The bytes of the create. A pure function of its arguments.
     pub fn render(&self, item: &Item, case_key: &str, label: &str) -> String {
         match self {
-            Destination::Zendesk(_) => zendesk::ticket::render(item, case_key, label).to_string(),
+            Destination::Zendesk(zendesk) => zendesk.render(item, case_key, label),
         }
     }
 

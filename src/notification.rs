@@ -37,6 +37,7 @@ pub struct NotJson;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
     pub event_id: Option<String>,
+    pub event_name: Option<String>,
     /// `{network}:{native id}`
     pub entity_id: Option<String>,
     pub text: Option<String>,
@@ -48,10 +49,14 @@ pub struct Item {
     /// Those of the event, then those of the item. Both may be empty in an event about a label.
     pub labels: Vec<String>,
     pub notes: Vec<Note>,
+    /// All its fields as they came, for templates.
+    pub fields: Value,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Author {
+    /// The network's own, which outlives a change of name; unique within the network.
+    pub id: Option<String>,
     pub name: Option<String>,
     pub screen_name: Option<String>,
     pub link: Option<String>,
@@ -239,10 +244,12 @@ impl Item {
         all_labels.retain(|label| seen.insert(label.clone()));
         Item {
             event_id: text(&envelope["eventUuid"]),
+            event_name: text(&envelope["eventName"]),
             entity_id: text(&item["entityId"]),
             text: text(&item["text"]),
             link: text(&item["link"]),
             author: Author {
+                id: text(&item["authorId"]),
                 name: text(&item["author"]),
                 screen_name: text(&item["authorScreenName"]),
                 link: text(&item["authorLink"]),
@@ -252,6 +259,7 @@ impl Item {
             in_reply_to: text(&item["inReplyTo"]),
             labels: all_labels,
             notes: notes(&item["notes"]),
+            fields: item.clone(),
         }
     }
 

@@ -132,6 +132,21 @@ impl Zendesk {
         }
     }
 
+    pub fn render(&self, item: &crate::notification::Item, case_key: &str, label: &str) -> String {
+        let draft = ticket::Draft {
+            item,
+            case_key,
+            delivery: case_key,
+            route: "label",
+            label,
+            settings: &config::Ticket::default(),
+            plan: ticket::Plan { requester: None, fields: ticket::Fields::Configured },
+            service_user: None,
+            follow_up: None,
+        };
+        ticket::render(&draft).to_string()
+    }
+
     pub fn ready(&self, now: Instant) -> Ready {
         self.budget().ready(now)
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use unicode_segmentation::UnicodeSegmentation;
 
+use crate::config;
 use crate::notification::{Item, Note};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
@@ -17,19 +18,56 @@ const FIELD_BYTES: usize = 2_000;
 const TAG_LENGTH: usize = 80;
 const TAGS: usize = 20;
 
-/// The body of `POST /api/v2/tickets`. `label` is the one that the subscription is about: the event
-/// itself need not tell.
-pub fn render(item: &Item, case_key: &str, label: &str) -> Value {
-    json!({
-        "ticket": {
-            "subject": subject(item),
-            "comment": { "body": comment(item, label), "public": false },
-            "priority": "normal",
-            "external_id": case_key,
-            "tags": tags(item, label),
-            "metadata": { "eventUuid": item.event_id.as_deref().map(field) },
-        }
-    })
+/// All that a ticket is made of.
+pub struct Draft<'a> {
+    pub item: &'a Item,
+    pub case_key: &'a str,
+    /// The delivery's identity, by which a ticket of ours is known again.
+    pub delivery: &'a str,
+    pub route: &'a str,
+    /// The one that the subscription is about: the event itself need not tell.
+    pub label: &'a str,
+    pub settings: &'a config::Ticket,
+    pub plan: Plan,
+    /// The user of the credential, if it is known.
+    pub service_user: Option<u64>,
+    /// The closed ticket that this one goes on with.
+    pub follow_up: Option<u64>,
+}
+
+/// How much of what is configured a ticket has: each refusal takes something away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The author's user, or `None`: the user of the credential.
+    pub requester: Option<u64>,
+    pub fields: Fields,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    Configured,
+    /// None of those that only exist in one Zendesk account, and the tag [`FALLBACK_TAG`].
+    Plain,
+}
+
+/// On a ticket for which Zendesk has refused the configured fields.
+pub const FALLBACK_TAG: &str = "casebridge_fallback";
+
+/// The body of `POST /api/v2/tickets`.
+pub fn render(draft: &Draft) -> Value {
+    let Draft { item, label, .. } = *draft;
+    let mut ticket = json!({
+        "subject": subject(item),
+        "comment": { "body": comment(item, label), "public": draft.settings.public },
+        "priority": "normal",
+        "external_id": draft.case_key,
+        "tags": tags(item, label),
+        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
+    });
+    if let Some(closed) = draft.follow_up {
+        ticket["via_followup_source_id"] = json!(closed);
+    }
+    json!({ "ticket": ticket })
 }
 
 /// `[Twitter] @jane: start of the text`
@@ -243,7 +281,18 @@ mod tests {
     }
 
     fn ticket(item: &Item) -> Value {
-        render(item, "khoros:1234:twitter:1", "CreateCase")["ticket"].clone()
+        let draft = Draft {
+            item,
+            case_key: "khoros:1234:twitter:1",
+            delivery: "khoros:1234:e:twitter:1",
+            route: "label",
+            label: "CreateCase",
+            settings: &config::Ticket::default(),
+            plan: Plan { requester: None, fields: Fields::Configured },
+            service_user: None,
+            follow_up: None,
+        };
+        render(&draft)["ticket"].clone()
     }
 
     #[test]
@@ -267,7 +316,10 @@ mod tests {
                 "priority": "normal",
                 "external_id": "khoros:1234:twitter:1",
                 "tags": ["khoros", "khoros_twitter", "khoros_label_createcase"],
-                "metadata": {"eventUuid": "67c53595-efc3-46aa-963b-89650bd4bd98"},
+                "metadata": {
+                    "delivery": "khoros:1234:e:twitter:1",
+                    "eventUuid": "67c53595-efc3-46aa-963b-89650bd4bd98",
+                },
             })
         );
     }
