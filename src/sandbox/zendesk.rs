@@ -1,5 +1,9 @@
-//! A stand-in for Zendesk Support: credentials, tickets, `external_id`, `Idempotency-Key`, a limit of
-//! requests per minute, strictness about fields, and faults that a test can queue.
+//! A stand-in for Zendesk Support: credentials with scopes, users, tickets and their audits,
+//! `external_id`, `Idempotency-Key`, the limits of requests, strictness about fields, and faults that a
+//! test can queue. Its clock is a logical one, so that no two changes to tickets share a time.
+
+mod tickets;
+mod users;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -8,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -25,7 +29,13 @@ pub const USER_EMAIL: &str = "bridge@acme.example";
 pub const API_TOKEN: &str = "sandbox-api-token";
 const ACCESS_TOKEN: &str = "sandbox-access-token";
 
-/// Something that goes wrong once, at the next create unless said otherwise.
+/// The user whom the credential acts as; not among [`Model::users`].
+pub const SERVICE_USER: u64 = 4000;
+/// The agent whose clicks a test plays, as with [`Model::set_status`].
+pub const AGENT: u64 = 20;
+
+/// Something that goes wrong once: at the next create unless said otherwise, and at the next update of
+/// a ticket if it is among [`Model::update_faults`]. "Created" is "changed" there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// This status, with nothing created.
@@ -42,13 +52,15 @@ pub enum Fault {
     Hang,
     /// No answer ever; the ticket is created.
     HangAfterCreate,
-    /// The connection is reset; the ticket is created so much later.
+    /// The connection is reset; the ticket is created so much later. A late update looks at what the
+    /// ticket has become by then.
     Late(Duration),
     /// 200 with an HTML page.
     Html,
     /// 422 with the description of a suspended requester.
     Invalid,
-    /// 401 to the next call of any kind, and the access token is void.
+    /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
+    /// the next update.
     Unauthorized,
 }
 
@@ -56,18 +68,55 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Chaos {
     pub chance: fastrand::Rng,
-    /// Of 100 creates and look-ups, so many meet a fault.
+    /// Of 100 requests, so many meet a fault. Those for tokens and the count never do; reads and the
+    /// writing of users meet it before anything is done.
     pub percent: u32,
     pub faults: Vec<Fault>,
 }
 
+/// What an administrator of the account has set up; other ids are refused.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub groups: BTreeSet<u64>,
+    pub assignees: BTreeSet<u64>,
+    pub brands: BTreeSet<u64>,
+    pub forms: BTreeSet<u64>,
+    pub fields: BTreeSet<u64>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known {
+            groups: BTreeSet::from([10]),
+            assignees: BTreeSet::from([AGENT]),
+            brands: BTreeSet::from([30]),
+            forms: BTreeSet::from([40]),
+            fields: BTreeSet::from([50, 51]),
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Model {
+    /// As they are now, with the first comment and the metadata, which no answer shows.
     pub tickets: Vec<Value>,
-    /// By key: the bytes that came first and the ticket that they made.
-    idempotency: HashMap<String, (Bytes, u64)>,
-    /// What goes wrong, one by one.
+    /// Tickets that nothing finds any more.
+    pub deleted: Vec<Value>,
+    /// Of all tickets, in the order of their changes.
+    pub audits: Vec<Value>,
+    /// End users, deleted ones included: those are not `active`.
+    pub users: Vec<Value>,
+    pub known: Known,
+    /// Seconds of the logical clock since the beginning of 2026.
+    seconds: u64,
+    /// Audits and their events so far; they share their numbers.
+    events: u64,
+    /// By key: the bytes that came first and the answer that they got.
+    idempotency: HashMap<String, (Bytes, Value)>,
+    /// What goes wrong with creates, one by one.
     pub faults: VecDeque<Fault>,
+    /// What goes wrong with `PUT /api/v2/tickets/{id}`, one by one.
+    pub update_faults: VecDeque<Fault>,
     /// What goes wrong every time, until it is cleared; reads are refused too.
     pub outage: Option<Fault>,
     /// What else goes wrong now and then.
@@ -81,6 +130,8 @@ pub struct Model {
     pub too_many: u32,
     /// Scopes that the OAuth client may ask for.
     pub scopes: BTreeSet<&'static str>,
+    /// What each minted token may do.
+    granted: Vec<String>,
     /// How often tokens were asked for; the number is part of the token.
     pub minted: u32,
     /// Tokens up to this one are void.
@@ -93,6 +144,30 @@ pub struct Model {
     pub keyless: u32,
     /// Creates whose key was known with other bytes: a defect of the caller.
     pub key_mismatches: u32,
+    /// Makes every comment private, whatever was asked for, as an account's settings can.
+    pub private_only: bool,
+    /// Calls of `PUT /api/v2/tickets/{id}`, whatever came of them.
+    pub updates: u32,
+    /// Updates per minute, those of tags included, that the account allows.
+    pub update_limit: u32,
+    /// Those of them that agents have used once a minute has begun.
+    pub updates_by_agents: u32,
+    update_minute: Option<Minute>,
+    /// When each ticket was updated of late.
+    ticket_updates: HashMap<u64, Recent>,
+    /// Updates that were refused because there were too many.
+    pub too_many_updates: u32,
+    /// Whether the role of the credential keeps it from all users but itself.
+    pub forbid_users: bool,
+    /// Calls of `GET /api/v2/users/show_many`.
+    pub user_reads: u32,
+    /// Calls of `POST /api/v2/users/create_or_update`, whatever came of them.
+    pub user_writes: u32,
+    last_user_write: Option<Instant>,
+    /// When each user was written of late, by `external_id` in lower case.
+    recent_user_writes: HashMap<String, Recent>,
+    /// Writes of users that were refused by the limits of that one endpoint.
+    pub too_many_user_writes: u32,
 }
 
 /// The requests of one minute.
@@ -102,6 +177,38 @@ struct Minute {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
+
+impl Minute {
+    /// The minute that it is now; of a new one `used` are gone already.
+    fn current(slot: &mut Option<Minute>, used: u32) -> &mut Minute {
+        if slot.as_ref().is_some_and(|minute| minute.began.elapsed() >= MINUTE) {
+            *slot = None;
+        }
+        slot.get_or_insert_with(|| Minute { began: Instant::now(), used })
+    }
+
+    /// Seconds until it is over, never 0.
+    fn left(&self) -> u64 {
+        MINUTE.saturating_sub(self.began.elapsed()).as_secs() + 1
+    }
+}
+
+/// When something was done within a span that slides.
+#[derive(Default)]
+struct Recent(VecDeque<Instant>);
+
+impl Recent {
+    /// Seconds to wait if `most` were done within `span` already.
+    fn wait(&mut self, span: Duration, most: usize) -> Option<u64> {
+        self.0.retain(|done| done.elapsed() < span);
+        let oldest = self.0.front().filter(|_| self.0.len() >= most)?;
+        Some(span.saturating_sub(oldest.elapsed()).as_secs() + 1)
+    }
+
+    fn note(&mut self) {
+        self.0.push_back(Instant::now());
+    }
+}
 
 /// The stand-in; clones share its state.
 #[derive(Clone)]
@@ -117,6 +224,7 @@ impl Zendesk {
     pub async fn start() -> io::Result<Zendesk> {
         let model = Model {
             limit: 700,
+            update_limit: 100,
             scopes: BTreeSet::from(["tickets:write", "tickets:read", "users:write", "read"]),
             ..Model::default()
         };
@@ -154,6 +262,11 @@ impl Zendesk {
         self.model().faults.extend(faults);
     }
 
+    /// As [`Zendesk::queue`], for the updates of tickets.
+    pub fn queue_updates(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.model().update_faults.extend(faults);
+    }
+
     /// Waits until the state is as wanted.
     pub async fn wait_until(&self, mut wanted: impl FnMut(&Model) -> bool) {
         let mut changes = self.changes.subscribe();
@@ -176,9 +289,14 @@ struct Shared {
 fn router(shared: Shared) -> Router {
     Router::new()
         .route("/oauth/tokens", post(mint))
-        .route("/api/v2/tickets", post(create).get(list))
-        .route("/api/v2/tickets/count", get(count))
-        .route("/api/v2/tickets/{id}", get(show))
+        .route("/api/v2/tickets", post(tickets::create).get(tickets::list))
+        .route("/api/v2/tickets/count", get(tickets::count))
+        .route("/api/v2/tickets/{id}", get(tickets::show).put(tickets::update))
+        .route("/api/v2/tickets/{id}/tags", put(tickets::add_tags))
+        .route("/api/v2/tickets/{id}/audits", get(tickets::audits))
+        .route("/api/v2/users/me", get(users::me))
+        .route("/api/v2/users/show_many", get(users::show_many))
+        .route("/api/v2/users/create_or_update", post(users::create_or_update))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "InvalidEndpoint", "Not found") })
         .with_state(shared)
 }
@@ -191,38 +309,99 @@ impl Shared {
         changed
     }
 
-    /// Refuses what carries no valid credential, and everything during an outage.
-    fn refuse(&self, headers: &HeaderMap) -> Option<Response> {
+    /// Refuses what carries no valid credential or one without any of these scopes, and everything
+    /// during an outage.
+    fn refuse(&self, headers: &HeaderMap, scopes: &[&str]) -> Option<Response> {
         self.change(|model| {
             if model.faults.front() == Some(&Fault::Unauthorized) {
                 model.faults.pop_front();
                 model.void = model.minted;
             }
-            if model.outage == Some(Fault::Unauthorized) || !model.admits(headers) {
-                return Some(refusal(StatusCode::UNAUTHORIZED, "Couldn't authenticate you", ""));
+            let Some(granted) = model.granted(headers) else { return Some(unauthorized()) };
+            let suffices = granted.split(' ').any(|scope| scopes.contains(&scope));
+            if !model.use_one() {
+                return Some(too_many(model.reset()));
             }
-            (!model.use_one()).then(|| too_many(model.reset()))
+            let text = "The token lacks the scope for this";
+            (!suffices).then(|| with_rate(model, "", refusal(StatusCode::FORBIDDEN, "Forbidden", text)))
         })
+    }
+
+    /// Does the work as far as the fault that it meets allows, and answers what comes of it.
+    async fn perform(
+        &self,
+        draw: impl FnOnce(&mut Model) -> Option<Fault>,
+        work: impl FnOnce(&mut Model) -> Response + Send + 'static,
+    ) -> Response {
+        let (response, hangs) = self.change(|model| {
+            let fault = draw(model);
+            let hangs = matches!(fault, Some(Fault::Hang | Fault::HangAfterCreate));
+            (self.perform_under(fault, model, work), hangs)
+        });
+        if hangs {
+            // Until the caller goes: its connection is dropped with this future.
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+        }
+        response
+    }
+
+    fn perform_under(
+        &self,
+        fault: Option<Fault>,
+        model: &mut Model,
+        work: impl FnOnce(&mut Model) -> Response + Send + 'static,
+    ) -> Response {
+        match fault {
+            None => work(model),
+            Some(Fault::StatusAfterCreate(status)) => {
+                work(model);
+                error_page(status)
+            }
+            Some(Fault::ResetAfter | Fault::HangAfterCreate) => {
+                work(model);
+                BreakOff.into_response()
+            }
+            Some(Fault::Late(delay)) => {
+                tokio::spawn(self.clone().perform_late(delay, work));
+                BreakOff.into_response()
+            }
+            Some(Fault::Hang | Fault::ResetBefore) => BreakOff.into_response(),
+            Some(Fault::Status(status)) => error_page(status),
+            Some(Fault::Html) => Html("<html>Welcome</html>").into_response(),
+            Some(Fault::TooMany(seconds)) => too_many(seconds),
+            Some(Fault::Invalid) => invalid(suspended("Jane Doe")),
+            Some(Fault::Unauthorized) => {
+                model.void = model.minted;
+                unauthorized()
+            }
+        }
+    }
+
+    /// Zendesk goes on with what it has begun, whether or not its caller still listens.
+    async fn perform_late(self, delay: Duration, work: impl FnOnce(&mut Model) -> Response) {
+        tokio::time::sleep(delay).await;
+        self.change(work);
     }
 }
 
 impl Model {
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        let Some(authorization) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
-            return false;
-        };
-        let api_token = basic(&format!("{USER_EMAIL}/token:{API_TOKEN}"));
-        let current = authorization.strip_prefix(&format!("Bearer {ACCESS_TOKEN}-"));
-        let current = current.and_then(|number| number.parse::<u32>().ok());
-        authorization == api_token || current.is_some_and(|n| n > self.void && n <= self.minted)
+    /// The scopes of the credential, if it is valid.
+    fn granted(&self, headers: &HeaderMap) -> Option<&str> {
+        let authorization = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        if self.outage == Some(Fault::Unauthorized) {
+            return None;
+        }
+        if authorization == basic(&format!("{USER_EMAIL}/token:{API_TOKEN}")) {
+            return Some("read write");
+        }
+        let number = authorization.strip_prefix(&format!("Bearer {ACCESS_TOKEN}-"))?.parse::<u32>().ok()?;
+        let scope = self.granted.get(number.checked_sub(1)? as usize)?;
+        (number > self.void).then_some(scope)
     }
 
     /// Counts a request; false if the minute has no more.
     fn use_one(&mut self) -> bool {
-        if self.minute.as_ref().is_none_or(|minute| minute.began.elapsed() >= MINUTE) {
-            self.minute = Some(Minute { began: Instant::now(), used: self.used_by_others });
-        }
-        let minute = self.minute.get_or_insert_with(|| Minute { began: Instant::now(), used: 0 });
+        let minute = Minute::current(&mut self.minute, self.used_by_others);
         let allowed = minute.used < self.limit;
         minute.used += u32::from(allowed);
         self.too_many += u32::from(!allowed);
@@ -235,16 +414,12 @@ impl Model {
 
     /// Seconds until the next minute begins.
     fn reset(&self) -> u64 {
-        let left = self.minute.as_ref().map(|minute| MINUTE.saturating_sub(minute.began.elapsed()));
-        left.map_or(0, |left| left.as_secs() + 1)
+        self.minute.as_ref().map_or(0, Minute::left)
     }
 
-    /// What happens to a look-up instead of an answer.
+    /// What happens to a read, or to the writing of a user, instead of an answer.
     fn lost_answer(&mut self) -> Option<Response> {
-        if let Some(Fault::Status(status)) = self.outage {
-            return Some(error_page(status));
-        }
-        match self.chaos.as_mut()?.draw()? {
+        match self.outage_or_chaos()? {
             Fault::Status(status) | Fault::StatusAfterCreate(status) => Some(error_page(status)),
             Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
             Fault::TooMany(seconds) => Some(too_many(seconds)),
@@ -253,23 +428,28 @@ impl Model {
         }
     }
 
+    fn outage_or_chaos(&mut self) -> Option<Fault> {
+        self.outage.clone().or_else(|| self.chaos.as_mut()?.draw())
+    }
+
     /// The fault that this create meets.
     fn next_fault(&mut self) -> Option<Fault> {
         let planned = self.outage.clone().or_else(|| self.faults.pop_front());
         planned.or_else(|| self.chaos.as_mut()?.draw())
     }
 
-    fn add_ticket(&mut self, ticket: &Map<String, Value>) -> u64 {
-        let id = 1000 + self.tickets.len() as u64;
-        let mut ticket = ticket.clone();
-        ticket.insert("id".to_owned(), json!(id));
-        ticket.insert("status".to_owned(), json!("new"));
-        self.tickets.push(Value::Object(ticket));
-        id
+    /// The fault that this update of a ticket meets.
+    fn next_update_fault(&mut self) -> Option<Fault> {
+        let planned = self.outage.clone().or_else(|| self.update_faults.pop_front());
+        planned.or_else(|| self.chaos.as_mut()?.draw())
     }
 
-    fn ticket(&self, id: u64) -> Option<&Value> {
-        self.tickets.iter().find(|ticket| ticket["id"] == json!(id))
+    /// Moves the clock on by a second, and tells the time.
+    fn tick(&mut self) -> String {
+        const START: i64 = 1_767_225_600; // 2026-01-01T00:00:00Z
+        self.seconds += 1;
+        let now = jiff::Timestamp::from_second(START.saturating_add_unsigned(self.seconds));
+        now.unwrap_or_default().to_string()
     }
 }
 
@@ -302,6 +482,7 @@ async fn mint(State(shared): State<Shared>, Json(body): Json<Value>) -> Response
             return refusal(StatusCode::BAD_REQUEST, "invalid_scope", "The requested scope is invalid");
         }
         model.minted += 1;
+        model.granted.push(scope.to_owned());
         let token = format!("{ACCESS_TOKEN}-{}", model.minted);
         let token =
             json!({"access_token": token, "token_type": "bearer", "scope": scope, "expires_in": life});
@@ -309,175 +490,46 @@ async fn mint(State(shared): State<Shared>, Json(body): Json<Value>) -> Response
     })
 }
 
-async fn create(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    if let Some(refused) = shared.refuse(&headers) {
-        return refused;
-    }
-    let (response, hang) = shared.change(|model| {
-        model.creates += 1;
-        match model.next_fault() {
-            None => (create_ticket(model, &headers, &body), false),
-            Some(Fault::StatusAfterCreate(status)) => {
-                create_ticket(model, &headers, &body);
-                (error_page(status), false)
-            }
-            Some(Fault::ResetAfter) => {
-                create_ticket(model, &headers, &body);
-                (BreakOff.into_response(), false)
-            }
-            Some(Fault::HangAfterCreate) => {
-                create_ticket(model, &headers, &body);
-                (BreakOff.into_response(), true)
-            }
-            Some(Fault::Hang) => (BreakOff.into_response(), true),
-            Some(Fault::Late(delay)) => {
-                tokio::spawn(create_late(shared.clone(), delay, headers.clone(), body.clone()));
-                (BreakOff.into_response(), false)
-            }
-            Some(Fault::ResetBefore) => (BreakOff.into_response(), false),
-            Some(Fault::Status(status)) => (error_page(status), false),
-            Some(Fault::Html) => (Html("<html>Welcome</html>").into_response(), false),
-            Some(Fault::TooMany(seconds)) => (too_many(seconds), false),
-            Some(Fault::Invalid) => {
-                let details = json!({"requester": [{"description": "Requester: Jane Doe is suspended.", "error": "Suspended"}]});
-                (invalid(details), false)
-            }
-            Some(Fault::Unauthorized) => {
-                (refusal(StatusCode::UNAUTHORIZED, "Couldn't authenticate you", ""), false)
-            }
-        }
-    });
-    if hang {
-        // Until the caller goes: its connection is dropped with this future.
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-    }
-    response
-}
-
-/// Zendesk goes on with what it has begun, whether or not its caller still listens.
-async fn create_late(shared: Shared, delay: Duration, headers: HeaderMap, body: Bytes) {
-    tokio::time::sleep(delay).await;
-    shared.change(|model| {
-        create_ticket(model, &headers, &body);
-    });
-}
-
-fn create_ticket(model: &mut Model, headers: &HeaderMap, body: &Bytes) -> Response {
+/// The body, if it is JSON and says so.
+fn json_of(headers: &HeaderMap, body: &Bytes) -> Option<Value> {
     let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
-    let Some(parsed) = parsed.filter(|_| is_json) else {
-        return refusal(StatusCode::BAD_REQUEST, "InvalidJSON", "Unprocessable");
-    };
-    let ticket = match valid_ticket(&parsed) {
-        Ok(ticket) => ticket,
-        Err(details) => return invalid(details),
-    };
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
-    model.keyless += u32::from(key.is_none());
-    if let Some((bytes, id)) = key.as_ref().and_then(|key| model.idempotency.get(key)) {
-        if bytes != body {
-            model.key_mismatches += 1;
-            let text = "Request parameters don't match the given idempotency key";
-            return refusal(StatusCode::BAD_REQUEST, "IdempotentRequestError", text);
-        }
-        let ticket = model.ticket(*id).cloned();
-        return with_rate(model, "hit", created(ticket.unwrap_or_default()));
-    }
-    let id = model.add_ticket(ticket);
-    if let Some(key) = key {
-        model.idempotency.insert(key, (body.clone(), id));
-    }
-    let ticket = model.ticket(id).cloned();
-    with_rate(model, "miss", created(ticket.unwrap_or_default()))
+    serde_json::from_slice(body).ok().filter(|_| is_json)
 }
 
-fn created(ticket: Value) -> Response {
-    (StatusCode::CREATED, Json(json!({"ticket": ticket, "audit": {"events": []}}))).into_response()
+/// The details of a 422 about one field.
+fn flaw(field: &str, text: &str, error: &str) -> Value {
+    let mut details = Map::new();
+    details.insert(field.to_owned(), json!([{"description": text, "error": error}]));
+    Value::Object(details)
+}
+
+fn wrong(field: &str, text: &str) -> Value {
+    flaw(field, text, "InvalidValue")
+}
+
+fn suspended(name: &str) -> Value {
+    flaw("requester", &format!("Requester: {name} is suspended."), "Suspended")
 }
 
 /// Stricter than Zendesk, which passes over a property that it does not know: a typing error of
 /// ours must not go unnoticed.
-fn valid_ticket(body: &Value) -> Result<&Map<String, Value>, Value> {
-    const TICKET: &[&str] = &["subject", "comment", "priority", "external_id", "tags", "metadata"];
-    const COMMENT: &[&str] = &["body", "public"];
-    let wrong = |field: &str, text: &str| {
-        let mut details = Map::new();
-        details.insert(field.to_owned(), json!([{"description": text, "error": "InvalidValue"}]));
-        Err(Value::Object(details))
-    };
-    let Some(ticket) = body["ticket"].as_object() else { return wrong("base", "no ticket") };
-    let comment = &body["ticket"]["comment"];
-    let known = |map: &Map<String, Value>, fields: &[&str]| {
-        map.keys().find(|field| !fields.contains(&field.as_str())).cloned()
-    };
-    if let Some(field) = known(ticket, TICKET).or_else(|| known(comment.as_object()?, COMMENT)) {
-        return wrong(&field, "is not a field that is known here");
-    }
-    let text = comment["body"].as_str().unwrap_or_default();
-    let priority = ticket.get("priority").and_then(Value::as_str).unwrap_or("normal");
-    let tags = ticket.get("tags").and_then(Value::as_array).cloned().unwrap_or_default();
-    let slug = |tag: &Value| {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        tag.as_str().is_some_and(|tag| !tag.is_empty() && tag.bytes().all(plain))
-    };
-    match () {
-        () if text.trim().is_empty() => wrong("comment", "cannot be blank"),
-        () if text.len() > 65_000 => wrong("comment", "is too long"),
-        () if !comment["public"].is_boolean() => wrong("public", "is to be said"),
-        () if !["urgent", "high", "normal", "low"].contains(&priority) => wrong("priority", "is not valid"),
-        () if !tags.iter().all(slug) => wrong("tags", "are not valid"),
-        () => Ok(ticket),
-    }
-}
-
-/// `GET /api/v2/tickets?external_id=`: none, one or several; ids are not unique.
-async fn list(
-    State(shared): State<Shared>,
-    Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-) -> Response {
-    if let Some(refused) = shared.refuse(&headers) {
-        return refused;
-    }
-    shared.change(|model| {
-        model.look_ups += 1;
-        if let Some(lost) = model.lost_answer() {
-            return lost;
-        }
-        let wanted = query.get("external_id");
-        let matches = |ticket: &&Value| wanted.is_none_or(|id| ticket["external_id"] == id.as_str());
-        let tickets: Vec<&Value> = model.tickets.iter().filter(matches).collect();
-        let response = Json(json!({"tickets": tickets, "count": tickets.len()})).into_response();
-        with_rate(model, "", response)
-    })
-}
-
-async fn count(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    if let Some(refused) = shared.refuse(&headers) {
-        return refused;
-    }
-    shared.change(|model| {
-        if let Some(Fault::Status(status)) = model.outage {
-            return error_page(status);
-        }
-        let count = json!({"count": {"value": model.tickets.len(), "refreshed_at": null}});
-        with_rate(model, "", Json(count).into_response())
-    })
-}
-
-async fn show(State(shared): State<Shared>, Path(id): Path<u64>, headers: HeaderMap) -> Response {
-    if let Some(refused) = shared.refuse(&headers) {
-        return refused;
-    }
-    let ticket = lock(&shared.model).ticket(id).cloned();
-    match ticket {
-        Some(ticket) => Json(json!({"ticket": ticket})).into_response(),
-        None => refusal(StatusCode::NOT_FOUND, "RecordNotFound", "Not found"),
+fn only(map: &Map<String, Value>, fields: &[&str]) -> Result<(), Value> {
+    match map.keys().find(|field| !fields.contains(&field.as_str())) {
+        Some(field) => Err(wrong(field, "is not a field that is known here")),
+        None => Ok(()),
     }
 }
 
 fn refusal(status: StatusCode, error: &str, description: &str) -> Response {
     (status, Json(json!({"error": error, "description": description}))).into_response()
+}
+
+fn unauthorized() -> Response {
+    refusal(StatusCode::UNAUTHORIZED, "Couldn't authenticate you", "")
+}
+
+fn malformed() -> Response {
+    refusal(StatusCode::BAD_REQUEST, "InvalidJSON", "Unprocessable")
 }
 
 fn invalid(details: Value) -> Response {
