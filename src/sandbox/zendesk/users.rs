@@ -53,14 +53,15 @@ impl Model {
     fn use_user_write(&mut self, external_id: Option<&str>) -> Option<u64> {
         let second = Duration::from_secs(1);
         let too_soon = self.last_user_write.is_some_and(|last| last.elapsed() < second);
-        let key = external_id.unwrap_or_default().to_lowercase();
-        let recent = self.recent_user_writes.entry(key).or_default();
-        let too_often = external_id.is_some() && recent.wait(MINUTE, WRITES_PER_USER).is_some();
+        let mut recent = external_id.map(|id| self.recent_user_writes.entry(id.to_lowercase()).or_default());
+        let too_often = recent.as_mut().is_some_and(|recent| recent.wait(MINUTE, WRITES_PER_USER).is_some());
         if too_soon || too_often {
             self.too_many_user_writes += 1;
             return Some(if too_often { 60 } else { 1 });
         }
-        recent.note();
+        if let Some(recent) = recent {
+            recent.note();
+        }
         self.last_user_write = Some(Instant::now());
         None
     }
@@ -131,12 +132,13 @@ fn valid_user(body: &Value) -> Result<&Map<String, Value>, Value> {
 
 /// `GET /api/v2/users/me`: answers 200 even to nobody, which misleads whoever takes it for a probe.
 pub(super) async fn me(State(shared): State<Shared>, headers: HeaderMap) -> Response {
-    if shared.change(|model| model.granted(&headers).is_none()) {
-        let nobody = json!({"id": null, "name": "Anonymous user", "role": "end-user"});
-        return Json(json!({"user": nobody})).into_response();
-    }
-    if let Some(refused) = shared.refuse(&headers, READ) {
-        return refused;
+    match shared.refuse(&headers, READ) {
+        Some(refused) if refused.status() == StatusCode::UNAUTHORIZED => {
+            let nobody = json!({"id": null, "name": "Anonymous user", "role": "end-user"});
+            return Json(json!({"user": nobody})).into_response();
+        }
+        Some(refused) => return refused,
+        None => {}
     }
     shared.change(|model| {
         let user = json!({"id": SERVICE_USER, "name": "casebridge", "role": "agent"});
