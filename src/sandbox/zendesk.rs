@@ -2,6 +2,8 @@
 //! `external_id`, `Idempotency-Key`, the limits of requests, strictness about fields, and faults that a
 //! test can queue. Its clock is a logical one, so that no two changes to tickets share a time.
 
+#[cfg(test)]
+mod tests;
 mod tickets;
 mod users;
 
