@@ -21,6 +21,10 @@ pub mod http;
 
 pub mod notification;
 
+pub mod template;
+
+pub mod story;
+
 pub mod inbox;
 
 pub mod worker;
