@@ -5,6 +5,8 @@
 //! are reported at once, by the names of the variables and never with a value.
 
 mod parse;
+mod ticket;
+mod variables;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,11 +15,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use parse::Parsed;
+pub use ticket::{CustomField, CustomValue, FALLBACK_TAG, Kind, Priority, Repeat, Requester, Status, Ticket};
+use variables::{Raw, Variables};
 
 /// Everything that `casebridge serve` needs to know.
 pub struct Config {
@@ -63,6 +66,9 @@ pub struct Zendesk {
     pub credentials: ZendeskCredentials,
     /// `ZENDESK_BUDGET_PERCENT` of the account's requests per minute may be ours; 1 to 100.
     pub budget_percent: u32,
+    /// `ZENDESK_UPDATE_BUDGET_PERCENT`: of the updates of tickets per minute that Zendesk allows the
+    /// account, agents' own clicks included, so many percent may be ours; 1 to 100.
+    pub update_budget_percent: u32,
 }
 
 pub enum ZendeskCredentials {
@@ -70,37 +76,6 @@ pub enum ZendeskCredentials {
     OAuth { client_id: String, client_secret: SecretString },
     /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk ends on 2027-04-30.
     ApiToken { email: String, token: SecretString },
-}
-
-/// What a ticket is like and what becomes of it: `TICKET_*`.
-#[derive(Debug, Default)]
-pub struct Ticket {
-    pub requester: Requester,
-    pub repeat: Repeat,
-    /// `TICKET_PUBLIC`: the first comment is public.
-    pub public: bool,
-}
-
-/// `TICKET_REQUESTER`: who asks for help, as Zendesk sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Requester {
-    /// Who wrote the post.
-    #[default]
-    Author,
-    /// The user of the credential.
-    Service,
-}
-
-/// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Repeat {
-    /// A comment for new notes, a changed text or another route; a solved ticket is reopened.
-    #[default]
-    New,
-    /// A comment for every event.
-    Comment,
-    /// Nothing.
-    Ignore,
 }
 
 /// `DATABASE_URL`
@@ -178,12 +153,15 @@ impl Config {
 
     /// The same from given variables; names that are not ours are passed over.
     pub fn from_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Problems> {
+        let vars = vars.collect();
         let mut check = Check::default();
-        let mut raw = check.read(vars);
+        let mut raw = check.read_from(&vars).read();
+        let raw_ticket = check.read_from(&vars).read_ticket(ticket::PREFIX);
         let khoros = check.khoros(&mut raw);
         let bearer_tokens = check.bearer_tokens(&mut raw);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
+        let ticket = check.ticket(ticket::PREFIX, raw_ticket);
         let delivery = check.delivery(&mut raw);
         let days = check.or("RETENTION_DAYS", raw.retention_days.take(), RETENTION_DAYS, parse::days);
         let done = Duration::from_secs(days * 86_400);
@@ -206,7 +184,7 @@ impl Config {
                     bearer_tokens,
                     public_url,
                     zendesk,
-                    ticket: Ticket::default(),
+                    ticket,
                     database,
                     delivery,
                     retention,
@@ -247,6 +225,42 @@ impl Database {
     }
 }
 
+/// What `casebridge render` needs to know.
+pub struct Preview {
+    pub ticket: Ticket,
+    /// `SPREDFAST_COMPANY_ID`, which may be missing.
+    pub company_id: Option<u64>,
+    /// `SPREDFAST_LABEL_NAME`, which may be missing.
+    pub label: Option<String>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Preview {
+    /// # Errors
+    /// [`Problems`], all of them at once.
+    pub fn from_env() -> Result<Preview, Problems> {
+        let vars = std::env::vars_os().collect();
+        let mut check = Check::default();
+        let mut raw = check.read_from(&vars).read();
+        let raw_ticket = check.read_from(&vars).read_ticket(ticket::PREFIX);
+        let company_id =
+            check.optional("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
+        let label = check.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
+        let ticket = check.ticket(ticket::PREFIX, raw_ticket);
+        match check.problems.is_empty() {
+            true => Ok(Preview { ticket, company_id, label, warnings: check.warnings }),
+            false => Err(Problems(check.problems)),
+        }
+    }
+}
+
+/// The variables of this process that are about tickets, for a bridge that it starts within itself.
+pub fn ticket_variables() -> impl Iterator<Item = (OsString, OsString)> {
+    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ticket::PREFIX));
+    std::env::vars_os().filter(move |(name, _)| is_ours(name))
+}
+
 impl Logging {
     /// Never fails: a wrong `LOG_FORMAT` is reported by [`Config::from_env`].
     pub fn from_env() -> Logging {
@@ -259,25 +273,6 @@ impl Logging {
     }
 }
 
-/// One list of the variables that we read: the struct that envy fills and the names to look for.
-macro_rules! variables {
-    ($($name:ident)*) => {
-        #[derive(Default, Deserialize)]
-        struct Raw { $($name: Option<String>,)* }
-        const VARIABLES: &[&str] = &[$(stringify!($name)),*];
-    };
-}
-
-variables! {
-    heroku_app_name spredfast_api_token spredfast_company_id spredfast_label_name
-    zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
-    notification_bearer_token notifier_bearer_token port
-    public_url database_url spredfast_api_url spredfast_external_id
-    zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent
-    retry_schedule lease_seconds retention_days admin_token allow_ephemeral_store log_format rust_log
-    dyno heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
-}
-
 /// Gathers problems and warnings while the settings are read.
 #[derive(Default)]
 struct Check {
@@ -286,23 +281,12 @@ struct Check {
 }
 
 impl Check {
-    /// envy alone would panic on a variable that is not UTF-8, and take an empty one for a value.
     fn read(&mut self, vars: impl Iterator<Item = (OsString, OsString)>) -> Raw {
-        let vars: HashMap<OsString, OsString> = vars.collect();
-        let mut ours = Vec::new();
-        for name in VARIABLES {
-            let name = name.to_uppercase();
-            match vars.get(&OsString::from(&name)).map(|value| value.to_str()) {
-                None => {}
-                Some(None) => self.problems.push(format!("{name} is not valid UTF-8")),
-                Some(Some(value)) => match parse::unquoted(value) {
-                    "" => {}
-                    value => ours.push((name, value.to_owned())),
-                },
-            }
-        }
-        // Every field is an optional string, so that there is nothing left to fail.
-        envy::from_iter(ours).unwrap_or_default()
+        self.read_from(&vars.collect()).read()
+    }
+
+    fn read_from<'a>(&'a mut self, vars: &'a HashMap<OsString, OsString>) -> Variables<'a> {
+        Variables { vars, problems: &mut self.problems }
     }
 
     fn optional<T>(
@@ -409,7 +393,13 @@ impl Check {
         let credentials = self.zendesk_credentials(raw);
         let budget_percent =
             self.or("ZENDESK_BUDGET_PERCENT", raw.zendesk_budget_percent.take(), 60, parse::percent);
-        Some(Zendesk { url: url?, credentials: credentials?, budget_percent })
+        let update_budget_percent = self.or(
+            "ZENDESK_UPDATE_BUDGET_PERCENT",
+            raw.zendesk_update_budget_percent.take(),
+            30,
+            parse::percent,
+        );
+        Some(Zendesk { url: url?, credentials: credentials?, budget_percent, update_budget_percent })
     }
 
     fn zendesk_credentials(&mut self, raw: &mut Raw) -> Option<ZendeskCredentials> {
@@ -476,11 +466,7 @@ impl Check {
             |text| parse::database(text, on_heroku).map(Some),
         );
         let ephemeral =
-            self.optional("ALLOW_EPHEMERAL_STORE", raw.allow_ephemeral_store.take(), |text| match text {
-                "1" | "true" => Ok(true),
-                "0" | "false" => Ok(false),
-                _ => Err("is neither 1 nor 0"),
-            });
+            self.optional("ALLOW_EPHEMERAL_STORE", raw.allow_ephemeral_store.take(), parse::switch);
         let on_disk = matches!(database, Some(Database::Sqlite(_)));
         if on_disk && on_heroku && ephemeral != Some(true) {
             self.problems.push(
@@ -742,5 +728,122 @@ mod tests {
             let delivery = accepted(&[("LEASE_SECONDS", &seconds.to_string())]).delivery;
             assert!(delivery.attempt_limit() + Duration::from_secs(1) <= delivery.lease);
         }
+    }
+
+    #[test]
+    fn a_ticket_is_as_ever_if_nothing_is_set() {
+        let config = accepted(&[]);
+        let ticket = config.ticket;
+        assert_eq!((ticket.requester, ticket.repeat), (Requester::Author, Repeat::New));
+        assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
+        assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
+        assert_eq!(config.zendesk.update_budget_percent, 30);
+        assert!(config.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_is_pasted_for_a_ticket_is_understood() {
+        let config = accepted(&[
+            ("TICKET_REQUESTER", "Service"),
+            ("TICKET_REPEAT", "ignore"),
+            ("TICKET_PUBLIC", "TRUE"),
+            ("TICKET_TAGS", " VIP, care:Émile/1.2 ,, vip,"),
+            ("TICKET_TYPE", "Problem"),
+            ("TICKET_CUSTOM_FIELDS", r#"'{"20": ["a", "b"], "3": false}'"#),
+            ("ZENDESK_UPDATE_BUDGET_PERCENT", "100%"),
+        ]);
+        let ticket = config.ticket;
+        assert_eq!((ticket.requester, ticket.repeat), (Requester::Service, Repeat::Ignore));
+        assert_eq!(ticket.tags, ["vip", "care:émile/1.2"]);
+        assert_eq!(ticket.kind, Some(Kind::Problem));
+        let ids: Vec<u64> = ticket.custom_fields.iter().map(|field| field.id).collect();
+        assert_eq!(ids, [3, 20]);
+        assert_eq!(config.zendesk.update_budget_percent, 100);
+        assert!(config.warnings[0].contains("TICKET_PUBLIC: notes of Khoros' users are internal"));
+        assert_eq!(config.warnings.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_ticket_is_told_by_its_variables() {
+        let long = "t".repeat(81);
+        let many: Vec<String> = (0..21).map(|n| format!("t{n}")).collect();
+        for (name, value, told) in [
+            ("TICKET_REQUESTER", "value", "TICKET_REQUESTER is neither author nor service"),
+            ("TICKET_REPEAT", "value", "TICKET_REPEAT is none of new, comment and ignore"),
+            ("TICKET_PUBLIC", "value", "TICKET_PUBLIC is neither 1 nor 0"),
+            ("TICKET_PRIORITY", "value", "TICKET_PRIORITY is none of"),
+            ("TICKET_TYPE", "value", "TICKET_TYPE is none of"),
+            ("TICKET_STATUS", "value", "TICKET_STATUS is none of"),
+            (
+                "TICKET_STATUS",
+                "Closed",
+                "TICKET_STATUS cannot be closed: a closed ticket can never be changed",
+            ),
+            ("TICKET_GROUP_ID", "0", "TICKET_GROUP_ID is not an id"),
+            ("TICKET_ASSIGNEE_ID", "value", "TICKET_ASSIGNEE_ID is not an id"),
+            ("TICKET_BRAND_ID", "-1", "TICKET_BRAND_ID is not an id"),
+            ("TICKET_FORM_ID", "1.5", "TICKET_FORM_ID is not an id"),
+            ("TICKET_TAGS", "fine,a value", "TICKET_TAGS is not a list of tags"),
+            ("TICKET_TAGS", &long, "TICKET_TAGS is not a list of tags"),
+            ("TICKET_TAGS", &many.join(","), "TICKET_TAGS holds more than 20 tags"),
+            ("TICKET_TAGS", "casebridge_fallback", "TICKET_TAGS holds casebridge_fallback"),
+            ("TICKET_SUBJECT", "value {{ item.", "TICKET_SUBJECT: syntax error in line 1"),
+            (
+                "TICKET_SUBJECT",
+                "value {{ item.entityID }}",
+                "TICKET_SUBJECT: there is no `item.entityID`; known are",
+            ),
+            ("TICKET_COMMENT", "value\n{{ item.text|shout }}", "TICKET_COMMENT: unknown filter in line 2"),
+            ("TICKET_COMMENT", "value {{ shout() }}", "TICKET_COMMENT: there is no `shout`"),
+            ("TICKET_CUSTOM_FIELDS", "value", "TICKET_CUSTOM_FIELDS is not a JSON object"),
+            ("TICKET_CUSTOM_FIELDS", r#"["value"]"#, "TICKET_CUSTOM_FIELDS is not a JSON object"),
+            ("TICKET_CUSTOM_FIELDS", r#"{"7": null}"#, "TICKET_CUSTOM_FIELDS: field 7: null is no value"),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"7": {"value": 1}}"#,
+                "TICKET_CUSTOM_FIELDS: field 7: an object is no value",
+            ),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"7": ["value", 1]}"#,
+                "TICKET_CUSTOM_FIELDS: field 7: a list can hold",
+            ),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"7": ["{{ value"]}"#,
+                "TICKET_CUSTOM_FIELDS: field 7: syntax error in line 1",
+            ),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"7": "value {{ a.b }}"}"#,
+                "TICKET_CUSTOM_FIELDS: field 7: there is no `a.b`",
+            ),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"7": true, "7": "value"}"#,
+                "TICKET_CUSTOM_FIELDS: field 7 is there twice",
+            ),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"color": "value"}"#,
+                "TICKET_CUSTOM_FIELDS: a key is not the number of a field: color",
+            ),
+            (
+                "ZENDESK_UPDATE_BUDGET_PERCENT",
+                "0",
+                "ZENDESK_UPDATE_BUDGET_PERCENT is not a number from 1 to 100",
+            ),
+        ] {
+            let report = refused(&[(name, value)]);
+            assert!(report.starts_with("the configuration has 1 problem:"), "{report}");
+            assert!(report.contains(&format!("\n  - {told}")), "{told}: {report}");
+            assert!(!report.contains("value {{"), "a value is in: {report}");
+        }
+        let together = refused(&[
+            ("TICKET_SUBJECT", "{{ a }}"),
+            ("TICKET_CUSTOM_FIELDS", r#"{"7": null, "8": "{{ b }}"}"#),
+            ("PORT", "x"),
+        ]);
+        assert!(together.starts_with("the configuration has 4 problems:"), "{together}");
     }
 }

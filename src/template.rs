@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
@@ -38,8 +39,8 @@ const ITEM: &[&str] = &[
 const AUTHOR: &[&str] = &["id", "name", "screen_name", "link", "network", "followers"];
 const OTHERS: &[&str] = &["event", "label", "route"];
 
-/// So many steps a template may take: enough for any ticket, and over in milliseconds.
-const STEPS: u64 = 50_000;
+/// So many steps a template may take: enough for thousands of notes, and over in some milliseconds.
+const STEPS: u64 = 500_000;
 /// More than any field of a ticket takes; what comes after is not even made.
 const OUTPUT_BYTES: usize = 256 << 10;
 /// A problem may repeat a word of the template, and not all of it.
@@ -59,7 +60,7 @@ const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"lab
 pub struct Template {
     name: String,
     /// Holds this one template, under no name.
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
 }
 
 /// What the names in a template stand for.
@@ -100,7 +101,7 @@ impl Template {
         environment.set_fuel(Some(STEPS));
         environment.remove_global("debug");
         environment.add_template_owned("", text.to_owned()).map_err(|error| in_detail(&error))?;
-        let template = Template { name: name.to_owned(), environment };
+        let template = Template { name: name.to_owned(), environment: Arc::new(environment) };
         template.check_names()?;
         let sample = Item::from_payload(SAMPLE).unwrap_or_default();
         let context = Context::new(&sample, "Label", "route");

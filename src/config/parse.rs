@@ -54,6 +54,14 @@ pub fn port(text: &str) -> Parsed<u16> {
     text.parse().map_err(|_| "is not a port number (0 to 65535)")
 }
 
+pub fn switch(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        _ => Err("is neither 1 nor 0"),
+    }
+}
+
 pub fn percent(text: &str) -> Parsed<u32> {
     let percent = text.trim_end_matches('%').trim().parse();
     percent.ok().filter(|percent| (1..=100).contains(percent)).ok_or("is not a number from 1 to 100")

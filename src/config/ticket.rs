@@ -1,0 +1,299 @@
+//! What a ticket is like: `TICKET_*`.
+//!
+//! The variables have their names without the prefix here, so that another prefix can have a set of
+//! its own.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde_json::{Number, Value};
+
+use super::Check;
+use super::parse::{self, Parsed};
+use super::variables::RawTicket;
+use crate::template::Template;
+
+/// What the names of the variables begin with.
+pub(super) const PREFIX: &str = "TICKET_";
+
+/// What a ticket is like and what becomes of it: `TICKET_*`.
+#[derive(Clone, Debug, Default)]
+pub struct Ticket {
+    pub requester: Requester,
+    pub repeat: Repeat,
+    /// `TICKET_PUBLIC`: the first comment is public.
+    pub public: bool,
+    pub priority: Priority,
+    pub kind: Option<Kind>,
+    pub status: Option<Status>,
+    /// `TICKET_GROUP_ID`
+    pub group_id: Option<u64>,
+    /// `TICKET_ASSIGNEE_ID`
+    pub assignee_id: Option<u64>,
+    /// `TICKET_BRAND_ID`
+    pub brand_id: Option<u64>,
+    /// `TICKET_FORM_ID`
+    pub form_id: Option<u64>,
+    /// `TICKET_TAGS`, beside those that every ticket has.
+    pub tags: Vec<String>,
+    /// `TICKET_SUBJECT`
+    pub subject: Option<Template>,
+    /// `TICKET_COMMENT`
+    pub comment: Option<Template>,
+    /// `TICKET_CUSTOM_FIELDS`, by their ids.
+    pub custom_fields: Vec<CustomField>,
+}
+
+/// `TICKET_REQUESTER`: who asks for help, as Zendesk sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Requester {
+    /// Who wrote the post.
+    #[default]
+    Author,
+    /// The user of the credential.
+    Service,
+}
+
+/// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Repeat {
+    /// A comment for new notes, a changed text or another route; a solved ticket is reopened.
+    #[default]
+    New,
+    /// A comment for every event.
+    Comment,
+    /// Nothing.
+    Ignore,
+}
+
+/// `TICKET_PRIORITY`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Urgent,
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+/// `TICKET_TYPE`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Problem,
+    Incident,
+    Question,
+    Task,
+}
+
+/// `TICKET_STATUS`; never closed, which cannot be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    New,
+    Open,
+    Pending,
+    Hold,
+    Solved,
+}
+
+/// One of the fields that an account has added to its tickets.
+#[derive(Clone, Debug)]
+pub struct CustomField {
+    pub id: u64,
+    pub value: CustomValue,
+}
+
+/// What a custom field is filled with.
+#[derive(Clone, Debug)]
+pub enum CustomValue {
+    Text(Template),
+    Number(Number),
+    Bool(bool),
+    /// For a field that takes several.
+    List(Vec<Template>),
+}
+
+/// On a ticket for which Zendesk has refused the configured fields; so it cannot be asked for.
+pub const FALLBACK_TAG: &str = "casebridge_fallback";
+
+const TAG_CHARS: usize = 80;
+/// With ours beside them they fit into the 5,096 characters that Zendesk has for all.
+const TAGS: usize = 20;
+
+impl Check {
+    /// The settings of one kind of ticket; `prefix` is what the names of its variables begin with.
+    pub(super) fn ticket(&mut self, prefix: &str, raw: RawTicket) -> Ticket {
+        let name = |end: &str| format!("{prefix}{end}");
+        let public = self.or(&name("PUBLIC"), raw.public, false, parse::switch);
+        if public {
+            self.warnings.push(format!(
+                "{}: notes of Khoros' users are internal: they are left out of the first comment",
+                name("PUBLIC")
+            ));
+        }
+        Ticket {
+            requester: self.or(&name("REQUESTER"), raw.requester, Requester::default(), |text| {
+                word(text, "is neither author nor service")
+            }),
+            repeat: self.or(&name("REPEAT"), raw.repeat, Repeat::default(), |text| {
+                word(text, "is none of new, comment and ignore")
+            }),
+            public,
+            priority: self.or(&name("PRIORITY"), raw.priority, Priority::default(), |text| {
+                word(text, "is none of urgent, high, normal and low")
+            }),
+            kind: self.optional(&name("TYPE"), raw.r#type, |text| {
+                word(text, "is none of problem, incident, question and task")
+            }),
+            status: self.optional(&name("STATUS"), raw.status, status),
+            group_id: self.optional(&name("GROUP_ID"), raw.group_id, id),
+            assignee_id: self.optional(&name("ASSIGNEE_ID"), raw.assignee_id, id),
+            brand_id: self.optional(&name("BRAND_ID"), raw.brand_id, id),
+            form_id: self.optional(&name("FORM_ID"), raw.form_id, id),
+            tags: self.or(&name("TAGS"), raw.tags, Vec::new(), tags),
+            subject: self.template(&name("SUBJECT"), raw.subject),
+            comment: self.template(&name("COMMENT"), raw.comment),
+            custom_fields: self.custom_fields(&name("CUSTOM_FIELDS"), raw.custom_fields),
+        }
+    }
+
+    fn template(&mut self, name: &str, text: Option<String>) -> Option<Template> {
+        let template = Template::new(name, &text?);
+        template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+
+    fn custom_fields(&mut self, name: &str, json: Option<String>) -> Vec<CustomField> {
+        let Some(json) = json else { return Vec::new() };
+        let Pairs(pairs) = match serde_json::from_str(&json) {
+            Ok(pairs) => pairs,
+            Err(error) => {
+                let place = format!("line {}, column {}", error.line(), error.column());
+                self.problems.push(format!(
+                    "{name} is not a JSON object of field ids and values, as in \
+                     {{\"360001\": \"{{{{ item.link }}}}\"}} (see {place})"
+                ));
+                return Vec::new();
+            }
+        };
+        let mut seen = HashSet::new();
+        let mut fields = Vec::new();
+        for (key, value) in pairs {
+            match id(&key) {
+                Err(_) => {
+                    self.problems.push(format!("{name}: a key is not the number of a field: {}", cut(&key)))
+                }
+                Ok(id) if !seen.insert(id) => {
+                    self.problems.push(format!("{name}: field {id} is there twice"))
+                }
+                Ok(id) => match custom_value(&format!("{name}: field {id}"), value) {
+                    Ok(value) => fields.push(CustomField { id, value }),
+                    Err(problem) => self.problems.push(format!("{name}: field {id}: {problem}")),
+                },
+            }
+        }
+        fields.sort_by_key(|field| field.id);
+        fields
+    }
+}
+
+fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {
+    match value {
+        Value::String(text) => Template::new(name, &text).map(CustomValue::Text),
+        Value::Number(number) => Ok(CustomValue::Number(number)),
+        Value::Bool(bool) => Ok(CustomValue::Bool(bool)),
+        Value::Array(values) => {
+            let templates = values.iter().map(|value| match value {
+                Value::String(text) => Template::new(name, text),
+                _ => Err("a list can hold strings alone".to_owned()),
+            });
+            templates.collect::<Result<_, _>>().map(CustomValue::List)
+        }
+        Value::Null => Err("null is no value: leave the field out".to_owned()),
+        Value::Object(_) => {
+            Err("an object is no value: a string, a number, true, false or a list".to_owned())
+        }
+    }
+}
+
+fn word<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
+    let word = text.to_ascii_lowercase();
+    let deserializer: StrDeserializer<Error> = word.as_str().into_deserializer();
+    T::deserialize(deserializer).map_err(|_| reason)
+}
+
+fn status(text: &str) -> Parsed<Status> {
+    if text.eq_ignore_ascii_case("closed") {
+        return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
+    }
+    word(text, "is none of new, open, pending, hold and solved")
+}
+
+fn id(text: &str) -> Parsed<u64> {
+    text.parse().ok().filter(|id| *id > 0).ok_or("is not an id (digits, as in 360001234567)")
+}
+
+/// Zendesk keeps tags in lower case and takes a blank for the end of one.
+fn tags(text: &str) -> Parsed<Vec<String>> {
+    let tag = |tag: &str| {
+        let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '.' | ':');
+        match tag.chars().all(allowed) && tag.chars().count() <= TAG_CHARS {
+            true => Ok(tag.to_owned()),
+            false => {
+                Err("is not a list of tags, as in social,vip (letters, digits and _-/.: without blanks, \
+                          at most 80 characters each)")
+            }
+        }
+    };
+    let mut tags: Vec<String> = Vec::new();
+    for part in text.to_lowercase().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let tag = tag(part)?;
+        if tag == FALLBACK_TAG {
+            return Err("holds casebridge_fallback, which casebridge itself sets where it is due");
+        }
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
+    match tags.len() <= TAGS {
+        true => Ok(tags),
+        false => Err("holds more than 20 tags"),
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(20).collect()
+}
+
+/// A JSON object as it is written: a map would keep one of two equal keys and say nothing.
+struct Pairs(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+struct PairsVisitor;
+
+impl<'de> Visitor<'de> for PairsVisitor {
+    type Value = Pairs;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = map.next_entry()? {
+            pairs.push(pair);
+        }
+        Ok(Pairs(pairs))
+    }
+}
