@@ -358,7 +358,7 @@ fn event_id(envelope: &Value) -> String {
 }
 
 /// An id as it may travel in headers and index rows: visible ASCII of at most 200 bytes.
-fn key(id: &str) -> String {
+pub(crate) fn key(id: &str) -> String {
     match id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => id.to_owned(),
         false => sha256(id),

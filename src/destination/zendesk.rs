@@ -144,7 +144,11 @@ impl Zendesk {
             service_user: None,
             follow_up: None,
         };
-        ticket::render(&draft).to_string()
+        let rendered = ticket::render(&draft);
+        rendered.failures.iter().for_each(|failure| {
+            warn!(case = case_key, "a template failed, and the ticket does without it: {failure}")
+        });
+        rendered.ticket.to_string()
     }
 
     pub fn ready(&self, now: Instant) -> Ready {

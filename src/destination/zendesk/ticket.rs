@@ -1,10 +1,15 @@
 //! From an item to the ticket. Pure: the same item gives the same bytes, on any day.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::config;
-use crate::notification::{Item, Note};
+pub use crate::config::FALLBACK_TAG;
+use crate::config::{self, CustomValue, Requester};
+use crate::notification::{self, Item, Note};
+use crate::story::News;
+use crate::template::{Context, Template};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
@@ -15,8 +20,13 @@ const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
 /// For what is a name, a link or a date and may turn out to be a novel.
 const FIELD_BYTES: usize = 2_000;
+/// Zendesk documents no limit for a text in a field of an account's own.
+const CUSTOM_FIELD_BYTES: usize = 20_000;
+const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
+/// Of our own; those that are configured come on top.
 const TAGS: usize = 20;
+const CUT: &str = "… (cut here)";
 
 /// All that a ticket is made of.
 pub struct Draft<'a> {
@@ -50,30 +60,199 @@ pub enum Fields {
     Plain,
 }
 
-/// On a ticket for which Zendesk has refused the configured fields.
-pub const FALLBACK_TAG: &str = "casebridge_fallback";
-
-/// The body of `POST /api/v2/tickets`.
-pub fn render(draft: &Draft) -> Value {
-    let Draft { item, label, .. } = *draft;
-    let mut ticket = json!({
-        "subject": subject(item),
-        "comment": { "body": comment(item, label), "public": draft.settings.public },
-        "priority": "normal",
-        "external_id": draft.case_key,
-        "tags": tags(item, label),
-        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
-    });
-    if let Some(closed) = draft.follow_up {
-        ticket["via_followup_source_id"] = json!(closed);
-    }
-    json!({ "ticket": ticket })
+/// A ticket, and what went wrong with it on the way.
+#[derive(Debug)]
+pub struct Rendered {
+    /// The body of `POST /api/v2/tickets`.
+    pub ticket: Value,
+    /// Templates that failed, for the log: nothing in it is a customer's.
+    pub failures: Vec<String>,
 }
 
-/// `[Twitter] @jane: start of the text`
-fn subject(item: &Item) -> String {
-    let text = item.text.as_deref().unwrap_or("(no text)");
-    let subject = format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text));
+/// Renders the body of `POST /api/v2/tickets`.
+pub fn render(draft: &Draft) -> Rendered {
+    let Draft { item, label, settings, plan, .. } = *draft;
+    let mut templates = Templates::new(draft);
+    let mut ticket = json!({
+        "subject": subject(item, templates.render(settings.subject.as_ref())),
+        "comment": {
+            "body": comment(draft, templates.render(settings.comment.as_ref())),
+            "public": settings.public,
+        },
+        "priority": settings.priority,
+        "external_id": draft.case_key,
+        "tags": tags(item, label, settings, plan.fields),
+        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
+    });
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            ticket[name] = value;
+        }
+    };
+    set("requester_id", plan.requester.or(draft.service_user).map(Value::from));
+    set("submitter_id", submitter(draft).map(Value::from));
+    set("type", settings.kind.map(|kind| json!(kind)));
+    set("status", settings.status.map(|status| json!(status)));
+    set("via_followup_source_id", draft.follow_up.map(Value::from));
+    if plan.fields == Fields::Configured {
+        set("group_id", settings.group_id.map(Value::from));
+        set("assignee_id", settings.assignee_id.map(Value::from));
+        set("brand_id", settings.brand_id.map(Value::from));
+        set("ticket_form_id", settings.form_id.map(Value::from));
+        set("custom_fields", custom_fields(settings, &mut templates));
+    }
+    Rendered { ticket: json!({ "ticket": ticket }), failures: templates.failures }
+}
+
+/// Reads back from frozen bytes by which plan they were rendered.
+pub fn plan_of(body: &str, service_user: Option<u64>) -> Option<Plan> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let ticket = body["ticket"].as_object()?;
+    let requester = ticket.get("requester_id").and_then(Value::as_u64);
+    let tags = ticket.get("tags").and_then(Value::as_array);
+    let is_plain = tags.is_some_and(|tags| tags.iter().any(|tag| tag == FALLBACK_TAG));
+    Some(Plan {
+        requester: requester.filter(|id| Some(*id) != service_user),
+        fields: if is_plain { Fields::Plain } else { Fields::Configured },
+    })
+}
+
+/// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or
+/// `None` if nothing is left to do without.
+pub fn simpler(plan: Plan, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
+    let of_requester = ["requester", "submitter", "author"];
+    let blames_requester =
+        fields.iter().any(|field| of_requester.iter().any(|start| field.starts_with(start)));
+    let without_author = plan.requester.map(|_| Plan { requester: None, ..plan });
+    let is_configured = settings.group_id.is_some()
+        || settings.assignee_id.is_some()
+        || settings.brand_id.is_some()
+        || settings.form_id.is_some()
+        || !settings.custom_fields.is_empty();
+    let plain = (plan.fields == Fields::Configured && is_configured)
+        .then_some(Plan { fields: Fields::Plain, ..plan });
+    match blames_requester {
+        true => without_author.or(plain),
+        false => plain.or(without_author),
+    }
+}
+
+/// Who wrote a post, as a user of Zendesk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Profile {
+    /// `khoros:{network}:{id}`, which outlives a change of name: the user's `external_id`.
+    pub key: String,
+    pub name: String,
+    /// For the agents: lines with the address and the handle, as far as they are known.
+    pub details: String,
+}
+
+/// `None` if Khoros does not tell who it was: a name alone is nobody's.
+pub fn author_profile(item: &Item) -> Option<Profile> {
+    let network = item.network()?.to_lowercase();
+    let id = item.author.id.as_deref()?;
+    let bare = |name: &str| Some(name.trim_start_matches('@').to_owned()).filter(|name| !name.is_empty());
+    let name = item.author.name.as_deref().map(field).filter(|name| !name.is_empty());
+    let name = name.or_else(|| bare(&field(item.author.screen_name.as_deref()?)));
+    let name = name.unwrap_or_else(|| format!("{} user {}", network_name(item), field(id)));
+    let lines = [("Profile", item.author.link.as_deref().map(field)), ("Handle", handle(item))];
+    Some(Profile {
+        key: notification::key(&format!("khoros:{network}:{id}")),
+        name: first_chars(&name, USER_NAME_CHARS),
+        details: joined(lines).trim_end().to_owned(),
+    })
+}
+
+/// The text of an internal comment about a later event on a post that has a ticket.
+pub fn news(item: &Item, label: &str, route: &str, news: &News) -> String {
+    let label = field(label);
+    let first = match news.other_route {
+        true => format!("The label `{label}` was applied in Khoros (route `{}`).", field(route)),
+        false => format!("The label `{label}` was applied again in Khoros."),
+    };
+    let after = match news.notes.is_empty() {
+        true => String::new(),
+        false => format!("\n\nNew notes in Khoros:\n{}", note_lines(&news.notes)),
+    };
+    let before = match news.text_changed {
+        true => format!("{first}\n\nThe text of the post has changed:\n\n"),
+        false => first,
+    };
+    let text = match news.text_changed {
+        true => item.text.as_deref().map_or("(This post has no text.)".to_owned(), clean),
+        false => String::new(),
+    };
+    let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(&after));
+    format!("{before}{}{after}", clip(&text, room, CUT))
+}
+
+/// The configured templates at work, and those that failed.
+struct Templates {
+    context: Context,
+    failures: Vec<String>,
+}
+
+impl Templates {
+    fn new(draft: &Draft) -> Templates {
+        // Notes are internal, whatever a template of a public comment asks for.
+        let item = match draft.settings.public {
+            true => Cow::Owned(Item { notes: Vec::new(), ..draft.item.clone() }),
+            false => Cow::Borrowed(draft.item),
+        };
+        Templates { context: Context::new(&item, draft.label, draft.route), failures: Vec::new() }
+    }
+
+    /// What a template says, cleaned; `None` if it says nothing or fails.
+    fn render(&mut self, template: Option<&Template>) -> Option<String> {
+        let template = template?;
+        match template.render(&self.context) {
+            Ok(text) => Some(clean(&text).trim().to_owned()).filter(|text| !text.is_empty()),
+            Err(failure) => {
+                self.failures.push(format!("{}: {failure}", template.name()));
+                None
+            }
+        }
+    }
+}
+
+/// What is internal has an agent for its author; a public comment is the author's own.
+fn submitter(draft: &Draft) -> Option<u64> {
+    draft.plan.requester.filter(|_| draft.settings.public).or(draft.service_user)
+}
+
+/// Those that have a value: an empty text is none, and a template that failed has none.
+fn custom_fields(settings: &config::Ticket, templates: &mut Templates) -> Option<Value> {
+    let fields = settings.custom_fields.iter().filter_map(|custom| {
+        let value = match &custom.value {
+            CustomValue::Text(template) => json!(custom_text(template, templates)?),
+            CustomValue::Number(number) => json!(number),
+            CustomValue::Bool(bool) => json!(bool),
+            CustomValue::List(list) => {
+                let texts: Vec<String> =
+                    list.iter().filter_map(|template| custom_text(template, templates)).collect();
+                if texts.is_empty() {
+                    return None;
+                }
+                json!(texts)
+            }
+        };
+        Some(json!({ "id": custom.id, "value": value }))
+    });
+    let fields: Vec<Value> = fields.collect();
+    (!fields.is_empty()).then(|| json!(fields))
+}
+
+fn custom_text(template: &Template, templates: &mut Templates) -> Option<String> {
+    Some(clip(&templates.render(Some(template))?, CUSTOM_FIELD_BYTES, "…"))
+}
+
+/// What the template says, or `[Twitter] @jane: start of the text`; on one line.
+fn subject(item: &Item, templated: Option<String>) -> String {
+    let built_in = || {
+        let text = item.text.as_deref().unwrap_or("(no text)");
+        format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text))
+    };
+    let subject = templated.unwrap_or_else(built_in);
     let collapsed = subject.split_whitespace().collect::<Vec<_>>().join(" ");
     let graphemes: Vec<&str> = collapsed.graphemes(true).take(SUBJECT_GRAPHEMES + 1).collect();
     let fits = graphemes.len() <= SUBJECT_GRAPHEMES && collapsed.chars().count() <= SUBJECT_CHARS;
@@ -90,49 +269,94 @@ fn subject(item: &Item) -> String {
     format!("{}…", kept.copied().collect::<String>().trim_end())
 }
 
+fn comment(draft: &Draft, templated: Option<String>) -> String {
+    let Some(text) = templated else { return built_in_comment(draft) };
+    // Who wrote the post has to be somewhere on the ticket.
+    let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.is_none();
+    let author = if is_nowhere { joined(author_lines(draft.item)) } else { String::new() };
+    let after = if author.is_empty() { author } else { format!("\n\n{author}") };
+    let room = COMMENT_BYTES.saturating_sub(html_bytes(&after));
+    format!("{}{after}", clip(&text, room, CUT))
+}
+
 /// The link first, then the text, then who and when, and last what an agent must not overlook.
-fn comment(item: &Item, label: &str) -> String {
+fn built_in_comment(draft: &Draft) -> String {
+    let item = draft.item;
     let before = item.link.as_deref().map(|link| format!("{}\n\n", field(link))).unwrap_or_default();
-    let after = format!("\n\n{}{}\n{}", details(item, label), notes(&item.notes), last_line(item));
+    let after = match draft.settings.public {
+        true => public_end(item),
+        false => {
+            format!("\n\n{}{}\n{}", details(item, draft.label), notes(&item.notes), last_line(item))
+        }
+    };
     let text = match item.text.as_deref().map(clean) {
         Some(text) => text,
         None if item.link.is_some() => "(This post has no text: see the link above.)".to_owned(),
         None => "(This post has no text and no link.)".to_owned(),
     };
     let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(&after));
-    format!("{before}{}{after}", clip(&text, room, "… (cut here)"))
+    format!("{before}{}{after}", clip(&text, room, CUT))
+}
+
+/// What the author may read: nothing of what happened to the post in Khoros.
+fn public_end(item: &Item) -> String {
+    let [author, profile] = author_lines(item);
+    let lines = joined([author, profile, posted(item), in_reply_to(item)]);
+    if lines.is_empty() { lines } else { format!("\n\n{lines}") }
 }
 
 fn details(item: &Item, label: &str) -> String {
+    let others = item.labels.iter().map(String::as_str).filter(|other| *other != label);
+    let labels: Vec<&str> = std::iter::once(label).chain(others).collect();
+    let [author, profile] = author_lines(item);
+    joined([
+        author,
+        profile,
+        posted(item),
+        ("Followers", item.author.followers.as_deref().map(field)),
+        ("Labels", Some(field(&labels.join(", ")))),
+        in_reply_to(item),
+    ])
+}
+
+/// A line of a comment: its name, and its value if there is one.
+type Line = (&'static str, Option<String>);
+
+fn joined<const N: usize>(lines: [Line; N]) -> String {
+    lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}\n", value?))).collect()
+}
+
+fn author_lines(item: &Item) -> [Line; 2] {
     let author = match (item.author.name.as_deref(), handle(item)) {
         (Some(name), Some(handle)) => Some(format!("{} ({handle})", field(name))),
         (Some(name), None) => Some(field(name)),
         (None, handle) => handle,
     };
-    let others = item.labels.iter().map(String::as_str).filter(|other| *other != label);
-    let labels: Vec<&str> = std::iter::once(label).chain(others).collect();
-    let lines = [
-        ("Author", author),
-        ("Profile", item.author.link.as_deref().map(field)),
-        ("Posted", item.created.as_deref().map(time)),
-        ("Followers", item.author.followers.as_deref().map(field)),
-        ("Labels", Some(field(&labels.join(", ")))),
-        ("In reply to", item.in_reply_to.as_deref().map(field)),
-    ];
-    lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}\n", value?))).collect()
+    [("Author", author), ("Profile", item.author.link.as_deref().map(field))]
+}
+
+fn posted(item: &Item) -> Line {
+    ("Posted", item.created.as_deref().map(time))
+}
+
+fn in_reply_to(item: &Item) -> Line {
+    ("In reply to", item.in_reply_to.as_deref().map(field))
 }
 
 fn notes(notes: &[Note]) -> String {
-    if notes.is_empty() {
-        return String::new();
+    match notes.is_empty() {
+        true => String::new(),
+        false => format!("\nNotes in Khoros:\n{}", note_lines(notes)),
     }
+}
+
+fn note_lines(notes: &[Note]) -> String {
     let lines = notes.iter().map(|note| {
         let author = note.author.as_deref().map_or("Khoros user".to_owned(), field);
         let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
         format!("- {author}{}: {}\n", created.unwrap_or_default(), clean(&note.text))
     });
-    let lines: String = lines.collect();
-    format!("\nNotes in Khoros:\n{}", clip(&lines, NOTES_BYTES, "… (cut here)\n"))
+    clip(&lines.collect::<String>(), NOTES_BYTES, "… (cut here)\n")
 }
 
 fn last_line(item: &Item) -> String {
@@ -142,8 +366,9 @@ fn last_line(item: &Item) -> String {
     )
 }
 
-/// Always prefixed: a bare tag can select a value of a customer's own field.
-fn tags(item: &Item, label: &str) -> Vec<String> {
+/// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
+/// configured, and the one that says what the ticket does without, are never cut away.
+fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let labels = std::iter::once(label).chain(item.labels.iter().map(String::as_str));
     let labels = labels.map(slug).filter(|slug| !slug.is_empty());
@@ -156,6 +381,12 @@ fn tags(item: &Item, label: &str) -> Vec<String> {
         }
     }
     tags.truncate(TAGS);
+    let fallback = (fields == Fields::Plain).then(|| FALLBACK_TAG.to_owned());
+    for tag in settings.tags.iter().cloned().chain(fallback) {
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+    }
     tags
 }
 
@@ -252,6 +483,10 @@ fn bounded(grapheme: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+fn first_chars(text: &str, count: usize) -> String {
+    text.chars().take(count).collect::<String>().trim_end().to_owned()
+}
+
 /// The length as Zendesk counts it.
 fn html_bytes(text: &str) -> usize {
     let escaped = |byte: u8| match byte {
@@ -292,7 +527,7 @@ mod tests {
             service_user: None,
             follow_up: None,
         };
-        render(&draft)["ticket"].clone()
+        render(&draft).ticket["ticket"].clone()
     }
 
     #[test]
@@ -407,5 +642,315 @@ mod tests {
         assert!(ticket["subject"].as_str().unwrap().chars().count() <= SUBJECT_CHARS);
         let body = ticket["comment"]["body"].as_str().unwrap();
         assert!(body.starts_with("e\u{301}\u{301}") && html_bytes(body) <= COMMENT_BYTES);
+    }
+
+    const AUTHOR: u64 = 77;
+    const SERVICE: u64 = 5;
+
+    fn settings(vars: &[(&str, &str)]) -> config::Ticket {
+        let required = [
+            ("SPREDFAST_API_TOKEN", "t"),
+            ("SPREDFAST_COMPANY_ID", "1234"),
+            ("SPREDFAST_LABEL_NAME", "CreateCase"),
+            ("ZENDESK_API_URL", "https://acme.zendesk.com"),
+            ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", "secret"),
+            ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
+        ];
+        let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
+        config::Config::from_vars(vars).unwrap().ticket
+    }
+
+    fn whole_item() -> Item {
+        item(json!({
+            "entityId": "twitter:1", "text": "help", "link": "https://t.example/1", "author": "Jane Doe",
+            "authorId": 42, "authorScreenName": "@jane", "authorLink": "https://t.example/jane",
+            "followerCount": "9", "createdDate": "2011-05-26T18:23:31.000Z", "inReplyTo": "twitter:0",
+            "labels": ["VIP"], "notes": [{"text": "internal", "createdByDisplayName": "Ann"}],
+        }))
+    }
+
+    fn rendered(item: &Item, settings: &config::Ticket, plan: Plan, service_user: Option<u64>) -> Rendered {
+        render(&Draft {
+            item,
+            case_key: "case",
+            delivery: "delivery",
+            route: "label",
+            label: "CreateCase",
+            settings,
+            plan,
+            service_user,
+            follow_up: None,
+        })
+    }
+
+    fn plan(requester: Option<u64>, fields: Fields) -> Plan {
+        Plan { requester, fields }
+    }
+
+    #[test]
+    fn who_asks_and_who_writes() {
+        let (private, public) = (settings(&[]), settings(&[("TICKET_PUBLIC", "1")]));
+        for (settings, requester, service, expected) in [
+            (&private, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(SERVICE))),
+            (&private, Some(AUTHOR), None, (json!(AUTHOR), Value::Null)),
+            (&private, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
+            (&private, None, None, (Value::Null, Value::Null)),
+            (&public, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(AUTHOR))),
+            (&public, Some(AUTHOR), None, (json!(AUTHOR), json!(AUTHOR))),
+            (&public, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
+        ] {
+            for fields in [Fields::Configured, Fields::Plain] {
+                let plan = plan(requester, fields);
+                let body = rendered(&whole_item(), settings, plan, service).ticket;
+                let ticket = &body["ticket"];
+                assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
+                assert_eq!(plan_of(&body.to_string(), service), Some(plan));
+            }
+        }
+        assert_eq!(plan_of("", Some(SERVICE)), None);
+        assert_eq!(plan_of("[]", Some(SERVICE)), None);
+    }
+
+    #[test]
+    fn a_plain_ticket_has_none_of_the_accounts_own_fields() {
+        let settings = settings(&[
+            ("TICKET_GROUP_ID", "1"),
+            ("TICKET_ASSIGNEE_ID", "2"),
+            ("TICKET_BRAND_ID", "3"),
+            ("TICKET_FORM_ID", "4"),
+            (
+                "TICKET_CUSTOM_FIELDS",
+                r#"{"5": "{{ author.name }}", "6": 1.50, "7": "{{ item.parentPost }}"}"#,
+            ),
+            ("TICKET_TYPE", "task"),
+            ("TICKET_STATUS", "hold"),
+            ("TICKET_TAGS", "vip"),
+        ]);
+        let own = ["group_id", "assignee_id", "brand_id", "ticket_form_id", "custom_fields"];
+        let full = rendered(&whole_item(), &settings, plan(None, Fields::Configured), None).ticket;
+        assert!(own.iter().all(|name| !full["ticket"][name].is_null()), "{full}");
+        let custom = full["ticket"]["custom_fields"].to_string();
+        assert_eq!(custom, r#"[{"id":5,"value":"Jane Doe"},{"id":6,"value":1.50}]"#);
+        let plain = rendered(&whole_item(), &settings, plan(None, Fields::Plain), None).ticket;
+        assert!(own.iter().all(|name| plain["ticket"].get(name).is_none()), "{plain}");
+        for ticket in [&full["ticket"], &plain["ticket"]] {
+            assert_eq!((&ticket["type"], &ticket["status"]), (&json!("task"), &json!("hold")));
+        }
+        let tags = json!([
+            "khoros",
+            "khoros_twitter",
+            "khoros_label_createcase",
+            "khoros_label_vip",
+            "vip",
+            FALLBACK_TAG
+        ]);
+        assert_eq!(plain["ticket"]["tags"], tags);
+    }
+
+    #[test]
+    fn configured_tags_are_never_cut_away() {
+        let settings = settings(&[("TICKET_TAGS", "last")]);
+        let labels: Vec<String> = (0..50).map(|n| format!("label {n}")).collect();
+        let item = item(json!({"text": "t", "labels": labels}));
+        let body = rendered(&item, &settings, plan(None, Fields::Plain), None).ticket;
+        let tags = body["ticket"]["tags"].as_array().unwrap();
+        assert_eq!(tags.len(), TAGS + 2);
+        assert_eq!(&tags[TAGS..], [json!("last"), json!(FALLBACK_TAG)]);
+    }
+
+    #[test]
+    fn a_public_comment_has_nothing_internal() {
+        let public = settings(&[("TICKET_PUBLIC", "1")]);
+        let body = rendered(&whole_item(), &public, plan(None, Fields::Configured), None).ticket;
+        assert_eq!(
+            body["ticket"]["comment"],
+            json!({
+                "body": "https://t.example/1\n\nhelp\n\nAuthor: Jane Doe (@jane)\n\
+                    Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0\n",
+                "public": true,
+            })
+        );
+        let template = ("TICKET_COMMENT", "{{ item.notes|length }} {{ item.labels|join }}");
+        let own = settings(&[("TICKET_PUBLIC", "1"), template]);
+        let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
+        assert_eq!(body["ticket"]["comment"]["body"], "0 VIP");
+        let own = settings(&[template]);
+        let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
+        assert_eq!(body["ticket"]["comment"]["body"], "1 VIP");
+    }
+
+    #[test]
+    fn the_author_is_somewhere_on_the_ticket() {
+        let comment = |vars: &[(&str, &str)], requester, item: &Item| {
+            let body = rendered(item, &settings(vars), plan(requester, Fields::Configured), None).ticket;
+            body["ticket"]["comment"]["body"].as_str().unwrap().to_owned()
+        };
+        let template = ("TICKET_COMMENT", "{{ item.text }}");
+        let lines = "help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane\n";
+        assert_eq!(comment(&[template], None, &whole_item()), lines);
+        assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "help");
+        assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "help");
+        assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "help");
+        let long = item(json!({"text": "&".repeat(COMMENT_BYTES), "author": "Jane"}));
+        let cut = comment(&[template], None, &long);
+        assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane\n") && html_bytes(&cut) <= COMMENT_BYTES);
+    }
+
+    #[test]
+    fn templates_are_cleaned_and_cut_and_never_leave_a_ticket_empty() {
+        let vars = [("TICKET_SUBJECT", "{{ item.text }}"), ("TICKET_COMMENT", "{{ item.text }}")];
+        let of = |text: &str| {
+            let item = item(json!({"entityId": "twitter:1", "text": text, "link": "https://t.example"}));
+            rendered(&item, &settings(&vars), plan(Some(1), Fields::Configured), None).ticket["ticket"]
+                .clone()
+        };
+        let ticket = of("{{a}} \u{0}{\u{1}{b}}\nnext line");
+        assert_eq!(ticket["subject"], "{\u{2060}{a}} {\u{2060}{b}} next line");
+        assert_eq!(ticket["comment"]["body"], "{\u{2060}{a}} {\u{2060}{b}}\nnext line");
+        let ticket = of(&"long ".repeat(40_000));
+        assert_eq!(ticket["subject"].as_str().unwrap().graphemes(true).count(), SUBJECT_GRAPHEMES);
+        assert!(html_bytes(ticket["comment"]["body"].as_str().unwrap()) <= COMMENT_BYTES);
+        let ticket = of(" ");
+        assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
+        assert!(ticket["comment"]["body"].as_str().unwrap().contains("(This post has no text"));
+    }
+
+    #[test]
+    fn a_failed_template_is_told_without_a_word_of_the_post() {
+        let failing = "\n{{ item.followerCount|int + 1 }}";
+        let custom = format!(r#"{{"5": ["{}", "sure"], "6": "{0}"}}"#, failing.trim());
+        let vars = [
+            ("TICKET_SUBJECT", "{{ item.followerCount|int + 1 }}"),
+            ("TICKET_CUSTOM_FIELDS", custom.as_str()),
+        ];
+        let item = item(json!({"entityId": "twitter:1", "text": "t", "followerCount": "zebra"}));
+        let Rendered { ticket, failures } =
+            rendered(&item, &settings(&vars), plan(None, Fields::Configured), None);
+        assert_eq!(ticket["ticket"]["subject"], "[Twitter] unknown author: t");
+        assert_eq!(ticket["ticket"]["custom_fields"], json!([{"id": 5, "value": ["sure"]}]));
+        assert_eq!(
+            failures,
+            [
+                "TICKET_SUBJECT: invalid operation in line 1",
+                "TICKET_CUSTOM_FIELDS: field 5: invalid operation in line 1",
+                "TICKET_CUSTOM_FIELDS: field 6: invalid operation in line 1",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_follow_up_names_the_closed_ticket() {
+        let settings = config::Ticket::default();
+        let item = whole_item();
+        let draft = Draft {
+            item: &item,
+            case_key: "case",
+            delivery: "delivery",
+            route: "label",
+            label: "CreateCase",
+            settings: &settings,
+            plan: plan(None, Fields::Configured),
+            service_user: None,
+            follow_up: Some(4711),
+        };
+        let body = render(&draft).ticket;
+        assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
+        assert_eq!(body.to_string(), render(&draft).ticket.to_string());
+    }
+
+    #[test]
+    fn what_zendesk_refuses_is_left_out() {
+        let bare = config::Ticket::default();
+        let own = [
+            settings(&[("TICKET_GROUP_ID", "1")]),
+            settings(&[("TICKET_ASSIGNEE_ID", "1")]),
+            settings(&[("TICKET_BRAND_ID", "1")]),
+            settings(&[("TICKET_FORM_ID", "1")]),
+            settings(&[("TICKET_CUSTOM_FIELDS", r#"{"1": true}"#)]),
+        ];
+        let (full, plain) = (Fields::Configured, Fields::Plain);
+        for blamed in ["requester", "requester_id", "submitter_id", "author_id"] {
+            let fields = ["group_id".to_owned(), blamed.to_owned()];
+            assert_eq!(simpler(plan(Some(AUTHOR), full), &own[0], &fields), Some(plan(None, full)));
+            assert_eq!(simpler(plan(None, full), &own[0], &fields), Some(plan(None, plain)));
+            assert_eq!(simpler(plan(None, full), &bare, &fields), None);
+        }
+        for fields in [&["group_id".to_owned()][..], &["base".to_owned()], &[]] {
+            for settings in &own {
+                let once = simpler(plan(Some(AUTHOR), full), settings, fields);
+                assert_eq!(once, Some(plan(Some(AUTHOR), plain)));
+                let twice = simpler(plan(Some(AUTHOR), plain), settings, fields);
+                assert_eq!(twice, Some(plan(None, plain)));
+                assert_eq!(simpler(plan(None, plain), settings, fields), None);
+            }
+            assert_eq!(simpler(plan(Some(AUTHOR), full), &bare, fields), Some(plan(None, full)));
+            assert_eq!(simpler(plan(None, full), &bare, fields), None);
+        }
+    }
+
+    #[test]
+    fn the_author_as_a_user() {
+        let profile = |fields: Value| author_profile(&item(fields));
+        assert_eq!(
+            author_profile(&whole_item()),
+            Some(Profile {
+                key: "khoros:twitter:42".to_owned(),
+                name: "Jane Doe".to_owned(),
+                details: "Profile: https://t.example/jane\nHandle: @jane".to_owned(),
+            })
+        );
+        for (fields, key, name) in [
+            (
+                json!({"entityId": "Twitter:1", "authorId": "2", "authorScreenName": "@@jane"}),
+                "khoros:twitter:2",
+                "jane",
+            ),
+            (
+                json!({"entityId": "linkedin:1", "authorId": "2", "author": "\u{1}"}),
+                "khoros:linkedin:2",
+                "LinkedIn user 2",
+            ),
+            (
+                json!({"entityId": "x:1", "authorId": "2", "author": " A\n{{b}} "}),
+                "khoros:x:2",
+                "A {\u{2060}{b}}",
+            ),
+        ] {
+            let profile = profile(fields).unwrap();
+            assert_eq!((profile.key.as_str(), profile.name.as_str()), (key, name));
+        }
+        let strange =
+            profile(json!({"entityId": "twitter:1", "authorId": "été", "author": "é".repeat(300)})).unwrap();
+        assert!(strange.key.starts_with("sha256:") && strange.name.chars().count() == USER_NAME_CHARS);
+        assert_eq!(strange.details, "");
+        assert_eq!(profile(json!({"entityId": "twitter:1", "author": "Jane"})), None);
+        assert_eq!(profile(json!({"text": "t", "authorId": "2"})), None);
+    }
+
+    #[test]
+    fn news_of_a_post() {
+        let item = whole_item();
+        let note = Note {
+            author: Some("Ann".to_owned()),
+            created: Some("2017-04-12T09:01:11Z".to_owned()),
+            text: "{{call}}".to_owned(),
+        };
+        let told = |of: News| news(&item, "VIP", "care", &of);
+        assert_eq!(told(News::default()), "The label `VIP` was applied again in Khoros.");
+        assert_eq!(
+            told(News { other_route: true, text_changed: true, notes: vec![note.clone()] }),
+            "The label `VIP` was applied in Khoros (route `care`).\n\n\
+             The text of the post has changed:\n\nhelp\n\n\
+             New notes in Khoros:\n- Ann, 2017-04-12 09:01 UTC: {\u{2060}{call}}\n"
+        );
+        let long = item_of_length(COMMENT_BYTES);
+        let cut =
+            news(&long, "VIP", "care", &News { text_changed: true, notes: vec![note], ..News::default() });
+        assert!(cut.contains("… (cut here)\n\nNew notes") && html_bytes(&cut) <= COMMENT_BYTES);
+    }
+
+    fn item_of_length(length: usize) -> Item {
+        item(json!({"text": "<".repeat(length)}))
     }
 }
