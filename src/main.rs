@@ -4,6 +4,7 @@ mod operate;
 
 use std::io::IsTerminal;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -15,7 +16,7 @@ use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
-use casebridge::config::{Config, Database, LogFormat, Logging, Problems};
+use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, sandbox};
 
@@ -42,6 +43,8 @@ Needed to subscribe, where the host does not tell it:
   PUBLIC_URL
 Where it is stored (default sqlite://casebridge.db):
   DATABASE_URL
+What a ticket is like, all optional; try them with render:
+  TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
 Exit codes:
   0  done, or stopped as asked
@@ -64,6 +67,14 @@ enum Command {
         #[arg(long, value_enum)]
         state: Option<State>,
         /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the tickets that would come of a notification; sends nothing and needs no variables
+    Render {
+        /// The notification as Khoros sends it, or `-` for standard input
+        file: PathBuf,
+        /// One ticket a line, as JSON
         #[arg(long)]
         json: bool,
     },
@@ -111,6 +122,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             sandbox::demo(once, stop_on_signal()?).await
         }
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await,
+        Command::Render { file, json } => operate::render(&Preview::from_env()?, &file, json),
         Command::Replay { all_dead: _, dry_run, ids } => {
             operate::replay(&Database::from_env()?, &ids, dry_run).await
         }

@@ -1,13 +1,17 @@
-//! The operator's subcommands: `list` and `replay`, on the same database as the running service.
+//! The operator's subcommands: `list` and `replay`, on the same database as the running service, and
+//! `render`, on a file alone.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
 
-use anyhow::bail;
+use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use casebridge::config::Database;
+use casebridge::config::{Database, Preview, Requester};
+use casebridge::destination::zendesk::ticket::{self, Draft, Fields, Plan};
 use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::notification::{self, Arrival, Item};
 
 /// Rows read at once: the list may be longer than the memory.
 const PAGE: usize = 1000;
@@ -57,6 +61,112 @@ pub async fn replay(database: &Database, ids: &[String], dry_run: bool) -> anyho
     let done = if dry_run { "would be replayed" } else { "replayed" };
     writeln!(out, "{replayed} {done}")?;
     Ok(())
+}
+
+/// What `render` assumes where nothing is set.
+const COMPANY_ID: u64 = 1234;
+const LABEL: &str = "CreateCase";
+const ROUTE: &str = "label";
+
+/// Prints the tickets that would come of a notification.
+pub fn render(preview: &Preview, file: &Path, as_json: bool) -> anyhow::Result<()> {
+    let company = preview.company_id.unwrap_or(COMPANY_ID);
+    let label = preview.label.as_deref().unwrap_or(LABEL);
+    say_assumptions(preview)?;
+    let body = read(file)?;
+    let arrivals = notification::parse(&body, company);
+    let arrivals = arrivals.map_err(|_| anyhow!("{} is not JSON", file.display()))?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut without = 0;
+    for (number, arrival) in (1..).zip(&arrivals) {
+        match arrival.odd.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
+            Ok(item) => write!(out, "{}", rendered(preview, label, arrival, &item, as_json)?)?,
+            Err(odd) => {
+                without += 1;
+                writeln!(std::io::stderr(), "casebridge: no ticket can be made of item {number}: {odd}")?;
+            }
+        }
+    }
+    out.flush()?;
+    match without {
+        0 => Ok(()),
+        _ => bail!("no ticket can be made of {without} of {} item(s)", arrivals.len()),
+    }
+}
+
+fn say_assumptions(preview: &Preview) -> std::io::Result<()> {
+    let mut out = std::io::stderr().lock();
+    if preview.company_id.is_none() {
+        writeln!(out, "casebridge: SPREDFAST_COMPANY_ID is not set: {COMPANY_ID} is assumed")?;
+    }
+    if preview.label.is_none() {
+        writeln!(out, "casebridge: SPREDFAST_LABEL_NAME is not set: {LABEL} is assumed")?;
+    }
+    preview.warnings.iter().try_for_each(|warning| writeln!(out, "casebridge: {warning}"))
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut body = Vec::new();
+        std::io::stdin().read_to_end(&mut body).context("standard input cannot be read")?;
+        return Ok(body);
+    }
+    std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
+}
+
+fn rendered(
+    preview: &Preview,
+    label: &str,
+    arrival: &Arrival,
+    item: &Item,
+    as_json: bool,
+) -> anyhow::Result<String> {
+    let settings = &preview.ticket;
+    let author = ticket::author_profile(item).filter(|_| settings.requester == Requester::Author);
+    // The author's user has a number that only Zendesk knows; the ticket is as if it were known.
+    let requester = author.as_ref().map(|_| 0);
+    let rendered = ticket::render(&Draft {
+        item,
+        case_key: &arrival.case_key,
+        delivery: &arrival.identity,
+        route: ROUTE,
+        label,
+        settings,
+        plan: Plan { requester, fields: Fields::Configured },
+        service_user: None,
+        follow_up: None,
+    });
+    for failure in &rendered.failures {
+        let told = "a template failed, and the ticket does without it";
+        writeln!(std::io::stderr(), "casebridge: {told}: {failure}")?;
+    }
+    let mut body = rendered.ticket;
+    if let Some(ticket) = body["ticket"].as_object_mut() {
+        ticket.remove("requester_id");
+        ticket.remove("submitter_id");
+    }
+    if as_json {
+        return Ok(format!("{body}\n"));
+    }
+    let requester = match author {
+        Some(author) => {
+            format!("the Zendesk user {} ({}), made if it is missing", author.key, author.name)
+        }
+        None if settings.requester == Requester::Author => {
+            "the user of the credential, since Khoros does not tell the author's id".to_owned()
+        }
+        None => "the user of the credential".to_owned(),
+    };
+    let comment = comment_of(&body);
+    Ok(format!("{}\n\n{comment}\nRequester: {requester}\n\n", serde_json::to_string_pretty(&body)?))
+}
+
+fn comment_of(body: &Value) -> String {
+    let comment = &body["ticket"]["comment"];
+    let kind = if comment["public"] == true { "Public" } else { "Internal" };
+    let text = comment["body"].as_str().unwrap_or_default();
+    let text: String = text.lines().map(|line| format!("  | {line}\n")).collect();
+    format!("{kind} comment:\n{text}")
 }
 
 async fn all_dead(inbox: &Inbox) -> sqlx::Result<Vec<Listed>> {

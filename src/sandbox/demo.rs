@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::khoros::{self, Khoros};
 use super::zendesk::{self, Zendesk};
 use crate::app;
-use crate::config::Config;
+use crate::config::{self, Config};
 
 const LABEL: &str = "CreateCase";
 
@@ -23,7 +23,9 @@ pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let bridge = format!("http://{}", listener.local_addr()?);
     let database = folder.path().join("casebridge.db");
-    let config = Config::from_vars(variables(&khoros, &zendesk, &bridge, &database.to_string_lossy()))?;
+    let database = database.to_string_lossy();
+    let variables = variables(&khoros, &zendesk, &bridge, &database);
+    let config = Config::from_vars(variables.chain(config::ticket_variables()))?;
 
     say("casebridge demo: everything stays on this machine")?;
     say(&format!("  Khoros stand-in   {}", khoros.url()))?;

@@ -12,6 +12,7 @@ mod operate;
 mod outage;
 mod parser;
 mod receive;
+mod render;
 mod storage;
 mod storm;
 mod subscribe;
