@@ -10,6 +10,10 @@ pub const ZENDESK_FORBIDDEN: &str = "zendesk_forbidden";
 pub const ZENDESK_ADDRESS: &str = "zendesk_address";
 /// Zendesk refuses ticket after ticket for the same reason.
 pub const ZENDESK_REFUSES: &str = "zendesk_refuses";
+/// Zendesk refuses fields that `TICKET_…` sets, and tickets go out without them.
+pub const ZENDESK_FIELDS: &str = "zendesk_fields";
+/// A first comment is public or private, and was not to be.
+pub const ZENDESK_PRIVACY: &str = "zendesk_privacy";
 /// Zendesk has not been usable for minutes.
 pub const ZENDESK_DOWN: &str = "zendesk_down";
 /// Deliveries were given up.
@@ -84,7 +88,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 12);
+        assert_eq!(codes.len(), 14);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }

@@ -41,9 +41,9 @@ pub async fn run(
     let remedy = config.public_url_remedy();
     let client = http_client(config.is_local())?;
     let attempt_limit = config.delivery.attempt_limit();
-    let destination = Destination::Zendesk(Zendesk::new(config.zendesk, client.clone(), attempt_limit));
-    let (worker, lane) =
-        Worker::new(inbox.clone(), destination, config.delivery, config.khoros.label.clone());
+    let label = config.khoros.label.clone();
+    let zendesk = Zendesk::new(config.zendesk, label, config.ticket, client.clone(), attempt_limit);
+    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
     let worker = Arc::new(worker);
     let (subscribed, subscription) = watch::channel(SubscriptionStatus::Pending);
 
@@ -184,6 +184,9 @@ async fn blank_old_texts(inbox: Inbox, retention: Retention) {
                 continue;
             }
             Err(error) => warn!("old texts cannot be removed: {error}"),
+        }
+        if let Err(error) = inbox.forget_authors(retention.dead).await {
+            warn!("old authors cannot be removed: {error}");
         }
         tokio::time::sleep(RETENTION_EVERY).await;
     }

@@ -30,6 +30,7 @@ pub use commit::{Committer, ReceiveError};
 
 use crate::config::{Database, Retention};
 use crate::retry::Transition;
+use crate::story::Told;
 
 /// A handle on the storage; clones share it.
 #[derive(Clone)]
@@ -103,6 +104,7 @@ struct Settled<'a> {
     after: Duration,
     tries: i64,
     reference: Option<&'a str>,
+    told: Option<String>,
     error: Option<&'a str>,
     /// A doubt is added.
     doubt: bool,
@@ -117,14 +119,19 @@ impl<'a> Settled<'a> {
             after: Duration::ZERO,
             tries: claim.tries,
             reference: None,
+            told: None,
             error: None,
             doubt: false,
             certain: false,
         };
         match transition {
-            Transition::Done { reference } => {
-                Settled { state: State::Done, reference: Some(reference), certain: true, ..unchanged }
-            }
+            Transition::Done { reference, told } => Settled {
+                state: State::Done,
+                reference: Some(reference),
+                told: Some(told.stored()),
+                certain: true,
+                ..unchanged
+            },
             Transition::Dead { reason } => {
                 Settled { state: State::Dead, error: Some(reason), certain: true, ..unchanged }
             }
@@ -158,7 +165,10 @@ pub enum CaseTicket {
     None,
     /// Others were tried, and none is known to have made one.
     Unknown,
-    Known(String),
+    Known {
+        reference: String,
+        told: Told,
+    },
 }
 
 /// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
@@ -356,32 +366,33 @@ impl Inbox {
     /// What is known of the ticket of a claim's case.
     pub async fn case_ticket(&self, claim: &Claim) -> sqlx::Result<CaseTicket> {
         let sql = self.sql(
-            "select
-                (select reference from delivery
-                  where destination = $1 and case_key = $2 and reference is not null
-                  order by settled_at desc, identity desc limit 1),
-                (select count(*) from delivery
-                  where destination = $1 and case_key = $2 and identity <> $3
-                    and (attempts > 0 or in_doubt))",
+            "select held.reference, held.told, tried.others
+               from (select count(*) as others from delivery
+                      where destination = $1 and case_key = $2 and identity <> $3
+                        and (attempts > 0 or in_doubt)) as tried
+               left join (select reference, told from delivery
+                           where destination = $1 and case_key = $2 and reference is not null
+                           order by settled_at desc, identity desc limit 1) as held on true",
         );
-        let (reference, others): (Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
-            .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
+        let (reference, told, others): (Option<String>, Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
+                .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
         Ok(match reference {
-            Some(reference) => CaseTicket::Known(reference),
+            Some(reference) => CaseTicket::Known { reference, told: Told::read(told.as_deref()) },
             None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,
         })
     }
 
-    /// Stores the bytes of a create before they are first sent. False: the claim is no longer ours.
+    /// Stores the bytes of a create, and which revision of them they are, before they are first sent.
+    /// False: the claim is no longer ours.
     pub async fn freeze(&self, claim: &Claim, request: &str) -> sqlx::Result<bool> {
         let sql = self.sql(
-            "update delivery set request = $1
+            "update delivery set request = $1, revision = $5
               where identity = $2 and destination = $3 and attempts = $4 and leased",
         );
         changes!(self, pool => sqlx::query(sql)
             .bind(request).bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
-            .execute(pool))
+            .bind(claim.revision).execute(pool))
     }
 
     /// Records how an attempt ended. False: the claim is no longer ours, and nothing was changed.
@@ -391,14 +402,15 @@ impl Inbox {
             "update delivery
                 set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
                     in_doubt = (in_doubt or $9) and not $10, due_at = {now} + $4,
-                    settled_at = case when $5 = 'waiting' then null else {now} end, leased = false
+                    settled_at = case when $5 = 'waiting' then null else {now} end, leased = false,
+                    told = coalesce($11, told)
               where identity = $1 and destination = $2 and attempts = $3 and leased",
         );
         changes!(self, pool => sqlx::query(sql)
             .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
             .bind(settled.after.as_millis() as i64).bind(settled.state.name()).bind(settled.reference)
             .bind(settled.error.map(storable)).bind(settled.tries).bind(settled.doubt)
-            .bind(settled.certain).execute(pool))
+            .bind(settled.certain).bind(settled.told).execute(pool))
     }
 
     /// The deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
@@ -461,6 +473,33 @@ impl Inbox {
         on_writer!(self, pool => async {
             let blanked = sqlx::query(sql).bind(done).bind(dead).bind(limit as i64).execute(pool).await;
             blanked.map(|done| done.rows_affected())
+        })
+    }
+
+    /// The number that an author has at a destination, if it was ever learnt.
+    pub async fn author(&self, destination: &str, author: &str) -> sqlx::Result<Option<i64>> {
+        let sql = self.sql("select reference from author where destination = $1 and author = $2");
+        on_reader!(self, pool => sqlx::query_scalar(sql).bind(destination).bind(author).fetch_optional(pool))
+    }
+
+    pub async fn remember_author(&self, destination: &str, author: &str, reference: i64) -> sqlx::Result<()> {
+        let sql = self.sql(
+            "insert into author (destination, author, reference, learnt_at) values ($1, $2, $3, {now})
+             on conflict (destination, author) do update
+                set reference = excluded.reference, learnt_at = excluded.learnt_at",
+        );
+        on_writer!(self, pool => async {
+            let remembered = sqlx::query(sql).bind(destination).bind(author).bind(reference).execute(pool);
+            remembered.await.map(drop)
+        })
+    }
+
+    /// Authors that were learnt so long ago: they are looked for again when they write again.
+    pub async fn forget_authors(&self, age: Duration) -> sqlx::Result<u64> {
+        let sql = self.sql("delete from author where learnt_at < {now} - $1");
+        on_writer!(self, pool => async {
+            let forgotten = sqlx::query(sql).bind(age.as_millis() as i64).execute(pool).await;
+            forgotten.map(|done| done.rows_affected())
         })
     }
 

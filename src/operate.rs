@@ -132,9 +132,8 @@ fn rendered(
         route: ROUTE,
         label,
         settings,
-        plan: Plan { requester, fields: Fields::Configured },
+        plan: Plan { requester, fields: Fields::Configured, follow_up: None },
         service_user: None,
-        follow_up: None,
     });
     for failure in &rendered.failures {
         let told = "a template failed, and the ticket does without it";

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::story::Told;
+
 /// How one attempt ended; decided by the destination.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The destination holds it under this number.
-    Done { reference: String },
+    Done { reference: String, deed: Deed, told: Told },
     /// This delivery failed; the next one may not.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
@@ -15,6 +17,52 @@ pub enum Outcome {
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
     /// It will never be accepted as it is.
     Dead { reason: Reason },
+}
+
+impl Outcome {
+    /// The same of an attempt that may have done something before it failed.
+    pub fn in_doubt(mut self) -> Outcome {
+        match &mut self {
+            Outcome::Retry { doubt, .. } | Outcome::Pause { doubt, .. } | Outcome::Wait { doubt, .. } => {
+                if *doubt == Doubt::None {
+                    *doubt = Doubt::Answered;
+                }
+            }
+            Outcome::Done { .. } | Outcome::Dead { .. } => {}
+        }
+        self
+    }
+}
+
+/// How a delivery came to its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It made it.
+    Created,
+    /// It made one that goes on with a closed one.
+    FollowedUp,
+    /// An earlier attempt had done what there was to do.
+    Found,
+    /// It added a comment.
+    Commented,
+    /// It added a comment to a solved one, which is open again.
+    Reopened,
+    /// There was nothing to add.
+    Unchanged,
+}
+
+impl Deed {
+    /// As it stands in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Deed::Created => "created",
+            Deed::FollowedUp => "followed_up",
+            Deed::Found => "found",
+            Deed::Commented => "commented",
+            Deed::Reopened => "reopened",
+            Deed::Unchanged => "unchanged",
+        }
+    }
 }
 
 /// Whether the destination may have acted on what it was sent.
@@ -57,6 +105,7 @@ impl Reason {
 pub enum Transition {
     Done {
         reference: String,
+        told: Told,
     },
     /// Refused for good: nothing of it is at the destination.
     Dead {
@@ -90,7 +139,9 @@ pub fn next(
     jitter: f64,
 ) -> Transition {
     match outcome {
-        Outcome::Done { reference } => Transition::Done { reference: reference.clone() },
+        Outcome::Done { reference, told, .. } => {
+            Transition::Done { reference: reference.clone(), told: told.clone() }
+        }
         Outcome::Dead { reason } => Transition::Dead { reason: reason.full.clone() },
         Outcome::Wait { reason, doubt, wait } => Transition::Again {
             after: (*wait).max(doubt.least_wait(lease)),

@@ -1,13 +1,147 @@
-//! What a post has been through since its ticket was made.
+//! What the ticket of a case has been told so far, and what of a later event is new to it. Pure.
+//!
+//! Texts are kept for a month and cases for ever, so what was told is kept as fingerprints.
 
-use crate::notification::Note;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-/// What an event tells that the ticket of its post does not hold yet.
+use crate::notification::{Item, Note};
+
+/// What a ticket has been told. Cumulative: that of the last delivery holds all before it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Told {
+    routes: Vec<String>,
+    /// Of the text that was told last.
+    text: Option<String>,
+    notes: Vec<String>,
+}
+
+/// What of an event its ticket does not hold yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct News {
-    /// The event came by another route than the one that made the ticket.
+    /// The event came by a route that the ticket has not heard of.
     pub other_route: bool,
     pub text_changed: bool,
-    /// Those that no earlier event told.
     pub notes: Vec<Note>,
+}
+
+impl News {
+    /// The label was applied again, and that is all.
+    pub fn is_empty(&self) -> bool {
+        !self.other_route && !self.text_changed && self.notes.is_empty()
+    }
+}
+
+/// Of notes and of routes, so many are remembered: the newest.
+const REMEMBERED: usize = 500;
+
+impl Told {
+    /// From the column. What cannot be read, or is not there, is a ticket that we know nothing of.
+    pub fn read(stored: Option<&str>) -> Told {
+        stored.and_then(|stored| serde_json::from_str(stored).ok()).unwrap_or_default()
+    }
+
+    /// For the column.
+    pub fn stored(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// What this event tells that has not been told. Of a ticket that we know nothing of, neither its
+    /// text nor its route is taken to be another.
+    pub fn news(&self, case_key: &str, route: &str, item: &Item) -> News {
+        let text = item.text.as_deref().map(|text| fingerprint(case_key, &[text]));
+        let is_new = |note: &&Note| !self.notes.contains(&of_note(case_key, note));
+        News {
+            other_route: !self.routes.is_empty() && !self.routes.iter().any(|known| known == route),
+            text_changed: self.text.is_some() && text.is_some() && self.text != text,
+            notes: item.notes.iter().filter(is_new).cloned().collect(),
+        }
+    }
+
+    /// What has been told once this event has been told too.
+    pub fn with(&self, case_key: &str, route: &str, item: &Item) -> Told {
+        let text = item.text.as_deref().map(|text| fingerprint(case_key, &[text]));
+        let notes = item.notes.iter().map(|note| of_note(case_key, note));
+        Told {
+            routes: joined(&self.routes, std::iter::once(route.to_owned())),
+            text: text.or_else(|| self.text.clone()),
+            notes: joined(&self.notes, notes),
+        }
+    }
+}
+
+/// The known ones and those that are not among them, the newest last.
+fn joined(known: &[String], more: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all = known.to_vec();
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all.split_off(all.len().saturating_sub(REMEMBERED))
+}
+
+fn of_note(case_key: &str, note: &Note) -> String {
+    let author = note.author.as_deref().unwrap_or_default();
+    fingerprint(case_key, &[author, note.created.as_deref().unwrap_or_default(), &note.text])
+}
+
+/// The first 64 bits of a SHA-256. The case is part of it, so that equal words in two cases differ.
+fn fingerprint(case_key: &str, parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(&case_key).chain(parts) {
+        hash.update(part);
+        hash.update([0]);
+    }
+    format!("{:.16}", format!("{:x}", hash.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: &str = "khoros:1:twitter:1";
+
+    fn item(text: &str, notes: &[&str]) -> Item {
+        let note = |text: &&str| Note { author: None, created: None, text: (*text).to_owned() };
+        Item { text: Some(text.to_owned()), notes: notes.iter().map(note).collect(), ..Item::default() }
+    }
+
+    #[test]
+    fn only_what_was_not_told_is_new() {
+        let first = item("hello", &["call them"]);
+        let told = Told::default().with(CASE, "label", &first);
+        let told = Told::read(Some(&told.stored()));
+        assert!(told.news(CASE, "label", &first).is_empty());
+
+        let news = told.news(CASE, "label", &item("hello", &["call them", "done"]));
+        assert_eq!(news.notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>(), ["done"]);
+        assert!(!news.text_changed && !news.other_route);
+
+        assert!(told.news(CASE, "label", &item("hello!", &[])).text_changed);
+        assert!(told.news(CASE, "vip", &first).other_route);
+        let told = told.with(CASE, "vip", &item("hello!", &["done"]));
+        assert!(told.news(CASE, "label", &item("hello!", &["call them", "done"])).is_empty());
+        assert!(told.news(CASE, "label", &first).text_changed, "changed back");
+    }
+
+    #[test]
+    fn of_an_unknown_ticket_only_the_notes_are_news() {
+        for stored in [None, Some(""), Some("no JSON"), Some("{}")] {
+            let news = Told::read(stored).news(CASE, "label", &item("hello", &["a note"]));
+            assert_eq!((news.other_route, news.text_changed, news.notes.len()), (false, false, 1));
+        }
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever_and_holds_no_words() {
+        let mut told = Told::default();
+        for n in 0..2000 {
+            told = told.with(CASE, &format!("route-{n}"), &item("zebra", &[&format!("note {n}")]));
+        }
+        assert!(told.stored().len() < 30_000);
+        assert!(told.news(CASE, "route-1999", &item("zebra", &["note 1999"])).is_empty());
+        assert!(!told.stored().contains("zebra") && !told.stored().contains("note 1"));
+    }
 }

@@ -1,9 +1,10 @@
 //! Claim, render, freeze, send, settle: one loop for each destination.
 
+mod attempt;
 mod lane;
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,11 +16,12 @@ use tracing::{debug, error, info, warn};
 pub use lane::LaneStatus;
 
 use crate::alert::{self, Reminder};
-use crate::config;
-use crate::destination::{Create, Destination, Ready};
+use crate::config::{self, Repeat};
+use crate::destination::{Destination, Ready};
 use crate::inbox::{CaseTicket, Claim, Inbox, Pick};
 use crate::notification::Item;
-use crate::retry::{self, Doubt, Outcome, Reason, Transition};
+use crate::retry::{self, Deed, Doubt, Outcome, Reason, Transition};
+use attempt::{Abandoned, Attempt};
 use lane::{Gate, Lane};
 
 /// Deliveries under way at once.
@@ -34,8 +36,6 @@ pub struct Worker {
     inbox: Inbox,
     destination: Destination,
     delivery: config::Delivery,
-    /// The label of the only route.
-    label: String,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
     /// The storage was found failing.
@@ -49,12 +49,11 @@ impl Worker {
         inbox: Inbox,
         destination: Destination,
         delivery: config::Delivery,
-        label: String,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
         let lane = Lane::new(destination.name());
         let (status, watched) = watch::channel(lane.status());
         let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
-        (Worker { inbox, destination, delivery, label, lane, status, storage, dead }, watched)
+        (Worker { inbox, destination, delivery, lane, status, storage, dead }, watched)
     }
 
     /// Delivers until told to stop, and then finishes what is under way.
@@ -161,9 +160,12 @@ impl Worker {
     }
 
     async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
-        let ticket = self.inbox.case_ticket(claim).await?;
-        if let CaseTicket::Known(reference) = ticket {
-            return Ok(Outcome::Done { reference });
+        let Destination::Zendesk(zendesk) = &self.destination;
+        let ticket = self.inbox.case_ticket(claim).await.map_err(Abandoned::Storage)?;
+        if let (CaseTicket::Known { reference, told }, Repeat::Ignore) = (&ticket, zendesk.settings().repeat)
+        {
+            let (reference, told) = (reference.clone(), told.clone());
+            return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
         }
         let item = match Item::from_payload(&claim.payload) {
             Ok(item) => item,
@@ -171,49 +173,16 @@ impl Worker {
         };
         // So far nobody was asked, so nothing was learnt of the lane.
         let started = Instant::now();
-        let look_first = claim.in_doubt || ticket == CaseTicket::Unknown;
         let sent = AtomicBool::new(false);
-        let attempt = self.attempt(claim, &item, look_first, &sent);
-        let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {
+        let attempt =
+            Attempt { inbox: &self.inbox, zendesk, claim, item: &item, ticket: &ticket, sent: &sent };
+        let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
             Ok(attempted) => attempted?,
-            Err(_) => too_long(sent.into_inner()),
+            Err(_) => too_long(sent.load(Ordering::Relaxed)),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
         Ok(outcome)
-    }
-
-    async fn attempt(
-        &self,
-        claim: &Claim,
-        item: &Item,
-        look_first: bool,
-        sent: &AtomicBool,
-    ) -> Result<Outcome, Abandoned> {
-        if look_first {
-            match self.destination.look_up(&claim.case_key).await {
-                Ok(Some(reference)) => return Ok(Outcome::Done { reference }),
-                Ok(None) => {}
-                Err(outcome) => return Ok(outcome),
-            }
-        }
-        let body = match &claim.request {
-            Some(frozen) => frozen.clone(),
-            None => {
-                let body = self.destination.render(item, &claim.case_key, &self.label);
-                if !self.inbox.freeze(claim, &body).await? {
-                    return Err(Abandoned::NotOurs);
-                }
-                body
-            }
-        };
-        let create = Create {
-            body: &body,
-            idempotency_key: &claim.idempotency_key(),
-            case_key: &claim.case_key,
-            sent,
-        };
-        Ok(self.destination.create(&create).await)
     }
 
     /// Keeps trying while the lease lasts: what is known about a ticket should not be lost to a
@@ -259,14 +228,18 @@ impl Worker {
             | Outcome::Dead { reason } => &reason.log,
         };
         match transition {
-            Transition::Done { reference } => info!(
-                case,
-                delivery,
-                destination,
-                attempts,
-                ticket = reference,
-                "{case} is ticket {reference}"
-            ),
+            Transition::Done { reference, .. } => {
+                let deed = if let Outcome::Done { deed, .. } = outcome { deed.word() } else { "" };
+                info!(
+                    case,
+                    delivery,
+                    destination,
+                    attempts,
+                    deed,
+                    ticket = reference,
+                    "{case} is ticket {reference}"
+                );
+            }
             Transition::Dead { .. } | Transition::GivenUp { .. } => {
                 warn!(case, delivery, destination, attempts, "{case} is dead: {reason}");
                 self.remind_of_the_dead();
@@ -329,18 +302,6 @@ fn too_long(sent: bool) -> Outcome {
     match sent {
         true => Outcome::Retry { reason, doubt: Doubt::Unanswered },
         false => Outcome::Wait { reason, doubt: Doubt::None, wait: POLL },
-    }
-}
-
-/// Why an attempt ended without an outcome.
-enum Abandoned {
-    NotOurs,
-    Storage(sqlx::Error),
-}
-
-impl From<sqlx::Error> for Abandoned {
-    fn from(error: sqlx::Error) -> Abandoned {
-        Abandoned::Storage(error)
     }
 }
 

@@ -47,6 +47,15 @@ pub struct Ticket {
     pub custom_fields: Vec<CustomField>,
 }
 
+impl Ticket {
+    /// Whether anything is set that a Zendesk account may not have, or may have no more.
+    pub fn may_be_refused(&self) -> bool {
+        let ids = [self.group_id, self.assignee_id, self.brand_id, self.form_id];
+        let is_set = self.kind.is_some() || self.status.is_some() || self.priority != Priority::default();
+        is_set || ids.iter().any(Option::is_some) || !self.custom_fields.is_empty()
+    }
+}
+
 /// `TICKET_REQUESTER`: who asks for help, as Zendesk sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -3,28 +3,32 @@
 //! `Idempotency-Key` holds for two hours and for equal bytes; `external_id` holds for ever but is
 //! not enforced, so it is looked up whenever something may have been done already.
 
+mod author;
 mod budget;
 mod reply;
 pub mod ticket;
 mod token;
+mod update;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use reqwest::RequestBuilder;
+use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use url::Url;
 
-use crate::alert;
+use crate::alert::{self, Reminder};
 use crate::config;
-use crate::destination::{Create, Ready};
+use crate::destination::Ready;
 use crate::retry::{Doubt, Outcome, Reason};
-use budget::Budget;
+use author::Authors;
+use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use reply::{Lost, Reply};
 use token::{Credential, Key};
+pub use update::{Told, Update};
 
 pub const NAME: &str = "zendesk";
 
@@ -37,67 +41,125 @@ pub struct Zendesk {
     http: reqwest::Client,
     origin: Url,
     credential: Credential,
-    budget: Mutex<Budget>,
+    /// The label of the only route.
+    label: String,
+    settings: config::Ticket,
+    requests: Mutex<Budget>,
+    updates: Mutex<Budget>,
+    authors: Authors,
+    /// Zendesk refused what is configured.
+    fields: Mutex<Reminder>,
     call_timeout: Duration,
     create_timeout: Duration,
 }
 
-/// What we call for; the table of outcomes has a column for each.
+/// A create: the bytes that were frozen, and the two belts that keep it from happening twice.
+pub struct Create<'a> {
+    pub body: &'a str,
+    pub idempotency_key: &'a str,
+    pub case_key: &'a str,
+    /// Set before the first byte goes out.
+    pub sent: &'a AtomicBool,
+}
+
+/// Why there is no ticket of a create.
+#[derive(Debug)]
+pub enum Failure {
+    /// It is not taken as it is, because of these fields; nothing was made.
+    Refused {
+        reason: Reason,
+        fields: Vec<String>,
+    },
+    Otherwise(Outcome),
+}
+
+impl From<Outcome> for Failure {
+    fn from(outcome: Outcome) -> Failure {
+        Failure::Otherwise(outcome)
+    }
+}
+
+/// What we call for; the table of outcomes has a column for each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Create,
+    /// Adds a comment, which a second one would repeat.
+    Comment,
+    /// Adds tags, which can be repeated.
+    Tags,
     LookUp,
+    /// The ticket or its history.
+    Show,
+    /// Finds or makes the user of an author, or tells who we are.
+    Author,
     Check,
 }
 
 impl Zendesk {
     /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
-    pub fn new(config: config::Zendesk, http: reqwest::Client, attempt_limit: Duration) -> Zendesk {
+    pub fn new(
+        config: config::Zendesk,
+        label: String,
+        settings: config::Ticket,
+        http: reqwest::Client,
+        attempt_limit: Duration,
+    ) -> Zendesk {
         let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
         let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
         let credential = Credential::new(config.credentials, http.clone(), &config.url, call_timeout);
-        let budget = Mutex::new(Budget::new(config.budget_percent, Instant::now()));
-        Zendesk { http, origin: config.url, credential, budget, call_timeout, create_timeout }
+        let now = Instant::now();
+        Zendesk {
+            http,
+            origin: config.url,
+            credential,
+            label,
+            settings,
+            requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
+            updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
+            authors: Authors::new(attempt_limit),
+            fields: Mutex::default(),
+            call_timeout,
+            create_timeout,
+        }
     }
 
-    /// `POST /api/v2/tickets`: one ticket per call, since the bulk job has no idempotency key and
-    /// fails items silently.
-    pub async fn create(&self, create: &Create<'_>) -> Outcome {
+    /// `POST /api/v2/tickets`, and the number of the ticket: one per call, since the bulk job has no
+    /// idempotency key and fails items silently. Safe to repeat with the same arguments.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn create(&self, create: &Create<'_>) -> Result<String, Failure> {
         let request = || {
-            self.http
-                .post(self.url("/api/v2/tickets"))
+            self.request(Method::POST, "/api/v2/tickets")
                 .timeout(self.create_timeout)
-                .header("accept", "application/json")
                 .header("content-type", "application/json")
                 .header("idempotency-key", create.idempotency_key)
                 .body(create.body.to_owned())
         };
-        let reply =
-            match self.call(Call::Create, request, || create.sent.store(true, Ordering::Relaxed)).await {
-                Ok(reply) => reply,
-                Err(outcome) => return outcome,
-            };
-        if reply.status == 400 && reply.says("IdempotentRequestError") {
-            return self.adopt(create.case_key, &reply).await;
-        }
+        let reply = self.call(Call::Create, request, || create.sent.store(true, Ordering::Relaxed)).await?;
         match reply.json::<TicketReply>() {
-            Some(TicketReply { ticket: Ticket { id, .. } }) if reply.is_success() => {
-                Outcome::Done { reference: id.to_string() }
+            Some(TicketReply { ticket, audit }) if reply.is_success() => {
+                compare_privacy(create, ticket.id, &audit.unwrap_or_default());
+                Ok(ticket.id.to_string())
             }
-            _ => outcome(Call::Create, &reply),
+            _ if reply.status == 400 && reply.says("IdempotentRequestError") => {
+                self.adopt(create.case_key, &reply).await
+            }
+            _ if reply.status == 422 => {
+                let reason = reply.reason(Call::Create.name());
+                Err(Failure::Refused { reason, fields: reply.refused_fields() })
+            }
+            _ => Err(outcome(Call::Create, &reply).into()),
         }
     }
 
     /// The ticket that carries this `external_id`: the open one with the lowest number, else the
     /// newest. The list endpoint reads the store itself, not the search index, which lags behind.
+    ///
+    /// # Errors
+    /// The outcome of the attempt that needed to know.
     pub async fn look_up(&self, case_key: &str) -> Result<Option<String>, Outcome> {
-        let request = || {
-            self.http
-                .get(self.url("/api/v2/tickets"))
-                .query(&[("external_id", case_key)])
-                .header("accept", "application/json")
-                .timeout(self.call_timeout)
-        };
+        let request = || self.request(Method::GET, "/api/v2/tickets").query(&[("external_id", case_key)]);
         let mut reply = self.call(Call::LookUp, request, || ()).await?;
         if reply.status == 409 {
             reply = self.call(Call::LookUp, request, || ()).await?;
@@ -108,8 +170,9 @@ impl Zendesk {
         // A filter that Zendesk did not apply must not make us adopt a stranger's ticket.
         let ours = tickets.into_iter().filter(|ticket| ticket.external_id.as_deref() == Some(case_key));
         let (closed, open): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_closed);
-        if open.len() + closed.len() > 1 {
-            warn!(case = case_key, "{} tickets carry the id of one case", open.len() + closed.len());
+        // A closed one and the one that follows it up are two by design.
+        if open.len() > 1 {
+            warn!(case = case_key, "{} open tickets carry the id of one case", open.len());
         }
         let lowest_open = open.iter().map(|ticket| ticket.id).min();
         let found = lowest_open.or_else(|| closed.iter().map(|ticket| ticket.id).max());
@@ -118,13 +181,11 @@ impl Zendesk {
 
     /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
     /// a stranger. It also keeps an API token from being switched off for 30 idle days.
+    ///
+    /// # Errors
+    /// The outcome that a delivery would meet now.
     pub async fn check(&self) -> Result<(), Outcome> {
-        let request = || {
-            self.http
-                .get(self.url("/api/v2/tickets/count"))
-                .header("accept", "application/json")
-                .timeout(self.call_timeout)
-        };
+        let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.call(Call::Check, request, || ()).await?;
         match reply.json::<Value>() {
             Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
@@ -132,36 +193,42 @@ impl Zendesk {
         }
     }
 
-    pub fn render(&self, item: &crate::notification::Item, case_key: &str, label: &str) -> String {
-        let draft = ticket::Draft {
-            item,
-            case_key,
-            delivery: case_key,
-            route: "label",
-            label,
-            settings: &config::Ticket::default(),
-            plan: ticket::Plan { requester: None, fields: ticket::Fields::Configured },
-            service_user: None,
-            follow_up: None,
-        };
-        let rendered = ticket::render(&draft);
-        rendered.failures.iter().for_each(|failure| {
-            warn!(case = case_key, "a template failed, and the ticket does without it: {failure}")
-        });
-        rendered.ticket.to_string()
+    pub fn ready(&self, now: Instant) -> Ready {
+        lock(&self.requests).ready(now)
     }
 
-    pub fn ready(&self, now: Instant) -> Ready {
-        self.budget().ready(now)
+    pub fn settings(&self) -> &config::Ticket {
+        &self.settings
+    }
+
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Zendesk refused what is configured, and the ticket goes out without it.
+    pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
+        match lock(&self.fields).is_due(&reason.kind, Instant::now()) {
+            true => error!(
+                alert = alert::ZENDESK_FIELDS,
+                case = case_key,
+                "Zendesk refuses what TICKET_… sets, tickets go out plain, with the tag {}: {}",
+                ticket::FALLBACK_TAG,
+                reason.log
+            ),
+            false => warn!(case = case_key, "a plain ticket: {}", reason.log),
+        }
     }
 
     /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
-    async fn adopt(&self, case_key: &str, reply: &Reply) -> Outcome {
-        match self.look_up(case_key).await {
-            Ok(Some(reference)) => Outcome::Done { reference },
-            Ok(None) => Outcome::Dead { reason: reply.reason("the ticket") },
-            Err(outcome) => outcome,
-        }
+    async fn adopt(&self, case_key: &str, reply: &Reply) -> Result<String, Failure> {
+        let found = self.look_up(case_key).await?;
+        found.ok_or_else(|| Outcome::Dead { reason: reply.reason("the ticket") }.into())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut url = self.origin.clone();
+        url.set_path(path);
+        self.http.request(method, url).header("accept", "application/json").timeout(self.call_timeout)
     }
 
     /// Sends a request with the credential, and once more with a new one after a 401. `sending` is
@@ -187,18 +254,21 @@ impl Zendesk {
         sending: &impl Fn(),
     ) -> Result<(Reply, Key), Outcome> {
         let key = self.credential.key().await?;
-        let _in_flight = self.take().await?;
+        let _update = if call.is_update() { Some(self.take_update()?) } else { None };
+        let _request = self.take().await?;
         sending();
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
-        self.budget().learn(reply.rate, Instant::now());
+        let now = Instant::now();
+        lock(&self.requests).learn(reply.rate, now);
+        lock(&self.updates).learn(reply.updates, now);
         Ok((reply, key))
     }
 
     /// Waits for a place in the budget, if that is a matter of seconds.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         loop {
-            let taken = self.budget().take(Instant::now());
-            let Err(later) = taken else { return Ok(InFlight(&self.budget)) };
+            let taken = lock(&self.requests).take(Instant::now());
+            let Err(later) = taken else { return Ok(InFlight(&self.requests)) };
             let wait = later.saturating_duration_since(Instant::now());
             if wait > self.call_timeout / 3 {
                 let reason = Reason::new("our share of Zendesk's requests per minute is used up");
@@ -208,15 +278,42 @@ impl Zendesk {
         }
     }
 
-    fn url(&self, path: &str) -> Url {
-        let mut url = self.origin.clone();
-        url.set_path(path);
-        url
+    fn take_update(&self) -> Result<InFlight<'_>, Outcome> {
+        let taken = lock(&self.updates).take(Instant::now());
+        taken.map(|()| InFlight(&self.updates)).map_err(|_| self.queue_update())
     }
 
-    fn budget(&self) -> MutexGuard<'_, Budget> {
-        self.budget.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// When an update of a ticket may go out, if not now: they are scarcer than creates, which go
+    /// first.
+    fn update_is_due(&self) -> Result<(), Outcome> {
+        let now = Instant::now();
+        let is_due = matches!(lock(&self.updates).ready(now), Ready::Now(_));
+        match is_due && lock(&self.requests).has_plenty(now) {
+            true => Ok(()),
+            false => Err(self.queue_update()),
+        }
     }
+
+    fn queue_update(&self) -> Outcome {
+        let now = Instant::now();
+        let wait = lock(&self.updates).queue(now).saturating_duration_since(now);
+        let reason = Reason::new("our share of Zendesk's updates per minute is used up, or creates go first");
+        Outcome::Wait { reason, doubt: Doubt::None, wait: wait.max(Duration::from_secs(1)) }
+    }
+}
+
+/// Zendesk makes a first comment private, or public, by rules of its own, and answers 201 all the same.
+fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
+    let asked = serde_json::from_str::<Value>(create.body).unwrap_or_default();
+    let asked = asked["ticket"]["comment"]["public"].as_bool();
+    let comment = audit.events.iter().find(|event| event["type"] == "Comment");
+    let word = match (asked, comment.and_then(|comment| comment["public"].as_bool())) {
+        (Some(false), Some(true)) => "public, and was to be private",
+        (Some(true), Some(false)) => "private, and was to be public",
+        _ => return,
+    };
+    let case = create.case_key;
+    error!(alert = alert::ZENDESK_PRIVACY, case, ticket, "the first comment of ticket {ticket} is {word}");
 }
 
 /// Counts a request as in flight until it is dropped, however that comes about.
@@ -224,24 +321,28 @@ struct InFlight<'a>(&'a Mutex<Budget>);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).ended();
+        lock(self.0).ended();
     }
+}
+
+/// Nothing is left half done under these locks, so one that panicked holds nothing wrong.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The table: what follows from an answer that is not what we asked for.
 fn outcome(call: Call, reply: &Reply) -> Outcome {
     let reason = reply.reason(call.name());
     let alerting = |code| Reason { alert: Some(code), ..reason.clone() };
-    // Only a create does something: whatever else fails leaves no doubt of its own.
-    let doubt = |doubt| if call == Call::Create { doubt } else { Doubt::None };
+    let doubt = |doubt| if call.can_be_repeated() { Doubt::None } else { doubt };
     let pause = |reason, doubt| Outcome::Pause { reason, doubt, retry_after: reply.retry_after };
     match reply.status {
         300..=399 | 404 => pause(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
         400 | 413 | 422 => Outcome::Dead { reason },
         401 => pause(alerting(alert::ZENDESK_CREDENTIAL), Doubt::None),
         403 => pause(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
-        // The list of tickets has a limit of its own, which says nothing of creates.
-        429 if call == Call::LookUp && reply.rate.remaining != Some(0) => {
+        // Each of these has a limit of its own, which says nothing of creates.
+        429 if !matches!(call, Call::Create | Call::Check) && reply.rate.remaining != Some(0) => {
             let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));
             Outcome::Wait { reason, doubt: Doubt::None, wait }
         }
@@ -261,8 +362,8 @@ fn lost_outcome(call: Call, lost: &Lost) -> Outcome {
     let reason = Reason::new(lost.to_string());
     match (lost.unsent, call) {
         (true, _) => Outcome::Pause { reason, doubt: Doubt::None, retry_after: None },
-        (false, Call::Create) => Outcome::Retry { reason, doubt: Doubt::Unanswered },
-        (false, _) => Outcome::Retry { reason, doubt: Doubt::None },
+        (false, call) if call.can_be_repeated() => Outcome::Retry { reason, doubt: Doubt::None },
+        (false, _) => Outcome::Retry { reason, doubt: Doubt::Unanswered },
     }
 }
 
@@ -270,15 +371,37 @@ impl Call {
     fn name(self) -> &'static str {
         match self {
             Call::Create => "the ticket",
+            Call::Comment => "the comment",
+            Call::Tags => "the tags",
             Call::LookUp => "the look-up",
+            Call::Show => "a look at the ticket",
+            Call::Author => "the author's user",
             Call::Check => "the check of the credential",
         }
+    }
+
+    /// Whether a second one changes nothing: whatever fails then leaves no doubt of its own.
+    fn can_be_repeated(self) -> bool {
+        !matches!(self, Call::Create | Call::Comment)
+    }
+
+    fn is_update(self) -> bool {
+        matches!(self, Call::Comment | Call::Tags)
     }
 }
 
 #[derive(Deserialize)]
 struct TicketReply {
     ticket: Ticket,
+    audit: Option<Audit>,
+}
+
+/// What a request did; `metadata.custom` is what it said of itself.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Audit {
+    events: Vec<Value>,
+    metadata: Value,
 }
 
 #[derive(Deserialize)]
@@ -291,12 +414,9 @@ struct Ticket {
     id: u64,
     external_id: Option<String>,
     status: Option<String>,
-}
-
-impl Ticket {
-    fn is_closed(&self) -> bool {
-        self.status.as_deref() == Some("closed")
-    }
+    updated_at: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
 }
 
 #[cfg(test)]
@@ -318,26 +438,39 @@ mod tests {
 
     #[test]
     fn the_table_of_outcomes() {
-        for (status, create, look_up) in [
-            (200, "retry Answered", "retry None"),
-            (302, "pause None zendesk_address", "pause None zendesk_address"),
-            (400, "dead", "dead"),
-            (401, "pause None zendesk_credential", "pause None zendesk_credential"),
-            (403, "pause None zendesk_forbidden", "pause None zendesk_forbidden"),
-            (404, "pause None zendesk_address", "pause None zendesk_address"),
-            (409, "retry Answered", "retry None"),
-            (413, "dead", "dead"),
-            (422, "dead", "dead"),
-            (429, "pause None -", "wait"),
-            (500, "retry Answered", "retry None"),
-            (502, "pause Unanswered -", "pause None -"),
-            (503, "pause Answered -", "pause None -"),
-            (504, "pause Unanswered -", "pause None -"),
-            (522, "pause Unanswered -", "pause None -"),
+        for (status, create, comment, look_up) in [
+            (200, "retry Answered", "retry Answered", "retry None"),
+            (302, "pause None zendesk_address", "pause None zendesk_address", "pause None zendesk_address"),
+            (400, "dead", "dead", "dead"),
+            (
+                401,
+                "pause None zendesk_credential",
+                "pause None zendesk_credential",
+                "pause None zendesk_credential",
+            ),
+            (
+                403,
+                "pause None zendesk_forbidden",
+                "pause None zendesk_forbidden",
+                "pause None zendesk_forbidden",
+            ),
+            (404, "pause None zendesk_address", "pause None zendesk_address", "pause None zendesk_address"),
+            (409, "retry Answered", "retry Answered", "retry None"),
+            (413, "dead", "dead", "dead"),
+            (422, "dead", "dead", "dead"),
+            (429, "pause None -", "wait", "wait"),
+            (500, "retry Answered", "retry Answered", "retry None"),
+            (502, "pause Unanswered -", "pause Unanswered -", "pause None -"),
+            (503, "pause Answered -", "pause Answered -", "pause None -"),
+            (504, "pause Unanswered -", "pause Unanswered -", "pause None -"),
+            (522, "pause Unanswered -", "pause Unanswered -", "pause None -"),
         ] {
             let reply = Reply::of(status, "<html>");
             assert_eq!(cell(&outcome(Call::Create, &reply)), create, "create, {status}");
-            assert_eq!(cell(&outcome(Call::LookUp, &reply)), look_up, "look-up, {status}");
+            assert_eq!(cell(&outcome(Call::Comment, &reply)), comment, "comment, {status}");
+            for call in [Call::LookUp, Call::Show, Call::Tags, Call::Author] {
+                assert_eq!(cell(&outcome(call, &reply)), look_up, "{}, {status}", call.name());
+            }
         }
     }
 

@@ -59,7 +59,7 @@ pub enum Fault {
     Late(Duration),
     /// 200 with an HTML page.
     Html,
-    /// 422 with the description of a suspended requester.
+    /// 422 with words about the subject, which repeat a customer's.
     Invalid,
     /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
     /// the next update.
@@ -371,7 +371,9 @@ impl Shared {
             Some(Fault::Status(status)) => error_page(status),
             Some(Fault::Html) => Html("<html>Welcome</html>").into_response(),
             Some(Fault::TooMany(seconds)) => too_many(seconds),
-            Some(Fault::Invalid) => invalid(suspended("Jane Doe")),
+            Some(Fault::Invalid) => {
+                invalid(flaw("subject", "Subject: Jane Doe is no subject", "InvalidValue"))
+            }
             Some(Fault::Unauthorized) => {
                 model.void = model.minted;
                 unauthorized()

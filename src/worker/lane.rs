@@ -229,6 +229,8 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::Deed;
+    use crate::story::Told;
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -243,7 +245,7 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Done { reference: "1".to_owned() }
+        Outcome::Done { reference: "1".to_owned(), deed: Deed::Created, told: Told::default() }
     }
 
     #[test]

@@ -286,6 +286,17 @@ impl World {
         self.zendesk.model().tickets.clone()
     }
 
+    /// The comments of each case.
+    pub fn comments_by_case(&self) -> BTreeMap<String, Vec<String>> {
+        let model = self.zendesk.model();
+        let cases = model.tickets.iter().map(|ticket| {
+            let comments = model.comments(ticket["id"].as_u64().unwrap());
+            let bodies = comments.iter().map(|comment| comment["body"].as_str().unwrap().to_owned());
+            (ticket["external_id"].as_str().unwrap().to_owned(), bodies.collect())
+        });
+        cases.collect()
+    }
+
     /// The invariants that hold at the end of any story: everything is settled as done, each case
     /// has one ticket and each ticket a case, and no key was ever used for other bytes.
     pub async fn check_one_ticket_per_case(&self) {
@@ -306,7 +317,18 @@ impl World {
             assert!(list.iter().any(|delivery| delivery["case"] == *case), "nobody asked for {case}");
         }
         assert_eq!((model.key_mismatches, model.keyless), (0, 0));
+        let mut marks: Vec<String> =
+            model.audits.iter().map(|audit| audit["metadata"]["custom"]["delivery"].to_string()).collect();
+        marks.retain(|mark| mark != "null");
+        marks.sort();
+        let twice = marks.windows(2).find(|pair| pair[0] == pair[1]);
+        assert_eq!(twice, None, "a delivery did its part twice");
     }
+}
+
+/// A number from the environment of the tests.
+pub fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok()?.parse().ok()
 }
 
 /// A label event about this post.
@@ -316,6 +338,13 @@ pub fn event(event: &str, post: &str) -> String {
     notification["data"]["items"][0]["entityId"] = json!(format!("twitter:{post}"));
     notification["data"]["items"][0]["text"] = json!(format!("{PRIVATE} {post}"));
     notification["data"]["items"][0]["author"] = json!("Jane Doe");
+    notification.to_string()
+}
+
+/// The same with something else in the post.
+pub fn event_with(event: &str, post: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut notification: Value = serde_json::from_str(&self::event(event, post)).unwrap();
+    change(&mut notification["data"]["items"][0]);
     notification.to_string()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use casebridge::config::{Config, Database, Retention};
 use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, ReceiveError, State};
 use casebridge::retry::Transition;
+use casebridge::story::Told;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +55,7 @@ fn again(after: Duration, tries: i64, in_doubt: bool) -> Transition {
 }
 
 fn done(reference: &str) -> Transition {
-    Transition::Done { reference: reference.to_owned() }
+    Transition::Done { reference: reference.to_owned(), told: Told::default() }
 }
 
 on_both! {
@@ -246,7 +247,8 @@ on_both! {
 
         inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
         let third = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case_ticket(&third).await.unwrap(), CaseTicket::Known("7".to_owned()));
+        let known = CaseTicket::Known { reference: "7".to_owned(), told: Told::default() };
+        assert_eq!(inbox.case_ticket(&third).await.unwrap(), known);
     }
 
     async fn who_was_given_up_in_doubt_keeps_its_case_and_its_bytes(world: World) {

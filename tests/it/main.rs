@@ -3,6 +3,8 @@
 
 mod harness;
 
+mod author;
+mod case;
 mod crash;
 mod deliver;
 mod edge;
@@ -16,3 +18,4 @@ mod render;
 mod storage;
 mod storm;
 mod subscribe;
+mod ticket;

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use casebridge::config::{self, Retention};
 use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick};
+use casebridge::notification::Item;
 use casebridge::retry::Transition;
+use casebridge::story::Told;
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -133,11 +135,16 @@ fn transition() -> impl Strategy<Value = Transition> {
         rest,
     });
     prop_oneof![
-        2 => "[1-9]".prop_map(|reference| Transition::Done { reference }),
+        2 => "[1-9]".prop_map(|reference| Transition::Done { told: told(&reference), reference }),
         1 => Just(Transition::Dead { reason: "refused".to_owned() }),
         2 => given_up,
         3 => again,
     ]
+}
+
+/// What a ticket of this number has been told.
+fn told(reference: &str) -> Told {
+    Told::default().with("khoros:1:p1", reference, &Item::default())
 }
 
 /// What the inbox should hold, oldest first, and what it should answer.
@@ -194,7 +201,7 @@ impl Model {
         row.leased = false;
         row.is_due = true;
         match transition.clone() {
-            Transition::Done { reference } => {
+            Transition::Done { reference, .. } => {
                 row.state = "done".to_owned();
                 row.in_doubt = false;
                 row.reference = Some(reference);
@@ -233,7 +240,10 @@ impl Model {
             .filter(|row| row.reference.is_some())
             .max_by_key(|row| (row.settled_at, row.identity.clone()));
         match latest {
-            Some(row) => CaseTicket::Known(row.reference.clone().unwrap()),
+            Some(row) => {
+                let reference = row.reference.clone().unwrap();
+                CaseTicket::Known { told: told(&reference), reference }
+            }
             None if of_case().any(was_tried) => CaseTicket::Unknown,
             None => CaseTicket::None,
         }
@@ -598,7 +608,7 @@ async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
             reason: "it failed".to_owned(),
         },
         (_, 0) => Transition::Dead { reason: "refused".to_owned() },
-        _ => Transition::Done { reference: "7".to_owned() },
+        _ => Transition::Done { reference: "7".to_owned(), told: Told::default() },
     };
     // From here on another hand may take it.
     assert!(hands.cases.lock().unwrap().remove(&claim.case_key));

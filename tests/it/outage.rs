@@ -66,11 +66,11 @@ on_both! {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         let line = bridge.wait_for_log("is dead").await;
-        assert!(line.contains("RecordInvalid") && line.contains("requester Suspended"), "{line}");
+        assert!(line.contains("RecordInvalid") && line.contains("subject InvalidValue"), "{line}");
         bridge.wait_for_log("delivery_dead").await;
         let dead = world.list().await.remove(0);
         assert_eq!(dead["state"], "dead");
-        assert!(dead["reason"].as_str().unwrap().contains("Jane Doe is suspended"), "{dead}");
+        assert!(dead["reason"].as_str().unwrap().contains("Jane Doe is no subject"), "{dead}");
         // The same post again, while its first delivery is dead: looked up, and then created.
         world.notify(&event("event-2", "1")).await;
         bridge.wait_for_log(" is ticket 1000").await;

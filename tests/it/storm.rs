@@ -5,15 +5,14 @@
 //! and `CASEBRIDGE_STORM_SEED` repeats one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::env;
 use std::time::Duration;
 
 use casebridge::sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
 use futures_util::future::{join_all, select_all};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{BEARER, Bridge, Kind, World, event, free_port, run_for};
+use crate::harness::{BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_for};
 
 const KILLS: usize = 20;
 const LONG: Duration = Duration::from_secs(3600);
@@ -71,12 +70,16 @@ struct Sent {
 struct Notification {
     /// Of its one delivery.
     identity: String,
+    post: String,
+    /// What an agent wrote beside the post, and nobody else.
+    note: String,
     body: String,
 }
 
 fn prepare(world: &mut World, chance: &mut Rng) {
     world.set("RETRY_SCHEDULE", ["1"; 50].join(","));
     world.set("ZENDESK_BUDGET_PERCENT", "100");
+    world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
     world.set("RUST_LOG", "info");
     let faults = vec![
         Fault::Status(500),
@@ -92,7 +95,7 @@ fn prepare(world: &mut World, chance: &mut Rng) {
         Fault::TooMany(1),
     ];
     let mut model = world.zendesk.model();
-    model.limit = 100_000;
+    (model.limit, model.update_limit) = (100_000, 100_000);
     model.chaos = Some(Chaos { chance: chance.fork(), percent: 15, faults });
 }
 
@@ -132,7 +135,9 @@ fn next(sent: &mut Sent, chance: &mut Rng) -> Notification {
     };
     let number = format!("event-{}", sent.notifications.len());
     let identity = format!("khoros:1234:{number}:twitter:{post}");
-    let notification = Notification { identity, body: event(&number, &post) };
+    let note = format!("{PRIVATE} note of {number}.");
+    let body = event_with(&number, &post, |item| item["notes"] = json!([{"text": note}]));
+    let notification = Notification { identity, post, note, body };
     sent.notifications.push(notification.clone());
     notification
 }
@@ -158,13 +163,15 @@ async fn check(world: &World, sent: &Sent) {
     for identity in &sent.acknowledged {
         assert!(listed.contains_key(identity.as_str()), "acknowledged and lost: {identity}");
     }
+    let on_tickets = world.comments_by_case();
+    for notification in sent.notifications.iter().filter(|sent| listed.contains_key(sent.identity.as_str())) {
+        let comments = &on_tickets[&format!("khoros:1234:twitter:{}", notification.post)];
+        let told = comments.iter().filter(|comment| comment.contains(&notification.note)).count();
+        assert_eq!(told, 1, "{} was told so often", notification.identity);
+    }
     let sent: BTreeSet<&str> = sent.notifications.iter().map(|sent| sent.identity.as_str()).collect();
     for identity in listed.keys() {
         assert!(sent.contains(identity), "nobody sent {identity}");
     }
     world.check_one_ticket_per_case().await;
-}
-
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok()?.parse().ok()
 }

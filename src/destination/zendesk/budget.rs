@@ -1,4 +1,5 @@
-//! Our share of the account's requests per minute. Pure: time is an argument.
+//! Our share of what the account allows in a minute: of all requests, and of updates of tickets. Pure:
+//! time is an argument.
 //!
 //! Zendesk counts all integrations of an account together, so pacing ourselves is not enough: each
 //! answer tells what is left for everybody, and we stop in time to leave the others their share.
@@ -7,12 +8,17 @@ use std::time::{Duration, Instant};
 
 use crate::destination::Ready;
 
-/// Until an answer tells the limit: the smallest plan's.
-const ASSUMED_LIMIT: u32 = 200;
+/// Requests a minute, until an answer tells the limit: the smallest plan's.
+pub const ASSUMED_REQUESTS: u32 = 200;
+/// Updates of tickets a minute, agents' own included, until an answer tells the limit; it is 300 with
+/// the High Volume add-on, and 20 in trials.
+pub const ASSUMED_UPDATES: u32 = 100;
 /// What may go out at once after a pause.
 const BURST: f64 = 10.0;
 /// Of our share, so much is not used in a minute in which the others use all of theirs.
 const MARGIN: f64 = 0.04;
+/// The longest wait in a queue; who comes back then queues again.
+const LONGEST_QUEUE: Duration = Duration::from_secs(3600);
 /// How long an answer that does not tell its reset is believed.
 const UNKNOWN_RESET: Duration = Duration::from_secs(15);
 
@@ -28,6 +34,8 @@ pub struct Budget {
     /// Sent and not yet answered: the last answer does not count them.
     in_flight: u32,
     left: Option<Left>,
+    /// When the last of those that wait comes back.
+    queue: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -48,8 +56,9 @@ pub struct Rate {
 }
 
 impl Budget {
-    pub fn new(percent: u32, now: Instant) -> Budget {
-        Budget { percent, limit: ASSUMED_LIMIT, tokens: BURST, counted_at: now, in_flight: 0, left: None }
+    /// `percent` of `limit` a minute, until an answer tells another limit.
+    pub fn new(percent: u32, limit: u32, now: Instant) -> Budget {
+        Budget { percent, limit, tokens: BURST, counted_at: now, in_flight: 0, left: None, queue: None }
     }
 
     /// How many requests may go out now.
@@ -68,6 +77,23 @@ impl Budget {
             return Ready::Now(self.tokens as usize);
         }
         Ready::At(now + Duration::from_secs_f64((1.0 - self.tokens) / self.per_second()))
+    }
+
+    /// Whether there is more than what is more urgent is likely to need.
+    pub fn has_plenty(&mut self, now: Instant) -> bool {
+        matches!(self.ready(now), Ready::Now(requests) if requests as f64 >= BURST / 2.0)
+    }
+
+    /// When to come back: one after the other, so that of many that wait not all come for one place.
+    pub fn queue(&mut self, now: Instant) -> Instant {
+        let ready = match self.ready(now) {
+            Ready::Now(_) => now,
+            Ready::At(at) => at,
+        };
+        let between = Duration::from_secs_f64(1.0 / self.per_second());
+        let turn = self.queue.map_or(ready, |last| ready.max(last + between)).min(now + LONGEST_QUEUE);
+        self.queue = Some(turn);
+        turn
     }
 
     /// Counts one request as sent, or tells when to ask again.
@@ -158,7 +184,7 @@ mod tests {
     fn a_minute_holds_our_share_and_one_burst() {
         let start = Instant::now();
         for (percent, limit, share) in [(60, 700, 420), (100, 200, 200), (10, 400, 40)] {
-            let mut budget = Budget::new(percent, start);
+            let mut budget = Budget::new(percent, ASSUMED_REQUESTS, start);
             budget.learn(Rate { limit: Some(limit), ..Rate::default() }, start);
             let first = sent(&mut budget, start, 0..60_000);
             assert!((share..=share + 10).contains(&first), "{first} of {share}");
@@ -170,7 +196,7 @@ mod tests {
     #[test]
     fn the_others_keep_their_share_until_the_reset() {
         let start = Instant::now();
-        let mut budget = Budget::new(60, start);
+        let mut budget = Budget::new(60, ASSUMED_REQUESTS, start);
         let rate = |remaining| Rate { limit: Some(100), remaining: Some(remaining), reset: Some(30) };
         budget.learn(rate(26), start);
         assert_eq!(budget.ready(start), Ready::Now(3));
@@ -216,8 +242,10 @@ mod tests {
     fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
         let start = Instant::now();
         let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };
-        let mut ours: Vec<(Budget, usize, Answers)> =
-            percents.iter().map(|percent| (Budget::new(*percent, start), 0, Default::default())).collect();
+        let mut ours: Vec<(Budget, usize, Answers)> = percents
+            .iter()
+            .map(|percent| (Budget::new(*percent, ASSUMED_REQUESTS, start), 0, Default::default()))
+            .collect();
         for at in (0..600_000).step_by(10) {
             if at * others / 60_000 != (at + 10) * others / 60_000 {
                 account.request(at);
@@ -262,9 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_comes_back_one_by_one() {
+        let start = Instant::now();
+        let mut budget = Budget::new(30, ASSUMED_UPDATES, start);
+        while budget.take(start).is_ok() {}
+        let turns: Vec<Instant> = (0..3).map(|_| budget.queue(start)).collect();
+        assert!(turns[0] > start && turns.is_sorted());
+        assert_eq!(
+            (turns[1] - turns[0], turns[2] - turns[1]),
+            (Duration::from_secs(2), Duration::from_secs(2))
+        );
+        for _ in 0..5000 {
+            assert!(budget.queue(start) <= start + LONGEST_QUEUE);
+        }
+        assert!(budget.queue(after(start, 7_200_000)) == after(start, 7_200_000), "an old queue is over");
+    }
+
+    #[test]
     fn an_empty_bucket_tells_when_to_come_back() {
         let start = Instant::now();
-        let mut budget = Budget::new(60, start);
+        let mut budget = Budget::new(60, ASSUMED_REQUESTS, start);
         while budget.take(start).is_ok() {}
         let Ready::At(at) = budget.ready(start) else { panic!("not empty") };
         assert!(at > start && matches!(budget.ready(after(at, 1)), Ready::Now(1)));

@@ -19,6 +19,8 @@ pub struct Reply {
     /// From `Retry-After`, in either of its forms.
     pub retry_after: Option<Duration>,
     pub rate: Rate,
+    /// The same for updates of tickets alone.
+    pub updates: Rate,
     request_id: Option<String>,
     body: Vec<u8>,
 }
@@ -76,6 +78,7 @@ impl Reply {
                     .or_else(|| number(headers, "ratelimit-remaining")),
                 reset: number(headers, "ratelimit-reset"),
             },
+            updates: header(headers, "zendesk-ratelimit-tickets-update").map_or_else(Rate::default, bucket),
             request_id: header(headers, "x-request-id").filter(|id| is_code(id)).map(str::to_owned),
             body,
         }
@@ -83,8 +86,8 @@ impl Reply {
 
     #[cfg(test)]
     pub fn of(status: u16, body: &str) -> Reply {
-        let (retry_after, rate, request_id) = (None, Rate::default(), None);
-        Reply { status, retry_after, rate, request_id, body: body.into() }
+        let (retry_after, rate, updates) = (None, Rate::default(), Rate::default());
+        Reply { status, retry_after, rate, updates, request_id: None, body: body.into() }
     }
 
     pub fn is_success(&self) -> bool {
@@ -98,6 +101,13 @@ impl Reply {
     /// Whether the body's `error` is this code.
     pub fn says(&self, code: &str) -> bool {
         self.json::<Value>().is_some_and(|body| body["error"] == code)
+    }
+
+    /// The fields that a refusal is about.
+    pub fn refused_fields(&self) -> Vec<String> {
+        let details = self.json::<Value>().map(|mut body| body["details"].take());
+        let names = details.as_ref().and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
+        names.take(20).cloned().collect()
     }
 
     /// What went wrong with `what`. Validation texts repeat what customers wrote, so the log gets
@@ -151,6 +161,14 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
     header(headers, name)?.parse().ok()
 }
 
+/// `total=100; remaining=99; resets=41`
+fn bucket(value: &str) -> Rate {
+    let number = |name: &str| {
+        value.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    };
+    Rate { limit: number("total"), remaining: number("remaining"), reset: number("resets").map(u64::from) }
+}
+
 /// Seconds, or a date; at most an hour is believed.
 fn retry_after(value: &str) -> Option<Duration> {
     let seconds = match value.parse::<u64>() {
@@ -191,6 +209,14 @@ mod tests {
             assert_eq!(reason.log, log);
             assert!(reason.full.contains("Jane Doe"));
         }
+    }
+
+    #[test]
+    fn the_bucket_of_an_endpoint_is_read() {
+        let rate = bucket("total=100; remaining=99; resets=41");
+        assert_eq!((rate.limit, rate.remaining, rate.reset), (Some(100), Some(99), Some(41)));
+        let rate = bucket("remaining=0;total=x");
+        assert_eq!((rate.limit, rate.remaining, rate.reset), (None, Some(0), None));
     }
 
     #[test]

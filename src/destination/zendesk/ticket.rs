@@ -8,6 +8,7 @@ use unicode_segmentation::UnicodeSegmentation;
 pub use crate::config::FALLBACK_TAG;
 use crate::config::{self, CustomValue, Requester};
 use crate::notification::{self, Item, Note};
+use crate::retry::Deed;
 use crate::story::News;
 use crate::template::{Context, Template};
 
@@ -41,8 +42,6 @@ pub struct Draft<'a> {
     pub plan: Plan,
     /// The user of the credential, if it is known.
     pub service_user: Option<u64>,
-    /// The closed ticket that this one goes on with.
-    pub follow_up: Option<u64>,
 }
 
 /// How much of what is configured a ticket has: each refusal takes something away.
@@ -51,12 +50,21 @@ pub struct Plan {
     /// The author's user, or `None`: the user of the credential.
     pub requester: Option<u64>,
     pub fields: Fields,
+    /// The closed ticket that this one goes on with.
+    pub follow_up: Option<u64>,
+}
+
+impl Plan {
+    /// What a ticket by this plan is to its case.
+    pub fn deed(&self) -> Deed {
+        self.follow_up.map_or(Deed::Created, |_| Deed::FollowedUp)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fields {
     Configured,
-    /// None of those that only exist in one Zendesk account, and the tag [`FALLBACK_TAG`].
+    /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`].
     Plain,
 }
 
@@ -79,7 +87,7 @@ pub fn render(draft: &Draft) -> Rendered {
             "body": comment(draft, templates.render(settings.comment.as_ref())),
             "public": settings.public,
         },
-        "priority": settings.priority,
+        "priority": config::Priority::default(),
         "external_id": draft.case_key,
         "tags": tags(item, label, settings, plan.fields),
         "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
@@ -91,10 +99,11 @@ pub fn render(draft: &Draft) -> Rendered {
     };
     set("requester_id", plan.requester.or(draft.service_user).map(Value::from));
     set("submitter_id", submitter(draft).map(Value::from));
-    set("type", settings.kind.map(|kind| json!(kind)));
-    set("status", settings.status.map(|status| json!(status)));
-    set("via_followup_source_id", draft.follow_up.map(Value::from));
+    set("via_followup_source_id", plan.follow_up.map(Value::from));
     if plan.fields == Fields::Configured {
+        set("priority", Some(json!(settings.priority)));
+        set("type", settings.kind.map(|kind| json!(kind)));
+        set("status", settings.status.map(|status| json!(status)));
         set("group_id", settings.group_id.map(Value::from));
         set("assignee_id", settings.assignee_id.map(Value::from));
         set("brand_id", settings.brand_id.map(Value::from));
@@ -105,34 +114,34 @@ pub fn render(draft: &Draft) -> Rendered {
 }
 
 /// Reads back from frozen bytes by which plan they were rendered.
-pub fn plan_of(body: &str, service_user: Option<u64>) -> Option<Plan> {
-    let body: Value = serde_json::from_str(body).ok()?;
-    let ticket = body["ticket"].as_object()?;
-    let requester = ticket.get("requester_id").and_then(Value::as_u64);
-    let tags = ticket.get("tags").and_then(Value::as_array);
-    let is_plain = tags.is_some_and(|tags| tags.iter().any(|tag| tag == FALLBACK_TAG));
-    Some(Plan {
-        requester: requester.filter(|id| Some(*id) != service_user),
+pub fn plan_of(body: &str, service_user: Option<u64>) -> Plan {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let ticket = &body["ticket"];
+    let is_plain = ticket["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == FALLBACK_TAG));
+    Plan {
+        requester: ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user),
         fields: if is_plain { Fields::Plain } else { Fields::Configured },
-    })
+        follow_up: ticket["via_followup_source_id"].as_u64(),
+    }
 }
 
 /// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or
-/// `None` if nothing is left to do without.
+/// `None` if there is nothing to do without. Some refusals name `base` or nothing: then it may be
+/// anything but what is ours on every ticket.
 pub fn simpler(plan: Plan, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
-    let of_requester = ["requester", "submitter", "author"];
-    let blames_requester =
-        fields.iter().any(|field| of_requester.iter().any(|start| field.starts_with(start)));
+    let blames =
+        |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
     let without_author = plan.requester.map(|_| Plan { requester: None, ..plan });
-    let is_configured = settings.group_id.is_some()
-        || settings.assignee_id.is_some()
-        || settings.brand_id.is_some()
-        || settings.form_id.is_some()
-        || !settings.custom_fields.is_empty();
-    let plain = (plan.fields == Fields::Configured && is_configured)
-        .then_some(Plan { fields: Fields::Plain, ..plan });
-    match blames_requester {
-        true => without_author.or(plain),
+    let is_full = plan.fields == Fields::Configured && settings.may_be_refused();
+    let plain = is_full.then_some(Plan { fields: Fields::Plain, ..plan });
+    if plan.follow_up.is_some() && blames(&["via"]) {
+        return Some(Plan { follow_up: None, ..plan });
+    }
+    if blames(&["requester", "submitter", "author"]) || settings.public && blames(&["comment"]) {
+        return without_author.or(plain);
+    }
+    match blames(&["subject", "comment", "tags", "external_id", "metadata", "description"]) {
+        true => None,
         false => plain.or(without_author),
     }
 }
@@ -368,7 +377,7 @@ fn last_line(item: &Item) -> String {
 
 /// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
 /// configured, and the one that says what the ticket does without, are never cut away.
-fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields) -> Vec<String> {
+pub fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let labels = std::iter::once(label).chain(item.labels.iter().map(String::as_str));
     let labels = labels.map(slug).filter(|slug| !slug.is_empty());
@@ -523,9 +532,8 @@ mod tests {
             route: "label",
             label: "CreateCase",
             settings: &config::Ticket::default(),
-            plan: Plan { requester: None, fields: Fields::Configured },
+            plan: plan(None, Fields::Configured),
             service_user: None,
-            follow_up: None,
         };
         render(&draft).ticket["ticket"].clone()
     }
@@ -680,12 +688,11 @@ mod tests {
             settings,
             plan,
             service_user,
-            follow_up: None,
         })
     }
 
     fn plan(requester: Option<u64>, fields: Fields) -> Plan {
-        Plan { requester, fields }
+        Plan { requester, fields, follow_up: None }
     }
 
     #[test]
@@ -705,11 +712,12 @@ mod tests {
                 let body = rendered(&whole_item(), settings, plan, service).ticket;
                 let ticket = &body["ticket"];
                 assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
-                assert_eq!(plan_of(&body.to_string(), service), Some(plan));
+                assert_eq!(plan_of(&body.to_string(), service), plan);
             }
         }
-        assert_eq!(plan_of("", Some(SERVICE)), None);
-        assert_eq!(plan_of("[]", Some(SERVICE)), None);
+        for odd in ["", "[]", "{}"] {
+            assert_eq!(plan_of(odd, Some(SERVICE)), plan(None, Fields::Configured));
+        }
     }
 
     #[test]
@@ -727,16 +735,14 @@ mod tests {
             ("TICKET_STATUS", "hold"),
             ("TICKET_TAGS", "vip"),
         ]);
-        let own = ["group_id", "assignee_id", "brand_id", "ticket_form_id", "custom_fields"];
+        let own =
+            ["group_id", "assignee_id", "brand_id", "ticket_form_id", "custom_fields", "type", "status"];
         let full = rendered(&whole_item(), &settings, plan(None, Fields::Configured), None).ticket;
         assert!(own.iter().all(|name| !full["ticket"][name].is_null()), "{full}");
         let custom = full["ticket"]["custom_fields"].to_string();
         assert_eq!(custom, r#"[{"id":5,"value":"Jane Doe"},{"id":6,"value":1.50}]"#);
         let plain = rendered(&whole_item(), &settings, plan(None, Fields::Plain), None).ticket;
         assert!(own.iter().all(|name| plain["ticket"].get(name).is_none()), "{plain}");
-        for ticket in [&full["ticket"], &plain["ticket"]] {
-            assert_eq!((&ticket["type"], &ticket["status"]), (&json!("task"), &json!("hold")));
-        }
         let tags = json!([
             "khoros",
             "khoros_twitter",
@@ -850,12 +856,12 @@ mod tests {
             route: "label",
             label: "CreateCase",
             settings: &settings,
-            plan: plan(None, Fields::Configured),
+            plan: Plan { follow_up: Some(4711), ..plan(None, Fields::Configured) },
             service_user: None,
-            follow_up: Some(4711),
         };
         let body = render(&draft).ticket;
         assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
+        assert_eq!(plan_of(&body.to_string(), None), draft.plan);
         assert_eq!(body.to_string(), render(&draft).ticket.to_string());
     }
 
@@ -868,25 +874,40 @@ mod tests {
             settings(&[("TICKET_BRAND_ID", "1")]),
             settings(&[("TICKET_FORM_ID", "1")]),
             settings(&[("TICKET_CUSTOM_FIELDS", r#"{"1": true}"#)]),
+            settings(&[("TICKET_STATUS", "hold")]),
+            settings(&[("TICKET_TYPE", "task")]),
+            settings(&[("TICKET_PRIORITY", "low")]),
         ];
-        let (full, plain) = (Fields::Configured, Fields::Plain);
-        for blamed in ["requester", "requester_id", "submitter_id", "author_id"] {
-            let fields = ["group_id".to_owned(), blamed.to_owned()];
-            assert_eq!(simpler(plan(Some(AUTHOR), full), &own[0], &fields), Some(plan(None, full)));
-            assert_eq!(simpler(plan(None, full), &own[0], &fields), Some(plan(None, plain)));
-            assert_eq!(simpler(plan(None, full), &bare, &fields), None);
-        }
-        for fields in [&["group_id".to_owned()][..], &["base".to_owned()], &[]] {
-            for settings in &own {
-                let once = simpler(plan(Some(AUTHOR), full), settings, fields);
-                assert_eq!(once, Some(plan(Some(AUTHOR), plain)));
-                let twice = simpler(plan(Some(AUTHOR), plain), settings, fields);
-                assert_eq!(twice, Some(plan(None, plain)));
-                assert_eq!(simpler(plan(None, plain), settings, fields), None);
+        let full = plan(Some(AUTHOR), Fields::Configured);
+        let (no_author, plain) = (plan(None, Fields::Configured), plan(Some(AUTHOR), Fields::Plain));
+        for (fields, of_bare, of_own) in [
+            (&["requester"][..], Some(no_author), Some(no_author)),
+            (&["submitter_id", "base"], Some(no_author), Some(no_author)),
+            (&["group"], Some(no_author), Some(plain)),
+            (&["base"], Some(no_author), Some(plain)),
+            (&[], Some(no_author), Some(plain)),
+            (&["subject"], None, None),
+            (&["comment"], None, None),
+        ] {
+            let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+            assert_eq!(simpler(full, &bare, &fields), of_bare, "{fields:?}");
+            for own in &own {
+                assert_eq!(simpler(full, own, &fields), of_own, "{fields:?}");
             }
-            assert_eq!(simpler(plan(Some(AUTHOR), full), &bare, fields), Some(plan(None, full)));
-            assert_eq!(simpler(plan(None, full), &bare, fields), None);
+            // Whatever is refused, it comes to an end.
+            for settings in own.iter().chain([&bare]) {
+                let mut plan = Some(Plan { follow_up: Some(1), ..full });
+                let steps = std::iter::from_fn(|| {
+                    plan = simpler(plan?, settings, &fields);
+                    plan
+                });
+                assert!(steps.count() <= 3);
+            }
         }
+        let closed = Plan { follow_up: Some(1), ..full };
+        assert_eq!(simpler(closed, &bare, &["via_followup_source_id".to_owned()]), Some(full));
+        let public = settings(&[("TICKET_PUBLIC", "1")]);
+        assert_eq!(simpler(full, &public, &["comment".to_owned()]), Some(no_author));
     }
 
     #[test]

@@ -39,14 +39,23 @@ impl Bridge {
 
     /// The same for so many lines; returns the last of them.
     pub async fn wait_for_logs(&self, text: &str, count: usize) -> String {
+        self.wait_for_lines_with(&[text], count).await
+    }
+
+    /// Waits for a line that holds all of these texts, and returns it.
+    pub async fn wait_for_line_with(&self, texts: &[&str]) -> String {
+        self.wait_for_lines_with(texts, 1).await
+    }
+
+    async fn wait_for_lines_with(&self, texts: &[&str], count: usize) -> String {
         let mut lines = self.lines.clone();
+        let wanted = |line: &&String| texts.iter().all(|text| line.contains(text));
         loop {
-            let found =
-                lines.borrow_and_update().iter().filter(|line| line.contains(text)).nth(count - 1).cloned();
+            let found = lines.borrow_and_update().iter().filter(wanted).nth(count - 1).cloned();
             match found {
                 Some(line) => return line,
                 None if lines.changed().await.is_err() => {
-                    panic!("the bridge ended without logging `{text}`:\n{}", self.log())
+                    panic!("the bridge ended without logging {texts:?}:\n{}", self.log())
                 }
                 None => {}
             }

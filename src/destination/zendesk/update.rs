@@ -1,0 +1,231 @@
+//! A later event about a post that has its ticket: an internal comment that tells what is new.
+//!
+//! Comments have no idempotency key. Each carries the delivery's identity in its metadata, which the
+//! ticket's history shows and no customer; where one may have been added already, it is looked for.
+//! `safe_update` refuses what would be added to another ticket than the one that was looked at.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::reply::Reply;
+use super::{Audit, Call, Ticket, TicketReply, Zendesk, outcome};
+use crate::config::Repeat;
+use crate::retry::{Deed, Doubt, Outcome, Reason};
+use crate::story::News;
+
+/// So often somebody else may be quicker before we wait.
+const COLLISIONS: usize = 4;
+/// The history is read newest first, so that this is more than can have happened since.
+const PAGES: usize = 5;
+
+/// What is new about a case, for its ticket.
+pub struct Update<'a> {
+    pub ticket: &'a str,
+    /// The delivery's identity, by which what it has done is known again.
+    pub delivery: &'a str,
+    /// It may have been told already.
+    pub in_doubt: bool,
+    pub news: &'a News,
+    pub comment: &'a str,
+    /// Those of the route, for a ticket that another one made.
+    pub tags: &'a [String],
+    /// Set before the first byte of a change goes out.
+    pub sent: &'a AtomicBool,
+}
+
+/// What a ticket that was to be told something turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It holds what there is to tell.
+    Done(Deed),
+    /// It takes nothing any more: another one has to go on with it.
+    Closed,
+    /// It was deleted.
+    Gone,
+}
+
+impl Zendesk {
+    /// Brings what is new to a ticket, once. Safe to repeat if it is told to be in doubt.
+    ///
+    /// # Errors
+    /// The outcome of an attempt that came to no end.
+    pub async fn tell(&self, update: &Update<'_>) -> Result<Told, Outcome> {
+        let told = self.look_and_tell(update).await;
+        // An answer to the comment may have been wrong, and what failed then was the look after it.
+        let sent = update.sent.load(Ordering::Relaxed);
+        told.map_err(|outcome| if sent { outcome.in_doubt() } else { outcome })
+    }
+
+    async fn look_and_tell(&self, update: &Update<'_>) -> Result<Told, Outcome> {
+        let mut in_doubt = update.in_doubt;
+        let mut to_tag = update.news.other_route;
+        if self.is_sure_to_comment(update) {
+            self.update_is_due()?;
+        }
+        for _ in 0..COLLISIONS {
+            let Some(ticket) = self.show(update.ticket).await? else { return Ok(Told::Gone) };
+            if in_doubt && self.is_marked(update).await? {
+                return Ok(Told::Done(Deed::Found));
+            }
+            if ticket.is_closed() {
+                return Ok(Told::Closed);
+            }
+            if !(self.is_sure_to_comment(update) || ticket.is_solved()) {
+                return Ok(Told::Done(Deed::Unchanged));
+            }
+            let change = match to_tag && !ticket.has(update.tags) {
+                true => self.add_tags(update).await?,
+                false => self.comment(update, &ticket).await?,
+            };
+            match change {
+                Change::Told => return Ok(Told::Done(deed(&ticket))),
+                // It is to be looked at again, with its tags.
+                Change::Tagged => to_tag = false,
+                // What changed it may have been an earlier attempt of our own.
+                Change::ByOthers => in_doubt = true,
+                Change::Refused(outcome) => return self.closed_or(update, outcome).await,
+            }
+        }
+        let reason = Reason::new("the ticket changes all the time");
+        Err(Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::from_secs(5) })
+    }
+
+    fn is_sure_to_comment(&self, update: &Update) -> bool {
+        self.settings.repeat == Repeat::Comment || !update.news.is_empty()
+    }
+
+    /// A ticket that was closed in the meantime takes nothing any more.
+    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<Told, Outcome> {
+        match self.show(update.ticket).await? {
+            Some(ticket) if ticket.is_closed() => Ok(Told::Closed),
+            _ => Err(outcome),
+        }
+    }
+
+    /// `None`: it was deleted.
+    async fn show(&self, ticket: &str) -> Result<Option<Ticket>, Outcome> {
+        let path = format!("/api/v2/tickets/{ticket}");
+        let reply = self.call(Call::Show, || self.request(Method::GET, &path), || ()).await?;
+        match reply.json::<TicketReply>() {
+            Some(TicketReply { ticket, .. }) if reply.is_success() => Ok(Some(ticket)),
+            _ if is_gone(&reply) => Ok(None),
+            _ => Err(outcome(Call::Show, &reply)),
+        }
+    }
+
+    /// Whether this delivery has done its part to the ticket already: made it, or added its comment.
+    async fn is_marked(&self, update: &Update<'_>) -> Result<bool, Outcome> {
+        let path = format!("/api/v2/tickets/{}/audits", update.ticket);
+        let mut after: Option<String> = None;
+        for _ in 0..PAGES {
+            let mut page = vec![("sort", "-created_at"), ("page[size]", "100")];
+            page.extend(after.as_deref().map(|after| ("page[after]", after)));
+            let request = || self.request(Method::GET, &path).query(&page);
+            let reply = self.call(Call::Show, request, || ()).await?;
+            let Some(page) = reply.json::<AuditsReply>().filter(|_| reply.is_success()) else {
+                return Err(outcome(Call::Show, &reply));
+            };
+            if page.audits.iter().any(|audit| audit.metadata["custom"]["delivery"] == update.delivery) {
+                return Ok(true);
+            }
+            after = page.meta.after_cursor.filter(|_| page.meta.has_more);
+            if after.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tags that are sent with the ticket would replace those of the agents; here they are added.
+    async fn add_tags(&self, update: &Update<'_>) -> Result<Change, Outcome> {
+        let path = format!("/api/v2/tickets/{}/tags", update.ticket);
+        let request = || self.request(Method::PUT, &path).json(&json!({ "tags": update.tags }));
+        let reply = self.call(Call::Tags, request, || ()).await?;
+        match reply.is_success() && reply.json::<Value>().is_some_and(|body| body["tags"].is_array()) {
+            true => Ok(Change::Tagged),
+            false => too_late(Call::Tags, &reply),
+        }
+    }
+
+    async fn comment(&self, update: &Update<'_>, ticket: &Ticket) -> Result<Change, Outcome> {
+        let mut changes = json!({
+            "comment": { "body": update.comment, "public": false },
+            "metadata": { "delivery": update.delivery },
+            "safe_update": true,
+            "updated_stamp": ticket.updated_at,
+        });
+        if ticket.is_solved() {
+            changes["status"] = json!("open");
+        }
+        let path = format!("/api/v2/tickets/{}", update.ticket);
+        let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
+        let reply = self.call(Call::Comment, request, || update.sent.store(true, Ordering::Relaxed)).await?;
+        match reply.is_success() && reply.json::<TicketReply>().is_some() {
+            true => Ok(Change::Told),
+            false => too_late(Call::Comment, &reply),
+        }
+    }
+}
+
+/// What a request to change a ticket has come to.
+enum Change {
+    Told,
+    Tagged,
+    /// Nothing: somebody was quicker and changed or deleted it. The next look tells which.
+    ByOthers,
+    /// Nothing, and this is why unless the ticket is closed.
+    Refused(Outcome),
+}
+
+fn too_late(call: Call, reply: &Reply) -> Result<Change, Outcome> {
+    match reply.status {
+        409 => Ok(Change::ByOthers),
+        404 if is_gone(reply) => Ok(Change::ByOthers),
+        422 => Ok(Change::Refused(outcome(call, reply))),
+        _ => Err(outcome(call, reply)),
+    }
+}
+
+/// Not any 404: that of a wrong address must not look like a ticket that was deleted.
+fn is_gone(reply: &Reply) -> bool {
+    reply.status == 404 && reply.says("RecordNotFound")
+}
+
+fn deed(ticket: &Ticket) -> Deed {
+    match ticket.is_solved() {
+        true => Deed::Reopened,
+        false => Deed::Commented,
+    }
+}
+
+impl Ticket {
+    pub fn is_closed(&self) -> bool {
+        self.status.as_deref() == Some("closed")
+    }
+
+    fn has(&self, tags: &[String]) -> bool {
+        tags.iter().all(|tag| self.tags.contains(tag))
+    }
+
+    fn is_solved(&self) -> bool {
+        self.status.as_deref() == Some("solved")
+    }
+}
+
+#[derive(Deserialize)]
+struct AuditsReply {
+    audits: Vec<Audit>,
+    #[serde(default)]
+    meta: Meta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Meta {
+    has_more: bool,
+    after_cursor: Option<String>,
+}

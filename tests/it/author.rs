@@ -1,0 +1,190 @@
+//! Who asks for help: the author of the post, as a user of Zendesk.
+
+use casebridge::sandbox::zendesk::SERVICE_USER;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{World, event, event_with, on_both, run_on_sqlite};
+
+/// A label event about a post by this author.
+fn by(author: &str, event: &str, post: &str) -> String {
+    event_with(event, post, |item| {
+        item["authorId"] = json!(author);
+        item["author"] = json!(format!("Jane Doe {author}"));
+        item["authorLink"] = json!(format!("https://twitter.com/{author}"));
+    })
+}
+
+/// The requester of each ticket, in the order of their numbers.
+fn requesters(world: &World) -> Vec<u64> {
+    let model = world.zendesk.model();
+    model.tickets.iter().map(|ticket| ticket["requester_id"].as_u64().unwrap()).collect()
+}
+
+on_both! {
+    async fn two_posts_of_one_author_are_two_tickets_of_one_user(world: World) {
+        let bridge = world.start().await;
+        world.notify(&by("77", "e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        world.notify(&by("77", "e2", "2")).await;
+        bridge.wait_for_log(" is ticket 1001").await;
+
+        let users = world.zendesk.model().users.clone();
+        assert_eq!(users.len(), 1);
+        assert_eq!(users[0]["external_id"], "khoros:twitter:77");
+        assert_eq!(users[0]["name"], "Jane Doe 77");
+        assert!(users[0]["details"].as_str().unwrap().contains("https://twitter.com/77"));
+        let user = users[0]["id"].as_u64().unwrap();
+        assert_eq!(requesters(&world), [user, user]);
+        for ticket in world.tickets(2).await {
+            // What is private holds our context and our notes, and is ours.
+            assert_eq!(ticket["submitter_id"], SERVICE_USER);
+            assert_eq!(ticket["comment"]["public"], false);
+        }
+        let model = world.zendesk.model();
+        assert_eq!((model.user_reads, model.user_writes), (1, 1), "the second post asked again");
+    }
+
+    async fn posts_of_a_new_author_that_come_together_make_one_user(world: World) {
+        let bridge = world.start().await;
+        let posts: Vec<String> = (0..10).map(|n| by("77", &format!("e{n}"), &n.to_string())).collect();
+        join_all(posts.iter().map(|notification| world.notify(notification))).await;
+        bridge.wait_for_logs(" is ticket ", 10).await;
+        let model = world.zendesk.model();
+        let user = model.users[0]["id"].clone();
+        assert!(model.tickets.iter().all(|ticket| ticket["requester_id"] == user));
+        assert_eq!((model.users.len(), model.user_writes), (1, 1));
+    }
+
+    async fn a_user_who_was_deleted_is_made_again(world: World) {
+        let bridge = world.start().await;
+        world.notify(&by("77", "e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        let first = requesters(&world)[0];
+        world.zendesk.model().delete_user(first);
+        world.notify(&by("77", "e2", "2")).await;
+        bridge.wait_for_log(" is ticket 1001").await;
+        world.notify(&by("77", "e3", "3")).await;
+        bridge.wait_for_log(" is ticket 1002").await;
+        let requesters = requesters(&world);
+        assert!(requesters[1] != first && requesters[1] != SERVICE_USER, "{requesters:?}");
+        assert_eq!(requesters[2], requesters[1]);
+        assert_eq!(world.zendesk.model().key_mismatches, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_suspended_author_costs_no_ticket() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        world.notify(&by("77", "e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        let author = requesters(&world)[0];
+        world.zendesk.model().suspend_user(author);
+        world.notify(&by("77", "e2", "2")).await;
+        bridge.wait_for_log("the service user is the requester").await;
+        bridge.wait_for_log(" is ticket 1001").await;
+        assert_eq!(requesters(&world), [author, SERVICE_USER]);
+        assert!(world.tickets(2).await[1]["comment"]["body"].as_str().unwrap().contains("Jane Doe 77"));
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_leave_to_manage_users_there_is_one_warning_and_no_ticket_waits() {
+    run_on_sqlite(|world| async move {
+        world.zendesk.model().forbid_users = true;
+        let bridge = world.start().await;
+        for post in 0..5 {
+            world.notify(&by(&post.to_string(), &format!("e{post}"), &post.to_string())).await;
+            bridge.wait_for_logs(" is ticket ", post + 1).await;
+        }
+        assert_eq!(requesters(&world), [SERVICE_USER; 5]);
+        let warnings = bridge.log().matches("may not manage users").count();
+        assert_eq!(warnings, 1);
+        assert_eq!(world.zendesk.model().user_reads, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_service_user_is_the_requester_if_that_is_wanted() {
+    run_on_sqlite(|mut world| async move {
+        world.set("TICKET_REQUESTER", "service");
+        let bridge = world.start().await;
+        world.notify(&event("e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        assert_eq!(requesters(&world), [SERVICE_USER]);
+        assert_eq!(world.zendesk.model().user_reads, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_author_without_an_id_is_named_in_the_comment_alone() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let unknown = event_with("e1", "1", |item| item["authorId"] = Value::Null);
+        world.notify(&unknown).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        assert_eq!(requesters(&world), [SERVICE_USER]);
+        assert!(world.zendesk.model().users.is_empty());
+    })
+    .await;
+}
+
+/// Zendesk makes one user a second. Who would have to wait for many others goes out at once.
+#[tokio::test]
+async fn three_hundred_new_authors_hold_up_no_ticket() {
+    const POSTS: usize = 300;
+    run_on_sqlite(|mut world| async move {
+        world.set("LEASE_SECONDS", "60");
+        world.set("ZENDESK_BUDGET_PERCENT", "100");
+        world.zendesk.model().limit = 100_000;
+        let bridge = world.start().await;
+        let posts: Vec<String> =
+            (0..POSTS).map(|n| by(&n.to_string(), &format!("e{n}"), &n.to_string())).collect();
+        join_all(posts.iter().map(|notification| world.notify(notification))).await;
+        bridge.wait_for_logs(" is ticket ", POSTS).await;
+        {
+            let model = world.zendesk.model();
+            assert_eq!(model.tickets.len(), POSTS);
+            assert_eq!(model.too_many_user_writes, 0, "the limit was not kept");
+            let by_author =
+                model.tickets.iter().filter(|ticket| ticket["requester_id"] != SERVICE_USER).count();
+            assert_eq!(by_author, model.users.len());
+            // Eleven at a time may wait, and none comes after the last ticket.
+            assert!(by_author > 0 && by_author < POSTS / 2, "{by_author} of {POSTS} waited for a user");
+        }
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// Zendesk's limit of new users stops new users and no ticket.
+#[tokio::test]
+async fn too_many_new_users_stop_only_the_lane_of_authors() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        world.notify(&by("1", "e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        // Somebody else makes users as well.
+        let other = world.http.post(format!("{}/api/v2/users/create_or_update", world.zendesk.url()));
+        let other = other.basic_auth(
+            format!("{}/token", casebridge::sandbox::zendesk::USER_EMAIL),
+            Some(casebridge::sandbox::zendesk::API_TOKEN),
+        );
+        let other = other.json(&json!({"user": {"name": "Somebody", "external_id": "else"}}));
+        let mut refused = false;
+        while !refused {
+            let answer = other.try_clone().unwrap().send().await.unwrap();
+            refused = answer.status() == 429;
+        }
+        world.notify(&by("2", "e2", "2")).await;
+        bridge.wait_for_log(" is ticket 1001").await;
+        assert!(!bridge.log().contains("zendesk is paused"));
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}

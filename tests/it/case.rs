@@ -1,0 +1,341 @@
+//! One post, one ticket, one story: what later events do to the ticket that the post has.
+
+use std::time::Duration;
+
+use casebridge::sandbox::zendesk::{AGENT, Chaos, Fault, SERVICE_USER};
+use fastrand::Rng;
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, SqliteConnection};
+
+use crate::harness::{
+    Bridge, Kind, PRIVATE, World, event, event_with, number, on_both, run_for, run_on_sqlite,
+};
+
+/// A label event about a post with these notes.
+fn noted(event: &str, post: &str, notes: &[&str]) -> String {
+    event_with(event, post, |item| {
+        let note = |text: &&str| json!({"text": format!("{PRIVATE} {text}"), "createdByDisplayName": "Ann"});
+        item["notes"] = notes.iter().map(note).collect();
+    })
+}
+
+/// What was said on a ticket after its first comment. All of it is internal and ours.
+fn said(world: &World, ticket: u64) -> Vec<String> {
+    let comments = world.zendesk.model().comments(ticket);
+    let later = comments[1..].iter().map(|comment| {
+        assert_eq!((&comment["public"], &comment["author_id"]), (&json!(false), &json!(SERVICE_USER)));
+        comment["body"].as_str().unwrap().to_owned()
+    });
+    later.collect()
+}
+
+fn status(world: &World, ticket: u64) -> String {
+    let model = world.zendesk.model();
+    let ticket = model.tickets.iter().find(|held| held["id"] == ticket).unwrap();
+    ticket["status"].as_str().unwrap().to_owned()
+}
+
+/// Tells of a post and waits for what becomes of it: a deed and a ticket.
+async fn tell(world: &World, bridge: &Bridge, notification: String, deed: &str, ticket: u64) {
+    let event: Value = serde_json::from_str(&notification).unwrap();
+    world.notify(&notification).await;
+    let event = event["eventUuid"].as_str().unwrap();
+    let delivery = format!("delivery=\"khoros:1234:{event}:");
+    let line = bridge.wait_for_line_with(&[&delivery, " is ticket "]).await;
+    assert!(line.contains(&format!("is ticket {ticket} ")), "{line}");
+    assert!(line.contains(&format!("deed=\"{deed}\"")), "{line}");
+}
+
+on_both! {
+    async fn a_bare_relabel_is_silent_and_a_new_note_is_a_comment(world: World) {
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
+        tell(&world, &bridge, noted("e2", "1", &["first"]), "unchanged", 1000).await;
+        tell(&world, &bridge, noted("e3", "1", &["first"]), "unchanged", 1000).await;
+        assert_eq!(said(&world, 1000), [""; 0]);
+
+        tell(&world, &bridge, noted("e4", "1", &["first", "second"]), "commented", 1000).await;
+        tell(&world, &bridge, noted("e5", "1", &["first", "second"]), "unchanged", 1000).await;
+        let edited = event_with("e6", "1", |item| item["text"] = json!(format!("{PRIVATE} edited")));
+        tell(&world, &bridge, edited, "commented", 1000).await;
+        let said = said(&world, 1000);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("applied again") && said[0].contains(&format!("{PRIVATE} second")));
+        assert!(!said[0].contains(&format!("{PRIVATE} first")), "{}", said[0]);
+        assert!(said[1].contains(&format!("{PRIVATE} edited")), "{}", said[1]);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn every_relabel_is_a_comment_if_that_is_wanted(world: World) {
+        let mut world = world;
+        world.set("TICKET_REPEAT", "comment");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        tell(&world, &bridge, event("e2", "1"), "commented", 1000).await;
+        tell(&world, &bridge, event("e3", "1"), "commented", 1000).await;
+        assert_eq!(said(&world, 1000).len(), 2);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn redeliveries_change_nothing_whoever_takes_them(world: World) {
+        let mut world = world;
+        world.set("TICKET_REPEAT", "comment");
+        let events = [event("e1", "1"), noted("e2", "1", &["a"]), noted("e3", "1", &["a", "b"])];
+        let bridge = world.start().await;
+        for notification in &events {
+            world.notify(notification).await;
+        }
+        bridge.wait_for_logs(" is ticket 1000", 3).await;
+        bridge.kill().await;
+        for _ in 0..10 {
+            let bridge = world.start().await;
+            for notification in &events {
+                assert_eq!(world.notify(notification).await["new"], 0);
+            }
+            bridge.stop().await;
+        }
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e4", "1"), "commented", 1000).await;
+        assert_eq!(said(&world, 1000).len(), 3);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_solved_ticket_is_reopened_and_an_open_one_left_alone(world: World) {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        for (state, deed, after) in
+            [("pending", "unchanged", "pending"), ("solved", "reopened", "open"), ("hold", "unchanged", "hold")]
+        {
+            world.zendesk.model().set_status(1000, state);
+            tell(&world, &bridge, event(&format!("when-{state}"), "1"), deed, 1000).await;
+            assert_eq!(status(&world, 1000), after);
+        }
+        assert_eq!(said(&world, 1000).len(), 1);
+    }
+
+    async fn a_closed_ticket_is_followed_up_by_one_that_takes_its_place(world: World) {
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        tell(&world, &bridge, noted("e2", "1", &["first", "second"]), "followed_up", 1001).await;
+        tell(&world, &bridge, noted("e3", "1", &["first", "second"]), "unchanged", 1001).await;
+        tell(&world, &bridge, noted("e4", "1", &["third"]), "commented", 1001).await;
+        let tickets = world.tickets(2).await;
+        assert_eq!(tickets[1]["via_followup_source_id"], 1000);
+        assert_eq!(tickets[1]["external_id"], tickets[0]["external_id"]);
+        assert!(tickets[1]["comment"]["body"].as_str().unwrap().contains("second"));
+        assert_eq!((said(&world, 1000).len(), said(&world, 1001).len()), (0, 1));
+
+        world.zendesk.model().set_status(1001, "closed");
+        tell(&world, &bridge, event("e5", "1"), "followed_up", 1002).await;
+        assert_eq!(world.tickets(3).await[2]["via_followup_source_id"], 1001);
+    }
+
+    async fn a_deleted_ticket_is_made_again_by_the_next_event(world: World) {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().delete_ticket(1000);
+        tell(&world, &bridge, event("e2", "1"), "created", 1001).await;
+        tell(&world, &bridge, event("e3", "1"), "unchanged", 1001).await;
+        assert_eq!(world.zendesk.model().tickets.len(), 1);
+    }
+
+    // Killed between the creation of the follow-up and our record of it.
+    async fn a_follow_up_is_made_once(world: World) {
+        for (post, fault) in [("1", Fault::HangAfterCreate), ("2", Fault::Hang)] {
+            let bridge = world.start().await;
+            world.notify(&event(&format!("{post}-1"), post)).await;
+            bridge.wait_for_log(" is ticket ").await;
+            let closed = world.zendesk.model().tickets.last().unwrap()["id"].as_u64().unwrap();
+            let creates = {
+                let mut model = world.zendesk.model();
+                model.set_status(closed, "closed");
+                model.creates
+            };
+            world.zendesk.queue([fault]);
+            world.notify(&event(&format!("{post}-2"), post)).await;
+            world.zendesk.wait_until(|model| model.creates > creates).await;
+            bridge.kill().await;
+
+            let bridge = world.start().await;
+            let line = bridge.wait_for_log(" is ticket ").await;
+            assert!(line.contains(&format!(" is ticket {} ", closed + 1)), "{line}");
+            bridge.stop().await;
+            let model = world.zendesk.model();
+            let follow_ups = model.tickets.iter().filter(|ticket| ticket["via_followup_source_id"] == closed);
+            assert_eq!(follow_ups.count(), 1);
+        }
+        assert_eq!(world.zendesk.model().key_mismatches, 0);
+    }
+
+    async fn a_comment_whose_answer_is_lost_is_added_once(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "0,0,0,0,0,0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e0", "1"), "created", 1000).await;
+        let faults = [
+            Fault::ResetAfter,
+            Fault::StatusAfterCreate(500),
+            Fault::StatusAfterCreate(409),
+            Fault::StatusAfterCreate(504),
+            Fault::HangAfterCreate,
+            Fault::Late(Duration::from_secs(2)),
+        ];
+        for (number, fault) in faults.into_iter().enumerate() {
+            world.zendesk.queue_updates([fault]);
+            let note = format!("note {number}");
+            tell(&world, &bridge, noted(&format!("e{}", number + 1), "1", &[&note]), "found", 1000).await;
+            let said = said(&world, 1000);
+            assert_eq!(said.iter().filter(|text| text.contains(&note)).count(), 1, "{said:?}");
+        }
+        world.check_one_ticket_per_case().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_ignored_costs_no_request() {
+    run_on_sqlite(|mut world| async move {
+        world.set("TICKET_REPEAT", "ignore");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        tell(&world, &bridge, noted("e2", "1", &["a note"]), "unchanged", 1000).await;
+        let model = world.zendesk.model();
+        assert_eq!((model.creates, model.updates, model.look_ups), (1, 0, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_route_is_told_and_its_tags_are_added_to_those_of_the_agents() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        // As if another route had made the ticket, and an agent had tidied its tags.
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        let told = r#"update delivery set told = replace(told, '"label"', '"vip"')"#;
+        connection.execute(told).await.unwrap();
+        world.zendesk.model().tickets[0]["tags"] = json!(["agents_own"]);
+        tell(&world, &bridge, event("e2", "1"), "commented", 1000).await;
+        assert!(said(&world, 1000)[0].contains("`CreateCase`"));
+        let tags = world.tickets(1).await[0]["tags"].clone();
+        for tag in ["agents_own", "khoros", "khoros_label_createcase"] {
+            assert!(tags.as_array().unwrap().contains(&json!(tag)), "{tags}");
+        }
+        tell(&world, &bridge, event("e3", "1"), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// With a new database, or after one that was restored.
+#[tokio::test]
+async fn a_ticket_that_we_have_forgotten_is_found_again() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        bridge.stop().await;
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        // What came by pull, or was claimed by a process that died, is in doubt.
+        let forget = "update delivery set state = 'waiting', reference = null, request = null, told = null,
+                             in_doubt = true, settled_at = null";
+        connection.execute(forget).await.unwrap();
+        let bridge = world.start().await;
+        bridge.wait_for_log("deed=\"found\"").await;
+        assert_eq!(world.zendesk.model().creates, 1);
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// Agents' own clicks count as well, and a full minute holds up updates and nothing else.
+#[tokio::test]
+async fn updates_have_a_budget_of_their_own_and_creates_go_on() {
+    run_on_sqlite(|world| async move {
+        {
+            let mut model = world.zendesk.model();
+            (model.update_limit, model.updates_by_agents) = (20, 18);
+        }
+        let bridge = world.start().await;
+        for post in 0..10 {
+            let post = post.to_string();
+            tell(
+                &world,
+                &bridge,
+                event(&format!("first-{post}"), &post),
+                "created",
+                1000 + post.parse::<u64>().unwrap(),
+            )
+            .await;
+        }
+        for post in 0..10 {
+            world.notify(&noted(&format!("second-{post}"), &post.to_string(), &["a note"])).await;
+        }
+        bridge.wait_for_log("our share of Zendesk's updates").await;
+        for post in 10..20 {
+            tell(&world, &bridge, event(&format!("first-{post}"), &post.to_string()), "created", 1000 + post)
+                .await;
+        }
+        let model = world.zendesk.model();
+        assert!(model.updates < 10, "{} updates of a limit of 20 of which 18 were used", model.updates);
+        assert!(model.too_many_updates <= 2, "{} were refused", model.too_many_updates);
+    })
+    .await;
+}
+
+/// Each comment meets a fate of its own, and none is added twice or not at all.
+#[tokio::test]
+async fn two_hundred_doubtful_comments_are_added_once_each() {
+    const POSTS: usize = 200;
+    run_for(Duration::from_secs(300), Kind::Sqlite, |mut world| async move {
+        world.set("RETRY_SCHEDULE", ["1"; 50].join(","));
+        world.set("ZENDESK_BUDGET_PERCENT", "100");
+        world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
+        {
+            let mut model = world.zendesk.model();
+            (model.limit, model.update_limit) = (100_000, 100_000);
+        }
+        let bridge = world.start().await;
+        for post in 0..POSTS {
+            world.notify(&event(&format!("first-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs(" is ticket ", POSTS).await;
+        let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
+        println!("seed {seed}");
+        let faults = vec![
+            Fault::ResetAfter,
+            Fault::StatusAfterCreate(500),
+            Fault::StatusAfterCreate(409),
+            Fault::Late(Duration::from_secs(2)),
+            Fault::ResetBefore,
+            Fault::Status(500),
+            Fault::Html,
+        ];
+        let chaos = Chaos { chance: Rng::with_seed(seed), percent: 20, faults };
+        world.zendesk.model().chaos = Some(chaos);
+        for post in 0..POSTS {
+            world.notify(&noted(&format!("second-{post}"), &post.to_string(), &["a note"])).await;
+        }
+        bridge.wait_for_logs(" is ticket ", 2 * POSTS).await;
+        for ticket in 0..POSTS as u64 {
+            assert_eq!(said(&world, 1000 + ticket).len(), 1, "on ticket {}", 1000 + ticket);
+        }
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// An agent's change between our look and our comment is not overwritten, and the comment comes.
+#[tokio::test]
+async fn a_change_in_between_is_looked_at() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.queue_updates([Fault::Status(409), Fault::Status(409)]);
+        tell(&world, &bridge, noted("e2", "1", &["a note"]), "commented", 1000).await;
+        assert_eq!(said(&world, 1000).len(), 1);
+        let model = world.zendesk.model();
+        assert!(model.audits.iter().all(|audit| audit["author_id"] != AGENT));
+        assert_eq!(model.updates, 3);
+    })
+    .await;
+}
