@@ -13,6 +13,8 @@ pub enum Outcome {
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
     Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
+    /// Its turn has not come: nothing was tried.
+    Later { reason: Reason, wait: Duration },
     /// Only this delivery has to wait; it is none the worse for it.
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
     /// It will never be accepted as it is.
@@ -22,13 +24,16 @@ pub enum Outcome {
 impl Outcome {
     /// The same of an attempt that may have done something before it failed.
     pub fn in_doubt(mut self) -> Outcome {
+        if let Outcome::Later { reason, wait } = self {
+            return Outcome::Wait { reason, doubt: Doubt::Answered, wait };
+        }
         match &mut self {
             Outcome::Retry { doubt, .. } | Outcome::Pause { doubt, .. } | Outcome::Wait { doubt, .. } => {
                 if *doubt == Doubt::None {
                     *doubt = Doubt::Answered;
                 }
             }
-            Outcome::Done { .. } | Outcome::Dead { .. } => {}
+            Outcome::Later { .. } | Outcome::Done { .. } | Outcome::Dead { .. } => {}
         }
         self
     }
@@ -143,6 +148,9 @@ pub fn next(
             Transition::Done { reference: reference.clone(), told: told.clone() }
         }
         Outcome::Dead { reason } => Transition::Dead { reason: reason.full.clone() },
+        Outcome::Later { reason, wait } => {
+            Transition::Again { after: *wait, tries, in_doubt: false, reason: reason.full.clone() }
+        }
         Outcome::Wait { reason, doubt, wait } => Transition::Again {
             after: (*wait).max(doubt.least_wait(lease)),
             tries,

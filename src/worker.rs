@@ -99,7 +99,10 @@ impl Worker {
                     CHECK_AGAIN
                 }
                 Err(
-                    Outcome::Retry { reason, .. } | Outcome::Dead { reason } | Outcome::Wait { reason, .. },
+                    Outcome::Retry { reason, .. }
+                    | Outcome::Dead { reason }
+                    | Outcome::Wait { reason, .. }
+                    | Outcome::Later { reason, .. },
                 ) => {
                     warn!(destination = self.destination.name(), "{}", reason.log);
                     CHECK_AGAIN
@@ -225,6 +228,7 @@ impl Worker {
             Outcome::Retry { reason, .. }
             | Outcome::Pause { reason, .. }
             | Outcome::Wait { reason, .. }
+            | Outcome::Later { reason, .. }
             | Outcome::Dead { reason } => &reason.log,
         };
         match transition {
@@ -248,6 +252,15 @@ impl Worker {
             Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
                 debug!(case, delivery, destination, attempts, "{case} waits for the lane");
             }
+            // A backlog would say this for each of its deliveries, over and over.
+            Transition::Again { after, .. } if matches!(outcome, Outcome::Later { .. }) => debug!(
+                case,
+                delivery,
+                destination,
+                attempts,
+                "{case} has its turn in {} s: {reason}",
+                after.as_secs()
+            ),
             Transition::Again { after, .. } => warn!(
                 case,
                 delivery,

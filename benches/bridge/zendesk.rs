@@ -1,12 +1,13 @@
 //! A Zendesk that answers at once, or after a set time, and tells when each create arrived. The
 //! sandbox's own checks every field and searches all its tickets, which would be measured along.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -37,6 +38,8 @@ impl Zendesk {
         let router = Router::new()
             .route("/oauth/tokens", post(mint))
             .route("/api/v2/tickets", post(create).get(|| async { rated(json!({"tickets": []})) }))
+            .route("/api/v2/users/me", get(|| async { rated(json!({"user": {"id": 1}})) }))
+            .route("/api/v2/users/show_many", get(author))
             .route("/api/v2/tickets/count", get(|| async { rated(json!({"count": {"value": 0}})) }))
             .with_state(shared);
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -49,6 +52,13 @@ impl Zendesk {
 async fn mint(Json(wanted): Json<Value>) -> Response {
     let token = json!({"access_token": "bench", "scope": wanted["scope"], "expires_in": 7200});
     (StatusCode::CREATED, Json(token)).into_response()
+}
+
+/// Knows everybody.
+async fn author(Query(query): Query<HashMap<String, String>>) -> Response {
+    let users =
+        query["external_ids"].split(',').map(|id| json!({"id": 2, "external_id": id, "active": true}));
+    rated(json!({"users": users.collect::<Vec<_>>()})).into_response()
 }
 
 async fn create(State(shared): State<Arc<Shared>>, _body: Bytes) -> Response {

@@ -6,6 +6,7 @@
 mod author;
 mod budget;
 mod reply;
+mod text;
 pub mod ticket;
 mod token;
 mod update;
@@ -272,7 +273,7 @@ impl Zendesk {
             let wait = later.saturating_duration_since(Instant::now());
             if wait > self.call_timeout / 3 {
                 let reason = Reason::new("our share of Zendesk's requests per minute is used up");
-                return Err(Outcome::Wait { reason, doubt: Doubt::None, wait });
+                return Err(Outcome::Later { reason, wait });
             }
             tokio::time::sleep(wait).await;
         }
@@ -298,7 +299,7 @@ impl Zendesk {
         let now = Instant::now();
         let wait = lock(&self.updates).queue(now).saturating_duration_since(now);
         let reason = Reason::new("our share of Zendesk's updates per minute is used up, or creates go first");
-        Outcome::Wait { reason, doubt: Doubt::None, wait: wait.max(Duration::from_secs(1)) }
+        Outcome::Later { reason, wait: wait.max(Duration::from_secs(1)) }
     }
 }
 
@@ -429,6 +430,7 @@ mod tests {
             Outcome::Done { .. } => "done".to_owned(),
             Outcome::Dead { .. } => "dead".to_owned(),
             Outcome::Wait { .. } => "wait".to_owned(),
+            Outcome::Later { .. } => "later".to_owned(),
             Outcome::Retry { doubt, .. } => format!("retry {doubt:?}"),
             Outcome::Pause { reason, doubt, .. } => {
                 format!("pause {doubt:?} {}", reason.alert.unwrap_or("-"))

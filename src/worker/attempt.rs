@@ -211,13 +211,21 @@ impl Attempt<'_> {
     }
 
     fn told(&self, deed: Deed) -> Told {
-        let known = match deed {
-            Deed::Unchanged => return self.known(),
-            // A new ticket knows only what it was made of.
-            Deed::Created | Deed::FollowedUp => Told::default(),
-            Deed::Found | Deed::Commented | Deed::Reopened => self.known(),
-        };
-        known.with(&self.claim.case_key, &self.claim.route, self.item)
+        let (case_key, route) = (&self.claim.case_key, &self.claim.route);
+        let is_known = matches!(self.ticket, CaseTicket::Known { .. });
+        match deed {
+            Deed::Unchanged => self.known(),
+            Deed::Commented | Deed::Reopened => self.known().with(case_key, route, self.item),
+            Deed::Found if is_known => self.known().with(case_key, route, self.item),
+            // A new ticket knows only what it was made of; a public one was not told the notes.
+            Deed::Created | Deed::FollowedUp | Deed::Found if self.zendesk.settings().public => {
+                let without_notes = Item { notes: Vec::new(), ..self.item.clone() };
+                Told::default().with(case_key, route, &without_notes)
+            }
+            Deed::Created | Deed::FollowedUp | Deed::Found => {
+                Told::default().with(case_key, route, self.item)
+            }
+        }
     }
 }
 

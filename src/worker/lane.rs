@@ -111,7 +111,7 @@ impl Lane {
                 outcome
             }
             // That one delivery has to wait tells nothing of the others.
-            Outcome::Wait { .. } => outcome,
+            Outcome::Wait { .. } | Outcome::Later { .. } => outcome,
         }
     }
 

@@ -96,6 +96,12 @@ async fn a_public_comment_is_the_authors_and_holds_no_notes() {
         assert_eq!(ticket["comment"]["public"], true);
         assert!(!ticket["comment"]["body"].as_str().unwrap().contains("an agent's own words"));
         assert!(!bridge.log().contains("zendesk_privacy"));
+        // The ticket has not been told of them yet.
+        world.notify(&noted.replace("\"e1\"", "\"e2\"")).await;
+        bridge.wait_for_log("deed=\"commented\"").await;
+        let comment = world.zendesk.model().comments(1000).remove(1);
+        assert_eq!(comment["public"], false);
+        assert!(comment["body"].as_str().unwrap().contains("an agent's own words"));
     })
     .await;
 }

@@ -247,7 +247,8 @@ impl Zendesk {
     /// Whether an answer means that no more authors should be asked for, for a while.
     fn closes_authors(&self, reply: &super::reply::Reply) -> bool {
         let wait = match reply.status {
-            403 => FORBIDDEN_FOR,
+            // If nothing is at this address, the ticket will find out, and is not held up by this.
+            403 | 404 => FORBIDDEN_FOR,
             429 if reply.rate.remaining != Some(0) => reply.retry_after.unwrap_or(BETWEEN * 5),
             _ => return false,
         };
@@ -255,7 +256,7 @@ impl Zendesk {
         let mut closed_until = lock(&self.authors.closed_until);
         let said = closed_until.is_some_and(|closed| Instant::now() < closed);
         *closed_until = Some(closed_until.map_or(until, |closed| closed.max(until)));
-        if !said && reply.status == 403 {
+        if !said && matches!(reply.status, 403 | 404) {
             warn!(
                 "the service user is the requester of all tickets: the credential may not manage users \
                  (scope users:write, and a role that may); it is tried again in an hour"

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
-use unicode_segmentation::UnicodeSegmentation;
 
+use super::text::{self, clean, clip, field, first_chars, html_bytes, slug, time};
 pub use crate::config::FALLBACK_TAG;
 use crate::config::{self, CustomValue, Requester};
 use crate::notification::{self, Item, Note};
@@ -19,8 +19,6 @@ const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
-/// For what is a name, a link or a date and may turn out to be a novel.
-const FIELD_BYTES: usize = 2_000;
 /// Zendesk documents no limit for a text in a field of an account's own.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
 const USER_NAME_CHARS: usize = 200;
@@ -262,20 +260,7 @@ fn subject(item: &Item, templated: Option<String>) -> String {
         format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text))
     };
     let subject = templated.unwrap_or_else(built_in);
-    let collapsed = subject.split_whitespace().collect::<Vec<_>>().join(" ");
-    let graphemes: Vec<&str> = collapsed.graphemes(true).take(SUBJECT_GRAPHEMES + 1).collect();
-    let fits = graphemes.len() <= SUBJECT_GRAPHEMES && collapsed.chars().count() <= SUBJECT_CHARS;
-    if fits {
-        return collapsed;
-    }
-    let mut left = SUBJECT_CHARS - 1;
-    let kept = graphemes.iter().take(SUBJECT_GRAPHEMES - 1).take_while(|grapheme| {
-        let chars = grapheme.chars().count();
-        let fits = chars <= left;
-        left = left.saturating_sub(chars);
-        fits
-    });
-    format!("{}…", kept.copied().collect::<String>().trim_end())
+    text::line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
 }
 
 fn comment(draft: &Draft, templated: Option<String>) -> String {
@@ -399,21 +384,6 @@ pub fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields)
     tags
 }
 
-/// Letters and digits of any script in lower case, all else as single underscores: ASCII only, so
-/// that a tag can be cut anywhere; a label in another script is told by its code points.
-fn slug(text: &str) -> String {
-    let mut slug = String::new();
-    for c in text.to_lowercase().chars() {
-        match c {
-            'a'..='z' | '0'..='9' => slug.push(c),
-            c if c.is_alphanumeric() => slug.push_str(&format!("u{:x}", u32::from(c))),
-            _ if slug.ends_with('_') => {}
-            _ => slug.push('_'),
-        }
-    }
-    slug.trim_matches('_').to_owned()
-}
-
 fn network_name(item: &Item) -> String {
     match item.network().map(str::to_lowercase).as_deref() {
         Some("linkedin") => "LinkedIn".to_owned(),
@@ -435,82 +405,10 @@ fn handle(item: &Item) -> Option<String> {
     (!bare.is_empty()).then(|| format!("@{}", field(bare)))
 }
 
-/// `2011-05-26T18:23:31.000Z` → `2011-05-26 18:23 UTC`; what is no such date stays as it is.
-fn time(published: &str) -> String {
-    match published.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        Err(_) => field(published),
-    }
-}
-
-/// On one line and of bounded length.
-fn field(text: &str) -> String {
-    let line = clean(text).split_whitespace().collect::<Vec<_>>().join(" ");
-    clip(&line, FIELD_BYTES, "…")
-}
-
-/// Without control characters, and without what Zendesk would take for a placeholder: a comment by
-/// our user is an agent's, and `{{ticket.requester.email}}` in a post would be filled in.
-fn clean(text: &str) -> String {
-    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
-    let mut clean = String::with_capacity(lines.len());
-    for c in lines.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()) {
-        if matches!(c, '{' | '%') && clean.ends_with('{') {
-            clean.push('\u{2060}');
-        }
-        clean.push(c);
-    }
-    clean
-}
-
-/// Cut between graphemes, so that the result with its `mark` has at most `room` bytes as HTML.
-fn clip(text: &str, room: usize, mark: &str) -> String {
-    if html_bytes(text) <= room {
-        return text.to_owned();
-    }
-    let mut left = room.saturating_sub(html_bytes(mark));
-    let fits = |grapheme: &&str| {
-        let bytes = html_bytes(grapheme);
-        let fits = bytes <= left;
-        left = left.saturating_sub(bytes);
-        fits
-    };
-    let kept: String = text.graphemes(true).flat_map(bounded).take_while(fits).collect();
-    format!("{kept}{mark}")
-}
-
-/// A grapheme, or its characters if it is one of those that somebody made to be endless.
-fn bounded(grapheme: &str) -> impl Iterator<Item = &str> {
-    let whole = grapheme.len() <= 200;
-    let parts = if whole { 1 } else { grapheme.chars().count() };
-    let mut rest = grapheme;
-    (0..parts).map(move |_| {
-        let length = if whole { rest.len() } else { rest.chars().next().map_or(0, char::len_utf8) };
-        let (part, after) = rest.split_at(length);
-        rest = after;
-        part
-    })
-}
-
-fn first_chars(text: &str, count: usize) -> String {
-    text.chars().take(count).collect::<String>().trim_end().to_owned()
-}
-
-/// The length as Zendesk counts it.
-fn html_bytes(text: &str) -> usize {
-    let escaped = |byte: u8| match byte {
-        b'&' => 5,
-        b'<' | b'>' => 4,
-        b'"' => 6,
-        b'\'' => 5,
-        b'\n' => 6,
-        _ => 1,
-    };
-    text.bytes().map(escaped).sum()
-}
-
 #[cfg(test)]
 mod tests {
+    use unicode_segmentation::UnicodeSegmentation;
+
     use super::*;
     use crate::notification;
 

@@ -1,0 +1,109 @@
+//! The SQLite file: that it is ours alone, and still where we opened it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use sqlx::sqlite::SqliteConnection;
+
+/// The file that was opened, and its log. Whoever deletes or replaces one of them would have us write,
+/// and answer 200, to a file that nobody can find again.
+#[derive(Clone)]
+pub struct DatabaseFile {
+    path: PathBuf,
+    inode: u64,
+    /// Zero until the writer has opened it; another one when the writer was opened again.
+    log_inode: Arc<AtomicU64>,
+}
+
+impl DatabaseFile {
+    pub fn at(path: &Path) -> io::Result<DatabaseFile> {
+        let path = std::path::absolute(path)?;
+        Ok(DatabaseFile { inode: inode(&path)?, path, log_inode: Arc::default() })
+    }
+
+    /// Takes note of the log that a new connection writes to: the first statement opens it.
+    pub async fn open_log(&self, connection: &mut SqliteConnection) -> sqlx::Result<()> {
+        sqlx::query("select count(*) from sqlite_schema").execute(connection).await?;
+        self.log_inode.store(inode(&self.log()).unwrap_or(0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub fn is_in_place(&self) -> io::Result<()> {
+        let log_inode = self.log_inode.load(Ordering::Relaxed);
+        let log_is_in_place = log_inode == 0 || inode(&self.log()).is_ok_and(|inode| inode == log_inode);
+        match inode(&self.path)? == self.inode && log_is_in_place {
+            true => Ok(()),
+            false => Err(io::Error::other("the database file or its log was replaced: restart")),
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        log.into()
+    }
+}
+
+fn inode(path: &Path) -> io::Result<u64> {
+    std::fs::metadata(path).map(|metadata| metadata.ino())
+}
+
+/// Versions before 3.51.3 can corrupt a write-ahead log (<https://sqlite.org/wal.html#walresetbug>).
+pub fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
+    let version_of = std::array::from_fn(|_| numbers.next().unwrap_or(0));
+    anyhow::ensure!(
+        version_of >= [3u32, 51, 3],
+        "SQLite {version} can corrupt its write-ahead log: 3.51.3 or later is needed"
+    );
+    Ok(())
+}
+
+/// One process serves an SQLite file. The lock is a file of its own: closing a second handle on the
+/// database itself would drop SQLite's locks.
+pub fn lock(path: &Path) -> anyhow::Result<File> {
+    let lock_path = path.with_added_extension("lock");
+    // What customers wrote is for the user of the process alone.
+    let writable = |path: &Path| {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        file.with_context(|| format!("{} cannot be written", path.display()))
+    };
+    writable(path)?;
+    let lock = writable(&lock_path)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => anyhow::bail!(
+            "another casebridge serves {}: one process per SQLite file (PostgreSQL takes several)",
+            path.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", lock_path.display()))
+        }
+    }
+}
+
+/// The standard library does not tell the user of a process; the owner of its folder does.
+pub fn user_id() -> String {
+    #[cfg(target_os = "linux")]
+    if let Ok(metadata) = std::fs::metadata("/proc/self") {
+        return metadata.uid().to_string();
+    }
+    "unknown".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlite_that_can_corrupt_is_refused() {
+        for (version, good) in [("3.46.0", false), ("3.51.2", false), ("3.51.3", true), ("4.0", true)] {
+            assert_eq!(check_sqlite_version(version).is_ok(), good, "{version}");
+        }
+    }
+}
