@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::khoros::{self, Khoros};
-use super::zendesk::{self, Zendesk};
+use super::zendesk::{self, Model, Zendesk};
 use crate::app;
 use crate::config::{self, Config};
 
@@ -68,30 +68,49 @@ async fn tell(khoros: &Khoros, zendesk: &Zendesk, once: bool, stop: Cancellation
     loop {
         tokio::select! {
             () = &mut stopped => return Ok(()),
-            () = zendesk.wait_until(|model| model.tickets.len() > told) => {}
+            () = zendesk.wait_until(|model| model.audits.len() > told) => {}
         }
-        let ticket = zendesk.model().tickets[told].clone();
+        let news = described(&zendesk.model(), told);
         told += 1;
-        if told == 1 {
-            say(&format!("3. ticket {}", described(&ticket)))?;
-            if once {
-                return Ok(());
-            }
-            say(&format!(
-                "\nApply a label by hand:\n  curl -d 'My parcel never came' {}/sandbox/labels/{LABEL}\n\
-                 Stop with Ctrl-C.\n",
-                khoros.url()
-            ))?;
-        } else {
-            say(&format!("ticket {}", described(&ticket)))?;
+        if told > 1 {
+            say(&news)?;
+            continue;
         }
+        say(&format!("3. {news}"))?;
+        if once {
+            return Ok(());
+        }
+        let url = format!("{}/sandbox/labels/{LABEL}", khoros.url());
+        say(&format!(
+            "\nApply the label to a post of your own, and then again with a note:\n  \
+             curl -d 'My parcel never came' '{url}?post=1'\n  \
+             curl -d 'My parcel never came' '{url}?post=1&note=Please+call'\n\
+             Stop with Ctrl-C.\n"
+        ))?;
     }
 }
 
-fn described(ticket: &Value) -> String {
-    let body = ticket["comment"]["body"].as_str().unwrap_or_default();
-    let body: String = body.lines().map(|line| format!("     | {line}\n")).collect();
-    format!("{}: {}\n{body}", ticket["id"], ticket["subject"].as_str().unwrap_or_default())
+/// What happened to a ticket, as its history tells.
+fn described(model: &Model, number: usize) -> String {
+    let audit = &model.audits[number];
+    let (ticket, events) =
+        (audit["ticket_id"].clone(), audit["events"].as_array().cloned().unwrap_or_default());
+    let is = |event: &&Value, kind: &str| event["type"] == kind;
+    let body = events.iter().find(|event| is(event, "Comment")).map(|comment| &comment["body"]);
+    let body = body.and_then(Value::as_str).unwrap_or_default().lines();
+    let body: String = body.map(|line| format!("     | {line}\n")).collect();
+    if !events.iter().any(|event| is(&event, "Create")) {
+        return format!("ticket {ticket}, a comment:\n{body}");
+    }
+    let created = model.tickets.iter().find(|held| held["id"] == ticket).cloned().unwrap_or_default();
+    let is_requester = |user: &&Value| user["id"] == created["requester_id"];
+    let requester = model
+        .users
+        .iter()
+        .find(is_requester)
+        .map_or("casebridge", |user| user["name"].as_str().unwrap_or_default());
+    let subject = created["subject"].as_str().unwrap_or_default();
+    format!("ticket {ticket}: {subject}\n     Requester: {requester}\n{body}")
 }
 
 /// The same door as everybody's: variables.

@@ -1,11 +1,11 @@
 //! A stand-in for Khoros Marketing: the subscription call with its oddities, and labels that are
 //! applied.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::post;
@@ -180,15 +180,23 @@ fn is_valid(body: &Value) -> bool {
     body["companyId"].is_u64() && FIELDS.iter().all(|field| body[field].is_string())
 }
 
-/// `curl -d 'text of a post' …/sandbox/labels/CreateCase`: a new post, with the label applied.
-async fn apply_by_hand(State(shared): State<Shared>, Path(label): Path<String>, text: String) -> Response {
-    let (event, post) = (fastrand::u64(..), fastrand::u64(1_000_000_000..));
+/// `curl -d 'text of a post' …/sandbox/labels/CreateCase?post=1&note=Please+call`: the label is applied
+/// to a post, a new one if none is named.
+async fn apply_by_hand(
+    State(shared): State<Shared>,
+    Path(label): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    text: String,
+) -> Response {
+    let (event, post) = (fastrand::u64(..), fastrand::u64(1_000_000_000..).to_string());
+    let post = query.get("post").unwrap_or(&post);
     let mut notification: Value = serde_json::from_str(EXAMPLE).unwrap_or_default();
     notification["eventUuid"] = json!(format!("sandbox-{event:016x}"));
     let item = &mut notification["data"]["items"][0];
     item["entityId"] = json!(format!("twitter:{post}"));
     item["link"] = json!(format!("https://twitter.com/author/status/{post}"));
     item["text"] = json!(if text.is_empty() { "A post without words of its own" } else { &text });
+    item["notes"] = query.get("note").map(|note| json!({"text": note})).into_iter().collect();
     let answers = emit(&shared.http, shared.subscribers(&label), &notification.to_string()).await;
     let answers: Vec<String> = answers
         .into_iter()
