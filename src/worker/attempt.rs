@@ -4,6 +4,7 @@
 //! ticket is followed up by another, and one that was deleted is made again.
 
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -12,9 +13,11 @@ use crate::destination::zendesk::ticket::{self, Draft, Fields, Plan, Profile};
 use crate::destination::zendesk::{self, Create, Failure, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::Item;
-use crate::retry::{Deed, Outcome, Reason};
+use crate::retry::{Deed, Doubt, Outcome, Reason};
 use crate::story::Told;
 
+/// In one attempt, so many tickets of one case are looked at, which are closed or gone.
+const TICKETS: usize = 5;
 /// In one attempt, so many times something is left out at the most.
 const REVISIONS: i64 = 5;
 
@@ -50,15 +53,25 @@ impl Attempt<'_> {
     }
 
     async fn deliver(&self) -> Result<(String, Deed), End> {
-        let Some(ticket) = self.held().await? else { return self.create(None).await };
-        if self.zendesk.settings().repeat == Repeat::Ignore {
-            return Ok((ticket, Deed::Unchanged));
+        let mut held = self.held().await?;
+        for _ in 0..TICKETS {
+            let Some(ticket) = held else { return self.create(None).await };
+            if self.zendesk.settings().repeat == Repeat::Ignore {
+                return Ok((ticket, Deed::Unchanged));
+            }
+            let told = self.tell(&ticket).await?;
+            if let zendesk::Told::Done(deed) = told {
+                return Ok((ticket, deed));
+            }
+            // A delivery that died may have made another, which we were never told of.
+            held = self.zendesk.look_up(&self.claim.case_key).await?;
+            if held.as_ref().is_none_or(|other| *other == ticket) {
+                let follows = (told == zendesk::Told::Closed).then_some(ticket.as_str());
+                return self.create(follows).await;
+            }
         }
-        match self.tell(&ticket).await? {
-            zendesk::Told::Done(deed) => Ok((ticket, deed)),
-            zendesk::Told::Closed => self.create(Some(&ticket)).await,
-            zendesk::Told::Gone => self.create(None).await,
-        }
+        let reason = Reason::new("the tickets of the case come and go");
+        Err(Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::from_secs(60) }.into())
     }
 
     /// The ticket that the case has. One of our own that may have been made since is newer than what

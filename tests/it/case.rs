@@ -227,6 +227,24 @@ async fn another_route_is_told_and_its_tags_are_added_to_those_of_the_agents() {
     .await;
 }
 
+/// Its own delivery died before it could tell us.
+#[tokio::test]
+async fn a_follow_up_that_we_were_never_told_of_is_found() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        tell(&world, &bridge, event("e2", "1"), "followed_up", 1001).await;
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        let forget = "update delivery set state = 'dead', reference = null, told = null, in_doubt = true
+                       where event_id = 'e2'";
+        connection.execute(forget).await.unwrap();
+        tell(&world, &bridge, event("e3", "1"), "unchanged", 1001).await;
+        tell(&world, &bridge, event("e4", "1"), "unchanged", 1001).await;
+    })
+    .await;
+}
+
 /// With a new database, or after one that was restored.
 #[tokio::test]
 async fn a_ticket_that_we_have_forgotten_is_found_again() {

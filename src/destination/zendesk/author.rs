@@ -34,6 +34,7 @@ pub struct Authors {
     making: Turn<Option<Instant>>,
     waiting: AtomicUsize,
     longest_queue: usize,
+    longest_wait: Duration,
     /// No user is made, or looked for, before.
     closed_until: Mutex<Option<Instant>>,
     /// Posts of one author that come together are one question.
@@ -67,6 +68,7 @@ impl Authors {
             making: Turn::default(),
             waiting: AtomicUsize::new(0),
             longest_queue,
+            longest_wait: attempt_limit / 4,
             closed_until: Mutex::default(),
             under_way: Mutex::default(),
             asked: Mutex::default(),
@@ -203,7 +205,8 @@ impl Zendesk {
             info!("{} authors wait to become users: the service user is the requester", waiting.before);
             return Ok(None);
         }
-        let mut last = self.authors.making.lock().await;
+        let turn = tokio::time::timeout(self.authors.longest_wait, self.authors.making.lock()).await;
+        let Ok(mut last) = turn else { return Ok(None) };
         if self.authors_are_closed() {
             return Ok(None);
         }
