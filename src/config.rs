@@ -156,12 +156,11 @@ impl Config {
         let vars = vars.collect();
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
-        let raw_ticket = check.read_from(&vars).read_ticket(ticket::PREFIX);
         let khoros = check.khoros(&mut raw);
         let bearer_tokens = check.bearer_tokens(&mut raw);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
-        let ticket = check.ticket(ticket::PREFIX, raw_ticket);
+        let ticket = check.ticket_of(&vars, ticket::PREFIX);
         let delivery = check.delivery(&mut raw);
         let days = check.or("RETENTION_DAYS", raw.retention_days.take(), RETENTION_DAYS, parse::days);
         let done = Duration::from_secs(days * 86_400);
@@ -243,11 +242,10 @@ impl Preview {
         let vars = std::env::vars_os().collect();
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
-        let raw_ticket = check.read_from(&vars).read_ticket(ticket::PREFIX);
         let company_id =
             check.optional("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
         let label = check.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
-        let ticket = check.ticket(ticket::PREFIX, raw_ticket);
+        let ticket = check.ticket_of(&vars, ticket::PREFIX);
         match check.problems.is_empty() {
             true => Ok(Preview { ticket, company_id, label, warnings: check.warnings }),
             false => Err(Problems(check.problems)),
@@ -287,6 +285,15 @@ impl Check {
 
     fn read_from<'a>(&'a mut self, vars: &'a HashMap<OsString, OsString>) -> Variables<'a> {
         Variables { vars, problems: &mut self.problems }
+    }
+
+    /// The settings of one kind of ticket, and a word about names that look like theirs.
+    fn ticket_of(&mut self, vars: &HashMap<OsString, OsString>, prefix: &str) -> Ticket {
+        let raw = self.read_from(vars).read_ticket(prefix);
+        for name in self.read_from(vars).unknown(prefix) {
+            self.warnings.push(format!("{name} is no setting of casebridge: a typing error?"));
+        }
+        self.ticket(prefix, raw)
     }
 
     fn optional<T>(
@@ -695,6 +702,14 @@ mod tests {
         assert!(matches!(both.zendesk.credentials, ZendeskCredentials::OAuth { .. }));
         assert!(refused(&legacy[..2]).contains("no Zendesk credential"));
         assert!(refused(&legacy[..3]).contains("ZENDESK_API_TOKEN is not set"));
+    }
+
+    #[test]
+    fn a_name_that_is_nobodys_is_told() {
+        let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
+        assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: a typing error?"]);
+        let solved = accepted(&[("TICKET_STATUS", "solved")]);
+        assert!(solved.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.warnings);
     }
 
     #[test]

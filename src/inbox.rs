@@ -166,7 +166,10 @@ pub enum CaseTicket {
     Unknown,
     Known {
         reference: String,
+        /// What it has been told,
         told: Told,
+        /// and when the youngest event that told it something was received.
+        as_of: i64,
     },
 }
 
@@ -369,18 +372,26 @@ impl Inbox {
     /// What is known of the ticket of a claim's case.
     pub async fn case_ticket(&self, claim: &Claim) -> sqlx::Result<CaseTicket> {
         let sql = self.sql(
-            "select held.reference, held.told, tried.others
+            "select held.reference, story.told, story.as_of, tried.others
                from (select count(*) as others from delivery
                       where destination = $1 and case_key = $2 and identity <> $3
                         and (attempts > 0 or in_doubt)) as tried
-               left join (select reference, told from delivery
+               left join (select reference from delivery
                            where destination = $1 and case_key = $2 and reference is not null
-                           order by settled_at desc, identity desc limit 1) as held on true",
+                           order by settled_at desc, identity desc limit 1) as held on true
+               -- An older version tells, and does not say what.
+               left join (select reference, told, max(received_at) over () as as_of from delivery
+                           where destination = $1 and case_key = $2 and told is not null
+                           order by settled_at desc, identity desc limit 1) as story
+                 on story.reference = held.reference",
         );
-        let (reference, told, others): (Option<String>, Option<String>, i64) = on_writer!(self, pool => sqlx::query_as(sql)
-                .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
+        type Held = (Option<String>, Option<String>, Option<i64>, i64);
+        let (reference, told, as_of, others): Held = on_writer!(self, pool => sqlx::query_as(sql)
+            .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
         Ok(match reference {
-            Some(reference) => CaseTicket::Known { reference, told: Told::read(told.as_deref()) },
+            Some(reference) => {
+                CaseTicket::Known { reference, told: Told::read(told.as_deref()), as_of: as_of.unwrap_or(0) }
+            }
             None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,
         })
@@ -497,6 +508,14 @@ impl Inbox {
         })
     }
 
+    /// The number does not stand for this author any more.
+    pub async fn forget_author(&self, destination: &str, author: &str) -> sqlx::Result<()> {
+        let sql = self.sql("delete from author where destination = $1 and author = $2");
+        on_writer!(self, pool => async {
+            sqlx::query(sql).bind(destination).bind(author).execute(pool).await.map(drop)
+        })
+    }
+
     /// Authors that were learnt so long ago: they are looked for again when they write again.
     pub async fn forget_authors(&self, age: Duration) -> sqlx::Result<u64> {
         let sql = self.sql("delete from author where learnt_at < {now} - $1");
@@ -553,8 +572,9 @@ impl Inbox {
         }
     }
 
-    /// What a killed process held is free at once if nothing can have been sent, and in doubt when
-    /// its lease ends otherwise: until then Zendesk may still be working on what it was sent. Only
+    /// What a killed process held is free at once if no ticket can have been sent, and in doubt when its
+    /// lease ends otherwise: until then Zendesk may still be working on it. A comment may have been sent;
+    /// it is only taken by a ticket that nobody has changed since, and so not beside another. Only
     /// SQLite knows that nobody else is at work; on Postgres every lease runs its time.
     async fn free_unsent(&self) -> sqlx::Result<()> {
         let Store::Sqlite { writer, .. } = &self.store else { return Ok(()) };

@@ -75,7 +75,7 @@ pub fn render(preview: &Preview, file: &Path, as_json: bool) -> anyhow::Result<(
     say_assumptions(preview)?;
     let body = read(file)?;
     let arrivals = notification::parse(&body, company);
-    let arrivals = arrivals.map_err(|_| anyhow!("{} is not JSON", file.display()))?;
+    let arrivals = arrivals.map_err(|_| anyhow!("{} is not JSON", name_of(file)))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut without = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
@@ -103,6 +103,13 @@ fn say_assumptions(preview: &Preview) -> std::io::Result<()> {
         writeln!(out, "casebridge: SPREDFAST_LABEL_NAME is not set: {LABEL} is assumed")?;
     }
     preview.warnings.iter().try_for_each(|warning| writeln!(out, "casebridge: {warning}"))
+}
+
+fn name_of(file: &Path) -> String {
+    match file == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => file.display().to_string(),
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::notification::{Item, Note};
+use crate::notification::Note;
 
 /// What a ticket has been told. Cumulative: that of the last delivery holds all before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,14 @@ pub struct Told {
     /// Of the text that was told last.
     text: Option<String>,
     notes: Vec<String>,
+}
+
+/// What an event has to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    pub route: &'a str,
+    pub text: Option<&'a str>,
+    pub notes: &'a [Note],
 }
 
 /// What of an event its ticket does not hold yet.
@@ -47,24 +55,24 @@ impl Told {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// What this event tells that has not been told. Of a ticket that we know nothing of, neither its
-    /// text nor its route is taken to be another.
-    pub fn news(&self, case_key: &str, route: &str, item: &Item) -> News {
-        let text = item.text.as_deref().map(|text| fingerprint(case_key, &[text]));
+    /// What of these words has not been told. Of a ticket that we know nothing of, neither the text nor
+    /// the route is taken to be another.
+    pub fn news(&self, case_key: &str, words: &Words) -> News {
+        let text = words.text.map(|text| fingerprint(case_key, &[text]));
         let is_new = |note: &&Note| !self.notes.contains(&of_note(case_key, note));
         News {
-            other_route: !self.routes.is_empty() && !self.routes.iter().any(|known| known == route),
+            other_route: !self.routes.is_empty() && !self.routes.iter().any(|known| known == words.route),
             text_changed: self.text.is_some() && text.is_some() && self.text != text,
-            notes: item.notes.iter().filter(is_new).cloned().collect(),
+            notes: words.notes.iter().filter(is_new).cloned().collect(),
         }
     }
 
-    /// What has been told once this event has been told too.
-    pub fn with(&self, case_key: &str, route: &str, item: &Item) -> Told {
-        let text = item.text.as_deref().map(|text| fingerprint(case_key, &[text]));
-        let notes = item.notes.iter().map(|note| of_note(case_key, note));
+    /// What has been told once these words have been told too.
+    pub fn with(&self, case_key: &str, words: &Words) -> Told {
+        let text = words.text.map(|text| fingerprint(case_key, &[text]));
+        let notes = words.notes.iter().map(|note| of_note(case_key, note));
         Told {
-            routes: joined(&self.routes, std::iter::once(route.to_owned())),
+            routes: joined(&self.routes, std::iter::once(words.route.to_owned())),
             text: text.or_else(|| self.text.clone()),
             notes: joined(&self.notes, notes),
         }
@@ -103,33 +111,40 @@ mod tests {
 
     const CASE: &str = "khoros:1:twitter:1";
 
-    fn item(text: &str, notes: &[&str]) -> Item {
+    fn notes(texts: &[&str]) -> Vec<Note> {
         let note = |text: &&str| Note { author: None, created: None, text: (*text).to_owned() };
-        Item { text: Some(text.to_owned()), notes: notes.iter().map(note).collect(), ..Item::default() }
+        texts.iter().map(note).collect()
+    }
+
+    fn words<'a>(route: &'a str, text: &'a str, notes: &'a [Note]) -> Words<'a> {
+        Words { route, text: Some(text), notes }
     }
 
     #[test]
     fn only_what_was_not_told_is_new() {
-        let first = item("hello", &["call them"]);
-        let told = Told::default().with(CASE, "label", &first);
+        let (one, both) = (notes(&["call them"]), notes(&["call them", "done"]));
+        let first = words("label", "hello", &one);
+        let told = Told::default().with(CASE, &first);
         let told = Told::read(Some(&told.stored()));
-        assert!(told.news(CASE, "label", &first).is_empty());
+        assert!(told.news(CASE, &first).is_empty());
 
-        let news = told.news(CASE, "label", &item("hello", &["call them", "done"]));
-        assert_eq!(news.notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>(), ["done"]);
-        assert!(!news.text_changed && !news.other_route);
-
-        assert!(told.news(CASE, "label", &item("hello!", &[])).text_changed);
-        assert!(told.news(CASE, "vip", &first).other_route);
-        let told = told.with(CASE, "vip", &item("hello!", &["done"]));
-        assert!(told.news(CASE, "label", &item("hello!", &["call them", "done"])).is_empty());
-        assert!(told.news(CASE, "label", &first).text_changed, "changed back");
+        let news = told.news(CASE, &words("label", "hello", &both));
+        assert_eq!(news, News { notes: notes(&["done"]), ..News::default() });
+        assert!(told.news(CASE, &words("label", "hello!", &[])).text_changed);
+        assert!(told.news(CASE, &words("vip", "hello", &[])).other_route);
+        let told = told.with(CASE, &words("vip", "hello!", &both));
+        assert!(told.news(CASE, &words("label", "hello!", &both)).is_empty());
+        assert!(told.news(CASE, &first).text_changed, "changed back");
+        let silent = Words { route: "label", text: None, notes: &[] };
+        assert!(told.news(CASE, &silent).is_empty());
+        assert_eq!(told.with(CASE, &silent), told);
     }
 
     #[test]
     fn of_an_unknown_ticket_only_the_notes_are_news() {
         for stored in [None, Some(""), Some("no JSON"), Some("{}")] {
-            let news = Told::read(stored).news(CASE, "label", &item("hello", &["a note"]));
+            let note = notes(&["a note"]);
+            let news = Told::read(stored).news(CASE, &words("label", "hello", &note));
             assert_eq!((news.other_route, news.text_changed, news.notes.len()), (false, false, 1));
         }
     }
@@ -138,10 +153,10 @@ mod tests {
     fn it_does_not_grow_for_ever_and_holds_no_words() {
         let mut told = Told::default();
         for n in 0..2000 {
-            told = told.with(CASE, &format!("route-{n}"), &item("zebra", &[&format!("note {n}")]));
+            told = told.with(CASE, &words(&format!("route-{n}"), "zebra", &notes(&[&format!("note {n}")])));
         }
         assert!(told.stored().len() < 30_000);
-        assert!(told.news(CASE, "route-1999", &item("zebra", &["note 1999"])).is_empty());
+        assert!(told.news(CASE, &words("route-1999", "zebra", &notes(&["note 1999"]))).is_empty());
         assert!(!told.stored().contains("zebra") && !told.stored().contains("note 1"));
     }
 }

@@ -2,8 +2,8 @@
 //! same bytes.
 //!
 //! What can be wrong with a template is found when it is made: its syntax, a name that there is not,
-//! and, by a trial on a whole example, a filter or a function that there is not. Fields that an item
-//! lacks are empty, so that they need no care.
+//! and, by a trial on an item with everything and on one with nothing, a filter or a function that
+//! there is not. Fields that an item lacks are empty, so that they need no care.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,6 +41,8 @@ const OTHERS: &[&str] = &["event", "label", "route"];
 
 /// So many steps a template may take: enough for thousands of notes, and over in some milliseconds.
 const STEPS: u64 = 500_000;
+/// Longer than anybody writes, and short enough to be read without care for how deep it nests.
+const TEMPLATE_BYTES: usize = 16 << 10;
 /// More than any field of a ticket takes; what comes after is not even made.
 const OUTPUT_BYTES: usize = 256 << 10;
 /// A problem may repeat a word of the template, and not all of it.
@@ -77,7 +79,7 @@ impl Context {
             ("screen_name", text(&author.screen_name)),
             ("link", text(&author.link)),
             ("network", Value::from(item.network().unwrap_or_default())),
-            ("followers", text(&author.followers)),
+            ("followers", author.followers.as_deref().map_or_else(|| Value::from(""), count)),
         ];
         Context(map([
             ("item", map(ITEM.iter().map(|field| (*field, field_of(item, field))))),
@@ -95,6 +97,9 @@ impl Template {
     /// # Errors
     /// What is wrong with it, with a word of it at the most.
     pub fn new(name: &str, text: &str) -> Result<Template, String> {
+        if text.len() > TEMPLATE_BYTES {
+            return Err(format!("is longer than {TEMPLATE_BYTES} bytes"));
+        }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -103,10 +108,28 @@ impl Template {
         environment.add_template_owned("", text.to_owned()).map_err(|error| in_detail(&error))?;
         let template = Template { name: name.to_owned(), environment: Arc::new(environment) };
         template.check_names()?;
-        let sample = Item::from_payload(SAMPLE).unwrap_or_default();
-        let context = Context::new(&sample, "Label", "route");
-        template.render_with(&context).map_err(|error| in_detail(&error))?;
-        Ok(template)
+        template
+            .try_on(&Item::from_payload(SAMPLE).unwrap_or_default())
+            .map_err(|error| in_detail(&error))?;
+        // With little of an item it may fail for want of it, but not for want of a filter.
+        match template.try_on(&Item::default()) {
+            Err(error) if is_unknown(error.kind()) => Err(in_detail(&error)),
+            _ => Ok(template),
+        }
+    }
+
+    /// Whether it names this field, or all of what the field is in.
+    pub fn uses(&self, name: &str) -> bool {
+        let whole = name.split('.').next();
+        let Ok(template) = self.environment.get_template("") else { return false };
+        template
+            .undeclared_variables(true)
+            .iter()
+            .any(|used| used == name || used.starts_with(&format!("{name}.")) || Some(used.as_str()) == whole)
+    }
+
+    fn try_on(&self, item: &Item) -> Result<String, minijinja::Error> {
+        self.render_with(&Context::new(item, "Label", "route"))
     }
 
     /// The variable that it comes from.
@@ -177,8 +200,24 @@ fn field_of(item: &Item, field: &str) -> Value {
             Json::Null => Value::from_iter::<[Value; 0]>([]),
             id => Value::from_iter([value(id)]),
         },
+        "followerCount" => item.author.followers.as_deref().map_or_else(|| Value::from(""), count),
         field => value(&item.fields[field]),
     }
+}
+
+/// Khoros sends counts as texts, and a text is greater than any number.
+fn count(text: &str) -> Value {
+    text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
+}
+
+fn is_unknown(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnknownFilter
+            | ErrorKind::UnknownTest
+            | ErrorKind::UnknownFunction
+            | ErrorKind::UnknownMethod
+    )
 }
 
 fn note(note: &Note) -> Value {
@@ -302,6 +341,7 @@ mod tests {
             ),
             ("{{ author.link }} {{ author.followers }}", "https://t.example/jane 8424"),
             ("{{ event }} {{ label }} {{ route }}", "e CreateCase label"),
+            ("{{ item.followerCount > 10000 }} {{ author.followers > 8000 }}", "False True"),
             ("{{ item.initiativeIds[0] }}", "5"),
             ("{{ item.labels|join(', ') }}", "VIP"),
             (
@@ -382,6 +422,8 @@ mod tests {
             ("{{ label.length }}", "undefined value in line 1"),
             ("\n\n{{ item.text|shout }}", "unknown filter in line 3: filter shout is unknown"),
             ("{{ item.text is loud }}", "unknown test in line 1"),
+            ("{% if not item.inReplyTo %}{{ item.text|shout }}{% endif %}", "unknown filter in line 1"),
+            ("{% if not item.notes %}{{ item.text.upper() }}{% endif %}", "unknown method in line 1"),
             ("{{ shout(item.text) }}", "there is no `shout`"),
             ("{{ debug() }}", "there is no `debug`"),
             ("{{ item.text.upper() }}", "unknown method in line 1"),
@@ -392,6 +434,19 @@ mod tests {
         ] {
             let error = Template::new("T", text).unwrap_err();
             assert!(error.starts_with(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn it_tells_what_it_uses() {
+        for (text, uses) in [
+            ("{{ item.text }}", false),
+            ("{% for n in item.notes %}{{ n.text }}{% endfor %}", true),
+            ("{{ item.notes[0].text }}", true),
+            ("{{ item.notes|length }}", true),
+            ("{% for name, value in item|items %}{{ value }}{% endfor %}", true),
+        ] {
+            assert_eq!(Template::new("T", text).unwrap().uses("item.notes"), uses, "{text}");
         }
     }
 

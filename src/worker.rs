@@ -24,8 +24,8 @@ use crate::retry::{self, Deed, Doubt, Outcome, Reason, Transition};
 use attempt::{Abandoned, Attempt};
 use lane::{Gate, Lane};
 
-/// Deliveries under way at once.
-const IN_FLIGHT: usize = 16;
+/// Deliveries under way at once. Eleven of them may be waiting for their author to become a user.
+const IN_FLIGHT: usize = 27;
 /// How long new work may go unnoticed when no wake-up came: it was stored by another process.
 const POLL: Duration = Duration::from_secs(1);
 /// How often the credential is tried while all is well.
@@ -165,8 +165,8 @@ impl Worker {
     async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = self.inbox.case_ticket(claim).await.map_err(Abandoned::Storage)?;
-        if let (CaseTicket::Known { reference, told }, Repeat::Ignore) = (&ticket, zendesk.settings().repeat)
-        {
+        let is_ignored = zendesk.settings().repeat == Repeat::Ignore && !claim.in_doubt;
+        if let (CaseTicket::Known { reference, told, .. }, true) = (&ticket, is_ignored) {
             let (reference, told) = (reference.clone(), told.clone());
             return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
         }
@@ -241,7 +241,7 @@ impl Worker {
                     attempts,
                     deed,
                     ticket = reference,
-                    "{case} is ticket {reference}"
+                    "{case} is ticket {reference}, {deed}"
                 );
             }
             Transition::Dead { .. } | Transition::GivenUp { .. } => {

@@ -147,6 +147,14 @@ impl Check {
                 name("PUBLIC")
             ));
         }
+        let status = self.optional(&name("STATUS"), raw.status, status);
+        if status == Some(Status::Solved) && raw.assignee_id.is_none() {
+            self.warnings.push(format!(
+                "{} is solved, which Zendesk takes only of a ticket that has an assignee: set {} as well",
+                name("STATUS"),
+                name("ASSIGNEE_ID")
+            ));
+        }
         Ticket {
             requester: self.or(&name("REQUESTER"), raw.requester, Requester::default(), |text| {
                 word(text, "is neither author nor service")
@@ -161,7 +169,7 @@ impl Check {
             kind: self.optional(&name("TYPE"), raw.r#type, |text| {
                 word(text, "is none of problem, incident, question and task")
             }),
-            status: self.optional(&name("STATUS"), raw.status, status),
+            status,
             group_id: self.optional(&name("GROUP_ID"), raw.group_id, id),
             assignee_id: self.optional(&name("ASSIGNEE_ID"), raw.assignee_id, id),
             brand_id: self.optional(&name("BRAND_ID"), raw.brand_id, id),
@@ -214,6 +222,12 @@ impl Check {
 
 fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {
     match value {
+        Value::String(text) if text.is_empty() => {
+            Err("an empty text is no value: leave the field out".to_owned())
+        }
+        Value::Array(values) if values.is_empty() => {
+            Err("an empty list is no value: leave the field out".to_owned())
+        }
         Value::String(text) => Template::new(name, &text).map(CustomValue::Text),
         Value::Number(number) => Ok(CustomValue::Number(number)),
         Value::Bool(bool) => Ok(CustomValue::Bool(bool)),
@@ -245,7 +259,10 @@ fn status(text: &str) -> Parsed<Status> {
 }
 
 fn id(text: &str) -> Parsed<u64> {
-    text.parse().ok().filter(|id| *id > 0).ok_or("is not an id (digits, as in 360001234567)")
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    // Zendesk's ids are signed numbers of 64 bits.
+    let id = text.parse::<i64>().ok().filter(|_| is_number);
+    id.and_then(|id| u64::try_from(id).ok()).ok_or("is not an id (digits, as in 360001234567)")
 }
 
 /// Zendesk keeps tags in lower case and takes a blank for the end of one.

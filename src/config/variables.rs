@@ -48,6 +48,17 @@ impl Variables<'_> {
         self.read_these(prefix, TICKET_NAMES)
     }
 
+    /// Names with this prefix that are nobody's: a typing error would do nothing, and say nothing.
+    pub fn unknown(&self, prefix: &str) -> Vec<String> {
+        let known =
+            |end: &str| TICKET_NAMES.iter().any(|name| name.trim_start_matches("r#").to_uppercase() == end);
+        let names = self.vars.keys().filter_map(|name| name.to_str());
+        let unknown = names.filter(|name| name.strip_prefix(prefix).is_some_and(|end| !known(end)));
+        let mut unknown: Vec<String> = unknown.map(str::to_owned).collect();
+        unknown.sort();
+        unknown
+    }
+
     /// envy alone would panic on a variable that is not UTF-8, and take an empty one for a value.
     fn read_these<T: DeserializeOwned + Default>(&mut self, prefix: &str, names: &[&str]) -> T {
         let mut ours = Vec::new();

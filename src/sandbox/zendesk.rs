@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::server::{BreakOff, Running, start};
+use crate::config;
 
 /// The only OAuth client and the only API token that it knows.
 pub const CLIENT_ID: &str = "casebridge";
@@ -64,6 +65,17 @@ pub enum Fault {
     /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
     /// the next update.
     Unauthorized,
+}
+
+impl Known {
+    /// Learns what is configured: an account that is set up for it.
+    pub fn extend(&mut self, ticket: &config::Ticket) {
+        self.groups.extend(ticket.group_id);
+        self.assignees.extend(ticket.assignee_id);
+        self.brands.extend(ticket.brand_id);
+        self.forms.extend(ticket.form_id);
+        self.fields.extend(ticket.custom_fields.iter().map(|field| field.id));
+    }
 }
 
 /// Faults by chance; the same seed draws the same ones.
@@ -161,11 +173,15 @@ pub struct Model {
     pub too_many_updates: u32,
     /// Whether the role of the credential keeps it from all users but itself.
     pub forbid_users: bool,
+    /// What the endpoints of users answer, while those of tickets are well.
+    pub user_outage: Option<u16>,
     /// Calls of `GET /api/v2/users/show_many`.
     pub user_reads: u32,
     /// Calls of `POST /api/v2/users/create_or_update`, whatever came of them.
     pub user_writes: u32,
     last_user_write: Option<Instant>,
+    /// Other integrations of the account use up each second's one user.
+    pub users_are_made_by_others: bool,
     /// When each user was written of late, by `external_id` in lower case.
     recent_user_writes: HashMap<String, Recent>,
     /// Writes of users that were refused by the limits of that one endpoint.

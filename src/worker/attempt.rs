@@ -4,17 +4,16 @@
 //! ticket is followed up by another, and one that was deleted is made again.
 
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::config::{Repeat, Requester};
 use crate::destination::zendesk::ticket::{self, Draft, Fields, Plan, Profile};
-use crate::destination::zendesk::{self, Create, Failure, Update, Zendesk};
+use crate::destination::zendesk::{self, Create, Failure, Standing, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
-use crate::notification::Item;
+use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
-use crate::story::Told;
+use crate::story::{Told, Words};
 
 /// In one attempt, so many tickets of one case are looked at, which are closed or gone.
 const TICKETS: usize = 5;
@@ -46,7 +45,10 @@ enum End {
 impl Attempt<'_> {
     pub async fn run(&self) -> Result<Outcome, Abandoned> {
         match self.deliver().await {
-            Ok((reference, deed)) => Ok(Outcome::Done { reference, deed, told: self.told(deed) }),
+            Ok((reference, deed)) => {
+                let told = self.told(&reference, deed);
+                Ok(Outcome::Done { reference, deed, told })
+            }
             Err(End::Outcome(outcome)) => Ok(outcome),
             Err(End::Abandoned(abandoned)) => Err(abandoned),
         }
@@ -57,38 +59,38 @@ impl Attempt<'_> {
         for _ in 0..TICKETS {
             let Some(ticket) = held else { return self.create(None).await };
             if self.zendesk.settings().repeat == Repeat::Ignore {
-                return Ok((ticket, Deed::Unchanged));
+                // What was sent before, and may have been taken, is what is there.
+                let deed = if self.claim.request.is_some() { Deed::Found } else { Deed::Unchanged };
+                return Ok((ticket, deed));
             }
-            let told = self.tell(&ticket).await?;
-            if let zendesk::Told::Done(deed) = told {
+            let standing = self.tell(&ticket).await?;
+            if let Standing::Told(deed) = standing {
                 return Ok((ticket, deed));
             }
             // A delivery that died may have made another, which we were never told of.
             held = self.zendesk.look_up(&self.claim.case_key).await?;
             if held.as_ref().is_none_or(|other| *other == ticket) {
-                let follows = (told == zendesk::Told::Closed).then_some(ticket.as_str());
+                let follows = (standing == Standing::Closed).then_some(ticket.as_str());
                 return self.create(follows).await;
             }
         }
         let reason = Reason::new("the tickets of the case come and go");
-        Err(Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::from_secs(60) }.into())
+        Err(Outcome::Retry { reason, doubt: Doubt::None }.into())
     }
 
-    /// The ticket that the case has. One of our own that may have been made since is newer than what
-    /// we know: then it is looked up.
+    /// The ticket that the case has. What we know is old once we have begun to make another, and there
+    /// is nothing to know if nobody has tried.
     async fn held(&self) -> Result<Option<String>, End> {
-        let in_doubt = self.claim.in_doubt;
         match (self.ticket, &self.claim.request) {
-            (_, Some(_frozen)) if !in_doubt => Ok(None),
             (CaseTicket::Known { reference, .. }, None) => Ok(Some(reference.clone())),
-            (CaseTicket::None, None) if !in_doubt => Ok(None),
+            (CaseTicket::None, _) if !self.claim.in_doubt => Ok(None),
             _ => Ok(self.zendesk.look_up(&self.claim.case_key).await?),
         }
     }
 
-    async fn tell(&self, ticket: &str) -> Result<zendesk::Told, Outcome> {
+    async fn tell(&self, ticket: &str) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.zendesk.label());
-        let news = self.known().news(&self.claim.case_key, route, self.item);
+        let news = self.known(ticket).news(&self.claim.case_key, &self.words(&self.item.notes));
         let update = Update {
             ticket,
             delivery: &self.claim.identity,
@@ -105,13 +107,20 @@ impl Attempt<'_> {
     /// is left out of the next revision, as long as there is something to leave out.
     async fn create(&self, follows: Option<&str>) -> Result<(String, Deed), End> {
         let mut claim = self.claim.clone();
+        let follow_up = follows.and_then(|ticket| ticket.parse().ok());
         let (mut plan, mut body) = match claim.request.take() {
-            Some(frozen) => (self.plan_of(&frozen).await?, frozen),
+            Some(frozen) => (ticket::plan_of(&frozen, self.service_user().await?), frozen),
             None => {
-                let plan = self.first_plan(follows).await?;
+                let plan = Plan { follow_up, ..self.first_plan().await? };
                 (plan, self.freeze(&claim, plan).await?)
             }
         };
+        // They were frozen for another ticket than the one that there is now.
+        if plan.follow_up != follow_up {
+            plan = Plan { follow_up, ..plan };
+            claim.revision += 1;
+            body = self.freeze(&claim, plan).await?;
+        }
         loop {
             let (reason, fields) = match self.send(&claim, &body).await {
                 Ok(reference) => return Ok((reference, plan.deed())),
@@ -144,7 +153,8 @@ impl Attempt<'_> {
             service_user: self.service_user().await?,
         };
         let rendered = ticket::render(&draft);
-        for failure in rendered.failures {
+        // A next revision would only say it again.
+        for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
             warn!(case = claim.case_key, delivery = claim.identity, "a template fails: {failure}");
         }
         let body = rendered.ticket.to_string();
@@ -154,13 +164,12 @@ impl Attempt<'_> {
         }
     }
 
-    async fn first_plan(&self, follows: Option<&str>) -> Result<Plan, End> {
-        let follow_up = follows.and_then(|ticket| ticket.parse().ok());
-        Ok(Plan { requester: self.requester().await?, fields: Fields::Configured, follow_up })
-    }
-
-    async fn plan_of(&self, frozen: &str) -> Result<Plan, End> {
-        Ok(ticket::plan_of(frozen, self.service_user().await?))
+    /// In a private comment of an unknown author Zendesk might take the requester for its author: then
+    /// nobody but the service user is named.
+    async fn first_plan(&self) -> Result<Plan, End> {
+        let is_signed = self.zendesk.settings().public || self.service_user().await?.is_some();
+        let requester = if is_signed { self.requester().await? } else { None };
+        Ok(Plan { requester, fields: Fields::Configured, follow_up: None })
     }
 
     /// What to send after a refusal; `None` if there is nothing left to leave out.
@@ -192,13 +201,19 @@ impl Attempt<'_> {
     /// The user that we knew may have been deleted, or merged into another.
     async fn other_requester(&self, refused: Option<u64>) -> Result<Option<u64>, End> {
         let Some(profile) = self.profile() else { return Ok(None) };
+        self.inbox.forget_author(zendesk::NAME, &profile.key).await?;
         Ok(self.learn(&profile).await?.filter(|id| Some(*id) != refused))
     }
 
     async fn learn(&self, profile: &Profile) -> Result<Option<u64>, End> {
-        let id = self.zendesk.author(profile, self.claim.tries > 0).await?;
-        if let Some(id) = id.and_then(|id| i64::try_from(id).ok()) {
-            self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
+        let author = self.zendesk.author(profile).await?;
+        let id = author.user();
+        match id.and_then(|id| i64::try_from(id).ok()) {
+            Some(id) => self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?,
+            None => {
+                let case = &self.claim.case_key;
+                info!(case, "the service user is the requester of {case}: {author}");
+            }
         }
         Ok(id)
     }
@@ -210,35 +225,47 @@ impl Attempt<'_> {
 
     async fn service_user(&self) -> Result<Option<u64>, End> {
         match self.zendesk.settings().requester {
-            Requester::Author => Ok(self.zendesk.service_user(self.claim.tries > 0).await?),
+            Requester::Author => Ok(self.zendesk.service_user().await?),
             // Without a word it is requester and submitter.
             Requester::Service => Ok(None),
         }
     }
 
-    fn known(&self) -> Told {
+    /// What the event says; the text of an older one than the ticket has heard of is no news.
+    fn words<'a>(&'a self, notes: &'a [Note]) -> Words<'a> {
+        let is_older =
+            matches!(self.ticket, CaseTicket::Known { as_of, .. } if self.claim.received_at < *as_of);
+        let text = self.item.text.as_deref().filter(|_| !is_older);
+        Words { route: &self.claim.route, text, notes }
+    }
+
+    /// What a ticket has been told; nothing that we know of, if it is not the one that we know.
+    fn known(&self, ticket: &str) -> Told {
         match self.ticket {
-            CaseTicket::Known { told, .. } => told.clone(),
-            CaseTicket::None | CaseTicket::Unknown => Told::default(),
+            CaseTicket::Known { reference, told, .. } if reference == ticket => told.clone(),
+            _ => Told::default(),
         }
     }
 
-    fn told(&self, deed: Deed) -> Told {
-        let (case_key, route) = (&self.claim.case_key, &self.claim.route);
-        let is_known = matches!(self.ticket, CaseTicket::Known { .. });
-        match deed {
-            Deed::Unchanged => self.known(),
-            Deed::Commented | Deed::Reopened => self.known().with(case_key, route, self.item),
-            Deed::Found if is_known => self.known().with(case_key, route, self.item),
-            // A new ticket knows only what it was made of; a public one was not told the notes.
-            Deed::Created | Deed::FollowedUp | Deed::Found if self.zendesk.settings().public => {
-                let without_notes = Item { notes: Vec::new(), ..self.item.clone() };
-                Told::default().with(case_key, route, &without_notes)
-            }
-            Deed::Created | Deed::FollowedUp | Deed::Found => {
-                Told::default().with(case_key, route, self.item)
-            }
+    /// What a ticket has been told once this delivery is done.
+    fn told(&self, ticket: &str, deed: Deed) -> Told {
+        let case_key = &self.claim.case_key;
+        let known = self.known(ticket);
+        let is_new = match deed {
+            Deed::Created | Deed::FollowedUp => true,
+            // Found at the first look: it is what we made.
+            Deed::Found => known == Told::default(),
+            Deed::Commented | Deed::Reopened | Deed::Unchanged => false,
+        };
+        if is_new {
+            let held = ticket::notes_held(self.item, self.zendesk.settings());
+            return Told::default().with(case_key, &self.words(held));
         }
+        if deed == Deed::Unchanged && self.zendesk.settings().repeat == Repeat::Ignore {
+            return known;
+        }
+        let news = known.news(case_key, &self.words(&self.item.notes));
+        known.with(case_key, &self.words(ticket::fitting(&news.notes)))
     }
 }
 

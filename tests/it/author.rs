@@ -169,22 +169,58 @@ async fn too_many_new_users_stop_only_the_lane_of_authors() {
         let bridge = world.start().await;
         world.notify(&by("1", "e1", "1")).await;
         bridge.wait_for_log(" is ticket 1000").await;
-        // Somebody else makes users as well.
-        let other = world.http.post(format!("{}/api/v2/users/create_or_update", world.zendesk.url()));
-        let other = other.basic_auth(
-            format!("{}/token", casebridge::sandbox::zendesk::USER_EMAIL),
-            Some(casebridge::sandbox::zendesk::API_TOKEN),
-        );
-        let other = other.json(&json!({"user": {"name": "Somebody", "external_id": "else"}}));
-        let mut refused = false;
-        while !refused {
-            let answer = other.try_clone().unwrap().send().await.unwrap();
-            refused = answer.status() == 429;
-        }
+        // Somebody else makes users as well, all the time.
+        world.zendesk.model().users_are_made_by_others = true;
         world.notify(&by("2", "e2", "2")).await;
+        bridge.wait_for_log("the service user is the requester of new authors").await;
         bridge.wait_for_log(" is ticket 1001").await;
+        assert_eq!(requesters(&world)[1], SERVICE_USER);
         assert!(!bridge.log().contains("zendesk is paused"));
         world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// A ticket is worth more than its requester.
+#[tokio::test]
+async fn users_that_cannot_be_asked_for_stop_no_ticket() {
+    for status in [500, 503, 404, 302, 422, 200] {
+        run_on_sqlite(|world| async move {
+            world.zendesk.model().user_outage = Some(status);
+            let bridge = world.start().await;
+            for post in 0..5 {
+                world.notify(&by(&post.to_string(), &format!("e{post}"), &post.to_string())).await;
+                bridge.wait_for_logs(" is ticket ", post + 1).await;
+            }
+            assert_eq!(requesters(&world), [SERVICE_USER; 5]);
+            let log = bridge.log();
+            assert_eq!(
+                log.matches("the service user is the requester of new authors").count(),
+                usize::from(status != 404)
+            );
+            assert!(!log.contains("is paused") && !log.contains("tried again in 5"), "{log}");
+            assert_eq!(world.zendesk.model().user_reads, 1);
+        })
+        .await;
+    }
+}
+
+/// Such an id is more than one where several are asked for at once.
+#[tokio::test]
+async fn an_odd_id_of_an_author_costs_no_ticket() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        for (number, id) in
+            [",".repeat(120), "1,2".to_owned(), "日本".to_owned(), "x".repeat(1000)].iter().enumerate()
+        {
+            world.notify(&by(id, &format!("e{number}"), &number.to_string())).await;
+            bridge.wait_for_logs(" is ticket ", number + 1).await;
+        }
+        world.check_one_ticket_per_case().await;
+        let model = world.zendesk.model();
+        let users: std::collections::BTreeSet<&str> =
+            model.users.iter().map(|user| user["external_id"].as_str().unwrap()).collect();
+        assert_eq!(users.len(), 4);
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::{AGENT, Chaos, Fault, SERVICE_USER};
+use casebridge::sandbox::zendesk::{Chaos, Fault, SERVICE_USER};
 use fastrand::Rng;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -42,8 +42,7 @@ async fn tell(world: &World, bridge: &Bridge, notification: String, deed: &str, 
     let event = event["eventUuid"].as_str().unwrap();
     let delivery = format!("delivery=\"khoros:1234:{event}:");
     let line = bridge.wait_for_line_with(&[&delivery, " is ticket "]).await;
-    assert!(line.contains(&format!("is ticket {ticket} ")), "{line}");
-    assert!(line.contains(&format!("deed=\"{deed}\"")), "{line}");
+    assert!(line.contains(&format!("is ticket {ticket}, {deed} ")), "{line}");
 }
 
 on_both! {
@@ -159,7 +158,7 @@ on_both! {
 
             let bridge = world.start().await;
             let line = bridge.wait_for_log(" is ticket ").await;
-            assert!(line.contains(&format!(" is ticket {} ", closed + 1)), "{line}");
+            assert!(line.contains(&format!(" is ticket {}, ", closed + 1)), "{line}");
             bridge.stop().await;
             let model = world.zendesk.model();
             let follow_ups = model.tickets.iter().filter(|ticket| ticket["via_followup_source_id"] == closed);
@@ -243,6 +242,176 @@ async fn a_follow_up_that_we_were_never_told_of_is_found() {
         tell(&world, &bridge, event("e4", "1"), "unchanged", 1001).await;
     })
     .await;
+}
+
+/// Frozen and never taken (429); meanwhile another delivery of the case makes its ticket.
+#[tokio::test]
+async fn frozen_bytes_are_not_sent_once_the_case_has_its_ticket() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        world.zendesk.queue([Fault::Invalid]);
+        world.notify(&event("e1", "1")).await;
+        bridge.wait_for_log(" is dead").await;
+        world.zendesk.queue([Fault::TooMany(4)]);
+        world.notify(&event("e2", "1")).await;
+        bridge.wait_for_log("is paused").await;
+        replay(&world, "e1").await;
+        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+async fn replay(world: &World, event: &str) {
+    let replayed = world.command(&["replay", &format!("khoros:1234:{event}:twitter:1")]).await;
+    assert!(replayed.status.success(), "{replayed:?}");
+}
+
+/// A delivery that made a ticket in the place of one that was deleted, and died before it knew.
+#[tokio::test]
+async fn a_deleted_ticket_is_made_again_once() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "3");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().delete_ticket(1000);
+        world.zendesk.queue([Fault::Status(500)]);
+        world.notify(&event("e2", "1")).await;
+        bridge.wait_for_log("tried again").await;
+        tell(&world, &bridge, event("other", "2"), "created", 1001).await;
+        world.zendesk.queue([Fault::ResetAfter]);
+        bridge.wait_for_log(" is dead").await;
+        tell(&world, &bridge, event("e3", "1"), "unchanged", 1002).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_of_mind_about_repeats_makes_no_second_follow_up() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        world.zendesk.queue([Fault::HangAfterCreate]);
+        world.notify(&event("e2", "1")).await;
+        world.zendesk.wait_until(|model| model.tickets.len() == 2).await;
+        bridge.kill().await;
+        world.set("TICKET_REPEAT", "ignore");
+        let bridge = world.start().await;
+        bridge.wait_for_log(" is ticket 1001").await;
+        bridge.stop().await;
+        world.unset("TICKET_REPEAT");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e3", "1"), "unchanged", 1001).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_ticket_made_in_doubt_knows_what_it_was_made_of() {
+    run_on_sqlite(|mut world| async move {
+        world.set("TICKET_REPEAT", "ignore");
+        let bridge = world.start().await;
+        world.zendesk.queue([Fault::HangAfterCreate]);
+        world.notify(&noted("e1", "1", &["first"])).await;
+        world.zendesk.wait_until(|model| model.tickets.len() == 1).await;
+        bridge.kill().await;
+        let bridge = world.start().await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.stop().await;
+        world.unset("TICKET_REPEAT");
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e2", "1", &["first"]), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// What only the closed ticket was told is new to the one that follows it up.
+#[tokio::test]
+async fn a_follow_up_that_is_found_knows_only_what_it_was_made_of() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0,0,0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        world.zendesk.queue([Fault::StatusAfterCreate(500)]);
+        tell(&world, &bridge, noted("e2", "1", &["second"]), "found", 1001).await;
+        tell(&world, &bridge, noted("e3", "1", &["first", "second"]), "commented", 1001).await;
+        let said = said(&world, 1001).remove(0);
+        assert!(said.contains("first") && !said.contains("second"), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_note_for_which_there_was_no_room_comes_with_the_next_event() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let long = "x".repeat(25_000);
+        tell(&world, &bridge, noted("e1", "1", &[&long, "call the lawyer"]), "created", 1000).await;
+        tell(&world, &bridge, noted("e2", "1", &[&long, "call the lawyer"]), "commented", 1000).await;
+        let said = said(&world, 1000).remove(0);
+        assert!(said.contains("call the lawyer") && !said.contains("xxx"), "{said}");
+        tell(&world, &bridge, noted("e3", "1", &[&long, "call the lawyer"]), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// A version that keeps no story has handled all events, or the last of them.
+#[tokio::test]
+async fn a_story_goes_on_after_an_upgrade_and_a_rollback() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        connection.execute("update delivery set told = null").await.unwrap();
+        tell(&world, &bridge, event("e2", "1"), "unchanged", 1000).await;
+        let edited = event_with("e3", "1", |item| item["text"] = json!(format!("{PRIVATE} edited")));
+        tell(&world, &bridge, edited, "commented", 1000).await;
+
+        tell(&world, &bridge, noted("e4", "1", &["first"]), "commented", 1000).await;
+        tell(&world, &bridge, noted("e5", "1", &["first"]), "unchanged", 1000).await;
+        connection.execute("update delivery set told = null where event_id = 'e5'").await.unwrap();
+        tell(&world, &bridge, noted("e6", "1", &["first"]), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_older_event_that_is_replayed_does_not_turn_the_story_back() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let text = |event: &str, text: &str| {
+            event_with(event, "1", |item| item["text"] = json!(format!("{PRIVATE} {text}")))
+        };
+        tell(&world, &bridge, text("e1", "one"), "created", 1000).await;
+        world.zendesk.queue_updates([Fault::Invalid]);
+        world.notify(&text("e2", "two")).await;
+        bridge.wait_for_log(" is dead").await;
+        tell(&world, &bridge, text("e3", "three"), "commented", 1000).await;
+        replay(&world, "e2").await;
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1000, unchanged"]).await;
+        tell(&world, &bridge, text("e4", "three"), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// A ticket that we may not touch, or that changes for ever, is the delivery's own misfortune.
+#[tokio::test]
+async fn one_ticket_that_refuses_comments_holds_up_no_other() {
+    for status in [403, 409] {
+        run_on_sqlite(|world| async move {
+            let bridge = world.start().await;
+            tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+            world.zendesk.queue_updates(vec![Fault::Status(status); 100]);
+            world.notify(&noted("e2", "1", &["a note"])).await;
+            bridge.wait_for_log("is tried again").await;
+            assert_eq!(world.list().await[1]["tries"], 1);
+            tell(&world, &bridge, event("e3", "3"), "created", 1001).await;
+            assert!(!bridge.log().contains("is paused"));
+        })
+        .await;
+    }
 }
 
 /// With a new database, or after one that was restored.
@@ -342,18 +511,35 @@ async fn two_hundred_doubtful_comments_are_added_once_each() {
     .await;
 }
 
-/// An agent's change between our look and our comment is not overwritten, and the comment comes.
+/// Our comment is on its way when an agent changes the ticket: it is refused, and comes again.
 #[tokio::test]
 async fn a_change_in_between_is_looked_at() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.queue_updates([Fault::Late(Duration::from_secs(1))]);
+        world.notify(&noted("e2", "1", &["a note"])).await;
+        world.zendesk.wait_until(|model| model.updates == 1).await;
+        world.zendesk.model().set_status(1000, "pending");
+        bridge.wait_for_log(" is ticket 1000, commented").await;
+        assert_eq!(said(&world, 1000).len(), 1);
+        assert_eq!(status(&world, 1000), "pending");
+        assert_eq!(world.zendesk.model().updates, 2);
+    })
+    .await;
+}
+
+/// Somebody else is quicker, twice, within one attempt.
+#[tokio::test]
+async fn a_conflict_is_tried_again_at_once() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
         world.zendesk.queue_updates([Fault::Status(409), Fault::Status(409)]);
         tell(&world, &bridge, noted("e2", "1", &["a note"]), "commented", 1000).await;
         assert_eq!(said(&world, 1000).len(), 1);
-        let model = world.zendesk.model();
-        assert!(model.audits.iter().all(|audit| audit["author_id"] != AGENT));
-        assert_eq!(model.updates, 3);
+        assert_eq!(world.zendesk.model().updates, 3);
+        assert_eq!(world.list().await[1]["attempts"], 1);
     })
     .await;
 }

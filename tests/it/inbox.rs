@@ -247,8 +247,11 @@ on_both! {
 
         inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
         let third = claim(&inbox, LEASE).await.remove(0);
-        let known = CaseTicket::Known { reference: "7".to_owned(), told: Told::default() };
-        assert_eq!(inbox.case_ticket(&third).await.unwrap(), known);
+        let ticket = inbox.case_ticket(&third).await.unwrap();
+        assert!(
+            matches!(&ticket, CaseTicket::Known { reference, told, .. } if reference == "7" && *told == Told::default()),
+            "{ticket:?}"
+        );
     }
 
     async fn who_was_given_up_in_doubt_keeps_its_case_and_its_bytes(world: World) {

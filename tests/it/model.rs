@@ -12,9 +12,8 @@ use std::time::Duration;
 
 use casebridge::config::{self, Retention};
 use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick};
-use casebridge::notification::Item;
 use casebridge::retry::Transition;
-use casebridge::story::Told;
+use casebridge::story::{Told, Words};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -144,7 +143,7 @@ fn transition() -> impl Strategy<Value = Transition> {
 
 /// What a ticket of this number has been told.
 fn told(reference: &str) -> Told {
-    Told::default().with("khoros:1:p1", reference, &Item::default())
+    Told::default().with("khoros:1:p1", &Words { route: reference, text: None, notes: &[] })
 }
 
 /// What the inbox should hold, oldest first, and what it should answer.
@@ -242,7 +241,9 @@ impl Model {
         match latest {
             Some(row) => {
                 let reference = row.reference.clone().unwrap();
-                CaseTicket::Known { told: told(&reference), reference }
+                let settled = of_case().filter(|row| row.reference.is_some());
+                let as_of = settled.map(|row| row.received_at).max().unwrap();
+                CaseTicket::Known { told: told(&reference), reference, as_of }
             }
             None if of_case().any(was_tried) => CaseTicket::Unknown,
             None => CaseTicket::None,

@@ -5,16 +5,18 @@
 //! name of the service user: a ticket is worth more than its requester.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use reqwest::Method;
+use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex as Turn, OnceCell, oneshot};
-use tracing::{info, warn};
+use tokio::sync::{Mutex as Turn, oneshot};
+use tracing::warn;
 
+use super::reply::Reply;
 use super::ticket::Profile;
 use super::{Call, Zendesk, lock, outcome};
 use crate::retry::{Doubt, Outcome, Reason};
@@ -25,6 +27,10 @@ const BETWEEN: Duration = Duration::from_secs(1);
 const QUEUE: usize = 10;
 /// How long we take no for an answer.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(3600);
+/// How long users are left alone after they could not be asked for.
+const FAILED_FOR: Duration = Duration::from_secs(60);
+/// Authors that Zendesk will not have, remembered for as long as that.
+const REFUSED: usize = 1000;
 /// `show_many` takes so many ids.
 const BATCH: usize = 100;
 
@@ -41,7 +47,10 @@ pub struct Authors {
     under_way: UnderWay,
     asked: Mutex<Vec<Question>>,
     asking: Turn<()>,
-    service_user: OnceCell<Option<u64>>,
+    /// Whom Zendesk would not make a user of, and when.
+    refused: Mutex<HashMap<String, Instant>>,
+    service_user: Mutex<Option<u64>>,
+    longest_question: Duration,
 }
 
 type UnderWay = Mutex<HashMap<String, Arc<Turn<Option<u64>>>>>;
@@ -49,6 +58,47 @@ type UnderWay = Mutex<HashMap<String, Arc<Turn<Option<u64>>>>>;
 struct Question {
     key: String,
     answer: oneshot::Sender<Result<Option<User>, Outcome>>,
+}
+
+/// What an author is to a ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// Its requester.
+    User(u64),
+    Suspended,
+    /// Zendesk refuses to make this user.
+    Refused(String),
+    /// More wait to become users than a ticket should wait for.
+    TooMany,
+    /// Users cannot be asked for at this time, which was logged when it began.
+    NotNow,
+}
+
+impl Author {
+    pub fn user(&self) -> Option<u64> {
+        match self {
+            Author::User(id) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Author::User(id) => write!(f, "the author is user {id}"),
+            Author::Suspended => f.write_str("the author is suspended"),
+            Author::Refused(reason) => f.write_str(reason),
+            Author::TooMany => f.write_str("too many authors wait to become users"),
+            Author::NotNow => f.write_str("users cannot be asked for at this time"),
+        }
+    }
+}
+
+impl From<User> for Author {
+    fn from(user: User) -> Author {
+        if user.suspended { Author::Suspended } else { Author::User(user.id) }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,8 +123,24 @@ impl Authors {
             under_way: Mutex::default(),
             asked: Mutex::default(),
             asking: Turn::default(),
-            service_user: OnceCell::new(),
+            refused: Mutex::default(),
+            service_user: Mutex::default(),
+            longest_question: attempt_limit / 3,
         }
+    }
+
+    fn refusal(&self, key: &str) -> Option<Author> {
+        let refused = lock(&self.refused);
+        let recent = refused.get(key).is_some_and(|at| at.elapsed() < FORBIDDEN_FOR);
+        recent.then(|| Author::Refused("Zendesk refused to make a user of the author".to_owned()))
+    }
+
+    fn refuse(&self, key: &str) {
+        let mut refused = lock(&self.refused);
+        if refused.len() >= REFUSED {
+            refused.clear();
+        }
+        refused.insert(key.to_owned(), Instant::now());
     }
 
     fn take_questions(&self) -> Vec<Question> {
@@ -85,62 +151,58 @@ impl Authors {
 }
 
 impl Zendesk {
-    /// The user that an author has or is given. `None`: this ticket goes out in the service user's
-    /// name. `tried` if the delivery has failed before, and is not to fail again for want of a user.
+    /// The user that an author has or is given.
     ///
     /// # Errors
-    /// The outcome of an attempt that should not go on without knowing.
-    pub async fn author(&self, profile: &Profile, tried: bool) -> Result<Option<u64>, Outcome> {
+    /// What stops tickets as well: no credential, no connection, no request left in our share.
+    pub async fn author(&self, profile: &Profile) -> Result<Author, Outcome> {
         if self.authors_are_closed() {
-            return Ok(None);
+            return Ok(Author::NotNow);
         }
-        let question = SameAuthor::new(&self.authors.under_way, &profile.key);
-        let mut known = question.turn.lock().await;
-        let found = match *known {
-            Some(id) => Ok(Some(id)),
-            None => self.find_or_make(profile).await,
-        };
-        *known = found.clone().unwrap_or_default();
-        match found {
-            Err(Outcome::Retry { reason, .. }) if tried => {
-                warn!("a ticket goes out in the name of the service user: {}", reason.log);
-                Ok(None)
-            }
-            found => found,
+        if let Some(refused) = self.authors.refusal(&profile.key) {
+            return Ok(refused);
         }
+        // However slow they are: the ticket has to be made in the time that is left.
+        let asked = tokio::time::timeout(self.authors.longest_question, self.ask_for(profile)).await;
+        asked.unwrap_or(Ok(Author::TooMany))
     }
 
-    /// The user of the credential, who writes what is not for customers' eyes.
+    async fn ask_for(&self, profile: &Profile) -> Result<Author, Outcome> {
+        let question = SameAuthor::new(&self.authors.under_way, &profile.key);
+        let mut known = question.turn.lock().await;
+        if let Some(id) = *known {
+            return Ok(Author::User(id));
+        }
+        let found = self.find_or_make(profile).await;
+        *known = found.as_ref().ok().and_then(Author::user);
+        found
+    }
+
+    /// The user of the credential, who writes what is not for customers' eyes; `None` if users cannot
+    /// be asked for at this time.
     ///
     /// # Errors
     /// As above.
-    pub async fn service_user(&self, tried: bool) -> Result<Option<u64>, Outcome> {
-        let known = self.authors.service_user.get_or_try_init(|| async {
-            let request = || self.request(Method::GET, "/api/v2/users/me");
-            let reply = self.call(Call::Author, request, || ()).await?;
-            let user = reply.json::<Value>().map(|body| body["user"]["id"].as_u64());
-            match user {
-                Some(id) if reply.is_success() => Ok(id),
-                _ if matches!(reply.status, 403 | 404) => Ok(None),
-                _ => Err(outcome(Call::Author, &reply)),
-            }
-        });
-        match known.await {
-            Ok(known) => Ok(*known),
-            Err(Outcome::Retry { .. }) if tried => Ok(None),
-            Err(outcome) => Err(outcome),
+    pub async fn service_user(&self) -> Result<Option<u64>, Outcome> {
+        let known = *lock(&self.authors.service_user);
+        if known.is_some() || self.authors_are_closed() {
+            return Ok(known);
         }
+        let request = || self.request(Method::GET, "/api/v2/users/me");
+        let Some(reply) = self.ask_users(request).await? else { return Ok(None) };
+        let id = reply.json::<Value>().and_then(|body| body["user"]["id"].as_u64());
+        if id.is_none() {
+            self.close_authors(&reply);
+        }
+        *lock(&self.authors.service_user) = id;
+        Ok(id)
     }
 
-    async fn find_or_make(&self, profile: &Profile) -> Result<Option<u64>, Outcome> {
+    async fn find_or_make(&self, profile: &Profile) -> Result<Author, Outcome> {
         match self.find(&profile.key).await? {
-            Found::User(user) if user.suspended => {
-                info!(user = user.id, "a suspended author: the service user is the requester");
-                Ok(None)
-            }
-            Found::User(user) => Ok(Some(user.id)),
+            Found::User(user) => Ok(user.into()),
             Found::Nobody => self.make(profile).await,
-            Found::Closed => Ok(None),
+            Found::Closed => Ok(Author::NotNow),
         }
     }
 
@@ -190,38 +252,67 @@ impl Zendesk {
         }
         let request =
             || self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys)]);
-        let reply = self.call(Call::Author, request, || ()).await?;
+        let Some(reply) = self.ask_users(request).await? else { return Ok(Vec::new()) };
         match reply.json::<Users>() {
-            Some(Users { users }) if reply.is_success() => Ok(users),
-            _ if self.closes_authors(&reply) => Ok(Vec::new()),
-            _ => Err(outcome(Call::Author, &reply)),
+            Some(Users { users }) => Ok(users),
+            None => {
+                self.close_authors(&reply);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// An answer of success; `None` if there is none, and then users are left alone for a while: a
+    /// ticket does not wait for them.
+    async fn ask_users(&self, request: impl Fn() -> RequestBuilder) -> Result<Option<Reply>, Outcome> {
+        self.judge_users(self.call(Call::Author, request, || ()).await)
+    }
+
+    fn judge_users(&self, reply: Result<Reply, Outcome>) -> Result<Option<Reply>, Outcome> {
+        let reply = match reply {
+            Err(Outcome::Retry { reason, .. }) => {
+                self.close_authors_for(FAILED_FOR, &reason.log);
+                return Ok(None);
+            }
+            reply => reply?,
+        };
+        match reply.status {
+            200..=299 => Ok(Some(reply)),
+            401 => Err(outcome(Call::Author, &reply)),
+            // The account's own limit, which tickets share.
+            429 if reply.rate.remaining == Some(0) => Err(outcome(Call::Author, &reply)),
+            _ => {
+                self.close_authors(&reply);
+                Ok(None)
+            }
         }
     }
 
     /// Waits for a turn, if not too many do.
-    async fn make(&self, profile: &Profile) -> Result<Option<u64>, Outcome> {
+    async fn make(&self, profile: &Profile) -> Result<Author, Outcome> {
         let waiting = Waiting::new(&self.authors.waiting);
         if waiting.before > self.authors.longest_queue {
-            info!("{} authors wait to become users: the service user is the requester", waiting.before);
-            return Ok(None);
+            return Ok(Author::TooMany);
         }
         let turn = tokio::time::timeout(self.authors.longest_wait, self.authors.making.lock()).await;
-        let Ok(mut last) = turn else { return Ok(None) };
+        let Ok(mut last) = turn else { return Ok(Author::TooMany) };
         if self.authors_are_closed() {
-            return Ok(None);
+            return Ok(Author::NotNow);
         }
         if let Some(last) = *last {
             tokio::time::sleep(BETWEEN.saturating_sub(last.elapsed())).await;
         }
+        // Should we be stopped before the answer; otherwise from the answer on, so that no two requests
+        // can come closer on their way.
+        *last = Some(Instant::now());
         let made = self.create_or_update(profile).await;
-        // From the answer on, so that no two requests can come closer on their way.
         *last = Some(Instant::now());
         made
     }
 
     /// `POST /api/v2/users/create_or_update`: safe to repeat, since it matches by `external_id`. The
     /// role is not told, since it would change that of a user who has one.
-    async fn create_or_update(&self, profile: &Profile) -> Result<Option<u64>, Outcome> {
+    async fn create_or_update(&self, profile: &Profile) -> Result<Author, Outcome> {
         #[derive(Deserialize)]
         struct Made {
             user: User,
@@ -234,41 +325,50 @@ impl Zendesk {
         });
         let request =
             || self.request(Method::POST, "/api/v2/users/create_or_update").json(&json!({ "user": user }));
-        let reply = self.call(Call::Author, request, || ()).await?;
-        match reply.json::<Made>() {
-            Some(Made { user }) if reply.is_success() => Ok(Some(user.id).filter(|_| !user.suspended)),
-            _ if self.closes_authors(&reply) => Ok(None),
-            _ if matches!(reply.status, 400 | 413 | 422) => {
-                let reason = reply.reason(Call::Author.name());
-                warn!("the service user is the requester of a ticket: {}", reason.log);
-                Ok(None)
+        let reply = match self.call(Call::Author, request, || ()).await {
+            Ok(reply) if matches!(reply.status, 400 | 413 | 422) => {
+                self.authors.refuse(&profile.key);
+                return Ok(Author::Refused(reply.reason(Call::Author.name()).log));
             }
-            _ => Err(outcome(Call::Author, &reply)),
+            reply => reply,
+        };
+        let Some(reply) = self.judge_users(reply)? else { return Ok(Author::NotNow) };
+        match reply.json::<Made>() {
+            Some(Made { user }) => Ok(user.into()),
+            None => {
+                self.close_authors(&reply);
+                Ok(Author::NotNow)
+            }
         }
     }
 
-    /// Whether an answer means that no more authors should be asked for, for a while.
-    fn closes_authors(&self, reply: &super::reply::Reply) -> bool {
+    fn close_authors(&self, reply: &Reply) {
+        let reason = reply.reason(Call::Author.name()).log;
         let wait = match reply.status {
             // If nothing is at this address, the ticket will find out, and is not held up by this.
             403 | 404 => FORBIDDEN_FOR,
-            429 if reply.rate.remaining != Some(0) => reply.retry_after.unwrap_or(BETWEEN * 5),
-            _ => return false,
+            429 => reply.retry_after.unwrap_or(FAILED_FOR),
+            _ => FAILED_FOR,
         };
+        self.close_authors_for(wait, &reason);
+    }
+
+    fn close_authors_for(&self, wait: Duration, reason: &str) {
         let until = Instant::now() + wait;
         let mut closed_until = lock(&self.authors.closed_until);
-        let said = closed_until.is_some_and(|closed| Instant::now() < closed);
+        let was_closed = closed_until.is_some_and(|closed| Instant::now() < closed);
         *closed_until = Some(closed_until.map_or(until, |closed| closed.max(until)));
-        if !said && matches!(reply.status, 403 | 404) {
-            warn!(
-                "the service user is the requester of all tickets: the credential may not manage users \
-                 (scope users:write, and a role that may); it is tried again in an hour"
-            );
-        } else if !said {
-            let seconds = wait.as_secs();
-            warn!("the service user is the requester of new tickets for {seconds} s: too many new users");
+        if was_closed {
+            return;
         }
-        true
+        let seconds = wait.as_secs();
+        match wait {
+            FORBIDDEN_FOR => warn!(
+                "the service user is the requester of tickets, tried again in an hour: the credential may not \
+                 manage users (scope users:write, and a role that may): {reason}"
+            ),
+            _ => warn!("the service user is the requester of new authors' tickets for {seconds} s: {reason}"),
+        }
     }
 
     fn authors_are_closed(&self) -> bool {

@@ -103,11 +103,15 @@ impl Reply {
         self.json::<Value>().is_some_and(|body| body["error"] == code)
     }
 
-    /// The fields that a refusal is about.
+    /// The fields that a refusal is about. A user who is suspended is the requester, whatever field is
+    /// named.
     pub fn refused_fields(&self) -> Vec<String> {
-        let details = self.json::<Value>().map(|mut body| body["details"].take());
-        let names = details.as_ref().and_then(Value::as_object).into_iter().flat_map(serde_json::Map::keys);
-        names.take(20).cloned().collect()
+        let body = self.json::<Value>().unwrap_or_default();
+        let details = body["details"].as_object().into_iter().flatten();
+        let codes = details.clone().filter_map(|(_, errors)| errors[0]["error"].as_str());
+        let is_suspended = codes.chain(body["error"].as_str()).any(|code| code.contains("Suspended"));
+        let names = details.map(|(field, _)| field.clone()).take(20);
+        names.chain(is_suspended.then(|| "requester".to_owned())).collect()
     }
 
     /// What went wrong with `what`. Validation texts repeat what customers wrote, so the log gets
@@ -208,6 +212,18 @@ mod tests {
             let reason = Reply::of(422, body).reason("the ticket");
             assert_eq!(reason.log, log);
             assert!(reason.full.contains("Jane Doe"));
+        }
+    }
+
+    #[test]
+    fn who_is_suspended_is_the_requester() {
+        for (body, fields) in [
+            (r#"{"details":{"base":[{"error":"UserSuspended"}]}}"#, &["base", "requester"][..]),
+            (r#"{"error":"UserSuspended"}"#, &["requester"]),
+            (r#"{"details":{"group":[{"description":"x"}]}}"#, &["group"]),
+            ("<html>", &[]),
+        ] {
+            assert_eq!(Reply::of(422, body).refused_fields(), fields);
         }
     }
 

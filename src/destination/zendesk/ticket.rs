@@ -135,13 +135,19 @@ pub fn simpler(plan: Plan, settings: &config::Ticket, fields: &[String]) -> Opti
     if plan.follow_up.is_some() && blames(&["via"]) {
         return Some(Plan { follow_up: None, ..plan });
     }
+    let unlinked = plan.follow_up.map(|_| Plan { follow_up: None, ..plan });
     if blames(&["requester", "submitter", "author"]) || settings.public && blames(&["comment"]) {
         return without_author.or(plain);
     }
     match blames(&["subject", "comment", "tags", "external_id", "metadata", "description"]) {
         true => None,
-        false => plain.or(without_author),
+        false => plain.or(without_author).or(unlinked),
     }
+}
+
+/// Whether frozen bytes make a ticket that goes on with a closed one.
+pub fn follows(body: &str) -> bool {
+    plan_of(body, None).follow_up.is_some()
 }
 
 /// Who wrote a post, as a user of Zendesk.
@@ -164,7 +170,8 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
     let name = name.unwrap_or_else(|| format!("{} user {}", network_name(item), field(id)));
     let lines = [("Profile", item.author.link.as_deref().map(field)), ("Handle", handle(item))];
     Some(Profile {
-        key: notification::key(&format!("khoros:{network}:{id}")),
+        // A comma would end it where several are asked for at once.
+        key: notification::key(&format!("khoros:{network}:{id}").replace(',', "%2C")),
         name: first_chars(&name, USER_NAME_CHARS),
         details: joined(lines).trim_end().to_owned(),
     })
@@ -344,13 +351,44 @@ fn notes(notes: &[Note]) -> String {
     }
 }
 
+/// The lines of as many notes as fit; the others come with the next event.
 fn note_lines(notes: &[Note]) -> String {
-    let lines = notes.iter().map(|note| {
-        let author = note.author.as_deref().map_or("Khoros user".to_owned(), field);
-        let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
-        format!("- {author}{}: {}\n", created.unwrap_or_default(), clean(&note.text))
-    });
-    clip(&lines.collect::<String>(), NOTES_BYTES, "… (cut here)\n")
+    let held = fitting(notes);
+    let lines: String = held.iter().map(note_line).collect();
+    let lines = clip(&lines, NOTES_BYTES, "… (cut here)\n");
+    match notes.len() - held.len() {
+        0 => lines,
+        more => format!("{lines}({more} more)\n"),
+    }
+}
+
+/// Those of some notes that a comment holds: one at least, which is cut if need be.
+pub fn fitting(notes: &[Note]) -> &[Note] {
+    let mut room = NOTES_BYTES;
+    let fits = |note: &&Note| {
+        let bytes = html_bytes(&note_line(note));
+        let fits = bytes <= room;
+        room = room.saturating_sub(bytes);
+        fits
+    };
+    let count = notes.iter().take_while(fits).count().max(1);
+    &notes[..count.min(notes.len())]
+}
+
+fn note_line(note: &Note) -> String {
+    let author = note.author.as_deref().map_or("Khoros user".to_owned(), field);
+    let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
+    format!("- {author}{}: {}\n", created.unwrap_or_default(), clean(&note.text))
+}
+
+/// The notes that a ticket holds once it is made.
+pub fn notes_held<'a>(item: &'a Item, settings: &config::Ticket) -> &'a [Note] {
+    match &settings.comment {
+        _ if settings.public => &[],
+        None => fitting(&item.notes),
+        Some(template) if template.uses("item.notes") => &item.notes,
+        Some(_) => &[],
+    }
 }
 
 fn last_line(item: &Item) -> String {
@@ -799,7 +837,7 @@ mod tests {
                     plan = simpler(plan?, settings, &fields);
                     plan
                 });
-                assert!(steps.count() <= 3);
+                assert!(steps.count() <= 4);
             }
         }
         let closed = Plan { follow_up: Some(1), ..full };

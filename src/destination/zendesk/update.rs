@@ -5,7 +5,6 @@
 //! `safe_update` refuses what would be added to another ticket than the one that was looked at.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use reqwest::Method;
 use serde::Deserialize;
@@ -19,8 +18,8 @@ use crate::story::News;
 
 /// So often somebody else may be quicker before we wait.
 const COLLISIONS: usize = 4;
-/// The history is read newest first, so that this is more than can have happened since.
-const PAGES: usize = 5;
+/// Of a hundred each: a ticket takes 5,000 comments.
+const PAGES: usize = 50;
 
 /// What is new about a case, for its ticket.
 pub struct Update<'a> {
@@ -39,9 +38,9 @@ pub struct Update<'a> {
 
 /// What a ticket that was to be told something turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Standing {
     /// It holds what there is to tell.
-    Done(Deed),
+    Told(Deed),
     /// It takes nothing any more: another one has to go on with it.
     Closed,
     /// It was deleted.
@@ -53,36 +52,36 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome of an attempt that came to no end.
-    pub async fn tell(&self, update: &Update<'_>) -> Result<Told, Outcome> {
+    pub async fn tell(&self, update: &Update<'_>) -> Result<Standing, Outcome> {
         let told = self.look_and_tell(update).await;
         // An answer to the comment may have been wrong, and what failed then was the look after it.
         let sent = update.sent.load(Ordering::Relaxed);
         told.map_err(|outcome| if sent { outcome.in_doubt() } else { outcome })
     }
 
-    async fn look_and_tell(&self, update: &Update<'_>) -> Result<Told, Outcome> {
+    async fn look_and_tell(&self, update: &Update<'_>) -> Result<Standing, Outcome> {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
         if self.is_sure_to_comment(update) {
             self.update_is_due()?;
         }
         for _ in 0..COLLISIONS {
-            let Some(ticket) = self.show(update.ticket).await? else { return Ok(Told::Gone) };
+            let Some(ticket) = self.show(update.ticket).await? else { return Ok(Standing::Gone) };
             if in_doubt && self.is_marked(update).await? {
-                return Ok(Told::Done(Deed::Found));
+                return Ok(Standing::Told(Deed::Found));
             }
             if ticket.is_closed() {
-                return Ok(Told::Closed);
+                return Ok(Standing::Closed);
             }
             if !(self.is_sure_to_comment(update) || ticket.is_solved()) {
-                return Ok(Told::Done(Deed::Unchanged));
+                return Ok(Standing::Told(Deed::Unchanged));
             }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
                 false => self.comment(update, &ticket).await?,
             };
             match change {
-                Change::Told => return Ok(Told::Done(deed(&ticket))),
+                Change::Told => return Ok(Standing::Told(deed(&ticket))),
                 // It is to be looked at again, with its tags.
                 Change::Tagged => to_tag = false,
                 // What changed it may have been an earlier attempt of our own.
@@ -90,8 +89,7 @@ impl Zendesk {
                 Change::Refused(outcome) => return self.closed_or(update, outcome).await,
             }
         }
-        let reason = Reason::new("the ticket changes all the time");
-        Err(Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::from_secs(5) })
+        Err(Outcome::Retry { reason: Reason::new("the ticket changes all the time"), doubt: Doubt::None })
     }
 
     fn is_sure_to_comment(&self, update: &Update) -> bool {
@@ -99,9 +97,9 @@ impl Zendesk {
     }
 
     /// A ticket that was closed in the meantime takes nothing any more.
-    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<Told, Outcome> {
+    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<Standing, Outcome> {
         match self.show(update.ticket).await? {
-            Some(ticket) if ticket.is_closed() => Ok(Told::Closed),
+            Some(ticket) if ticket.is_closed() => Ok(Standing::Closed),
             _ => Err(outcome),
         }
     }
@@ -111,6 +109,7 @@ impl Zendesk {
         let path = format!("/api/v2/tickets/{ticket}");
         let reply = self.call(Call::Show, || self.request(Method::GET, &path), || ()).await?;
         match reply.json::<TicketReply>() {
+            Some(TicketReply { ticket, .. }) if reply.is_success() && ticket.is_deleted() => Ok(None),
             Some(TicketReply { ticket, .. }) if reply.is_success() => Ok(Some(ticket)),
             _ if is_gone(&reply) => Ok(None),
             _ => Err(outcome(Call::Show, &reply)),
@@ -207,8 +206,12 @@ impl Ticket {
         self.status.as_deref() == Some("closed")
     }
 
+    fn is_deleted(&self) -> bool {
+        self.status.as_deref() == Some("deleted")
+    }
+
     fn has(&self, tags: &[String]) -> bool {
-        tags.iter().all(|tag| self.tags.contains(tag))
+        tags.iter().all(|tag| self.tags.as_ref().is_some_and(|held| held.contains(tag)))
     }
 
     fn is_solved(&self) -> bool {

@@ -52,7 +52,8 @@ impl Model {
     /// Counts a write; tells the seconds to wait if a limit refuses it.
     fn use_user_write(&mut self, external_id: Option<&str>) -> Option<u64> {
         let second = Duration::from_secs(1);
-        let too_soon = self.last_user_write.is_some_and(|last| last.elapsed() < second);
+        let too_soon =
+            self.users_are_made_by_others || self.last_user_write.is_some_and(|last| last.elapsed() < second);
         let mut recent = external_id.map(|id| self.recent_user_writes.entry(id.to_lowercase()).or_default());
         let too_often = recent.as_mut().is_some_and(|recent| recent.wait(MINUTE, WRITES_PER_USER).is_some());
         if too_soon || too_often {
@@ -158,6 +159,9 @@ pub(super) async fn show_many(
     }
     shared.change(|model| {
         model.user_reads += 1;
+        if let Some(status) = model.user_outage {
+            return super::error_page(status);
+        }
         let response = match query.get("external_ids") {
             _ if model.forbid_users => forbidden(),
             Some(ids) => found(model, &ids.split(',').collect::<Vec<_>>()),
@@ -187,6 +191,9 @@ pub(super) async fn create_or_update(
     }
     shared.change(|model| {
         model.user_writes += 1;
+        if let Some(status) = model.user_outage {
+            return super::error_page(status);
+        }
         if let Some(lost) = model.lost_answer() {
             return lost;
         }
