@@ -118,16 +118,6 @@ impl Template {
         }
     }
 
-    /// Whether it names this field, or all of what the field is in.
-    pub fn uses(&self, name: &str) -> bool {
-        let whole = name.split('.').next();
-        let Ok(template) = self.environment.get_template("") else { return false };
-        template
-            .undeclared_variables(true)
-            .iter()
-            .any(|used| used == name || used.starts_with(&format!("{name}.")) || Some(used.as_str()) == whole)
-    }
-
     fn try_on(&self, item: &Item) -> Result<String, minijinja::Error> {
         self.render_with(&Context::new(item, "Label", "route"))
     }
@@ -434,19 +424,6 @@ mod tests {
         ] {
             let error = Template::new("T", text).unwrap_err();
             assert!(error.starts_with(told), "{text}: {error}");
-        }
-    }
-
-    #[test]
-    fn it_tells_what_it_uses() {
-        for (text, uses) in [
-            ("{{ item.text }}", false),
-            ("{% for n in item.notes %}{{ n.text }}{% endfor %}", true),
-            ("{{ item.notes[0].text }}", true),
-            ("{{ item.notes|length }}", true),
-            ("{% for name, value in item|items %}{{ value }}{% endfor %}", true),
-        ] {
-            assert_eq!(Template::new("T", text).unwrap().uses("item.notes"), uses, "{text}");
         }
     }
 

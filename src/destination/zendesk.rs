@@ -417,6 +417,12 @@ struct Audit {
     metadata: Value,
 }
 
+impl Audit {
+    fn is_create(&self) -> bool {
+        self.events.iter().flatten().any(|event| event["type"] == "Create")
+    }
+}
+
 #[derive(Deserialize)]
 struct TicketsReply {
     tickets: Vec<Ticket>,

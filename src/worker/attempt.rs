@@ -13,12 +13,12 @@ use crate::destination::zendesk::{self, Create, Failure, Standing, Update, Zende
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
-use crate::story::{Told, Words};
+use crate::story::{News, Told, Words};
 
 /// In one attempt, so many tickets of one case are looked at, which are closed or gone.
 const TICKETS: usize = 5;
 /// In one attempt, so many times something is left out at the most.
-const REVISIONS: i64 = 5;
+const REVISIONS: i64 = 8;
 
 pub struct Attempt<'a> {
     pub inbox: &'a Inbox,
@@ -42,35 +42,41 @@ enum End {
     Abandoned(Abandoned),
 }
 
+/// What a delivery has come to.
+struct Done {
+    ticket: String,
+    deed: Deed,
+    told: Told,
+}
+
 impl Attempt<'_> {
     pub async fn run(&self) -> Result<Outcome, Abandoned> {
         match self.deliver().await {
-            Ok((reference, deed)) => {
-                let told = self.told(&reference, deed);
-                Ok(Outcome::Done { reference, deed, told })
-            }
+            Ok(Done { ticket: reference, deed, told }) => Ok(Outcome::Done { reference, deed, told }),
             Err(End::Outcome(outcome)) => Ok(outcome),
             Err(End::Abandoned(abandoned)) => Err(abandoned),
         }
     }
 
-    async fn deliver(&self) -> Result<(String, Deed), End> {
+    async fn deliver(&self) -> Result<Done, End> {
         let mut held = self.held().await?;
         for _ in 0..TICKETS {
             let Some(ticket) = held else { return self.create(None).await };
-            if self.zendesk.settings().repeat == Repeat::Ignore {
-                // What was sent before, and may have been taken, is what is there.
-                let deed = if self.claim.request.is_some() { Deed::Found } else { Deed::Unchanged };
-                return Ok((ticket, deed));
-            }
-            let standing = self.tell(&ticket).await?;
-            if let Standing::Told(deed) = standing {
-                return Ok((ticket, deed));
-            }
+            let follows = match self.tell(&ticket).await? {
+                Standing::Made => {
+                    let told = self.told_by(self.claim.request.as_deref());
+                    return Ok(Done { ticket, deed: Deed::Found, told });
+                }
+                Standing::Told(deed) => {
+                    let told = self.told_after(&ticket, deed);
+                    return Ok(Done { ticket, deed, told });
+                }
+                Standing::Closed => Some(ticket.as_str()),
+                Standing::Gone => None,
+            };
             // A delivery that died may have made another, which we were never told of.
             held = self.zendesk.look_up(&self.claim.case_key).await?;
             if held.as_ref().is_none_or(|other| *other == ticket) {
-                let follows = (standing == Standing::Closed).then_some(ticket.as_str());
                 return self.create(follows).await;
             }
         }
@@ -81,16 +87,21 @@ impl Attempt<'_> {
     /// The ticket that the case has. What we know is old once we have begun to make another, and there
     /// is nothing to know if nobody has tried.
     async fn held(&self) -> Result<Option<String>, End> {
-        match (self.ticket, &self.claim.request) {
-            (CaseTicket::Known { reference, .. }, None) => Ok(Some(reference.clone())),
-            (CaseTicket::None, _) if !self.claim.in_doubt => Ok(None),
-            _ => Ok(self.zendesk.look_up(&self.claim.case_key).await?),
+        let known = match self.ticket {
+            CaseTicket::None if !self.claim.in_doubt => return Ok(None),
+            CaseTicket::None | CaseTicket::Unknown => None,
+            CaseTicket::Known { reference, .. } => Some(reference.clone()),
+        };
+        match (known, &self.claim.request) {
+            (Some(known), None) => Ok(Some(known)),
+            // The list may leave out a ticket that was closed long ago.
+            (known, _) => Ok(self.zendesk.look_up(&self.claim.case_key).await?.or(known)),
         }
     }
 
     async fn tell(&self, ticket: &str) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.zendesk.label());
-        let news = self.known(ticket).news(&self.claim.case_key, &self.words(&self.item.notes));
+        let news = self.news(ticket);
         let update = Update {
             ticket,
             delivery: &self.claim.identity,
@@ -105,34 +116,35 @@ impl Attempt<'_> {
 
     /// Makes the ticket, from bytes that are stored before they are sent. What Zendesk refuses in them
     /// is left out of the next revision, as long as there is something to leave out.
-    async fn create(&self, follows: Option<&str>) -> Result<(String, Deed), End> {
+    async fn create(&self, follows: Option<&str>) -> Result<Done, End> {
         let mut claim = self.claim.clone();
         let follow_up = follows.and_then(|ticket| ticket.parse().ok());
         let (mut plan, mut body) = match claim.request.take() {
             Some(frozen) => (ticket::plan_of(&frozen, self.service_user().await?), frozen),
             None => {
-                let plan = Plan { follow_up, ..self.first_plan().await? };
-                (plan, self.freeze(&claim, plan).await?)
+                let plan = Plan { requester: self.requester().await?, fields: Fields::Configured, follow_up };
+                self.freeze(&claim, plan).await?
             }
         };
         // They were frozen for another ticket than the one that there is now.
         if plan.follow_up != follow_up {
-            plan = Plan { follow_up, ..plan };
             claim.revision += 1;
-            body = self.freeze(&claim, plan).await?;
+            (plan, body) = self.freeze(&claim, Plan { follow_up, ..plan }).await?;
         }
         loop {
             let (reason, fields) = match self.send(&claim, &body).await {
-                Ok(reference) => return Ok((reference, plan.deed())),
+                Ok(ticket) => {
+                    return Ok(Done { ticket, deed: plan.deed(), told: self.told_by(Some(&body)) });
+                }
                 Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
             };
-            plan = match self.next_plan(plan, &reason, &fields).await? {
+            let next = match self.next_plan(plan, &reason, &fields).await? {
                 Some(next) if claim.revision < self.claim.revision + REVISIONS => next,
                 _ => return Err(Outcome::Dead { reason }.into()),
             };
             claim.revision += 1;
-            body = self.freeze(&claim, plan).await?;
+            (plan, body) = self.freeze(&claim, next).await?;
         }
     }
 
@@ -141,7 +153,12 @@ impl Attempt<'_> {
         self.zendesk.create(&Create { body, idempotency_key, case_key, sent: self.sent }).await
     }
 
-    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<String, End> {
+    /// Renders, and stores. In a private comment of an unknown author Zendesk might take the requester
+    /// for its author: then nobody but the service user is named.
+    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), End> {
+        let service_user = self.service_user().await?;
+        let is_signed = self.zendesk.settings().public || service_user.is_some();
+        let plan = Plan { requester: plan.requester.filter(|_| is_signed), ..plan };
         let draft = Draft {
             item: self.item,
             case_key: &claim.case_key,
@@ -150,7 +167,7 @@ impl Attempt<'_> {
             label: self.zendesk.label(),
             settings: self.zendesk.settings(),
             plan,
-            service_user: self.service_user().await?,
+            service_user,
         };
         let rendered = ticket::render(&draft);
         // A next revision would only say it again.
@@ -159,17 +176,9 @@ impl Attempt<'_> {
         }
         let body = rendered.ticket.to_string();
         match self.inbox.freeze(claim, &body).await? {
-            true => Ok(body),
+            true => Ok((plan, body)),
             false => Err(End::Abandoned(Abandoned::NotOurs)),
         }
-    }
-
-    /// In a private comment of an unknown author Zendesk might take the requester for its author: then
-    /// nobody but the service user is named.
-    async fn first_plan(&self) -> Result<Plan, End> {
-        let is_signed = self.zendesk.settings().public || self.service_user().await?.is_some();
-        let requester = if is_signed { self.requester().await? } else { None };
-        Ok(Plan { requester, fields: Fields::Configured, follow_up: None })
     }
 
     /// What to send after a refusal; `None` if there is nothing left to leave out.
@@ -231,12 +240,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the event says; the text of an older one than the ticket has heard of is no news.
-    fn words<'a>(&'a self, notes: &'a [Note]) -> Words<'a> {
-        let is_older =
-            matches!(self.ticket, CaseTicket::Known { as_of, .. } if self.claim.received_at < *as_of);
-        let text = self.item.text.as_deref().filter(|_| !is_older);
-        Words { route: &self.claim.route, text, notes }
+    /// What of the event a ticket does not hold yet.
+    fn news(&self, ticket: &str) -> News {
+        self.known(ticket).news(&self.claim.case_key, &self.words(ticket, &self.item.notes))
     }
 
     /// What a ticket has been told; nothing that we know of, if it is not the one that we know.
@@ -247,25 +253,33 @@ impl Attempt<'_> {
         }
     }
 
-    /// What a ticket has been told once this delivery is done.
-    fn told(&self, ticket: &str, deed: Deed) -> Told {
-        let case_key = &self.claim.case_key;
+    /// What the event says; the text of an older one than the ticket has heard of is no news.
+    fn words<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Words<'a> {
+        let is_older = matches!(self.ticket, CaseTicket::Known { reference, as_of, .. }
+            if reference == ticket && self.claim.received_at < *as_of);
+        let text = self.item.text.as_deref().filter(|_| !is_older);
+        Words { route: &self.claim.route, text, notes }
+    }
+
+    /// What a ticket has been told once this event was brought to it.
+    fn told_after(&self, ticket: &str, deed: Deed) -> Told {
         let known = self.known(ticket);
-        let is_new = match deed {
-            Deed::Created | Deed::FollowedUp => true,
-            // Found at the first look: it is what we made.
-            Deed::Found => known == Told::default(),
-            Deed::Commented | Deed::Reopened | Deed::Unchanged => false,
-        };
-        if is_new {
-            let held = ticket::notes_held(self.item, self.zendesk.settings());
-            return Told::default().with(case_key, &self.words(held));
-        }
         if deed == Deed::Unchanged && self.zendesk.settings().repeat == Repeat::Ignore {
             return known;
         }
-        let news = known.news(case_key, &self.words(&self.item.notes));
-        known.with(case_key, &self.words(ticket::fitting(&news.notes)))
+        let told = ticket::fitting(&self.news(ticket).notes).to_vec();
+        known.with(&self.claim.case_key, &self.words(ticket, &told))
+    }
+
+    /// What a ticket knows that was made of these bytes, or of bytes that we have not any more.
+    fn told_by(&self, body: Option<&str>) -> Told {
+        let notes = match body {
+            Some(body) => ticket::notes_held(self.item, body),
+            None if self.zendesk.settings().public => Vec::new(),
+            None => ticket::fitting(&self.item.notes).to_vec(),
+        };
+        let words = Words { route: &self.claim.route, text: self.item.text.as_deref(), notes: &notes };
+        Told::default().with(&self.claim.case_key, &words)
     }
 }
 

@@ -543,3 +543,84 @@ async fn a_conflict_is_tried_again_at_once() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_older_event_that_makes_the_ticket_anew_is_its_text() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let text = |event: &str, text: &str| {
+            event_with(event, "1", |item| item["text"] = json!(format!("{PRIVATE} {text}")))
+        };
+        tell(&world, &bridge, text("e1", "one"), "created", 1000).await;
+        world.zendesk.queue_updates([Fault::Invalid]);
+        world.notify(&text("e2", "two")).await;
+        bridge.wait_for_log(" is dead").await;
+        tell(&world, &bridge, text("e3", "three"), "commented", 1000).await;
+        world.zendesk.model().delete_ticket(1000);
+        replay(&world, "e2").await;
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1001, created"]).await;
+        tell(&world, &bridge, text("e4", "three"), "commented", 1001).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_comment_that_is_found_has_told_what_it_holds() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0,0,0");
+        world.set("TICKET_PUBLIC", "true");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        connection.execute("update delivery set told = null").await.unwrap();
+        world.zendesk.queue_updates([Fault::StatusAfterCreate(500)]);
+        tell(&world, &bridge, noted("e2", "1", &["first"]), "found", 1000).await;
+        tell(&world, &bridge, noted("e3", "1", &["first"]), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// Whatever a template makes of the notes: those that the ticket does not hold come with the next event.
+#[tokio::test]
+async fn a_note_that_the_first_comment_does_not_hold_is_news() {
+    const FAILS: &str = "{% if item.text != 'Text' %}{{ item.author|int }}{% endif %}";
+    const ALL: &str = "{{ item.text }}{% for n in item.notes %}{{ n.text }}\n{% endfor %}";
+    let long = "x".repeat(65_000);
+    let (short, cut) = (["call the lawyer"].to_vec(), [&long, "call the lawyer"].to_vec());
+    for (template, notes, deed) in [
+        ("{{ item.text }}{% if item.notes %} (see Khoros){% endif %}".to_owned(), &short, "commented"),
+        (format!("{FAILS}{{{{ item.notes }}}}"), &cut, "commented"),
+        (format!("{FAILS}hi"), &short, "unchanged"),
+        (ALL.to_owned(), &short, "unchanged"),
+        (ALL.to_owned(), &cut, "commented"),
+    ] {
+        run_on_sqlite(|mut world| async move {
+            world.set("TICKET_COMMENT", template);
+            let bridge = world.start().await;
+            tell(&world, &bridge, noted("e1", "1", notes), "created", 1000).await;
+            tell(&world, &bridge, noted("e2", "1", notes), deed, 1000).await;
+            let comments = world.zendesk.model().comments(1000);
+            let told = comments.iter().filter(|comment| comment.to_string().contains("call the lawyer"));
+            assert_eq!(told.count(), 1);
+        })
+        .await;
+    }
+}
+
+/// A list that leaves out archived tickets: what we know is closed is then still followed up.
+#[tokio::test]
+async fn a_follow_up_that_had_to_wait_keeps_its_source() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        world.zendesk.queue([Fault::TooMany(2)]);
+        world.notify(&event("e2", "1")).await;
+        bridge.wait_for_log("is paused").await;
+        // Archived: the list by external_id has it no more, `GET /tickets/1000` has.
+        world.zendesk.model().tickets[0]["external_id"] = json!("hidden-from-the-list");
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1001"]).await;
+        assert_eq!(world.tickets(2).await[1]["via_followup_source_id"], 1000);
+    })
+    .await;
+}

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::reply::Reply;
 use super::ticket::Profile;
 use super::{Call, Zendesk, lock, outcome};
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::retry::Outcome;
 
 /// `create_or_update` takes one request a second, for all of an account's integrations.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -53,7 +53,8 @@ pub struct Authors {
     longest_question: Duration,
 }
 
-type UnderWay = Mutex<HashMap<String, Arc<Turn<Option<u64>>>>>;
+/// By author: how many ask, and what they share.
+type UnderWay = Mutex<HashMap<String, (usize, Arc<Turn<Option<u64>>>)>>;
 
 struct Question {
     key: String,
@@ -164,7 +165,10 @@ impl Zendesk {
         }
         // However slow they are: the ticket has to be made in the time that is left.
         let asked = tokio::time::timeout(self.authors.longest_question, self.ask_for(profile)).await;
-        asked.unwrap_or(Ok(Author::TooMany))
+        asked.unwrap_or_else(|_| {
+            self.close_authors_for(FAILED_FOR, "Zendesk is slow to tell of users");
+            Ok(Author::NotNow)
+        })
     }
 
     async fn ask_for(&self, profile: &Profile) -> Result<Author, Outcome> {
@@ -223,16 +227,13 @@ impl Zendesk {
             Ok(Ok(None)) => Ok(Found::Nobody),
             Ok(Err(outcome)) => Err(outcome),
             // Who asked for us was stopped in the middle of it.
-            Err(_) => {
-                let reason = Reason::new("the author was not looked for");
-                Err(Outcome::Wait { reason, doubt: Doubt::None, wait: Duration::ZERO })
-            }
+            Err(_) => Ok(Found::Closed),
         }
     }
 
     async fn ask(&self, questions: Vec<Question>) {
         let keys: Vec<&str> = questions.iter().map(|question| question.key.as_str()).collect();
-        let users = self.show_many(&keys.join(",")).await;
+        let users = self.show_many(&keys).await;
         for question in questions {
             let user = users.as_ref().map(|users| {
                 let matches = |user: &&User| {
@@ -245,13 +246,14 @@ impl Zendesk {
         }
     }
 
-    async fn show_many(&self, keys: &str) -> Result<Vec<User>, Outcome> {
+    async fn show_many(&self, keys: &[&str]) -> Result<Vec<User>, Outcome> {
         #[derive(Deserialize)]
         struct Users {
             users: Vec<User>,
         }
-        let request =
-            || self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys)]);
+        let request = || {
+            self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys.join(","))])
+        };
         let Some(reply) = self.ask_users(request).await? else { return Ok(Vec::new()) };
         match reply.json::<Users>() {
             Some(Users { users }) => Ok(users),
@@ -344,30 +346,29 @@ impl Zendesk {
 
     fn close_authors(&self, reply: &Reply) {
         let reason = reply.reason(Call::Author.name()).log;
-        let wait = match reply.status {
+        match reply.status {
+            403 => self.close_authors_for(
+                FORBIDDEN_FOR,
+                &format!(
+                    "{reason}: the credential may not manage users (scope users:write, and a role that may)"
+                ),
+            ),
             // If nothing is at this address, the ticket will find out, and is not held up by this.
-            403 | 404 => FORBIDDEN_FOR,
-            429 => reply.retry_after.unwrap_or(FAILED_FOR),
-            _ => FAILED_FOR,
-        };
-        self.close_authors_for(wait, &reason);
+            404 => self.close_authors_for(FORBIDDEN_FOR, &reason),
+            429 => self.close_authors_for(reply.retry_after.unwrap_or(FAILED_FOR), &reason),
+            _ => self.close_authors_for(FAILED_FOR, &reason),
+        }
     }
 
     fn close_authors_for(&self, wait: Duration, reason: &str) {
-        let until = Instant::now() + wait;
+        let (now, until) = (Instant::now(), Instant::now() + wait);
         let mut closed_until = lock(&self.authors.closed_until);
-        let was_closed = closed_until.is_some_and(|closed| Instant::now() < closed);
-        *closed_until = Some(closed_until.map_or(until, |closed| closed.max(until)));
-        if was_closed {
-            return;
-        }
-        let seconds = wait.as_secs();
-        match wait {
-            FORBIDDEN_FOR => warn!(
-                "the service user is the requester of tickets, tried again in an hour: the credential may not \
-                 manage users (scope users:write, and a role that may): {reason}"
-            ),
-            _ => warn!("the service user is the requester of new authors' tickets for {seconds} s: {reason}"),
+        let known = closed_until.filter(|closed| now < *closed);
+        *closed_until = Some(known.map_or(until, |closed| closed.max(until)));
+        // Said again only if it is about to last.
+        if known.is_none_or(|closed| until > closed + FAILED_FOR) {
+            let seconds = wait.as_secs();
+            warn!("the service user is the requester of new authors' tickets for {seconds} s: {reason}");
         }
     }
 
@@ -392,17 +393,20 @@ struct SameAuthor<'a> {
 
 impl<'a> SameAuthor<'a> {
     fn new(under_way: &'a UnderWay, key: &'a str) -> SameAuthor<'a> {
-        let turn = lock(under_way).entry(key.to_owned()).or_default().clone();
-        SameAuthor { under_way, key, turn }
+        let mut held = lock(under_way);
+        let (askers, turn) = held.entry(key.to_owned()).or_default();
+        *askers += 1;
+        SameAuthor { under_way, key, turn: turn.clone() }
     }
 }
 
 impl Drop for SameAuthor<'_> {
     fn drop(&mut self) {
-        let mut under_way = lock(self.under_way);
-        // Ours and the map's: nobody else waits for it.
-        if Arc::strong_count(&self.turn) == 2 {
-            under_way.remove(self.key);
+        let mut held = lock(self.under_way);
+        let Some((askers, _)) = held.get_mut(self.key) else { return };
+        *askers -= 1;
+        if *askers == 0 {
+            held.remove(self.key);
         }
     }
 }
@@ -422,5 +426,30 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn who_asks_no_more_leaves_nothing_behind() {
+        let under_way = UnderWay::default();
+        for _ in 0..1000 {
+            let together = Barrier::new(2);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let asked = SameAuthor::new(&under_way, "a");
+                        together.wait();
+                        drop(asked);
+                    });
+                }
+            });
+            assert!(lock(&under_way).is_empty());
+        }
     }
 }

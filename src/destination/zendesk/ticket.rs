@@ -21,6 +21,9 @@ const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
 /// Zendesk documents no limit for a text in a field of an account's own.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
+/// So much of a note tells it from the others, in characters; and less than that may not.
+const NOTE_START: usize = 200;
+const SHORT_NOTE: usize = 12;
 const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
 /// Of our own; those that are configured come on top.
@@ -381,14 +384,20 @@ fn note_line(note: &Note) -> String {
     format!("- {author}{}: {}\n", created.unwrap_or_default(), clean(&note.text))
 }
 
-/// The notes that a ticket holds once it is made.
-pub fn notes_held<'a>(item: &'a Item, settings: &config::Ticket) -> &'a [Note] {
-    match &settings.comment {
-        _ if settings.public => &[],
-        None => fitting(&item.notes),
-        Some(template) if template.uses("item.notes") => &item.notes,
-        Some(_) => &[],
-    }
+/// The notes of an item that the first comment holds of a ticket made of these bytes, whether a
+/// template made it, or was cut.
+pub fn notes_held(item: &Item, body: &str) -> Vec<Note> {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let comment = body["ticket"]["comment"]["body"].as_str().unwrap_or_default();
+    let is_held = |note: &&Note| {
+        let start: String = clean(&note.text).chars().take(NOTE_START).collect();
+        // A word such as "ok" may be anywhere.
+        match start.chars().count() < SHORT_NOTE {
+            true => comment.contains(note_line(note).trim_end()),
+            false => comment.contains(start.trim()),
+        }
+    };
+    item.notes.iter().filter(is_held).cloned().collect()
 }
 
 fn last_line(item: &Item) -> String {

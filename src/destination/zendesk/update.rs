@@ -39,6 +39,8 @@ pub struct Update<'a> {
 /// What a ticket that was to be told something turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
+    /// This delivery made it, earlier.
+    Made,
     /// It holds what there is to tell.
     Told(Deed),
     /// It takes nothing any more: another one has to go on with it.
@@ -67,8 +69,11 @@ impl Zendesk {
         }
         for _ in 0..COLLISIONS {
             let Some(ticket) = self.show(update.ticket).await? else { return Ok(Standing::Gone) };
-            if in_doubt && self.is_marked(update).await? {
-                return Ok(Standing::Told(Deed::Found));
+            if in_doubt && let Some(standing) = self.marked(update).await? {
+                return Ok(standing);
+            }
+            if self.settings.repeat == Repeat::Ignore {
+                return Ok(Standing::Told(Deed::Unchanged));
             }
             if ticket.is_closed() {
                 return Ok(Standing::Closed);
@@ -116,8 +121,8 @@ impl Zendesk {
         }
     }
 
-    /// Whether this delivery has done its part to the ticket already: made it, or added its comment.
-    async fn is_marked(&self, update: &Update<'_>) -> Result<bool, Outcome> {
+    /// What this delivery has done to the ticket already: made it, or added its comment.
+    async fn marked(&self, update: &Update<'_>) -> Result<Option<Standing>, Outcome> {
         let path = format!("/api/v2/tickets/{}/audits", update.ticket);
         let mut after: Option<String> = None;
         for _ in 0..PAGES {
@@ -125,18 +130,26 @@ impl Zendesk {
             page.extend(after.as_deref().map(|after| ("page[after]", after)));
             let request = || self.request(Method::GET, &path).query(&page);
             let reply = self.call(Call::Show, request, || ()).await?;
-            let Some(page) = reply.json::<AuditsReply>().filter(|_| reply.is_success()) else {
-                return Err(outcome(Call::Show, &reply));
+            let page = match reply.json::<AuditsReply>() {
+                Some(page) if reply.is_success() => page,
+                // The next look at the ticket tells.
+                _ if is_gone(&reply) => return Ok(None),
+                _ => return Err(outcome(Call::Show, &reply)),
             };
-            if page.audits.iter().any(|audit| audit.metadata["custom"]["delivery"] == update.delivery) {
-                return Ok(true);
+            let is_ours = |audit: &&Audit| audit.metadata["custom"]["delivery"] == update.delivery;
+            if let Some(audit) = page.audits.iter().find(is_ours) {
+                return Ok(Some(if audit.is_create() {
+                    Standing::Made
+                } else {
+                    Standing::Told(Deed::Found)
+                }));
             }
             after = page.meta.after_cursor.filter(|_| page.meta.has_more);
             if after.is_none() {
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Tags that are sent with the ticket would replace those of the agents; here they are added.

@@ -142,6 +142,9 @@ pub(super) async fn me(State(shared): State<Shared>, headers: HeaderMap) -> Resp
         None => {}
     }
     shared.change(|model| {
+        if let Some(status) = model.user_outage {
+            return super::error_page(status);
+        }
         let user = json!({"id": SERVICE_USER, "name": "casebridge", "role": "agent"});
         let response = Json(json!({"user": user})).into_response();
         model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))
