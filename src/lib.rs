@@ -21,6 +21,8 @@ pub mod http;
 
 pub mod notification;
 
+pub mod event;
+
 pub mod template;
 
 pub mod story;

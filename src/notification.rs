@@ -5,16 +5,22 @@
 //! become a ticket becomes an [`Item`]; the rest is kept whole, with the reason, for a person to
 //! look at.
 
+mod redact;
+
 use std::collections::HashMap;
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::event::{Change, Event, Report};
+use redact::redact;
+
 /// One item of a notification as it goes into the inbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
-    /// `khoros:{company}:{event}:{entity}`: a redelivery has the same one, a re-applied label not.
+    /// `khoros:{company}:{event}:{entity}`: a redelivery has the same one, a re-applied label not. An
+    /// event that is about no post has no entity, but for the id of a message.
     pub identity: String,
     /// The case that the item belongs to, and the ticket's `external_id`.
     pub case_key: String,
@@ -33,11 +39,17 @@ pub type Odd = &'static str;
 #[derive(Debug, PartialEq)]
 pub struct NotJson;
 
-/// A post, comment or message, as far as its fields could be read.
+/// What a ticket is about, as far as its fields could be read: a post, comment or message of a
+/// network, or what an event tells that is about none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
+    pub event: Event,
     pub event_id: Option<String>,
     pub event_name: Option<String>,
+    /// Set if it is no post: then all that belongs to one is empty, but for what has the same name.
+    pub report: Option<Report>,
+    /// The rule that was applied to it.
+    pub rule: Option<String>,
     /// `{network}:{native id}`
     pub entity_id: Option<String>,
     pub text: Option<String>,
@@ -136,6 +148,11 @@ fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
         odd,
     };
     let event = format!("khoros:{company}:{event_id}");
+    if let Some(report) = Report::of(&envelope) {
+        let identity = report.id.map_or_else(|| event.clone(), |id| format!("{event}:{id}"));
+        let case_key = report.case.map_or(event, |case| format!("khoros:{company}:{case}"));
+        return vec![arrival(identity, case_key, envelope.to_string(), None)];
+    }
     let items = match take_items(&mut envelope) {
         Ok(items) => items,
         Err(odd) => return vec![arrival(event.clone(), event, envelope.to_string(), Some(odd))],
@@ -218,7 +235,7 @@ fn short_fields(envelope: &Value) -> Value {
         fields.filter(|(_, value)| value.to_string().len() <= 500).collect()
     };
     let mut kept = short(envelope, &["eventName", "eventUuid", "eventTimestamp", "companyId"]);
-    kept.insert("data".to_owned(), Value::Object(short(&envelope["data"], &["labels"])));
+    kept.insert("data".to_owned(), Value::Object(short(&envelope["data"], &["labels", "ruleMatched"])));
     Value::Object(kept)
 }
 
@@ -232,6 +249,9 @@ impl Item {
             return Err("its text was removed when it had been settled for longer than texts are kept");
         }
         let mut envelope = read(payload).ok_or(TOO_DEEP)?;
+        if let Some(report) = Report::of(&envelope) {
+            return Ok(Item::of_report(&envelope, report));
+        }
         let items = take_items(&mut envelope)?;
         let item = items.first().ok_or(NO_ITEMS)?;
         oddity(item).map_or_else(|| Ok(Item::new(&envelope, item)), Err)
@@ -242,9 +262,13 @@ impl Item {
         all_labels.extend(labels(&item["labels"]));
         let mut seen = std::collections::HashSet::new();
         all_labels.retain(|label| seen.insert(label.clone()));
+        let event_name = text(&envelope["eventName"]);
         Item {
+            event: event_name.as_deref().map_or(Event::Label, Event::named),
             event_id: text(&envelope["eventUuid"]),
-            event_name: text(&envelope["eventName"]),
+            event_name,
+            report: None,
+            rule: rule(&envelope["data"]["ruleMatched"]),
             entity_id: text(&item["entityId"]),
             text: text(&item["text"]),
             link: text(&item["link"]),
@@ -263,9 +287,38 @@ impl Item {
         }
     }
 
+    fn of_report(envelope: &Value, report: Report) -> Item {
+        let event = Event::of(envelope);
+        let fields = event.body(envelope).cloned().unwrap_or_default();
+        Item {
+            event,
+            event_id: text(&envelope["eventUuid"]),
+            event_name: text(&envelope["eventName"]),
+            text: report.words.clone(),
+            report: Some(report),
+            labels: labels(&fields["labels"]),
+            notes: notes(&fields["notes"]),
+            fields,
+            ..Item::default()
+        }
+    }
+
+    /// Something has stopped working, and waits for somebody to mend it.
+    pub fn is_urgent(&self) -> bool {
+        self.report.is_some() && self.event == Event::Credential(Change::Deauthorised)
+    }
+
+    /// What its case's ticket was opened for is done with: an account works again.
+    pub fn closes_the_matter(&self) -> bool {
+        self.report.is_some() && self.event == Event::Credential(Change::Reauthorised)
+    }
+
     /// The part of `entityId` before its *first* colon (a native id may hold more of them), or what
-    /// the link's host tells.
+    /// the link's host tells; of what is no post, the network that it is about.
     pub fn network(&self) -> Option<&str> {
+        if let Some(report) = &self.report {
+            return report.network.as_deref();
+        }
         let of_id = self.entity_id.as_deref().and_then(|id| id.split_once(':')).map(|(network, _)| network);
         let is_name = |name: &&str| {
             name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -330,7 +383,7 @@ fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Odd> {
     Ok(found)
 }
 
-fn has_items(value: &Value) -> bool {
+pub(crate) fn has_items(value: &Value) -> bool {
     match value {
         Value::Array(items) => !items.is_empty(),
         Value::Object(map) => looks_like_item(value) || !map.is_empty() && map.values().all(Value::is_object),
@@ -348,7 +401,7 @@ fn list(found: Value) -> Result<Vec<Value>, Odd> {
     }
 }
 
-fn looks_like_item(value: &Value) -> bool {
+pub(crate) fn looks_like_item(value: &Value) -> bool {
     ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
 }
 
@@ -370,7 +423,7 @@ fn sha256(text: &str) -> String {
 }
 
 /// A string, or what could be meant as one; blank is nothing.
-fn text(value: &Value) -> Option<String> {
+pub(crate) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
         Value::Number(number) => Some(number.to_string()),
@@ -388,6 +441,11 @@ fn labels(value: &Value) -> Vec<String> {
 
 fn labels_of_one(value: &Value) -> Option<String> {
     text(value).or_else(|| ["name", "title", "label"].iter().find_map(|field| text(&value[field])))
+}
+
+/// By its name, or else its id.
+fn rule(value: &Value) -> Option<String> {
+    ["ruleName", "name", "ruleId"].iter().find_map(|field| text(&value[field])).or_else(|| text(value))
 }
 
 fn notes(value: &Value) -> Vec<Note> {
@@ -417,23 +475,6 @@ fn network_of_link(link: &str) -> Option<&'static str> {
     let url = url::Url::parse(link).ok()?;
     let host = url.host_str()?.trim_start_matches("www.").trim_start_matches("m.");
     HOSTS.iter().find_map(|(known, network)| (*known == host).then_some(*network))
-}
-
-/// `error-custom-crm` events repeat the headers of a call, and with them its credential.
-fn redact(value: &mut Value) {
-    const SECRETS: &[&str] = &["requestHeaders", "authHeaderValue", "bearerToken"];
-    match value {
-        Value::Object(map) => {
-            for (name, value) in map {
-                match SECRETS.contains(&name.as_str()) {
-                    true => *value = Value::from("[redacted]"),
-                    false => redact(value),
-                }
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(redact),
-        _ => {}
-    }
 }
 
 /// Replaces `\ud83d` without its other half, which is valid JSON but no Unicode, by `\ufffd`.
@@ -561,12 +602,59 @@ mod tests {
             r#"{"data":{"items":"text"}}"#,
             r#"{"data":{"items":[null]}}"#,
             r#"{"data":{"items":[{}]}}"#,
-            r#"{"eventName":"vault-user-create","data":{"directoryCompanyId":1}}"#,
+            r#"{"eventName":"something-new","data":{"directoryCompanyId":1}}"#,
         ] {
             let arrival = only(json);
             assert!(arrival.odd.is_some(), "{json}");
             assert!(Item::from_payload(&arrival.payload).is_err(), "{json}");
         }
+    }
+
+    #[test]
+    fn what_is_no_post_has_the_case_that_it_is_about() {
+        for (event, data, identity, case) in [
+            ("message-published", json!({"id": 5}), "khoros:7:e:5", "khoros:7:message:5"),
+            ("message-sent-to-network", json!({"id": "5"}), "khoros:7:e:5", "khoros:7:message:5"),
+            ("message-published", json!({}), "khoros:7:e", "khoros:7:e"),
+            (
+                "credential-deauth",
+                json!({"service": "instagram", "serviceId": "1"}),
+                "khoros:7:e",
+                "khoros:7:credential:instagram:1",
+            ),
+            ("credential-deauth", json!({"service": "instagram"}), "khoros:7:e", "khoros:7:e"),
+            (
+                "pass-conversation-control",
+                json!({"passConversationControl": {"service": "Twitter",
+                    "privateMessageConversationId": {"endUserAccountId": 1, "ownedAccountId": 2}}}),
+                "khoros:7:e",
+                "khoros:7:conversation:twitter:2:1",
+            ),
+            (
+                "error-custom-crm",
+                json!({"operation": "createCase", "externalCall": {"responseCode": 500}}),
+                "khoros:7:e",
+                "khoros:7:crm:createCase:500",
+            ),
+            ("vault-user-create", json!({"directoryCompanyId": 1}), "khoros:7:e", "khoros:7:e"),
+        ] {
+            let json = json!({"eventName": event, "eventUuid": "e", "data": data}).to_string();
+            let arrival = only(&json);
+            assert_eq!((arrival.identity.as_str(), arrival.case_key.as_str()), (identity, case));
+            assert_eq!(only(&arrival.payload), arrival);
+            let item = Item::from_payload(&arrival.payload).unwrap();
+            assert_eq!((item.event_name.as_deref(), item.report.is_some()), (Some(event), true));
+        }
+        let without_id = only(r#"{"eventName":"vault-user-create","data":{"a":1}}"#);
+        assert!(without_id.identity.starts_with("khoros:7:sha256:"), "{}", without_id.identity);
+    }
+
+    #[test]
+    fn a_message_has_what_a_post_has_by_the_same_names() {
+        let json = include_str!("../tests/fixtures/message-needs-approval-facebook.json");
+        let item = Item::from_payload(&only(json).payload).unwrap();
+        assert_eq!((item.network(), item.labels.len(), item.notes.len()), (Some("facebook"), 1, 1));
+        assert_eq!((&item.fields["sfEntityType"], &item.entity_id), (&json!("Message"), &None));
     }
 
     #[test]
@@ -661,10 +749,9 @@ mod tests {
 
     #[test]
     fn secrets_of_an_error_event_are_redacted() {
-        let json = r#"{"eventName":"error-custom-crm","eventUuid":"e","data":{"externalCall":
-            {"requestMethod":"GET","requestHeaders":{"Authorization":["s3cret"]}}}}"#;
-        let arrival = only(json);
-        assert!(!arrival.payload.contains("s3cret") && arrival.payload.contains("GET"));
+        let arrival = only(include_str!("../tests/fixtures/error-custom-crm.json"));
+        assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);
+        assert!(arrival.payload.contains("GET") && arrival.payload.contains("crm.example.com/cases"));
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Words<'a> {
     pub route: &'a str,
     pub text: Option<&'a str>,
     pub notes: &'a [Note],
+    /// It is about no post.
+    pub is_report: bool,
 }
 
 /// What of an event its ticket does not hold yet.
@@ -32,12 +34,14 @@ pub struct News {
     pub other_route: bool,
     pub text_changed: bool,
     pub notes: Vec<Note>,
+    /// It is about no post: each such event tells something that has just happened.
+    pub is_report: bool,
 }
 
 impl News {
     /// The label was applied again, and that is all.
     pub fn is_empty(&self) -> bool {
-        !self.other_route && !self.text_changed && self.notes.is_empty()
+        !self.is_report && !self.other_route && !self.text_changed && self.notes.is_empty()
     }
 }
 
@@ -64,6 +68,7 @@ impl Told {
             other_route: !self.routes.is_empty() && !self.routes.iter().any(|known| known == words.route),
             text_changed: self.text.is_some() && text.is_some() && self.text != text,
             notes: words.notes.iter().filter(is_new).cloned().collect(),
+            is_report: words.is_report,
         }
     }
 
@@ -117,7 +122,7 @@ mod tests {
     }
 
     fn words<'a>(route: &'a str, text: &'a str, notes: &'a [Note]) -> Words<'a> {
-        Words { route, text: Some(text), notes }
+        Words { route, text: Some(text), notes, is_report: false }
     }
 
     #[test]
@@ -135,7 +140,7 @@ mod tests {
         let told = told.with(CASE, &words("vip", "hello!", &both));
         assert!(told.news(CASE, &words("label", "hello!", &both)).is_empty());
         assert!(told.news(CASE, &first).text_changed, "changed back");
-        let silent = Words { route: "label", text: None, notes: &[] };
+        let silent = Words { route: "label", text: None, notes: &[], is_report: false };
         assert!(told.news(CASE, &silent).is_empty());
         assert_eq!(told.with(CASE, &silent), told);
     }
@@ -147,6 +152,15 @@ mod tests {
             let news = Told::read(stored).news(CASE, &words("label", "hello", &note));
             assert_eq!((news.other_route, news.text_changed, news.notes.len()), (false, false, 1));
         }
+    }
+
+    #[test]
+    fn what_is_no_post_is_news_each_time() {
+        let deauthorised = Words { is_report: true, ..words("accounts", "lost", &[]) };
+        let told = Told::default().with(CASE, &deauthorised);
+        let news = told.news(CASE, &deauthorised);
+        assert_eq!(news, News { is_report: true, ..News::default() });
+        assert!(!news.is_empty());
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl Attempt<'_> {
         let is_older = matches!(self.ticket, CaseTicket::Known { reference, as_of, .. }
             if reference == ticket && self.claim.received_at < *as_of);
         let text = self.item.text.as_deref().filter(|_| !is_older);
-        Words { route: &self.claim.route, text, notes }
+        Words { route: &self.claim.route, text, notes, is_report: self.item.report.is_some() }
     }
 
     /// What a ticket has been told once this event was brought to it.
@@ -278,7 +278,12 @@ impl Attempt<'_> {
             None if self.zendesk.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };
-        let words = Words { route: &self.claim.route, text: self.item.text.as_deref(), notes: &notes };
+        let words = Words {
+            route: &self.claim.route,
+            text: self.item.text.as_deref(),
+            notes: &notes,
+            is_report: self.item.report.is_some(),
+        };
         Told::default().with(&self.claim.case_key, &words)
     }
 }

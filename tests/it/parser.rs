@@ -11,6 +11,14 @@ use serde_json::{Map, Value, json};
 use crate::harness::{FACEBOOK, TWITTER, for_any};
 
 const RULE: &str = include_str!("../fixtures/rule-applied-twitter.json");
+/// Events that are about no post.
+const REPORTS: [&str; 5] = [
+    include_str!("../fixtures/message-needs-approval-facebook.json"),
+    include_str!("../fixtures/credential-deauth-instagram.json"),
+    include_str!("../fixtures/pass-conversation-control-twitter.json"),
+    include_str!("../fixtures/error-custom-crm.json"),
+    include_str!("../fixtures/vault-account-credential-update.json"),
+];
 /// What `http` lets in.
 const BODY_LIMIT: usize = 2 << 20;
 
@@ -106,7 +114,8 @@ fn mutations() -> impl Strategy<Value = Vec<(Index, Mutation)>> {
 }
 
 fn published() -> impl Strategy<Value = Value> {
-    select(vec![TWITTER, FACEBOOK, RULE]).prop_map(|json| serde_json::from_str(json).unwrap())
+    let all = [&[TWITTER, FACEBOOK, RULE], &REPORTS[..]].concat();
+    select(all).prop_map(|json| serde_json::from_str(json).unwrap())
 }
 
 fn mutated(notification: Value, mutations: &[(Index, Mutation)]) -> Value {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::text::{self, clean, clip, field, first_chars, html_bytes, slug, time};
 pub use crate::config::FALLBACK_TAG;
-use crate::config::{self, CustomValue, Requester};
+use crate::config::{self, CustomValue, Priority, Requester};
+use crate::event::{self, Event, Report};
 use crate::notification::{self, Item, Note};
 use crate::retry::Deed;
 use crate::story::News;
@@ -19,6 +20,7 @@ const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
+const LINES_BYTES: usize = 20_000;
 /// Zendesk documents no limit for a text in a field of an account's own.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
 /// So much of a note tells it from the others, in characters; and less than that may not.
@@ -86,9 +88,9 @@ pub fn render(draft: &Draft) -> Rendered {
         "subject": subject(item, templates.render(settings.subject.as_ref())),
         "comment": {
             "body": comment(draft, templates.render(settings.comment.as_ref())),
-            "public": settings.public,
+            "public": is_public(item, settings),
         },
-        "priority": config::Priority::default(),
+        "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
         "tags": tags(item, label, settings, plan.fields),
         "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
@@ -102,7 +104,7 @@ pub fn render(draft: &Draft) -> Rendered {
     set("submitter_id", submitter(draft).map(Value::from));
     set("via_followup_source_id", plan.follow_up.map(Value::from));
     if plan.fields == Fields::Configured {
-        set("priority", Some(json!(settings.priority)));
+        set("priority", Some(json!(priority(item, settings.priority))));
         set("type", settings.kind.map(|kind| json!(kind)));
         set("status", settings.status.map(|status| json!(status)));
         set("group_id", settings.group_id.map(Value::from));
@@ -112,6 +114,19 @@ pub fn render(draft: &Draft) -> Rendered {
         set("custom_fields", custom_fields(settings, &mut templates));
     }
     Rendered { ticket: json!({ "ticket": ticket }), failures: templates.failures }
+}
+
+/// What is no post is for those who work with Khoros, and has no author who could read it.
+fn is_public(item: &Item, settings: &config::Ticket) -> bool {
+    settings.public && item.report.is_none()
+}
+
+/// Urgent things come before others, unless somebody has said what comes before what.
+fn priority(item: &Item, configured: Priority) -> Priority {
+    match configured == Priority::default() && item.is_urgent() {
+        true => Priority::High,
+        false => configured,
+    }
 }
 
 /// Reads back from frozen bytes by which plan they were rendered.
@@ -180,27 +195,78 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
     })
 }
 
-/// The text of an internal comment about a later event on a post that has a ticket.
+/// The text of an internal comment about a later event of a case that has a ticket.
 pub fn news(item: &Item, label: &str, route: &str, news: &News) -> String {
-    let label = field(label);
-    let first = match news.other_route {
-        true => format!("The label `{label}` was applied in Khoros (route `{}`).", field(route)),
-        false => format!("The label `{label}` was applied again in Khoros."),
-    };
     let after = match news.notes.is_empty() {
         true => String::new(),
         false => format!("\n\nNew notes in Khoros:\n{}", note_lines(&news.notes)),
     };
-    let before = match news.text_changed {
-        true => format!("{first}\n\nThe text of the post has changed:\n\n"),
-        false => first,
+    let (first, after) = match &item.report {
+        Some(report) => (
+            report_news(item, report),
+            format!("\n\n{}{}", lines(&report.lines), advice(report)).trim_end().to_owned() + &after,
+        ),
+        None => (post_news(item, label, route, news.other_route), after),
     };
-    let text = match news.text_changed {
-        true => item.text.as_deref().map_or("(This post has no text.)".to_owned(), clean),
-        false => String::new(),
+    let (before, text) = match (news.text_changed, &item.report) {
+        (true, None) => (format!("{first}\n\nThe text of the post has changed:\n\n"), text_of(item)),
+        (true, Some(_)) => (format!("{first}\n\nThe text has changed:\n\n"), text_of(item)),
+        (false, _) => (first, String::new()),
     };
     let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(&after));
     format!("{before}{}{after}", clip(&text, room, CUT))
+}
+
+fn text_of(item: &Item) -> String {
+    item.text.as_deref().map_or("(This post has no text.)".to_owned(), clean)
+}
+
+fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String {
+    let named = |name: Option<&str>| name.map(|name| format!(" `{}`", field(name))).unwrap_or_default();
+    let what = match item.event {
+        Event::Label => format!("The label `{}` was applied", field(label)),
+        Event::Rule => format!("The rule{} was applied", named(item.rule.as_deref())),
+        _ => format!("The event{} happened", named(item.event_name.as_deref())),
+    };
+    match other_route {
+        true => format!("{what} in Khoros (route `{}`).", field(route)),
+        false => format!("{what} again in Khoros."),
+    }
+}
+
+fn report_news(item: &Item, report: &Report) -> String {
+    let when = report.when.as_deref().map(|when| format!(" ({})", field(when))).unwrap_or_default();
+    let solved = if item.closes_the_matter() { " The ticket is solved." } else { "" };
+    format!("{}{when}.{}{solved}", field(&report.opening), meaning(report))
+}
+
+fn meaning(report: &Report) -> String {
+    report.meaning.map(|meaning| format!(" {meaning}")).unwrap_or_default()
+}
+
+/// What happened, the words that it is about, the facts, and what there is to do.
+fn report_comment(item: &Item, report: &Report) -> String {
+    let when = report.when.as_deref().map(field);
+    let text = item.text.as_deref().map(clean).unwrap_or_default();
+    let gap = if text.is_empty() { "" } else { "\n\n" };
+    let before = format!("{}.{}{gap}", field(&report.opening), meaning(report));
+    let labels = (!item.labels.is_empty()).then(|| field(&item.labels.join(", ")));
+    let network = item.network().map(|_| network_name(item));
+    let first = joined([("When", when), ("Network", network)]);
+    let lines = lines(&report.lines) + &joined([("Labels", labels)]);
+    let after = format!("\n\n{first}{lines}{}{}", notes(&item.notes), advice(report));
+    let after = after.trim_end();
+    let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(after));
+    format!("{before}{}{after}", clip(&text, room, CUT))
+}
+
+fn lines(lines: &[event::Line]) -> String {
+    let lines = lines.iter().map(|(name, value)| format!("{}: {}\n", field(name), field(value)));
+    clip(&lines.collect::<String>(), LINES_BYTES, "… (cut here)\n")
+}
+
+fn advice(report: &Report) -> String {
+    report.advice.map(|advice| format!("\nWhat to do: {advice}\n")).unwrap_or_default()
 }
 
 /// The configured templates at work, and those that failed.
@@ -212,7 +278,7 @@ struct Templates {
 impl Templates {
     fn new(draft: &Draft) -> Templates {
         // Notes are internal, whatever a template of a public comment asks for.
-        let item = match draft.settings.public {
+        let item = match is_public(draft.item, draft.settings) {
             true => Cow::Owned(Item { notes: Vec::new(), ..draft.item.clone() }),
             false => Cow::Borrowed(draft.item),
         };
@@ -234,7 +300,7 @@ impl Templates {
 
 /// What is internal has an agent for its author; a public comment is the author's own.
 fn submitter(draft: &Draft) -> Option<u64> {
-    draft.plan.requester.filter(|_| draft.settings.public).or(draft.service_user)
+    draft.plan.requester.filter(|_| is_public(draft.item, draft.settings)).or(draft.service_user)
 }
 
 /// Those that have a value: an empty text is none, and a template that failed has none.
@@ -263,14 +329,26 @@ fn custom_text(template: &Template, templates: &mut Templates) -> Option<String>
     Some(clip(&templates.render(Some(template))?, CUSTOM_FIELD_BYTES, "…"))
 }
 
-/// What the template says, or `[Twitter] @jane: start of the text`; on one line.
+/// What the template says, or `[Twitter] @jane: start of the text`, or the headline of what is no post;
+/// on one line.
 fn subject(item: &Item, templated: Option<String>) -> String {
-    let built_in = || {
-        let text = item.text.as_deref().unwrap_or("(no text)");
-        format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text))
+    let built_in = || match &item.report {
+        Some(report) => format!("[{}] {}", place(item), clean(&report.headline)),
+        None => {
+            let text = item.text.as_deref().unwrap_or("(no text)");
+            format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text))
+        }
     };
     let subject = templated.unwrap_or_else(built_in);
     text::line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
+}
+
+/// Where it happened: messages and conversations are on a network, all else is Khoros' own.
+fn place(item: &Item) -> String {
+    match item.event {
+        Event::Message(_) | Event::ConversationPassed if item.network().is_some() => network_name(item),
+        _ => "Khoros".to_owned(),
+    }
 }
 
 fn comment(draft: &Draft, templated: Option<String>) -> String {
@@ -286,6 +364,9 @@ fn comment(draft: &Draft, templated: Option<String>) -> String {
 /// The link first, then the text, then who and when, and last what an agent must not overlook.
 fn built_in_comment(draft: &Draft) -> String {
     let item = draft.item;
+    if let Some(report) = &item.report {
+        return report_comment(item, report);
+    }
     let before = item.link.as_deref().map(|link| format!("{}\n\n", field(link))).unwrap_or_default();
     let after = match draft.settings.public {
         true => public_end(item),
@@ -310,17 +391,25 @@ fn public_end(item: &Item) -> String {
 }
 
 fn details(item: &Item, label: &str) -> String {
-    let others = item.labels.iter().map(String::as_str).filter(|other| *other != label);
-    let labels: Vec<&str> = std::iter::once(label).chain(others).collect();
+    let labels: Vec<&str> = labels(item, label).collect();
+    let labels = (!labels.is_empty()).then(|| field(&labels.join(", ")));
     let [author, profile] = author_lines(item);
     joined([
         author,
         profile,
         posted(item),
         ("Followers", item.author.followers.as_deref().map(field)),
-        ("Labels", Some(field(&labels.join(", ")))),
+        ("Rule", item.rule.as_deref().map(field)),
+        ("Labels", labels),
         in_reply_to(item),
     ])
+}
+
+/// The one that the event is about, if it is about one, and the others.
+fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
+    let applied = (item.event == Event::Label).then_some(label);
+    let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
+    applied.into_iter().chain(others)
 }
 
 /// A line of a comment: its name, and its value if there is one.
@@ -411,11 +500,12 @@ fn last_line(item: &Item) -> String {
 /// configured, and the one that says what the ticket does without, are never cut away.
 pub fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
-    let labels = std::iter::once(label).chain(item.labels.iter().map(String::as_str));
-    let labels = labels.map(slug).filter(|slug| !slug.is_empty());
+    let event = item.event_name.as_deref().filter(|_| item.event != Event::Label);
+    let event = event.map(|event| format!("khoros_event_{}", slug(event)));
+    let labels = labels(item, label).map(slug).filter(|slug| !slug.is_empty());
     let labels = labels.map(|slug| format!("khoros_label_{slug}"));
     let mut tags = vec!["khoros".to_owned()];
-    for mut tag in network.into_iter().chain(labels) {
+    for mut tag in network.into_iter().chain(event).chain(labels) {
         tag.truncate(TAG_LENGTH);
         if !tags.contains(&tag) {
             tags.push(tag);
@@ -437,6 +527,10 @@ fn network_name(item: &Item) -> String {
         Some("youtube") => "YouTube".to_owned(),
         Some("tiktok") => "TikTok".to_owned(),
         Some("x") => "X".to_owned(),
+        Some("vk") => "VK".to_owned(),
+        Some("googleplus") => "Google+".to_owned(),
+        Some("sinaweibo") => "Weibo".to_owned(),
+        Some("multi_channel") => "Several networks".to_owned(),
         Some(network) => network[..1].to_uppercase() + &network[1..],
         None => "Social".to_owned(),
     }
@@ -905,7 +999,12 @@ mod tests {
         let told = |of: News| news(&item, "VIP", "care", &of);
         assert_eq!(told(News::default()), "The label `VIP` was applied again in Khoros.");
         assert_eq!(
-            told(News { other_route: true, text_changed: true, notes: vec![note.clone()] }),
+            told(News {
+                other_route: true,
+                text_changed: true,
+                notes: vec![note.clone()],
+                ..News::default()
+            }),
             "The label `VIP` was applied in Khoros (route `care`).\n\n\
              The text of the post has changed:\n\nhelp\n\n\
              New notes in Khoros:\n- Ann, 2017-04-12 09:01 UTC: {\u{2060}{call}}\n"
@@ -914,6 +1013,87 @@ mod tests {
         let cut =
             news(&long, "VIP", "care", &News { text_changed: true, notes: vec![note], ..News::default() });
         assert!(cut.contains("… (cut here)\n\nNew notes") && html_bytes(&cut) <= COMMENT_BYTES);
+    }
+
+    #[test]
+    fn news_of_a_rule_and_of_an_unknown_event() {
+        let again = News::default();
+        let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
+        assert_eq!(news(&rule, "VIP", "r", &again), "The rule `Angry` was applied again in Khoros.");
+        let other = News { other_route: true, ..News::default() };
+        let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
+        assert_eq!(news(&unknown, "VIP", "r", &other), "The event `e` happened in Khoros (route `r`).");
+    }
+
+    #[test]
+    fn an_account_that_works_again_solves_its_ticket() {
+        let told = |json: &str| {
+            let item = published(json);
+            let news = crate::story::Told::default().news("case", "route", &item);
+            (item.closes_the_matter(), super::news(&item, "VIP", "route", &news))
+        };
+        assert_eq!(
+            told(include_str!("../../../tests/fixtures/credential-reauth-instagram.json")),
+            (
+                true,
+                "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again. \
+                 The ticket is solved.\n\nAccount: will.i.am\nAccount id: 673abc9794"
+                    .to_owned()
+            )
+        );
+        let (solves, lost) = told(include_str!("../../../tests/fixtures/credential-deauth-instagram.json"));
+        assert!(!solves && lost.ends_with("Company Settings > Accounts."), "{lost}");
+    }
+
+    #[test]
+    fn a_message_that_changed_is_told_anew() {
+        let json = include_str!("../../../tests/fixtures/message-needs-approval-facebook.json");
+        let item = published(json);
+        let of = News { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
+        let told = news(&item, "VIP", "route", &of);
+        let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\n\
+            The text has changed:\n\nThis is the best day";
+        assert!(told.starts_with(start), "{told}");
+        let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\
+            - Ann, 2021-03-17 20:00 UTC: Legal has to see this first\n";
+        assert!(told.ends_with(end), "{told}");
+    }
+
+    #[test]
+    fn a_lost_account_is_urgent_and_internal() {
+        let json = include_str!("../../../tests/fixtures/credential-deauth-instagram.json");
+        let of = |vars: &[(&str, &str)], fields| {
+            let plan = plan(None, fields);
+            rendered(&published(json), &settings(vars), plan, Some(SERVICE)).ticket["ticket"].clone()
+        };
+        for (vars, fields, priority) in [
+            (&[][..], Fields::Configured, "high"),
+            (&[], Fields::Plain, "high"),
+            (&[("TICKET_PRIORITY", "low")], Fields::Configured, "low"),
+        ] {
+            assert_eq!(of(vars, fields)["priority"], priority);
+        }
+        let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
+        assert_eq!(public["comment"]["public"], false);
+        assert!(public["comment"]["body"].as_str().unwrap().starts_with("Khoros can no longer use"));
+    }
+
+    #[test]
+    fn what_is_no_post_is_cleaned_and_cut_as_well() {
+        for filler in ["{{x}}&\u{0}", "\n.", "👩‍👩‍👧‍👦"] {
+            let long = filler.repeat(COMMENT_BYTES / filler.len() + 1);
+            let event = json!({"eventName": "message-needs-approval", "eventUuid": "e", "data": {
+                "id": "1", "title": long, "content": {"text": format!("t{long}")}, "service": long,
+                "status": long, "labels": [long], "notes": [long], "scheduledPublishDate": long,
+                "publicationResults": vec![json!({"serviceLink": long, "status": "ERROR"}); 12],
+            }});
+            let ticket = ticket(&published(&event.to_string()));
+            let body = ticket["comment"]["body"].as_str().unwrap();
+            assert!(html_bytes(body) <= COMMENT_BYTES, "{} bytes", html_bytes(body));
+            assert!(body.ends_with("Approve or reject the message in Khoros."));
+            assert!(ticket["subject"].as_str().unwrap().graphemes(true).count() <= SUBJECT_GRAPHEMES);
+            assert!(!ticket.to_string().contains("{{"));
+        }
     }
 
     fn item_of_length(length: usize) -> Item {
