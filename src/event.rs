@@ -133,11 +133,12 @@ impl Event {
     }
 
     /// The object that an event which is about no post tells of. Posts are what they are, whatever the
-    /// event says of itself.
+    /// event says of itself; several objects are not known to be published.
     pub(crate) fn body<'a>(&self, envelope: &'a Value) -> Option<&'a Value> {
         let is_posts = has_items(&envelope["data"]["items"]) || has_items(&envelope["items"]);
+        let is_several = envelope["data"].as_array().is_some_and(|list| list.len() > 1);
         let (wrapper, own) = match self {
-            _ if is_posts || !envelope.is_object() => return None,
+            _ if is_posts || is_several || !envelope.is_object() => return None,
             Event::Label | Event::Rule | Event::Unknown => return None,
             Event::Message(_) => ("message", "id"),
             Event::Credential(_) => ("credential", "serviceId"),
@@ -456,6 +457,7 @@ mod tests {
             json!({"eventName": "credential-deauth", "items": [post]}),
             json!({"service": "twitter", "serviceId": "1", "text": "t"}),
             json!({"eventName": "credential-other", "data": {"service": "twitter", "serviceId": "1"}}),
+            json!({"eventName": "credential-deauth", "data": [{"serviceId": "1"}, {"serviceId": "2"}]}),
             json!({"data": {}}),
             json!(null),
             json!(["vault-user-create"]),
@@ -474,7 +476,7 @@ mod tests {
             ("vault-account-user-delete", "vault: user of an account deleted", None),
             ("vault-something-new", "vault: part updated", None),
         ] {
-            for data in [json!(null), json!({}), json!([]), json!([{}, {}])] {
+            for data in [json!(null), json!({}), json!([]), json!([{}])] {
                 let report = report(event, data);
                 assert_eq!((report.headline.as_str(), report.case.as_deref()), (headline, case));
                 assert_eq!((values(&report), &report.when, &report.network), (vec![], &None, &None));

@@ -11,7 +11,7 @@ use crate::notification::text;
 pub(super) fn report(step: Step, message: &Value) -> Report {
     let (id, title, words) = (text(&message["id"]), text(&message["title"]), words(&message["content"]));
     let named = title.clone().or_else(|| words.clone()).unwrap_or_else(|| "(no text)".to_owned());
-    // Khoros takes the title from the text if nobody gives one.
+    // A title that repeats the start of the text, as in the published example, tells nothing more.
     let title = title.filter(|title| words.as_ref().is_none_or(|words| !words.starts_with(title)));
     let (headline, opening) = step_words(step);
     Report {
@@ -41,7 +41,7 @@ fn step_words(step: Step) -> (&'static str, &'static str) {
 }
 
 fn advice(step: Step, message: &Value) -> Option<&'static str> {
-    let failed = results(message).any(|result| result["status"] == "ERROR");
+    let failed = list(&message["publicationResults"]).any(|result| result["status"] == "ERROR");
     match step {
         Step::NeedsApproval => Some("Approve or reject the message in Khoros."),
         _ if failed => Some("Not all of it was published: look at the message in Khoros."),

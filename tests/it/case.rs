@@ -45,7 +45,46 @@ async fn tell(world: &World, bridge: &Bridge, notification: String, deed: &str, 
     assert!(line.contains(&format!("is ticket {ticket}, {deed} ")), "{line}");
 }
 
+/// A published event that is about no post, with another id.
+fn report(json: &str, event: &str) -> String {
+    let mut report: Value = serde_json::from_str(json).unwrap();
+    report["eventUuid"] = json!(event);
+    report.to_string()
+}
+
 on_both! {
+    async fn what_is_no_post_has_one_story_too(world: World) {
+        let lost = include_str!("../fixtures/credential-deauth-instagram.json");
+        let found = include_str!("../fixtures/credential-reauth-instagram.json");
+        let failed = include_str!("../fixtures/error-custom-crm.json");
+        let other_failed = failed.replace("\"responseCode\": 500", "\"responseCode\": 401");
+        let sent = include_str!("../fixtures/message-sent-to-network-facebook.json");
+        let published = include_str!("../fixtures/message-published.json");
+        let bridge = world.start().await;
+        for (json, event, deed, ticket) in [
+            (lost, "r1", "created", 1000),
+            (found, "r2", "commented", 1000),
+            (lost, "r3", "commented", 1000),
+            (failed, "r4", "created", 1001),
+            (failed, "r5", "commented", 1001),
+            (&other_failed, "r6", "created", 1002),
+            (sent, "r7", "created", 1003),
+            (published, "r8", "commented", 1003),
+        ] {
+            world.notify(&report(json, event)).await;
+            let delivery = format!("delivery=\"khoros:1234:{event}");
+            let line = bridge.wait_for_line_with(&[&delivery, " is ticket "]).await;
+            assert!(line.contains(&format!("is ticket {ticket} ")), "{line}");
+            assert!(line.contains(&format!("deed=\"{deed}\"")), "{line}");
+        }
+        let said_of_account = said(&world, 1000);
+        assert!(said_of_account[0].starts_with("The account was re-authorised in Khoros (2018-03-14 00:31 UTC)."));
+        assert!(said_of_account[1].starts_with("Khoros can no longer use this account"));
+        assert!(said(&world, 1003)[0].contains("Published: https://www.facebook.com/"));
+        assert_eq!(world.notify(&report(lost, "r3")).await["new"], 0);
+        world.check_one_ticket_per_case().await;
+    }
+
     async fn a_bare_relabel_is_silent_and_a_new_note_is_a_comment(world: World) {
         let bridge = world.start().await;
         tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
