@@ -1029,7 +1029,7 @@ mod tests {
     fn an_account_that_works_again_solves_its_ticket() {
         let told = |json: &str| {
             let item = published(json);
-            let news = crate::story::Told::default().news("case", "route", &item);
+            let news = News { is_report: true, ..News::default() };
             (item.closes_the_matter(), super::news(&item, "VIP", "route", &news))
         };
         assert_eq!(
