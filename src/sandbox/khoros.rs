@@ -1,26 +1,43 @@
-//! A stand-in for Khoros Marketing: the subscription call with its oddities, and labels that are
-//! applied.
+//! A stand-in for Khoros Marketing: subscriptions with their statuses and pages, events that are pushed
+//! and that can be read back from a feed, who the token's user is, and which labels there are. What
+//! Khoros leaves unpublished is a choice of [`Model`], so that a test can try every reading of it.
 
-use std::collections::{HashMap, VecDeque};
+mod account;
+mod events;
+mod feed;
+mod paging;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::server::{Running, start};
+use super::server::{BreakOff, Running, start};
+pub use events::PushFault;
+use events::{Emission, Push};
+pub use feed::{FeedOrder, FeedShape};
+pub use subscriptions::{Status, Subscription};
 
-/// The only token that it knows.
+/// The token that it knows unless [`Model::token`] is changed.
 pub const TOKEN: &str = "sandbox-khoros-token";
 /// The published example of a label that was applied to a tweet.
 pub const EXAMPLE: &str = include_str!("../../tests/fixtures/stream-item-label-applied-twitter.json");
+/// The company of the token, as events and subscriptions number it.
+pub const COMPANY_ID: u64 = 1234;
+/// The same company in the directory, which has numbers of its own.
+pub const DIRECTORY_ID: u64 = 24_606;
 
-/// How the next subscription call is answered; the published answer is the text "Coming Soon".
+/// How one call is answered, or every call during an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Text,
@@ -35,16 +52,138 @@ pub enum Answer {
     DeveloperInactive,
     /// 586, for a wrong path.
     ServiceNotFound,
+    /// 401, whatever the token.
+    Unauthenticated,
+    /// 403, by which the gateway means that there were too many calls.
+    Throttled,
+    /// This status, with nothing else.
+    Status(u16),
+    /// The connection is reset; nothing was done.
+    Reset,
+    /// The connection is reset; what was asked for was done.
+    ResetAfter,
 }
 
-#[derive(Default)]
+/// How success is told; the published example is the text "Coming Soon".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    #[default]
+    Text,
+    Json,
+    /// With `status.succeeded: true` beside it.
+    JsonUnderData,
+    /// 204.
+    Nothing,
+}
+
+/// The calls that the stand-in tells apart, to count them and to answer them as a test wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// `POST /subscription`, of either version.
+    Subscribe,
+    /// `GET /subscription`
+    List,
+    /// `GET /subscription/{id}`
+    Show,
+    /// `DELETE /subscription/{id}`
+    Delete,
+    /// `PUT /subscription/{id}/{status}`
+    SetStatus,
+    /// `GET /data/{id}`
+    Feed,
+    /// `GET /v2/whoami/`
+    WhoAmI,
+    /// `GET /v2/labelsets/`
+    Labels,
+}
+
 pub struct Model {
-    /// As they were sent, one for each `externalId`.
-    pub subscriptions: Vec<Value>,
-    /// How the next calls are answered; then [`Answer::Text`].
+    /// In the order of their creation.
+    pub subscriptions: Vec<Subscription>,
+    /// How the next calls to subscribe are answered; then as [`Model::style`] says.
     pub answers: VecDeque<Answer>,
-    /// Subscription calls, whatever came of them.
+    /// The same for the other calls.
+    other_answers: BTreeMap<Call, VecDeque<Answer>>,
+    /// How every call is answered, with nothing done, until it is cleared. Queued answers wait.
+    pub outage: Option<Answer>,
+    /// How the calls about subscriptions tell their success.
+    pub style: Style,
+    /// The only token that is taken.
+    pub token: String,
+    /// Whether a POST always makes a new subscription, as a third party claims. Khoros' own words are
+    /// that the same `externalId` again is an update.
+    pub duplicates: bool,
+    /// Whether subscriptions are shown with their `bearerToken`.
+    pub echoes_bearer: bool,
+    /// The number of the first page of subscriptions.
+    pub first_page: u32,
+    /// Whether a page that does not exist is answered by the nearest one, in place of an empty one.
+    pub repeats_last_page: bool,
+    /// Whether events of a paused subscription can be read from its feed.
+    pub feeds_while_paused: bool,
+    pub feed_order: FeedOrder,
+    pub feed_shape: FeedShape,
+    /// As [`Model::repeats_last_page`], for an offset past the end of a feed.
+    pub feed_repeats_last_page: bool,
+    /// What goes wrong with pushes, one by one; each push to each subscription takes one.
+    pub push_faults: VecDeque<PushFault>,
+    /// Pushes that wait for the next one.
+    held_back: Vec<Push>,
+    /// Names and statuses of the labels, the first being in the first label set.
+    pub labels: Vec<(String, String)>,
+    /// The number of the first page of label sets, whose example begins elsewhere than that of
+    /// subscriptions.
+    pub first_label_page: u32,
+    /// The answer of `GET /v2/whoami/`.
+    pub whoami: Value,
+    /// Subscriptions made so far, deleted ones included: the clock of their dates.
+    made: u32,
+    /// Calls to subscribe, whatever came of them. So are the other counts.
     pub calls: u32,
+    pub lists: u32,
+    /// Reads of one subscription.
+    pub shows: u32,
+    pub deletes: u32,
+    /// Calls to set a status.
+    pub puts: u32,
+    pub feed_reads: u32,
+    pub whoami_reads: u32,
+    pub label_reads: u32,
+}
+
+impl Default for Model {
+    fn default() -> Model {
+        Model {
+            subscriptions: Vec::new(),
+            answers: VecDeque::new(),
+            other_answers: BTreeMap::new(),
+            outage: None,
+            style: Style::default(),
+            token: TOKEN.to_owned(),
+            duplicates: false,
+            echoes_bearer: true,
+            first_page: 0,
+            repeats_last_page: false,
+            feeds_while_paused: false,
+            feed_order: FeedOrder::default(),
+            feed_shape: FeedShape::default(),
+            feed_repeats_last_page: false,
+            push_faults: VecDeque::new(),
+            held_back: Vec::new(),
+            labels: vec![("CreateCase".to_owned(), "ACTIVE".to_owned())],
+            first_label_page: 1,
+            whoami: account::whoami(),
+            made: 0,
+            calls: 0,
+            lists: 0,
+            shows: 0,
+            deletes: 0,
+            puts: 0,
+            feed_reads: 0,
+            whoami_reads: 0,
+            label_reads: 0,
+        }
+    }
 }
 
 /// The stand-in; clones share its state.
@@ -52,7 +191,6 @@ pub struct Model {
 pub struct Khoros {
     shared: Shared,
     running: Arc<Running>,
-    http: reqwest::Client,
 }
 
 #[derive(Clone)]
@@ -66,20 +204,19 @@ impl Khoros {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Khoros> {
         let http = reqwest::Client::builder().no_proxy().build().map_err(io::Error::other)?;
-        let (model, changes) = (Arc::default(), watch::Sender::default());
-        let shared = Shared { model, changes, http: http.clone() };
-        let router = Router::new()
-            .route("/v2/events/subscription", post(subscribe))
-            .route("/sandbox/labels/{label}", post(apply_by_hand))
-            .fallback(|| async { page(586, "Service Not Found") })
-            .with_state(shared.clone());
-        let running = Arc::new(start(router, None).await?);
-        Ok(Khoros { shared, running, http })
+        let shared = Shared { model: Arc::default(), changes: watch::Sender::default(), http };
+        let running = Arc::new(start(router(shared.clone()), None).await?);
+        Ok(Khoros { shared, running })
     }
 
     /// What `SPREDFAST_API_URL` is to be.
     pub fn api_url(&self) -> String {
         format!("{}/v2/events", self.url())
+    }
+
+    /// The address of the tutorial, where subscribing is all that is known.
+    pub fn v1_api_url(&self) -> String {
+        format!("{}/v1/events/company/{COMPANY_ID}", self.url())
     }
 
     pub fn url(&self) -> String {
@@ -89,6 +226,11 @@ impl Khoros {
     /// A look at the state, or a change to it.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.shared.model()
+    }
+
+    /// How the next calls of this kind are answered.
+    pub fn queue(&self, call: Call, answers: impl IntoIterator<Item = Answer>) {
+        self.model().queue_of(call).extend(answers);
     }
 
     /// Waits until the state is as wanted.
@@ -102,12 +244,39 @@ impl Khoros {
 
     /// Applies a label: sends the notification to whoever subscribed to it, and returns the answers.
     pub async fn apply_label(&self, label: &str, notification: &str) -> Vec<Result<u16, reqwest::Error>> {
-        emit(&self.http, self.subscribers(label), notification).await
+        self.shared.emit(&Emission::of_label(label, notification)).await
     }
 
-    fn subscribers(&self, label: &str) -> Vec<Value> {
-        self.shared.subscribers(label)
+    /// Sends an event to whoever subscribed to it, and returns the answers. A label event is one of the
+    /// labels that it names; the published example names none, see [`Khoros::apply_label`].
+    pub async fn emit(&self, event: impl ToString) -> Vec<Result<u16, reqwest::Error>> {
+        self.shared.emit(&Emission::of(event.to_string())).await
     }
+
+    /// Pushes what [`PushFault::Late`] still holds back.
+    pub async fn release(&self) -> Vec<Result<u16, reqwest::Error>> {
+        let held_back = std::mem::take(&mut self.model().held_back);
+        self.shared.push(held_back).await
+    }
+}
+
+fn router(shared: Shared) -> Router {
+    use subscriptions as subs;
+    Router::new()
+        .route("/v1/events/company/{company}/subscription", post(subs::subscribe_v1))
+        .route("/v2/events/subscription", post(subs::subscribe).get(subs::list))
+        .route("/v2/events/subscription/{id}", get(subs::show).delete(subs::delete))
+        .route("/v2/events/subscription/{id}/{status}", put(subs::set_status))
+        .route("/v2/events/data/{id}", get(feed::read))
+        .route("/v2/whoami", get(account::who_am_i))
+        .route("/v2/whoami/", get(account::who_am_i))
+        .route("/v2/labelsets", get(account::label_sets))
+        .route("/v2/labelsets/", get(account::label_sets))
+        .fallback(no_such_service)
+        .method_not_allowed_fallback(no_such_service)
+        // For somebody at a terminal, who has no token.
+        .route("/sandbox/labels/{label}", post(apply_by_hand))
+        .with_state(shared)
 }
 
 impl Shared {
@@ -115,69 +284,121 @@ impl Shared {
         self.model.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn subscribers(&self, label: &str) -> Vec<Value> {
-        let to_label = |subscription: &&Value| subscription["query"] == label;
-        self.model().subscriptions.iter().filter(to_label).cloned().collect()
+    /// Changes the model, and wakes whoever waits for a change.
+    fn change<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
+        let changed = change(&mut self.model());
+        self.changes.send_replace(());
+        changed
+    }
+
+    /// Counts a call and does its work, if nothing is wrong with the caller or with the stand-in. The
+    /// work is told in which style to answer, if a test wants one for this very call.
+    fn perform(
+        &self,
+        call: Call,
+        headers: &HeaderMap,
+        work: impl FnOnce(&mut Model, Option<Style>) -> Response,
+    ) -> Response {
+        self.change(|model| {
+            *model.count_of(call) += 1;
+            if let Some(refusal) = model.refuse(headers) {
+                return refusal;
+            }
+            match model.queue_of(call).pop_front() {
+                None => work(model, None),
+                Some(Answer::Text) => work(model, Some(Style::Text)),
+                Some(Answer::Json) => work(model, Some(Style::Json)),
+                Some(Answer::JsonUnderData) => work(model, Some(Style::JsonUnderData)),
+                Some(Answer::Nothing) => work(model, Some(Style::Nothing)),
+                Some(Answer::ResetAfter) => {
+                    work(model, None);
+                    BreakOff.into_response()
+                }
+                Some(fault) => fault.in_place_of_work(),
+            }
+        })
     }
 }
 
-/// Nothing is documented about a second try, so there is none.
-async fn emit(
-    http: &reqwest::Client,
-    subscriptions: Vec<Value>,
-    notification: &str,
-) -> Vec<Result<u16, reqwest::Error>> {
-    let mut answers = Vec::new();
-    for subscription in subscriptions {
-        let request = http
-            .post(subscription["notificationUri"].as_str().unwrap_or_default())
-            .bearer_auth(subscription["bearerToken"].as_str().unwrap_or_default())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(notification.to_owned());
-        answers.push(request.send().await.map(|response| response.status().as_u16()));
+impl Model {
+    /// Refuses whoever has no valid token, and everybody during an outage.
+    fn refuse(&self, headers: &HeaderMap) -> Option<Response> {
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if authorization.and_then(|value| value.strip_prefix("Bearer ")) != Some(&self.token) {
+            return Some(Answer::Unauthenticated.in_place_of_work());
+        }
+        self.outage.map(Answer::in_place_of_work)
     }
-    answers
-}
 
-async fn subscribe(State(shared): State<Shared>, headers: HeaderMap, body: String) -> Response {
-    let response = answer(&mut shared.model(), &headers, &body);
-    shared.changes.send_replace(());
-    response
-}
+    fn queue_of(&mut self, call: Call) -> &mut VecDeque<Answer> {
+        match call {
+            Call::Subscribe => &mut self.answers,
+            other => self.other_answers.entry(other).or_default(),
+        }
+    }
 
-fn answer(model: &mut Model, headers: &HeaderMap, body: &str) -> Response {
-    model.calls += 1;
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if authorization != Some(&format!("Bearer {TOKEN}")) {
-        return failure(StatusCode::UNAUTHORIZED, "unauthenticated");
-    }
-    let answer = model.answers.pop_front().unwrap_or(Answer::Text);
-    match answer {
-        Answer::Failed => return failure(StatusCode::OK, "validation_error"),
-        Answer::Html => return page(200, "Welcome"),
-        Answer::DeveloperInactive => return page(403, "Developer Inactive"),
-        Answer::ServiceNotFound => return page(586, "Service Not Found"),
-        Answer::Text | Answer::Json | Answer::JsonUnderData | Answer::Nothing => {}
-    }
-    let Some(subscription) = serde_json::from_str(body).ok().filter(is_valid) else {
-        return failure(StatusCode::NOT_ACCEPTABLE, "not_acceptable");
-    };
-    let uuid = json!({"uuid": "8a33e123-546d-48e0-8097-f1fe4d208ffb"});
-    // "Will create or update an existing subscription."
-    model.subscriptions.retain(|known| known["externalId"] != subscription["externalId"]);
-    model.subscriptions.push(subscription);
-    match answer {
-        Answer::Json => Json(uuid).into_response(),
-        Answer::JsonUnderData => Json(json!({"data": uuid, "status": {"succeeded": true}})).into_response(),
-        Answer::Nothing => StatusCode::NO_CONTENT.into_response(),
-        _ => "Coming Soon".into_response(),
+    fn count_of(&mut self, call: Call) -> &mut u32 {
+        match call {
+            Call::Subscribe => &mut self.calls,
+            Call::List => &mut self.lists,
+            Call::Show => &mut self.shows,
+            Call::Delete => &mut self.deletes,
+            Call::SetStatus => &mut self.puts,
+            Call::Feed => &mut self.feed_reads,
+            Call::WhoAmI => &mut self.whoami_reads,
+            Call::Labels => &mut self.label_reads,
+        }
     }
 }
 
-/// The published schema: a number for the company and strings for the rest.
-fn is_valid(body: &Value) -> bool {
-    const FIELDS: &[&str] = &["externalId", "eventName", "notificationUri", "query", "bearerToken"];
-    body["companyId"].is_u64() && FIELDS.iter().all(|field| body[field].is_string())
+impl Answer {
+    /// The answer of a server that has done nothing, some of which look like success.
+    fn in_place_of_work(self) -> Response {
+        match self {
+            Answer::Text => Style::Text.tell(Value::Null),
+            Answer::Json => Style::Json.tell(json!({})),
+            Answer::JsonUnderData => Style::JsonUnderData.tell(json!({})),
+            Answer::Nothing => Style::Nothing.tell(Value::Null),
+            Answer::Failed => failure(StatusCode::OK, "validation_error"),
+            Answer::Html => page(200, "Welcome"),
+            Answer::DeveloperInactive => {
+                gateway("ERR_403_DEVELOPER_INACTIVE", page(403, "Developer Inactive"))
+            }
+            Answer::ServiceNotFound => page(586, "Service Not Found"),
+            Answer::Unauthenticated => failure(StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Answer::Throttled => {
+                let text = "Account Over Queries Per Second Limit";
+                gateway("ERR_403_DEVELOPER_OVER_QPS", (StatusCode::FORBIDDEN, text).into_response())
+            }
+            Answer::Status(status) => status_of(status).into_response(),
+            Answer::Reset | Answer::ResetAfter => BreakOff.into_response(),
+        }
+    }
+}
+
+impl Style {
+    fn tell(self, value: Value) -> Response {
+        match self {
+            Style::Text => "Coming Soon".into_response(),
+            Style::Json => Json(value).into_response(),
+            Style::JsonUnderData => Json(under_data(value)).into_response(),
+            Style::Nothing => StatusCode::NO_CONTENT.into_response(),
+        }
+    }
+}
+
+/// Only lists have pages to tell of, and the published example tells nothing.
+fn under_data(value: Value) -> Value {
+    match value.is_array() {
+        true => json!({"data": value, "pagination": {}, "status": {"succeeded": true}}),
+        false => json!({"data": value, "status": {"succeeded": true}}),
+    }
+}
+
+/// Whatever is at no known path, or asks for what is not known there.
+async fn no_such_service(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    let refusal = shared.model().refuse(&headers);
+    refusal.unwrap_or_else(|| Answer::ServiceNotFound.in_place_of_work())
 }
 
 /// `curl -d 'text of a post' …/sandbox/labels/CreateCase?post=1&note=Please+call`: the label is applied
@@ -197,13 +418,17 @@ async fn apply_by_hand(
     item["link"] = json!(format!("https://twitter.com/author/status/{post}"));
     item["text"] = json!(if text.is_empty() { "A post without words of its own" } else { &text });
     item["notes"] = query.get("note").map(|note| json!({"text": note})).into_iter().collect();
-    let answers = emit(&shared.http, shared.subscribers(&label), &notification.to_string()).await;
+    let emission = Emission::of_label(&label, &notification.to_string());
+    if !shared.model().subscriptions.iter().any(|known| known.wants(&emission)) {
+        return (StatusCode::NOT_FOUND, "nobody subscribed to this label\n").into_response();
+    }
+    let answers = shared.emit(&emission).await;
     let answers: Vec<String> = answers
         .into_iter()
         .map(|answer| answer.map_or_else(|error| error.to_string(), |status| status.to_string()))
         .collect();
     match answers.is_empty() {
-        true => (StatusCode::NOT_FOUND, "nobody subscribed to this label\n").into_response(),
+        true => "label applied, nobody was called\n".into_response(),
         false => format!("label applied, the bridge answered {}\n", answers.join(", ")).into_response(),
     }
 }
@@ -213,7 +438,20 @@ fn failure(status: StatusCode, code: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
+/// All that is published of most refusals.
+fn empty(status: StatusCode) -> Response {
+    (status, Json(json!({}))).into_response()
+}
+
 fn page(status: u16, text: &str) -> Response {
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Html(format!("<html><h1>{text}</h1></html>"))).into_response()
+    (status_of(status), Html(format!("<html><h1>{text}</h1></html>"))).into_response()
+}
+
+/// The gateway in front of the API marks the answers that are its own.
+fn gateway(code: &'static str, response: Response) -> Response {
+    ([("x-mashery-error-code", code)], response).into_response()
+}
+
+fn status_of(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
