@@ -52,6 +52,8 @@ pub enum Deed {
     Commented,
     /// It added a comment to a solved one, which is open again.
     Reopened,
+    /// It added a comment, and its matter is closed.
+    Solved,
     /// There was nothing to add.
     Unchanged,
 }
@@ -65,6 +67,7 @@ impl Deed {
             Deed::Found => "found",
             Deed::Commented => "commented",
             Deed::Reopened => "reopened",
+            Deed::Solved => "solved",
             Deed::Unchanged => "unchanged",
         }
     }

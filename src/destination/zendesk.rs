@@ -30,7 +30,7 @@ use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use reply::{Lost, Reply};
 use token::{Credential, Key};
-pub use update::{Standing, Update};
+pub use update::{Standing, Then, Update};
 
 pub const NAME: &str = "zendesk";
 

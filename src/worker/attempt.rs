@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::config::{Repeat, Requester};
 use crate::destination::zendesk::ticket::{self, Draft, Fields, Plan, Profile};
-use crate::destination::zendesk::{self, Create, Failure, Standing, Update, Zendesk};
+use crate::destination::zendesk::{self, Create, Failure, Standing, Then, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
@@ -107,6 +107,7 @@ impl Attempt<'_> {
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
             news: &news,
+            then: if self.item.closes_the_matter() { Then::Solved } else { Then::Open },
             comment: &ticket::news(self.item, label, route, &news),
             tags: &ticket::tags(self.item, label, self.zendesk.settings(), Fields::Configured),
             sent: self.sent,

@@ -63,8 +63,8 @@ on_both! {
         let bridge = world.start().await;
         for (json, event, deed, ticket) in [
             (lost, "r1", "created", 1000),
-            (found, "r2", "commented", 1000),
-            (lost, "r3", "commented", 1000),
+            (found, "r2", "solved", 1000),
+            (lost, "r3", "reopened", 1000),
             (failed, "r4", "created", 1001),
             (failed, "r5", "commented", 1001),
             (&other_failed, "r6", "created", 1002),
@@ -74,8 +74,7 @@ on_both! {
             world.notify(&report(json, event)).await;
             let delivery = format!("delivery=\"khoros:1234:{event}");
             let line = bridge.wait_for_line_with(&[&delivery, " is ticket "]).await;
-            assert!(line.contains(&format!("is ticket {ticket} ")), "{line}");
-            assert!(line.contains(&format!("deed=\"{deed}\"")), "{line}");
+            assert!(line.contains(&format!("is ticket {ticket}, {deed} ")), "{line}");
         }
         let said_of_account = said(&world, 1000);
         assert!(said_of_account[0].starts_with("The account was re-authorised in Khoros (2018-03-14 00:31 UTC)."));

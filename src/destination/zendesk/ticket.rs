@@ -203,7 +203,7 @@ pub fn news(item: &Item, label: &str, route: &str, news: &News) -> String {
     };
     let (first, after) = match &item.report {
         Some(report) => (
-            report_news(item, report),
+            report_news(report),
             format!("\n\n{}{}", lines(&report.lines), advice(report)).trim_end().to_owned() + &after,
         ),
         None => (post_news(item, label, route, news.other_route), after),
@@ -234,10 +234,9 @@ fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String
     }
 }
 
-fn report_news(item: &Item, report: &Report) -> String {
+fn report_news(report: &Report) -> String {
     let when = report.when.as_deref().map(|when| format!(" ({})", field(when))).unwrap_or_default();
-    let solved = if item.closes_the_matter() { " The ticket is solved." } else { "" };
-    format!("{}{when}.{}{solved}", field(&report.opening), meaning(report))
+    format!("{}{when}.{}", field(&report.opening), meaning(report))
 }
 
 fn meaning(report: &Report) -> String {
@@ -1036,8 +1035,8 @@ mod tests {
             told(include_str!("../../../tests/fixtures/credential-reauth-instagram.json")),
             (
                 true,
-                "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again. \
-                 The ticket is solved.\n\nAccount: will.i.am\nAccount id: 673abc9794"
+                "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again.\n\n\
+                 Account: will.i.am\nAccount id: 673abc9794"
                     .to_owned()
             )
         );

@@ -29,11 +29,23 @@ pub struct Update<'a> {
     /// It may have been told already.
     pub in_doubt: bool,
     pub news: &'a News,
+    pub then: Then,
     pub comment: &'a str,
     /// Those of the route, for a ticket that another one made.
     pub tags: &'a [String],
     /// Set before the first byte of a change goes out.
     pub sent: &'a AtomicBool,
+}
+
+/// What becomes of a ticket once it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is open, and again so if it was solved.
+    Open,
+    /// It is solved: its matter is closed.
+    Solved,
+    /// What it was.
+    AsItWas,
 }
 
 /// What a ticket that was to be told something turned out to be.
@@ -64,6 +76,7 @@ impl Zendesk {
     async fn look_and_tell(&self, update: &Update<'_>) -> Result<Standing, Outcome> {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
+        let mut then = update.then;
         if self.is_sure_to_comment(update) {
             self.update_is_due()?;
         }
@@ -83,14 +96,16 @@ impl Zendesk {
             }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
-                false => self.comment(update, &ticket).await?,
+                false => self.comment(update, &ticket, then).await?,
             };
             match change {
-                Change::Told => return Ok(Standing::Told(deed(&ticket))),
+                Change::Told => return Ok(Standing::Told(then.deed(&ticket))),
                 // It is to be looked at again, with its tags.
                 Change::Tagged => to_tag = false,
                 // What changed it may have been an earlier attempt of our own.
                 Change::ByOthers => in_doubt = true,
+                // As of a ticket without an assignee, or with a required field that is empty.
+                Change::Refused(_) if then == Then::Solved => then = Then::AsItWas,
                 Change::Refused(outcome) => return self.closed_or(update, outcome).await,
             }
         }
@@ -163,15 +178,17 @@ impl Zendesk {
         }
     }
 
-    async fn comment(&self, update: &Update<'_>, ticket: &Ticket) -> Result<Change, Outcome> {
+    async fn comment(&self, update: &Update<'_>, ticket: &Ticket, then: Then) -> Result<Change, Outcome> {
         let mut changes = json!({
             "comment": { "body": update.comment, "public": false },
             "metadata": { "delivery": update.delivery },
             "safe_update": true,
             "updated_stamp": ticket.updated_at,
         });
-        if ticket.is_solved() {
-            changes["status"] = json!("open");
+        match (then, ticket.is_solved()) {
+            (Then::Open, true) => changes["status"] = json!("open"),
+            (Then::Solved, false) => changes["status"] = json!("solved"),
+            (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => {}
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
@@ -207,10 +224,13 @@ fn is_gone(reply: &Reply) -> bool {
     reply.status == 404 && reply.says("RecordNotFound")
 }
 
-fn deed(ticket: &Ticket) -> Deed {
-    match ticket.is_solved() {
-        true => Deed::Reopened,
-        false => Deed::Commented,
+impl Then {
+    fn deed(self, ticket: &Ticket) -> Deed {
+        match (self, ticket.is_solved()) {
+            (Then::Open, true) => Deed::Reopened,
+            (Then::Solved, false) => Deed::Solved,
+            (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => Deed::Commented,
+        }
     }
 }
 
