@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use url::Url;
 
 use crate::config::{Config, Database, Retention};
 use crate::destination::Destination;
@@ -17,7 +18,7 @@ use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::khoros::Khoros;
-use crate::subscription::{self, SubscriptionStatus, Wanted};
+use crate::subscription::{self, SubscriptionStatus, Subscriptions, Wanted};
 use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.
@@ -41,15 +42,16 @@ pub async fn run(
     let remedy = config.public_url_remedy();
     let client = http_client(config.is_local())?;
     let attempt_limit = config.delivery.attempt_limit();
-    let label = config.khoros.label.clone();
-    let zendesk = Zendesk::new(config.zendesk, label, config.ticket, client.clone(), attempt_limit);
+    let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
     let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
     let worker = Arc::new(worker);
-    let (subscribed, subscription) = watch::channel(SubscriptionStatus::Pending);
+    let names = config.routes.iter().map(|route| route.name.clone());
+    let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
 
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let doors = Doors {
         receiver: Receiver::new(inbox.clone(), tokens, config.khoros.company_id, zendesk::NAME),
+        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
@@ -73,20 +75,20 @@ pub async fn run(
     until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
     until_stop(Box::pin(report_status(inbox.clone(), lane, subscription)));
     match config.public_url {
-        Some(mut public_url) => {
-            public_url.set_path(&format!("{}{}", public_url.path().trim_end_matches('/'), http::LABEL_PATH));
-            let wanted = Wanted {
-                company_id: config.khoros.company_id,
-                external_id: config.khoros.external_id.clone(),
-                label: config.khoros.label.clone(),
-                notification_url: public_url,
-                bearer_token: config.bearer_tokens[0].clone(),
-            };
+        Some(public_url) => {
             let khoros = Khoros::new(&config.khoros, client);
-            until_stop(Box::pin(subscription::subscribe(khoros, wanted, subscribed)));
+            for route in &config.routes {
+                let wanted = Wanted {
+                    company_id: config.khoros.company_id,
+                    route: route.clone(),
+                    notification_url: door(&public_url, &route.name),
+                    bearer_token: config.bearer_tokens[0].clone(),
+                };
+                until_stop(Box::pin(subscription::subscribe(khoros.clone(), wanted, subscribed.clone())));
+            }
         }
         None => {
-            subscribed.send_replace(SubscriptionStatus::NoPublicUrl);
+            subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
             until_stop(Box::pin(subscription::remind_of_public_url(remedy)));
         }
     }
@@ -115,6 +117,13 @@ pub async fn run(
     }
     anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
     Ok(())
+}
+
+/// Where Khoros reaches the door of a route.
+fn door(public_url: &Url, route: &str) -> Url {
+    let mut url = public_url.clone();
+    url.set_path(&format!("{}{}", public_url.path().trim_end_matches('/'), http::route_path(route)));
+    url
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -196,7 +205,7 @@ async fn blank_old_texts(inbox: Inbox, retention: Retention) {
 async fn report_status(
     inbox: Inbox,
     lane: watch::Receiver<LaneStatus>,
-    subscription: watch::Receiver<SubscriptionStatus>,
+    subscription: watch::Receiver<Subscriptions>,
 ) {
     loop {
         tokio::time::sleep(STATUS_EVERY).await;

@@ -5,6 +5,7 @@
 //! are reported at once, by the names of the variables and never with a value.
 
 mod parse;
+mod route;
 mod ticket;
 mod variables;
 
@@ -19,6 +20,7 @@ use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use parse::Parsed;
+pub use route::Route;
 pub use ticket::{CustomField, CustomValue, FALLBACK_TAG, Kind, Priority, Repeat, Requester, Status, Ticket};
 use variables::{Raw, Variables};
 
@@ -33,7 +35,8 @@ pub struct Config {
     /// `PUBLIC_URL`, or what the platform tells of itself. Without one there is no subscription.
     pub public_url: Option<Url>,
     pub zendesk: Zendesk,
-    pub ticket: Ticket,
+    /// Never empty.
+    pub routes: Vec<Route>,
     pub database: Database,
     pub delivery: Delivery,
     pub retention: Retention,
@@ -53,10 +56,6 @@ pub struct Khoros {
     pub token: SecretString,
     /// `SPREDFAST_COMPANY_ID`
     pub company_id: u64,
-    /// `SPREDFAST_LABEL_NAME`
-    pub label: String,
-    /// `SPREDFAST_EXTERNAL_ID`: the name under which Khoros keeps our subscription.
-    pub external_id: String,
 }
 
 /// Access to Zendesk.
@@ -160,7 +159,7 @@ impl Config {
         let bearer_tokens = check.bearer_tokens(&mut raw);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
-        let ticket = check.ticket_of(&vars, ticket::PREFIX);
+        let routes = check.routes(&vars, &mut raw);
         let delivery = check.delivery(&mut raw);
         let days = check.or("RETENTION_DAYS", raw.retention_days.take(), RETENTION_DAYS, parse::days);
         let done = Duration::from_secs(days * 86_400);
@@ -183,7 +182,7 @@ impl Config {
                     bearer_tokens,
                     public_url,
                     zendesk,
-                    ticket,
+                    routes,
                     database,
                     delivery,
                     retention,
@@ -245,7 +244,7 @@ impl Preview {
         let company_id =
             check.optional("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
         let label = check.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
-        let ticket = check.ticket_of(&vars, ticket::PREFIX);
+        let ticket = check.ticket_of(&vars, ticket::PREFIX, &Ticket::default());
         match check.problems.is_empty() {
             true => Ok(Preview { ticket, company_id, label, warnings: check.warnings }),
             false => Err(Problems(check.problems)),
@@ -288,12 +287,12 @@ impl Check {
     }
 
     /// The settings of one kind of ticket, and a word about names that look like theirs.
-    fn ticket_of(&mut self, vars: &HashMap<OsString, OsString>, prefix: &str) -> Ticket {
+    fn ticket_of(&mut self, vars: &HashMap<OsString, OsString>, prefix: &str, base: &Ticket) -> Ticket {
         let raw = self.read_from(vars).read_ticket(prefix);
         for name in self.read_from(vars).unknown(prefix) {
             self.warnings.push(format!("{name} is no setting of casebridge: a typing error?"));
         }
-        self.ticket(prefix, raw)
+        self.ticket(prefix, raw, base)
     }
 
     fn optional<T>(
@@ -359,14 +358,7 @@ impl Check {
         let token = self.required("SPREDFAST_API_TOKEN", raw.spredfast_api_token.take(), parse::token);
         let company_id =
             self.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
-        let label = self.required("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
-        let external_id = self.or(
-            "SPREDFAST_EXTERNAL_ID",
-            raw.spredfast_external_id.take(),
-            "send-to-zendesk".to_owned(),
-            parse::text,
-        );
-        Some(Khoros { api_url: api_url?, token: token?, company_id: company_id?, label: label?, external_id })
+        Some(Khoros { api_url: api_url?, token: token?, company_id: company_id? })
     }
 
     fn bearer_tokens(&mut self, raw: &mut Raw) -> Option<Vec<SecretString>> {
@@ -705,6 +697,79 @@ mod tests {
     }
 
     #[test]
+    fn routes_take_what_they_do_not_say_from_all() {
+        let config = accepted(&[
+            ("TICKET_GROUP_ID", "1"),
+            ("TICKET_PRIORITY", "low"),
+            ("ROUTE_VIP_LABEL", "VIP"),
+            ("ROUTE_VIP_TICKET_GROUP_ID", "2"),
+            ("ROUTE_Alerts_EVENT", "Credential-Deauth"),
+            ("SPREDFAST_EXTERNAL_ID", "staging"),
+        ]);
+        let told: Vec<_> = config
+            .routes
+            .iter()
+            .map(|route| {
+                let query = route.query.as_deref().unwrap_or("-");
+                let (group, priority) = (route.ticket.group_id.unwrap(), route.ticket.priority);
+                format!("{} {} {query} {} {group} {priority:?}", route.name, route.event, route.external_id)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "label stream-item-label-applied CreateCase staging 1 Low",
+                "alerts credential-deauth - staging-alerts 1 Low",
+                "vip stream-item-label-applied ^VIP$ staging-vip 2 Low",
+            ]
+        );
+        let alone = accepted(&[("SPREDFAST_LABEL_NAME", ""), ("ROUTE_LABEL_LABEL", "CreateCase")]);
+        assert_eq!(alone.routes.len(), 1);
+    }
+
+    #[test]
+    fn every_wrong_route_is_named() {
+        let report = refused(&[
+            ("ROUTE_A_EVENT", "nothing"),
+            ("ROUTE_B_LABEL", "x"),
+            ("ROUTE_B_QUERY", "y"),
+            ("ROUTE_C_EVENT", "rule-applied"),
+            ("ROUTE_C_LABEL", "x"),
+            ("ROUTE_D_TICKET_TAGS", "x"),
+            ("ROUTE_E_QUERY", "x"),
+            ("ROUTE_e_QUERY", "x"),
+            ("ROUTE_F_QUERY", "x"),
+            ("ROUTE_F_TICKET_STATUS", "closed"),
+            ("ROUTE_LABEL_QUERY", "x"),
+        ]);
+        for named in [
+            "ROUTE_A_EVENT is no event that Khoros publishes",
+            "ROUTE_B_LABEL and ROUTE_B_QUERY are both set",
+            "ROUTE_C_LABEL is set, but its event is about no label",
+            "ROUTE_D_LABEL is not set",
+            "ROUTE_E_… and ROUTE_e_… are one name",
+            "ROUTE_F_TICKET_STATUS cannot be closed",
+            "ROUTE_LABEL_…: there is a route `label` already",
+        ] {
+            assert!(report.contains(named), "{named} is missing in: {report}");
+        }
+        assert!(refused(&[("SPREDFAST_LABEL_NAME", "")]).contains("neither is any ROUTE_<NAME>_LABEL"));
+        let config = accepted(&[
+            ("ROUTE_VIP_LABLE", "x"),
+            ("ROUTE_VIP-2_LABEL", "x"),
+            ("ROUTE_V_QUERY", "x"),
+            ("ROUTE_V_TICKET_PRIO", "x"),
+        ]);
+        for name in ["ROUTE_VIP_LABLE", "ROUTE_VIP-2_LABEL", "ROUTE_V_TICKET_PRIO"] {
+            assert!(
+                config.warnings.iter().any(|warning| warning.starts_with(&format!("{name} is no setting"))),
+                "{:?}",
+                config.warnings
+            );
+        }
+    }
+
+    #[test]
     fn a_name_that_is_nobodys_is_told() {
         let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
         assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: a typing error?"]);
@@ -748,7 +813,7 @@ mod tests {
     #[test]
     fn a_ticket_is_as_ever_if_nothing_is_set() {
         let config = accepted(&[]);
-        let ticket = config.ticket;
+        let ticket = config.routes[0].ticket.clone();
         assert_eq!((ticket.requester, ticket.repeat), (Requester::Author, Repeat::New));
         assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
         assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
@@ -767,7 +832,7 @@ mod tests {
             ("TICKET_CUSTOM_FIELDS", r#"'{"20": ["a", "b"], "3": false}'"#),
             ("ZENDESK_UPDATE_BUDGET_PERCENT", "100%"),
         ]);
-        let ticket = config.ticket;
+        let ticket = config.routes[0].ticket.clone();
         assert_eq!((ticket.requester, ticket.repeat), (Requester::Service, Repeat::Ignore));
         assert_eq!(ticket.tags, ["vip", "care:émile/1.2"]);
         assert_eq!(ticket.kind, Some(Kind::Problem));

@@ -21,16 +21,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::inbox::Inbox;
-use crate::subscription::SubscriptionStatus;
+use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
 pub use receive::Receiver;
 
-/// `/khoros/{route}`; also what the subscription gives to Khoros.
-pub const LABEL_PATH: &str = "/khoros/label";
 /// Where the 2017 example listened: its subscription keeps working until it is taken over.
-const OLD_LABEL_PATH: &str = "/createTicket";
+const OLD_PATH: &str = "/createTicket";
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.
@@ -38,13 +36,20 @@ const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 pub struct Doors {
     pub receiver: Receiver,
     pub health: Arc<Health>,
+    /// The names of the routes, each of which has a door; the first has that of the 2017 example, too.
+    pub routes: Vec<String>,
+}
+
+/// The door of a route; also what its subscription gives to Khoros.
+pub fn route_path(route: &str) -> String {
+    format!("/khoros/{route}")
 }
 
 /// What the handlers can tell of the rest of the house.
 pub struct Health {
     pub inbox: Inbox,
     pub lane: watch::Receiver<LaneStatus>,
-    pub subscription: watch::Receiver<SubscriptionStatus>,
+    pub subscription: watch::Receiver<Subscriptions>,
     pub admin: Option<BearerTokens>,
     /// Set while we do not know our own address: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
@@ -56,7 +61,7 @@ impl Health {
     pub fn new(
         inbox: Inbox,
         lane: watch::Receiver<LaneStatus>,
-        subscription: watch::Receiver<SubscriptionStatus>,
+        subscription: watch::Receiver<Subscriptions>,
         admin: Option<BearerTokens>,
         public_url_remedy: Option<&'static str>,
     ) -> Health {
@@ -84,9 +89,13 @@ pub fn router(doors: Doors) -> Router {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
     };
-    Router::new()
-        .route(LABEL_PATH, post(receive::receive))
-        .route(OLD_LABEL_PATH, post(receive::receive))
+    let first = doors.routes.first().map(|route| (OLD_PATH.to_owned(), route.clone()));
+    let named = doors.routes.iter().map(|route| (route_path(route), route.clone()));
+    let routes = named.chain(first).fold(Router::new(), |router, (path, route)| {
+        let receive = move |state, body| receive::receive(route.clone(), state, body);
+        router.route(&path, post(receive))
+    });
+    routes
         .route("/", get(front_page))
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
@@ -138,7 +147,7 @@ async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Result
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": health.started.elapsed().as_secs(),
         "storage": storage,
-        "subscription": health.subscription.borrow().clone(),
+        "subscriptions": health.subscription.borrow().clone(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
     })))

@@ -14,6 +14,7 @@ use crate::config;
 const TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_LIMIT: usize = 1 << 20;
 
+#[derive(Clone)]
 pub struct Khoros {
     http: reqwest::Client,
     api_url: Url,
@@ -28,8 +29,9 @@ pub struct Subscription<'a> {
     pub external_id: &'a str,
     pub event_name: &'a str,
     pub notification_uri: &'a str,
-    /// The label; Khoros takes it for a regular expression.
-    pub query: &'a str,
+    /// A regular expression; without one it is all events of the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<&'a str>,
     pub bearer_token: &'a str,
 }
 

@@ -165,7 +165,8 @@ impl Worker {
     async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = self.inbox.case_ticket(claim).await.map_err(Abandoned::Storage)?;
-        let is_ignored = zendesk.settings().repeat == Repeat::Ignore && !claim.in_doubt;
+        let route = zendesk.route(&claim.route);
+        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt;
         if let (CaseTicket::Known { reference, told, .. }, true) = (&ticket, is_ignored) {
             let (reference, told) = (reference.clone(), told.clone());
             return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
@@ -178,7 +179,7 @@ impl Worker {
         let started = Instant::now();
         let sent = AtomicBool::new(false);
         let attempt =
-            Attempt { inbox: &self.inbox, zendesk, claim, item: &item, ticket: &ticket, sent: &sent };
+            Attempt { inbox: &self.inbox, zendesk, route, claim, item: &item, ticket: &ticket, sent: &sent };
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
             Ok(attempted) => attempted?,
             Err(_) => too_long(sent.load(Ordering::Relaxed)),

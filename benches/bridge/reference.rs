@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
-use casebridge::http::{BearerTokens, LABEL_PATH, server};
+use casebridge::http::{BearerTokens, route_path, server};
 use casebridge::notification;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ pub async fn serve(port: u16) {
     tracing_subscriber::fmt().with_target(false).with_ansi(false).init();
     let tokens = Arc::new(BearerTokens::new(&[BEARER.into()]));
     let router = Router::new()
-        .route(LABEL_PATH, post(receive))
+        .route(&route_path("label"), post(receive))
         .route("/readyz", axum::routing::get(|| async { "ready" }))
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::new())

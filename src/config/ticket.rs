@@ -137,18 +137,20 @@ const TAG_CHARS: usize = 80;
 const TAGS: usize = 20;
 
 impl Check {
-    /// The settings of one kind of ticket; `prefix` is what the names of its variables begin with.
-    pub(super) fn ticket(&mut self, prefix: &str, raw: RawTicket) -> Ticket {
+    /// The settings of one kind of ticket; `prefix` is what the names of its variables begin with, and
+    /// what is not set is as in `base`.
+    pub(super) fn ticket(&mut self, prefix: &str, raw: RawTicket, base: &Ticket) -> Ticket {
         let name = |end: &str| format!("{prefix}{end}");
-        let public = self.or(&name("PUBLIC"), raw.public, false, parse::switch);
-        if public {
+        let public = self.or(&name("PUBLIC"), raw.public, base.public, parse::switch);
+        if public && !base.public {
             self.warnings.push(format!(
                 "{}: notes of Khoros' users are internal: they are left out of the first comment",
                 name("PUBLIC")
             ));
         }
-        let status = self.optional(&name("STATUS"), raw.status, status);
-        if status == Some(Status::Solved) && raw.assignee_id.is_none() {
+        let status = self.optional(&name("STATUS"), raw.status, status).or(base.status);
+        let assignee_id = self.optional(&name("ASSIGNEE_ID"), raw.assignee_id, id).or(base.assignee_id);
+        if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
                 "{} is solved, which Zendesk takes only of a ticket that has an assignee: set {} as well",
                 name("STATUS"),
@@ -156,28 +158,33 @@ impl Check {
             ));
         }
         Ticket {
-            requester: self.or(&name("REQUESTER"), raw.requester, Requester::default(), |text| {
+            requester: self.or(&name("REQUESTER"), raw.requester, base.requester, |text| {
                 word(text, "is neither author nor service")
             }),
-            repeat: self.or(&name("REPEAT"), raw.repeat, Repeat::default(), |text| {
+            repeat: self.or(&name("REPEAT"), raw.repeat, base.repeat, |text| {
                 word(text, "is none of new, comment and ignore")
             }),
             public,
-            priority: self.or(&name("PRIORITY"), raw.priority, Priority::default(), |text| {
+            priority: self.or(&name("PRIORITY"), raw.priority, base.priority, |text| {
                 word(text, "is none of urgent, high, normal and low")
             }),
-            kind: self.optional(&name("TYPE"), raw.r#type, |text| {
-                word(text, "is none of problem, incident, question and task")
-            }),
+            kind: self
+                .optional(&name("TYPE"), raw.r#type, |text| {
+                    word(text, "is none of problem, incident, question and task")
+                })
+                .or(base.kind),
             status,
-            group_id: self.optional(&name("GROUP_ID"), raw.group_id, id),
-            assignee_id: self.optional(&name("ASSIGNEE_ID"), raw.assignee_id, id),
-            brand_id: self.optional(&name("BRAND_ID"), raw.brand_id, id),
-            form_id: self.optional(&name("FORM_ID"), raw.form_id, id),
-            tags: self.or(&name("TAGS"), raw.tags, Vec::new(), tags),
-            subject: self.template(&name("SUBJECT"), raw.subject),
-            comment: self.template(&name("COMMENT"), raw.comment),
-            custom_fields: self.custom_fields(&name("CUSTOM_FIELDS"), raw.custom_fields),
+            group_id: self.optional(&name("GROUP_ID"), raw.group_id, id).or(base.group_id),
+            assignee_id,
+            brand_id: self.optional(&name("BRAND_ID"), raw.brand_id, id).or(base.brand_id),
+            form_id: self.optional(&name("FORM_ID"), raw.form_id, id).or(base.form_id),
+            tags: self.or(&name("TAGS"), raw.tags, base.tags.clone(), tags),
+            subject: self.template(&name("SUBJECT"), raw.subject).or_else(|| base.subject.clone()),
+            comment: self.template(&name("COMMENT"), raw.comment).or_else(|| base.comment.clone()),
+            custom_fields: match raw.custom_fields {
+                Some(json) => self.custom_fields(&name("CUSTOM_FIELDS"), &json),
+                None => base.custom_fields.clone(),
+            },
         }
     }
 
@@ -186,9 +193,8 @@ impl Check {
         template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
     }
 
-    fn custom_fields(&mut self, name: &str, json: Option<String>) -> Vec<CustomField> {
-        let Some(json) = json else { return Vec::new() };
-        let Pairs(pairs) = match serde_json::from_str(&json) {
+    fn custom_fields(&mut self, name: &str, json: &str) -> Vec<CustomField> {
+        let Pairs(pairs) = match serde_json::from_str(json) {
             Ok(pairs) => pairs,
             Err(error) => {
                 let place = format!("line {}, column {}", error.line(), error.column());

@@ -32,6 +32,10 @@ variables! { RawTicket TICKET_NAMES:
     custom_fields
 }
 
+variables! { RawRoute ROUTE_NAMES:
+    event label query
+}
+
 /// What is set of the variables that are ours; an empty one counts as not set.
 pub struct Variables<'a> {
     pub vars: &'a HashMap<OsString, OsString>,
@@ -46,6 +50,11 @@ impl Variables<'_> {
     /// Those of one kind of ticket, without the prefix of their names.
     pub fn read_ticket(&mut self, prefix: &str) -> RawTicket {
         self.read_these(prefix, TICKET_NAMES)
+    }
+
+    /// Those that say what a route is about, without the prefix of their names.
+    pub fn read_route(&mut self, prefix: &str) -> RawRoute {
+        self.read_these(prefix, ROUTE_NAMES)
     }
 
     /// Names with this prefix that are nobody's: a typing error would do nothing, and say nothing.

@@ -43,9 +43,8 @@ pub struct Zendesk {
     http: reqwest::Client,
     origin: Url,
     credential: Credential,
-    /// The label of the only route.
-    label: String,
-    settings: config::Ticket,
+    /// Never empty.
+    routes: Vec<config::Route>,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
@@ -101,8 +100,7 @@ impl Zendesk {
     /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
     pub fn new(
         config: config::Zendesk,
-        label: String,
-        settings: config::Ticket,
+        routes: Vec<config::Route>,
         http: reqwest::Client,
         attempt_limit: Duration,
     ) -> Zendesk {
@@ -114,8 +112,7 @@ impl Zendesk {
             http,
             origin: config.url,
             credential,
-            label,
-            settings,
+            routes,
             requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
             updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
@@ -204,12 +201,9 @@ impl Zendesk {
         lock(&self.requests).ready(now)
     }
 
-    pub fn settings(&self) -> &config::Ticket {
-        &self.settings
-    }
-
-    pub fn label(&self) -> &str {
-        &self.label
+    /// What is configured for deliveries of a route; the first, if there is no such route any more.
+    pub fn route(&self, name: &str) -> &config::Route {
+        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.routes[0])
     }
 
     /// Zendesk refused what is configured, and the ticket goes out without it.

@@ -21,8 +21,6 @@ const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The only route so far: the label of the tutorial.
-const ROUTE: &str = "label";
 
 /// Takes notifications into the inbox.
 #[derive(Clone)]
@@ -53,7 +51,9 @@ impl Receiver {
     }
 }
 
+/// What comes in by the door of a route.
 pub async fn receive(
+    route: String,
     State(Receiver(receiver)): State<Receiver>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
@@ -66,8 +66,8 @@ pub async fn receive(
     let event = arrivals.first().map(|first| (first.event_name.clone(), first.event_id.clone()));
     let (event_name, event) = event.unwrap_or_default();
     let odd = arrivals.iter().find_map(|arrival| arrival.odd);
-    let new = receiver.store(arrivals).await?;
-    info!(event, event_name, received, new, "notification of {received} item(s), {new} new");
+    let new = receiver.store(&route, arrivals).await?;
+    info!(route, event, event_name, received, new, "notification of {received} item(s), {new} new");
     if let Some(odd) = odd.filter(|_| new > 0) {
         warn!(event, event_name, "kept as a dead delivery what cannot be a ticket: {odd}");
     }
@@ -75,8 +75,8 @@ pub async fn receive(
 }
 
 impl Inner {
-    async fn store(&self, arrivals: Vec<Arrival>) -> Result<usize, ApiError> {
-        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(arrival)).collect();
+    async fn store(&self, route: &str, arrivals: Vec<Arrival>) -> Result<usize, ApiError> {
+        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(route, arrival)).collect();
         match tokio::time::timeout(STORE_TIMEOUT, self.inbox.receive(deliveries)).await {
             Ok(Ok(new)) => {
                 if self.storage().clear() {
@@ -89,12 +89,12 @@ impl Inner {
         }
     }
 
-    fn delivery(&self, arrival: Arrival) -> NewDelivery {
+    fn delivery(&self, route: &str, arrival: Arrival) -> NewDelivery {
         NewDelivery {
             identity: arrival.identity,
             destination: self.destination,
             case_key: arrival.case_key,
-            route: ROUTE.to_owned(),
+            route: route.to_owned(),
             event_id: arrival.event_id,
             event_name: arrival.event_name,
             payload: arrival.payload,

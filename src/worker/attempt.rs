@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use tracing::{info, warn};
 
-use crate::config::{Repeat, Requester};
+use crate::config::{self, Repeat, Requester, Route};
 use crate::destination::zendesk::ticket::{self, Draft, Fields, Plan, Profile};
 use crate::destination::zendesk::{self, Create, Failure, Standing, Then, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
@@ -23,6 +23,7 @@ const REVISIONS: i64 = 8;
 pub struct Attempt<'a> {
     pub inbox: &'a Inbox,
     pub zendesk: &'a Zendesk,
+    pub route: &'a Route,
     pub claim: &'a Claim,
     pub item: &'a Item,
     pub ticket: &'a CaseTicket,
@@ -100,16 +101,17 @@ impl Attempt<'_> {
     }
 
     async fn tell(&self, ticket: &str) -> Result<Standing, Outcome> {
-        let (route, label) = (&self.claim.route, self.zendesk.label());
+        let (route, label) = (&self.claim.route, self.label());
         let news = self.news(ticket);
         let update = Update {
             ticket,
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
             news: &news,
+            repeat: self.settings().repeat,
             then: if self.item.closes_the_matter() { Then::Solved } else { Then::Open },
             comment: &ticket::news(self.item, label, route, &news),
-            tags: &ticket::tags(self.item, label, self.zendesk.settings(), Fields::Configured),
+            tags: &ticket::tags(self.item, label, self.settings(), Fields::Configured),
             sent: self.sent,
         };
         self.zendesk.tell(&update).await
@@ -158,15 +160,15 @@ impl Attempt<'_> {
     /// for its author: then nobody but the service user is named.
     async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), End> {
         let service_user = self.service_user().await?;
-        let is_signed = self.zendesk.settings().public || service_user.is_some();
+        let is_signed = self.settings().public || service_user.is_some();
         let plan = Plan { requester: plan.requester.filter(|_| is_signed), ..plan };
         let draft = Draft {
             item: self.item,
             case_key: &claim.case_key,
             delivery: &claim.identity,
             route: &claim.route,
-            label: self.zendesk.label(),
-            settings: self.zendesk.settings(),
+            label: self.label(),
+            settings: self.settings(),
             plan,
             service_user,
         };
@@ -184,7 +186,7 @@ impl Attempt<'_> {
 
     /// What to send after a refusal; `None` if there is nothing left to leave out.
     async fn next_plan(&self, plan: Plan, reason: &Reason, fields: &[String]) -> Result<Option<Plan>, End> {
-        let Some(next) = ticket::simpler(plan, self.zendesk.settings(), fields) else { return Ok(None) };
+        let Some(next) = ticket::simpler(plan, self.settings(), fields) else { return Ok(None) };
         if next.fields != plan.fields {
             self.zendesk.remind_of_fields(&self.claim.case_key, reason);
         }
@@ -228,13 +230,21 @@ impl Attempt<'_> {
         Ok(id)
     }
 
+    fn settings(&self) -> &config::Ticket {
+        &self.route.ticket
+    }
+
+    fn label(&self) -> &str {
+        self.route.label.as_deref().unwrap_or_default()
+    }
+
     fn profile(&self) -> Option<Profile> {
-        let wanted = self.zendesk.settings().requester == Requester::Author;
+        let wanted = self.settings().requester == Requester::Author;
         wanted.then(|| ticket::author_profile(self.item)).flatten()
     }
 
     async fn service_user(&self) -> Result<Option<u64>, End> {
-        match self.zendesk.settings().requester {
+        match self.settings().requester {
             Requester::Author => Ok(self.zendesk.service_user().await?),
             // Without a word it is requester and submitter.
             Requester::Service => Ok(None),
@@ -265,7 +275,7 @@ impl Attempt<'_> {
     /// What a ticket has been told once this event was brought to it.
     fn told_after(&self, ticket: &str, deed: Deed) -> Told {
         let known = self.known(ticket);
-        if deed == Deed::Unchanged && self.zendesk.settings().repeat == Repeat::Ignore {
+        if deed == Deed::Unchanged && self.settings().repeat == Repeat::Ignore {
             return known;
         }
         let told = ticket::fitting(&self.news(ticket).notes).to_vec();
@@ -276,7 +286,7 @@ impl Attempt<'_> {
     fn told_by(&self, body: Option<&str>) -> Told {
         let notes = match body {
             Some(body) => ticket::notes_held(self.item, body),
-            None if self.zendesk.settings().public => Vec::new(),
+            None if self.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };
         let words = Words {

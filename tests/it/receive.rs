@@ -226,7 +226,7 @@ async fn health_is_told_to_all_and_the_rest_to_the_operator() {
         assert!(!text.contains(PRIVATE));
         let status: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(status["storage"], json!({"kind": "sqlite", "ready": true}));
-        assert_eq!(status["subscription"]["state"], "subscribed");
+        assert_eq!(status["subscriptions"]["label"]["state"], "subscribed");
         assert_eq!(status["lanes"]["zendesk"]["state"], "ok");
         assert_eq!(
             (&status["deliveries"]["waiting"], &status["deliveries"]["done_24h"]),

@@ -1,12 +1,12 @@
 //! Telling Khoros where we are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use casebridge::sandbox::khoros::Answer;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::{BEARER, LABEL, event, run_on_sqlite};
+use crate::harness::{BEARER, LABEL, World, event, run_on_sqlite};
 
 #[tokio::test]
 async fn the_subscription_says_what_we_want() {
@@ -90,4 +90,80 @@ async fn without_an_address_it_serves_and_says_what_to_set() {
         assert_eq!(world.khoros.model().calls, 0);
     })
     .await;
+}
+
+/// One door, one subscription and one kind of ticket for each route; the post that comes by two of them
+/// is one case.
+#[tokio::test]
+async fn every_route_has_its_own_subscription_door_and_ticket() {
+    run_on_sqlite(|mut world| async move {
+        world.set("TICKET_TAGS", "all");
+        world.set("ROUTE_VIP_LABEL", "VIP (gold)+");
+        world.set("ROUTE_VIP_TICKET_PRIORITY", "urgent");
+        world.set("ROUTE_VIP_TICKET_TAGS", "gold");
+        world.set("ROUTE_RULES_EVENT", "rule-applied");
+        let bridge = world.start().await;
+        bridge.wait_for_logs("subscribed: Khoros sends", 3).await;
+        let held: BTreeMap<String, (String, Value, String)> = {
+            let model = world.khoros.model();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let of = |held: &casebridge::sandbox::khoros::Subscription| {
+                let uri = text(&held["notificationUri"]);
+                let path = uri[uri.find("/khoros").unwrap()..].to_owned();
+                (text(&held["externalId"]), (text(&held["eventName"]), held["query"].clone(), path))
+            };
+            model.subscriptions.iter().map(of).collect()
+        };
+        let label = "stream-item-label-applied".to_owned();
+        assert_eq!(
+            held,
+            BTreeMap::from([
+                (
+                    "send-to-zendesk".to_owned(),
+                    (label.clone(), json!("CreateCase"), "/khoros/label".to_owned())
+                ),
+                (
+                    "send-to-zendesk-vip".to_owned(),
+                    (label, json!(r"^VIP\ \(gold\)\+$"), "/khoros/vip".to_owned())
+                ),
+                (
+                    "send-to-zendesk-rules".to_owned(),
+                    ("rule-applied".to_owned(), Value::Null, "/khoros/rules".to_owned())
+                ),
+            ])
+        );
+
+        world.notify(&event("e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000, created").await;
+        post_to(&world, "/khoros/vip", &event("e2", "2")).await;
+        bridge.wait_for_log(" is ticket 1001, created").await;
+        // The first post by the second route: its ticket is told, and gets the route's tags.
+        post_to(&world, "/khoros/vip", &event("e3", "1")).await;
+        bridge.wait_for_log(" is ticket 1000, commented").await;
+        let tickets = world.tickets(2).await;
+        assert_eq!((&tickets[0]["priority"], &tickets[1]["priority"]), (&json!("normal"), &json!("urgent")));
+        let has = |ticket: &Value, tag: &str| ticket["tags"].as_array().unwrap().contains(&json!(tag));
+        assert!(
+            has(&tickets[0], "all") && has(&tickets[0], "gold") && has(&tickets[0], "khoros_label_vip_gold")
+        );
+        assert!(has(&tickets[1], "gold") && !has(&tickets[1], "all"));
+        let said = world.zendesk.model().comments(1000).remove(1);
+        assert!(
+            said["body"]
+                .as_str()
+                .unwrap()
+                .contains("The label `VIP (gold)+` was applied in Khoros (route `vip`)")
+        );
+        world.check_one_ticket_per_case().await;
+        assert_eq!(
+            world.http.post(world.url("/khoros/none")).bearer_auth(BEARER).send().await.unwrap().status(),
+            404
+        );
+    })
+    .await;
+}
+
+async fn post_to(world: &World, path: &str, notification: &str) {
+    let request = world.http.post(world.url(path)).bearer_auth(BEARER).body(notification.to_owned());
+    assert_eq!(request.send().await.unwrap().status(), 200);
 }

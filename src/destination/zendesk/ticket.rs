@@ -704,7 +704,7 @@ mod tests {
             ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
         ];
         let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
-        config::Config::from_vars(vars).unwrap().ticket
+        config::Config::from_vars(vars).unwrap().routes.remove(0).ticket
     }
 
     fn whole_item() -> Item {

@@ -29,6 +29,7 @@ pub struct Update<'a> {
     /// It may have been told already.
     pub in_doubt: bool,
     pub news: &'a News,
+    pub repeat: Repeat,
     pub then: Then,
     pub comment: &'a str,
     /// Those of the route, for a ticket that another one made.
@@ -61,6 +62,12 @@ pub enum Standing {
     Gone,
 }
 
+impl Update<'_> {
+    fn is_sure_to_comment(&self) -> bool {
+        self.repeat == Repeat::Comment || !self.news.is_empty()
+    }
+}
+
 impl Zendesk {
     /// Brings what is new to a ticket, once. Safe to repeat if it is told to be in doubt.
     ///
@@ -77,7 +84,7 @@ impl Zendesk {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
         let mut then = update.then;
-        if self.is_sure_to_comment(update) {
+        if update.is_sure_to_comment() {
             self.update_is_due()?;
         }
         for _ in 0..COLLISIONS {
@@ -85,13 +92,13 @@ impl Zendesk {
             if in_doubt && let Some(standing) = self.marked(update).await? {
                 return Ok(standing);
             }
-            if self.settings.repeat == Repeat::Ignore {
+            if update.repeat == Repeat::Ignore {
                 return Ok(Standing::Told(Deed::Unchanged));
             }
             if ticket.is_closed() {
                 return Ok(Standing::Closed);
             }
-            if !(self.is_sure_to_comment(update) || ticket.is_solved()) {
+            if !(update.is_sure_to_comment() || ticket.is_solved()) {
                 return Ok(Standing::Told(Deed::Unchanged));
             }
             let change = match to_tag && !ticket.has(update.tags) {
@@ -110,10 +117,6 @@ impl Zendesk {
             }
         }
         Err(Outcome::Retry { reason: Reason::new("the ticket changes all the time"), doubt: Doubt::None })
-    }
-
-    fn is_sure_to_comment(&self, update: &Update) -> bool {
-        self.settings.repeat == Repeat::Comment || !update.news.is_empty()
     }
 
     /// A ticket that was closed in the meantime takes nothing any more.

@@ -1,0 +1,175 @@
+//! What of Khoros becomes tickets, and which: the tutorial's label, and `ROUTE_<NAME>_…`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+
+use super::parse::{self, Parsed};
+use super::ticket::{PREFIX as TICKET, Ticket};
+use super::{Check, Raw};
+use crate::event::Event;
+
+/// One kind of event that we subscribe to, and the tickets that it makes.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// In the path of its door, `/khoros/{name}`: lower-case letters and digits.
+    pub name: String,
+    /// `ROUTE_<NAME>_EVENT`
+    pub event: String,
+    /// What Khoros is given to tell which of these events: a regular expression.
+    pub query: Option<String>,
+    /// The label that it is about. The event itself need not tell.
+    pub label: Option<String>,
+    /// The name under which Khoros keeps its subscription.
+    pub external_id: String,
+    pub ticket: Ticket,
+}
+
+/// The event that the tutorial is about.
+const LABEL_APPLIED: &str = "stream-item-label-applied";
+/// The name of the route that the tutorial's variables make.
+pub const LABEL: &str = "label";
+const PREFIX: &str = "ROUTE_";
+const NAME_LENGTH: usize = 40;
+
+impl Check {
+    /// All routes, the tutorial's first.
+    pub(super) fn routes(&mut self, vars: &HashMap<OsString, OsString>, raw: &mut Raw) -> Vec<Route> {
+        let external_id = self.or(
+            "SPREDFAST_EXTERNAL_ID",
+            raw.spredfast_external_id.take(),
+            "send-to-zendesk".to_owned(),
+            parse::text,
+        );
+        let ticket = self.ticket_of(vars, TICKET, &Ticket::default());
+        let label = self.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
+        let names = self.route_names(vars);
+        if label.is_none() && names.is_empty() {
+            self.problems
+                .push("SPREDFAST_LABEL_NAME is not set, and neither is any ROUTE_<NAME>_LABEL".to_owned());
+        }
+        let mut routes = Vec::new();
+        routes.extend(label.map(|label| Route {
+            name: LABEL.to_owned(),
+            event: LABEL_APPLIED.to_owned(),
+            // As in the tutorial: Khoros takes it for a regular expression.
+            query: Some(label.clone()),
+            label: Some(label),
+            external_id: external_id.clone(),
+            ticket: ticket.clone(),
+        }));
+        for (lower, name) in names {
+            if lower == LABEL && !routes.is_empty() {
+                self.problems.push(format!(
+                    "{PREFIX}{name}_…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
+                ));
+                continue;
+            }
+            routes.extend(self.route(vars, &lower, &name, &external_id, &ticket));
+        }
+        routes
+    }
+
+    fn route(
+        &mut self,
+        vars: &HashMap<OsString, OsString>,
+        lower: &str,
+        name: &str,
+        external_id: &str,
+        base: &Ticket,
+    ) -> Option<Route> {
+        let prefix = format!("{PREFIX}{name}_");
+        let raw = self.read_from(vars).read_route(&prefix);
+        let event = self.or(&format!("{prefix}EVENT"), raw.event, LABEL_APPLIED.to_owned(), event_name);
+        let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::text);
+        let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::text);
+        let ticket = self.ticket_of(vars, &format!("{prefix}{TICKET}"), base);
+        let is_label = event == LABEL_APPLIED;
+        match (&label, &query) {
+            (Some(_), Some(_)) => {
+                self.problems.push(format!("{prefix}LABEL and {prefix}QUERY are both set: one of them"));
+                return None;
+            }
+            (Some(_), None) if !is_label => {
+                self.problems
+                    .push(format!("{prefix}LABEL is set, but its event is about no label: {prefix}QUERY?"));
+                return None;
+            }
+            (None, None) if is_label => {
+                self.problems
+                    .push(format!("{prefix}LABEL is not set (or {prefix}QUERY, a regular expression)"));
+                return None;
+            }
+            _ => {}
+        }
+        let external_id = format!("{external_id}-{lower}");
+        let query = query.or_else(|| label.as_deref().map(exactly));
+        Some(Route { name: lower.to_owned(), event, query, label, external_id, ticket })
+    }
+
+    /// The names between `ROUTE_` and the next underscore: in lower case, and as they are written.
+    fn route_names(&mut self, vars: &HashMap<OsString, OsString>) -> BTreeMap<String, String> {
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut ours: Vec<&str> =
+            vars.keys().filter_map(|name| name.to_str()?.strip_prefix(PREFIX)).collect();
+        ours.sort_unstable();
+        for rest in ours {
+            let (name, end) = rest.split_once('_').unwrap_or((rest, ""));
+            let is_name = !name.is_empty() && name.len() <= NAME_LENGTH;
+            let is_name = is_name && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            if !is_name || !is_setting(end) {
+                self.warnings.push(format!("{PREFIX}{rest} is no setting of casebridge: a typing error?"));
+                continue;
+            }
+            let known = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
+            if known != name {
+                let problem = format!(
+                    "{PREFIX}{known}_… and {PREFIX}{name}_… are one name: casebridge does not tell them apart"
+                );
+                if !self.problems.contains(&problem) {
+                    self.problems.push(problem);
+                }
+            }
+        }
+        names
+    }
+}
+
+fn is_setting(end: &str) -> bool {
+    ["EVENT", "LABEL", "QUERY"].contains(&end) || end.starts_with(TICKET)
+}
+
+fn event_name(text: &str) -> Parsed<String> {
+    match Event::named(text) {
+        Event::Unknown => {
+            Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)")
+        }
+        _ => Ok(text.to_ascii_lowercase()),
+    }
+}
+
+/// A regular expression that matches this text and no other.
+fn exactly(text: &str) -> String {
+    let mut pattern = String::from("^");
+    for c in text.chars() {
+        if !c.is_alphanumeric() && c.is_ascii() && c != '_' {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern.push('$');
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_matched_as_it_is_written() {
+        for (label, pattern) in
+            [("CreateCase", "^CreateCase$"), ("VIP (gold)+", r"^VIP\ \(gold\)\+$"), ("日本_1", "^日本_1$")]
+        {
+            assert_eq!(exactly(label), pattern);
+        }
+    }
+}
