@@ -225,11 +225,12 @@ impl Database {
 
 /// What `casebridge render` needs to know.
 pub struct Preview {
-    pub ticket: Ticket,
-    /// `SPREDFAST_COMPANY_ID`, which may be missing.
-    pub company_id: Option<u64>,
-    /// `SPREDFAST_LABEL_NAME`, which may be missing.
-    pub label: Option<String>,
+    /// Never empty.
+    pub routes: Vec<Route>,
+    /// `SPREDFAST_COMPANY_ID`
+    pub company_id: u64,
+    /// What is assumed for want of a setting.
+    pub assumptions: Vec<String>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -241,13 +242,23 @@ impl Preview {
         let vars = std::env::vars_os().collect();
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
+        let mut assumptions = Vec::new();
+        let mut assume = |name: &str, value: &mut Option<String>, default: &str| {
+            if value.is_none() {
+                assumptions.push(format!("{name} is not set: {default} is assumed"));
+                *value = Some(default.to_owned());
+            }
+        };
+        assume("SPREDFAST_COMPANY_ID", &mut raw.spredfast_company_id, "1234");
+        if !Route::is_any_in(&vars) {
+            assume("SPREDFAST_LABEL_NAME", &mut raw.spredfast_label_name, "CreateCase");
+        }
         let company_id =
-            check.optional("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
-        let label = check.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
-        let ticket = check.ticket_of(&vars, ticket::PREFIX, &Ticket::default());
-        match check.problems.is_empty() {
-            true => Ok(Preview { ticket, company_id, label, warnings: check.warnings }),
-            false => Err(Problems(check.problems)),
+            check.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
+        let routes = check.routes(&vars, &mut raw);
+        match company_id.filter(|_| check.problems.is_empty()) {
+            Some(company_id) => Ok(Preview { routes, company_id, assumptions, warnings: check.warnings }),
+            None => Err(Problems(check.problems)),
         }
     }
 }

@@ -74,6 +74,9 @@ enum Command {
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
         file: PathBuf,
+        /// The route that it comes by, as in ROUTE_<NAME>_…; the first if none is named
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
         /// One ticket a line, as JSON
         #[arg(long)]
         json: bool,
@@ -122,7 +125,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
             sandbox::demo(once, stop_on_signal()?).await
         }
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await,
-        Command::Render { file, json } => operate::render(&Preview::from_env()?, &file, json),
+        Command::Render { file, route, json } => {
+            operate::render(&Preview::from_env()?, &file, route.as_deref(), json)
+        }
         Command::Replay { all_dead: _, dry_run, ids } => {
             operate::replay(&Database::from_env()?, &ids, dry_run).await
         }

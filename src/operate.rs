@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use casebridge::config::{Database, Preview, Requester};
+use casebridge::config::{Database, Preview, Requester, Route};
 use casebridge::destination::zendesk::ticket::{self, Draft, Fields, Plan};
 use casebridge::inbox::{Inbox, Listed, State};
 use casebridge::notification::{self, Arrival, Item};
@@ -63,15 +63,15 @@ pub async fn replay(database: &Database, ids: &[String], dry_run: bool) -> anyho
     Ok(())
 }
 
-/// What `render` assumes where nothing is set.
-const COMPANY_ID: u64 = 1234;
-const LABEL: &str = "CreateCase";
-const ROUTE: &str = "label";
-
-/// Prints the tickets that would come of a notification.
-pub fn render(preview: &Preview, file: &Path, as_json: bool) -> anyhow::Result<()> {
-    let company = preview.company_id.unwrap_or(COMPANY_ID);
-    let label = preview.label.as_deref().unwrap_or(LABEL);
+/// Prints the tickets that would come of a notification by a route; the first, if none is named.
+pub fn render(preview: &Preview, file: &Path, route: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+    let company = preview.company_id;
+    let wanted = route.map(str::to_lowercase);
+    let is_wanted = |route: &&Route| wanted.as_ref().is_none_or(|wanted| route.name == *wanted);
+    let Some(route) = preview.routes.iter().find(is_wanted) else {
+        let names: Vec<&str> = preview.routes.iter().map(|route| route.name.as_str()).collect();
+        bail!("there is no such route; there are {}", names.join(", "));
+    };
     say_assumptions(preview)?;
     let body = read(file)?;
     let arrivals = notification::parse(&body, company);
@@ -80,7 +80,7 @@ pub fn render(preview: &Preview, file: &Path, as_json: bool) -> anyhow::Result<(
     let mut without = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
         match arrival.odd.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
-            Ok(item) => write!(out, "{}", rendered(preview, label, arrival, &item, as_json)?)?,
+            Ok(item) => write!(out, "{}", rendered(route, arrival, &item, as_json)?)?,
             Err(odd) => {
                 without += 1;
                 writeln!(std::io::stderr(), "casebridge: no ticket can be made of item {number}: {odd}")?;
@@ -96,13 +96,8 @@ pub fn render(preview: &Preview, file: &Path, as_json: bool) -> anyhow::Result<(
 
 fn say_assumptions(preview: &Preview) -> std::io::Result<()> {
     let mut out = std::io::stderr().lock();
-    if preview.company_id.is_none() {
-        writeln!(out, "casebridge: SPREDFAST_COMPANY_ID is not set: {COMPANY_ID} is assumed")?;
-    }
-    if preview.label.is_none() {
-        writeln!(out, "casebridge: SPREDFAST_LABEL_NAME is not set: {LABEL} is assumed")?;
-    }
-    preview.warnings.iter().try_for_each(|warning| writeln!(out, "casebridge: {warning}"))
+    let told = preview.assumptions.iter().chain(&preview.warnings);
+    told.into_iter().try_for_each(|warning| writeln!(out, "casebridge: {warning}"))
 }
 
 fn name_of(file: &Path) -> String {
@@ -121,14 +116,8 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-fn rendered(
-    preview: &Preview,
-    label: &str,
-    arrival: &Arrival,
-    item: &Item,
-    as_json: bool,
-) -> anyhow::Result<String> {
-    let settings = &preview.ticket;
+fn rendered(route: &Route, arrival: &Arrival, item: &Item, as_json: bool) -> anyhow::Result<String> {
+    let settings = &route.ticket;
     let author = ticket::author_profile(item).filter(|_| settings.requester == Requester::Author);
     // The author's user has a number that only Zendesk knows; the ticket is as if it were known.
     let requester = author.as_ref().map(|_| 0);
@@ -136,8 +125,8 @@ fn rendered(
         item,
         case_key: &arrival.case_key,
         delivery: &arrival.identity,
-        route: ROUTE,
-        label,
+        route: &route.name,
+        label: route.label.as_deref().unwrap_or_default(),
         settings,
         plan: Plan { requester, fields: Fields::Configured, follow_up: None },
         service_user: None,

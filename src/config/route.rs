@@ -31,6 +31,13 @@ pub const LABEL: &str = "label";
 const PREFIX: &str = "ROUTE_";
 const NAME_LENGTH: usize = 40;
 
+impl Route {
+    /// Whether any route but the tutorial's is configured.
+    pub(super) fn is_any_in(vars: &HashMap<OsString, OsString>) -> bool {
+        vars.keys().any(|name| name.to_str().is_some_and(|name| name.starts_with(PREFIX)))
+    }
+}
+
 impl Check {
     /// All routes, the tutorial's first.
     pub(super) fn routes(&mut self, vars: &HashMap<OsString, OsString>, raw: &mut Raw) -> Vec<Route> {

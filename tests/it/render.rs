@@ -252,3 +252,23 @@ fn a_file_that_is_no_notification_is_told_apart() {
     let told = "no ticket can be made of item 2: the item has no id, no text and no link";
     assert!(err(&partly).contains(told), "{}", err(&partly));
 }
+
+#[test]
+fn a_route_has_tickets_of_its_own() {
+    let vars = [
+        ("ROUTE_VIP_LABEL", "VIP"),
+        ("ROUTE_VIP_TICKET_PRIORITY", "urgent"),
+        ("TICKET_PRIORITY", "low"),
+        ("SPREDFAST_LABEL_NAME", "CreateCase"),
+    ];
+    let of =
+        |arguments: &[&str]| tickets(&render(&[&[TWITTER, "--json"], arguments].concat(), &vars)).remove(0);
+    assert_eq!(of(&[])["priority"], "low");
+    assert_eq!(of(&["--route", "label"])["priority"], "low");
+    let vip = of(&["--route", "VIP"]);
+    assert_eq!(vip["priority"], "urgent");
+    assert!(vip["tags"].as_array().unwrap().contains(&json!("khoros_label_vip")));
+    let unknown = render(&[TWITTER, "--route", "gold"], &vars);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(err(&unknown).contains("there is no such route; there are label, vip"), "{}", err(&unknown));
+}
