@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
 
-use crate::config::{Config, Database, Retention};
+use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
@@ -51,7 +51,7 @@ pub async fn run(
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let doors = Doors {
         receiver: Receiver::new(inbox.clone(), tokens, config.khoros.company_id, zendesk::NAME),
-        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
+        routes: config.routes.iter().map(door_of).collect(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
@@ -117,6 +117,10 @@ pub async fn run(
     }
     anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
     Ok(())
+}
+
+fn door_of(route: &Route) -> http::Route {
+    http::Route { name: route.name.clone(), event: route.event.clone() }
 }
 
 /// Where Khoros reaches the door of a route.

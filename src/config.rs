@@ -20,7 +20,7 @@ use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use parse::Parsed;
-pub use route::Route;
+pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{CustomField, CustomValue, FALLBACK_TAG, Kind, Priority, Repeat, Requester, Status, Ticket};
 use variables::{Raw, Variables};
 
@@ -191,7 +191,7 @@ impl Config {
                     warnings: check.warnings,
                 })
             }
-            _ => Err(Problems(check.problems)),
+            _ => Err(check.into_problems()),
         }
     }
 
@@ -258,7 +258,7 @@ impl Preview {
         let routes = check.routes(&vars, &mut raw);
         match company_id.filter(|_| check.problems.is_empty()) {
             Some(company_id) => Ok(Preview { routes, company_id, assumptions, warnings: check.warnings }),
-            None => Err(Problems(check.problems)),
+            None => Err(check.into_problems()),
         }
     }
 }
@@ -295,6 +295,12 @@ impl Check {
 
     fn read_from<'a>(&'a mut self, vars: &'a HashMap<OsString, OsString>) -> Variables<'a> {
         Variables { vars, problems: &mut self.problems }
+    }
+
+    /// A typing error may be the cause of a problem.
+    fn into_problems(self) -> Problems {
+        let hints = self.warnings.into_iter().filter(|warning| warning.contains("a typing error?"));
+        Problems(self.problems.into_iter().chain(hints).collect())
     }
 
     /// The settings of one kind of ticket, and a word about names that look like theirs.
@@ -752,6 +758,10 @@ mod tests {
             ("ROUTE_F_QUERY", "x"),
             ("ROUTE_F_TICKET_STATUS", "closed"),
             ("ROUTE_LABEL_QUERY", "x"),
+            ("ROUTE_G_EVENT", "vault-acount-create"),
+            ("ROUTE_H_QUERY", "same"),
+            ("ROUTE_I_QUERY", "same"),
+            ("ROUTE_J_LABLE", "x"),
         ]);
         for named in [
             "ROUTE_A_EVENT is no event that Khoros publishes",
@@ -761,6 +771,9 @@ mod tests {
             "ROUTE_E_… and ROUTE_e_… are one name",
             "ROUTE_F_TICKET_STATUS cannot be closed",
             "ROUTE_LABEL_…: there is a route `label` already",
+            "ROUTE_G_EVENT is no event",
+            "ROUTE_I_…: the route `h` is about the same events",
+            "ROUTE_J_LABLE is no setting of casebridge: a typing error?",
         ] {
             assert!(report.contains(named), "{named} is missing in: {report}");
         }

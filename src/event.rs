@@ -98,6 +98,28 @@ impl Event {
         }
     }
 
+    /// Whether there is an event of exactly this name to subscribe to.
+    pub fn is_published(name: &str) -> bool {
+        const VAULT: &[&str] = &[
+            "vault-account-create",
+            "vault-account-update",
+            "vault-account-delete",
+            "vault-account-credential-update",
+            "vault-account-user-create",
+            "vault-account-user-update",
+            "vault-account-user-delete",
+            "vault-account-session-create",
+            "vault-user-create",
+            "vault-user-update",
+            "vault-user-delete",
+        ];
+        match Event::named(name) {
+            Event::Unknown => false,
+            Event::Vault => VAULT.iter().any(|known| known.eq_ignore_ascii_case(name)),
+            _ => true,
+        }
+    }
+
     pub(crate) fn named(name: &str) -> Event {
         match name.to_ascii_lowercase().as_str() {
             "stream-item-label-applied" => Event::Label,

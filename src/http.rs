@@ -20,12 +20,13 @@ use tokio::sync::{Mutex, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
+use crate::event::Event;
 use crate::inbox::Inbox;
 use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
-pub use receive::Receiver;
+pub use receive::{Receiver, Route};
 
 /// Where the 2017 example listened: its subscription keeps working until it is taken over.
 const OLD_PATH: &str = "/createTicket";
@@ -36,8 +37,8 @@ const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 pub struct Doors {
     pub receiver: Receiver,
     pub health: Arc<Health>,
-    /// The names of the routes, each of which has a door; the first has that of the 2017 example, too.
-    pub routes: Vec<String>,
+    /// Each has a door; the first that is about labels has that of the 2017 example, too.
+    pub routes: Vec<Route>,
 }
 
 /// The door of a route; also what its subscription gives to Khoros.
@@ -89,9 +90,10 @@ pub fn router(doors: Doors) -> Router {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
     };
-    let first = doors.routes.first().map(|route| (OLD_PATH.to_owned(), route.clone()));
-    let named = doors.routes.iter().map(|route| (route_path(route), route.clone()));
-    let routes = named.chain(first).fold(Router::new(), |router, (path, route)| {
+    let of_labels = doors.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
+    let old = of_labels.map(|route| (OLD_PATH.to_owned(), route.clone()));
+    let named = doors.routes.iter().map(|route| (route_path(&route.name), route.clone()));
+    let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
         let receive = move |state, body| receive::receive(route.clone(), state, body);
         router.route(&path, post(receive))
     });
@@ -166,7 +168,7 @@ async fn front_page(State(health): State<Arc<Health>>, headers: HeaderMap) -> Ht
     });
     Html(format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>casebridge</title>\
-         <h1>casebridge</h1><p>The service is running. Labels applied in Khoros become tickets in \
+         <h1>casebridge</h1><p>The service is running. Labels and other events of Khoros become tickets in \
          Zendesk; its log tells how it is doing.</p>{}</html>\n",
         advice.unwrap_or_default()
     ))

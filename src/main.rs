@@ -39,6 +39,8 @@ const AFTER_HELP: &str = "\
 Needed by serve:
   SPREDFAST_API_TOKEN SPREDFAST_COMPANY_ID SPREDFAST_LABEL_NAME NOTIFICATION_BEARER_TOKEN
   ZENDESK_API_URL ZENDESK_OAUTH_CLIENT_ID ZENDESK_OAUTH_CLIENT_SECRET
+In place of SPREDFAST_LABEL_NAME, or beside it: more labels and other events
+  ROUTE_<NAME>_LABEL ROUTE_<NAME>_QUERY ROUTE_<NAME>_EVENT ROUTE_<NAME>_TICKET_…
 Needed to subscribe, where the host does not tell it:
   PUBLIC_URL
 Where it is stored (default sqlite://casebridge.db):
@@ -53,7 +55,7 @@ Exit codes:
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive labels and create tickets until told to stop (the default)
+    /// Receive events and create tickets until told to stop (the default)
     Serve,
     /// Show it all on this machine: stand-ins for Khoros and Zendesk, and the real bridge between
     Demo {

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::event::{Change, Event, Report};
-use redact::redact;
+use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,29 +91,37 @@ pub struct Note {
 /// # Errors
 /// [`NotJson`], and nothing else.
 pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
+    parse_as("", body, company)
+}
+
+/// The same of a body that came by a door for events of this name: some come without telling it.
+///
+/// # Errors
+/// [`NotJson`], and nothing else.
+pub fn parse_as(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_slice(body) {
-        Ok(value) => Ok(split_all(value, company)),
-        Err(_) => parse_repaired(body, company),
+        Ok(value) => Ok(split_all(event, value, company)),
+        Err(_) => parse_repaired(event, body, company),
     }
 }
 
 /// What is valid JSON, and still cannot be held as it is.
-fn parse_repaired(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
+fn parse_repaired(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
     let text = String::from_utf8_lossy(body);
     match read(&text) {
-        Some(value) => Ok(split_all(value, company)),
+        Some(value) => Ok(split_all(event, value, company)),
         None => Ok(vec![unreadable(&text, company)]),
     }
 }
 
-fn split_all(value: Value, company: u64) -> Vec<Arrival> {
+fn split_all(event: &str, value: Value, company: u64) -> Vec<Arrival> {
     match value {
         Value::Array(envelopes) if envelopes.iter().any(Value::is_object) => {
-            envelopes.into_iter().flat_map(|envelope| split(envelope, company)).collect()
+            envelopes.into_iter().flat_map(|envelope| split(event, envelope, company)).collect()
         }
-        envelope => split(envelope, company),
+        envelope => split(event, envelope, company),
     }
 }
 
@@ -130,14 +138,20 @@ fn unreadable(text: &str, company: u64) -> Arrival {
         case_key: key(&format!("khoros:{company}:{event_id}")),
         event_id,
         event_name: "unknown".to_owned(),
-        payload: text.to_owned(),
+        payload: match may_hold_secrets(text) {
+            true => "\"removed: it nests too deeply to be read, and may hold a credential\"".to_owned(),
+            false => text.to_owned(),
+        },
         odd: Some(TOO_DEEP),
     }
 }
 
-fn split(mut envelope: Value, company: u64) -> Vec<Arrival> {
+fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     redact(&mut envelope);
     let event_id = event_id(&envelope);
+    if !event.is_empty() && envelope.is_object() && text(&envelope["eventName"]).is_none() {
+        envelope["eventName"] = Value::from(event);
+    }
     let event_name = text(&envelope["eventName"]).unwrap_or_else(|| "unknown".to_owned());
     let arrival = |identity: String, case_key: String, payload: String, odd| Arrival {
         identity: key(&identity),
@@ -306,6 +320,17 @@ impl Item {
     /// Something has stopped working, and waits for somebody to mend it.
     pub fn is_urgent(&self) -> bool {
         self.report.is_some() && self.event == Event::Credential(Change::Deauthorised)
+    }
+
+    /// When it happened, in words that can be compared: `2018-03-14 00:31 UTC`.
+    pub fn happened(&self) -> Option<&str> {
+        let when = self.report.as_ref()?.when.as_deref()?;
+        (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
+    }
+
+    /// What changes the state of the matter, which has to be known whatever else is ignored.
+    pub fn is_turn(&self) -> bool {
+        self.is_urgent() || self.closes_the_matter()
     }
 
     /// What its case's ticket was opened for is done with: an account works again.
@@ -752,6 +777,24 @@ mod tests {
         let arrival = only(include_str!("../tests/fixtures/error-custom-crm.json"));
         assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);
         assert!(arrival.payload.contains("GET") && arrival.payload.contains("crm.example.com/cases"));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_stored_without_its_secrets() {
+        let deep = |inside: &str| format!("{{\"data\":{}{inside}{}}}", "[".repeat(200), "]".repeat(200));
+        let payload = |body: String| parse(body.as_bytes(), 7).unwrap().remove(0).payload;
+        assert!(!payload(deep(r#"{"requestHeaders":"s3cret"}"#)).contains("s3cret"));
+        assert!(payload(deep("\"words\"")).contains("words"));
+    }
+
+    #[test]
+    fn a_door_tells_what_an_event_does_not() {
+        let bare = br#"{"service": "instagram", "serviceId": "1", "name": "will.i.am"}"#;
+        let arrival = parse_as("credential-deauth", bare, 7).unwrap().remove(0);
+        assert_eq!((arrival.event_name.as_str(), arrival.odd), ("credential-deauth", None));
+        assert!(Item::from_payload(&arrival.payload).unwrap().is_urgent());
+        let named = parse_as("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
+        assert_eq!(named.event_name, "rule-applied");
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, as_json: bool
     };
     say_assumptions(preview)?;
     let body = read(file)?;
-    let arrivals = notification::parse(&body, company);
+    let arrivals = notification::parse_as(&route.event, &body, company);
     let arrivals = arrivals.map_err(|_| anyhow!("{} is not JSON", name_of(file)))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut without = 0;

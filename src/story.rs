@@ -15,6 +15,9 @@ pub struct Told {
     /// Of the text that was told last.
     text: Option<String>,
     notes: Vec<String>,
+    /// When the newest event happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<String>,
 }
 
 /// What an event has to say.
@@ -25,6 +28,8 @@ pub struct Words<'a> {
     pub notes: &'a [Note],
     /// It is about no post.
     pub is_report: bool,
+    /// When it happened, if that can be compared.
+    pub when: Option<&'a str>,
 }
 
 /// What of an event its ticket does not hold yet.
@@ -72,6 +77,11 @@ impl Told {
         }
     }
 
+    /// Whether something newer than of this time has been told.
+    pub fn is_newer_than(&self, when: Option<&str>) -> bool {
+        when.is_some() && self.when.as_deref() > when
+    }
+
     /// What has been told once these words have been told too.
     pub fn with(&self, case_key: &str, words: &Words) -> Told {
         let text = words.text.map(|text| fingerprint(case_key, &[text]));
@@ -79,6 +89,7 @@ impl Told {
         Told {
             routes: joined(&self.routes, std::iter::once(words.route.to_owned())),
             text: text.or_else(|| self.text.clone()),
+            when: words.when.max(self.when.as_deref()).map(str::to_owned),
             notes: joined(&self.notes, notes),
         }
     }
@@ -122,7 +133,7 @@ mod tests {
     }
 
     fn words<'a>(route: &'a str, text: &'a str, notes: &'a [Note]) -> Words<'a> {
-        Words { route, text: Some(text), notes, is_report: false }
+        Words { route, text: Some(text), notes, is_report: false, when: None }
     }
 
     #[test]
@@ -140,7 +151,7 @@ mod tests {
         let told = told.with(CASE, &words("vip", "hello!", &both));
         assert!(told.news(CASE, &words("label", "hello!", &both)).is_empty());
         assert!(told.news(CASE, &first).text_changed, "changed back");
-        let silent = Words { route: "label", text: None, notes: &[], is_report: false };
+        let silent = Words { route: "label", text: None, notes: &[], is_report: false, when: None };
         assert!(told.news(CASE, &silent).is_empty());
         assert_eq!(told.with(CASE, &silent), told);
     }
@@ -161,6 +172,17 @@ mod tests {
         let news = told.news(CASE, &deauthorised);
         assert_eq!(news, News { is_report: true, ..News::default() });
         assert!(!news.is_empty());
+    }
+
+    #[test]
+    fn it_knows_the_newest_event() {
+        let at = |when| Words { when, ..words("accounts", "lost", &[]) };
+        let told = Told::default().with(CASE, &at(Some("2021-05-14 10:18 UTC")));
+        let told = told.with(CASE, &at(Some("2018-03-14 00:31 UTC"))).with(CASE, &at(None));
+        assert!(told.is_newer_than(Some("2021-05-14 10:17 UTC")) && !told.is_newer_than(None));
+        assert!(
+            !told.is_newer_than(Some("2021-05-14 10:18 UTC")) && !Told::default().is_newer_than(Some("2018"))
+        );
     }
 
     #[test]

@@ -110,7 +110,7 @@ pub async fn subscribe(khoros: Khoros, wanted: Wanted, status: watch::Sender<Sub
             }
             Err(refusal) => {
                 let wait = wait.mul_f64(1.0 - 0.2 * fastrand::f64());
-                log(&refusal, wait, began.elapsed() >= ALARMING, &mut reminder);
+                log(&route.name, &refusal, wait, began.elapsed() >= ALARMING, &mut reminder);
                 tell(SubscriptionStatus::Failing(refusal.to_string()));
                 tokio::time::sleep(wait).await;
             }
@@ -138,7 +138,7 @@ pub async fn remind_of_public_url(remedy: &str) {
     }
 }
 
-fn log(refusal: &Refusal, wait: Duration, alarming: bool, reminder: &mut Reminder) {
+fn log(route: &str, refusal: &Refusal, wait: Duration, alarming: bool, reminder: &mut Reminder) {
     let seconds = wait.as_secs();
     let alert = match refusal {
         Refusal::Token(_) => Some(alert::KHOROS_TOKEN),
@@ -148,7 +148,7 @@ fn log(refusal: &Refusal, wait: Duration, alarming: bool, reminder: &mut Reminde
         }
     };
     match alert.filter(|code| reminder.is_due(code, Instant::now())) {
-        Some(alert) => error!(alert, "not subscribed, next try in {seconds} s: {refusal}"),
-        None => warn!("not subscribed, next try in {seconds} s: {refusal}"),
+        Some(alert) => error!(alert, route, "not subscribed, next try in {seconds} s: {refusal}"),
+        None => warn!(route, "not subscribed, next try in {seconds} s: {refusal}"),
     }
 }

@@ -166,12 +166,14 @@ impl Worker {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = self.inbox.case_ticket(claim).await.map_err(Abandoned::Storage)?;
         let route = zendesk.route(&claim.route);
-        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt;
+        let item = Item::from_payload(&claim.payload);
+        let is_turn = item.as_ref().is_ok_and(Item::is_turn);
+        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_turn;
         if let (CaseTicket::Known { reference, told, .. }, true) = (&ticket, is_ignored) {
             let (reference, told) = (reference.clone(), told.clone());
             return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
         }
-        let item = match Item::from_payload(&claim.payload) {
+        let item = match item {
             Ok(item) => item,
             Err(odd) => return Ok(Outcome::Dead { reason: Reason::new(odd) }),
         };

@@ -34,7 +34,7 @@ const NAME_LENGTH: usize = 40;
 impl Route {
     /// Whether any route but the tutorial's is configured.
     pub(super) fn is_any_in(vars: &HashMap<OsString, OsString>) -> bool {
-        vars.keys().any(|name| name.to_str().is_some_and(|name| name.starts_with(PREFIX)))
+        !Check::default().route_names(vars).is_empty()
     }
 }
 
@@ -71,7 +71,13 @@ impl Check {
                 ));
                 continue;
             }
-            routes.extend(self.route(vars, &lower, &name, &external_id, &ticket));
+            let Some(route) = self.route(vars, &lower, &name, &external_id, &ticket) else { continue };
+            let same = |other: &&Route| (&other.event, &other.query) == (&route.event, &route.query);
+            if let Some(other) = routes.iter().find(same) {
+                let other = other.name.as_str();
+                self.problems.push(format!("{PREFIX}{name}_…: the route `{other}` is about the same events"));
+            }
+            routes.push(route);
         }
         routes
     }
@@ -89,8 +95,13 @@ impl Check {
         let event = self.or(&format!("{prefix}EVENT"), raw.event, LABEL_APPLIED.to_owned(), event_name);
         let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::text);
         let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::text);
-        let ticket = self.ticket_of(vars, &format!("{prefix}{TICKET}"), base);
         let is_label = event == LABEL_APPLIED;
+        // What is said of posts does not fit what is none.
+        let base = match Event::named(&event) {
+            Event::Label | Event::Rule => base.clone(),
+            _ => Ticket { subject: None, comment: None, ..base.clone() },
+        };
+        let ticket = self.ticket_of(vars, &format!("{prefix}{TICKET}"), &base);
         match (&label, &query) {
             (Some(_), Some(_)) => {
                 self.problems.push(format!("{prefix}LABEL and {prefix}QUERY are both set: one of them"));
@@ -116,8 +127,9 @@ impl Check {
     /// The names between `ROUTE_` and the next underscore: in lower case, and as they are written.
     fn route_names(&mut self, vars: &HashMap<OsString, OsString>) -> BTreeMap<String, String> {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
-        let mut ours: Vec<&str> =
-            vars.keys().filter_map(|name| name.to_str()?.strip_prefix(PREFIX)).collect();
+        let is_set = |value: &OsString| value.to_str().is_none_or(|value| !parse::unquoted(value).is_empty());
+        let set = vars.iter().filter(|(_, value)| is_set(value));
+        let mut ours: Vec<&str> = set.filter_map(|(name, _)| name.to_str()?.strip_prefix(PREFIX)).collect();
         ours.sort_unstable();
         for rest in ours {
             let (name, end) = rest.split_once('_').unwrap_or((rest, ""));
@@ -146,11 +158,9 @@ fn is_setting(end: &str) -> bool {
 }
 
 fn event_name(text: &str) -> Parsed<String> {
-    match Event::named(text) {
-        Event::Unknown => {
-            Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)")
-        }
-        _ => Ok(text.to_ascii_lowercase()),
+    match Event::is_published(text) {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)"),
     }
 }
 
@@ -158,7 +168,7 @@ fn event_name(text: &str) -> Parsed<String> {
 fn exactly(text: &str) -> String {
     let mut pattern = String::from("^");
     for c in text.chars() {
-        if !c.is_alphanumeric() && c.is_ascii() && c != '_' {
+        if "\\.[]{}()*+?^$|".contains(c) {
             pattern.push('\\');
         }
         pattern.push(c);
@@ -173,9 +183,12 @@ mod tests {
 
     #[test]
     fn a_label_is_matched_as_it_is_written() {
-        for (label, pattern) in
-            [("CreateCase", "^CreateCase$"), ("VIP (gold)+", r"^VIP\ \(gold\)\+$"), ("日本_1", "^日本_1$")]
-        {
+        for (label, pattern) in [
+            ("CreateCase", "^CreateCase$"),
+            ("VIP (gold)+", r"^VIP \(gold\)\+$"),
+            ("a<b>-c.d", r"^a<b>-c\.d$"),
+            ("日本_1", "^日本_1$"),
+        ] {
             assert_eq!(exactly(label), pattern);
         }
     }

@@ -45,6 +45,8 @@ pub struct Zendesk {
     credential: Credential,
     /// Never empty.
     routes: Vec<config::Route>,
+    /// Stands for all that were removed from the configuration.
+    removed: config::Route,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
@@ -112,6 +114,7 @@ impl Zendesk {
             http,
             origin: config.url,
             credential,
+            removed: config::Route { label: None, ..routes[0].clone() },
             routes,
             requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
             updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
@@ -201,9 +204,10 @@ impl Zendesk {
         lock(&self.requests).ready(now)
     }
 
-    /// What is configured for deliveries of a route; the first, if there is no such route any more.
+    /// What is configured for deliveries of a route. Of one that is configured no more it is what holds
+    /// for the first, but for the label.
     pub fn route(&self, name: &str) -> &config::Route {
-        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.routes[0])
+        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed)
     }
 
     /// Zendesk refused what is configured, and the ticket goes out without it.
@@ -428,6 +432,7 @@ struct Ticket {
     external_id: Option<String>,
     status: Option<String>,
     updated_at: Option<String>,
+    priority: Option<String>,
     tags: Option<Vec<String>>,
 }
 

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::auth::BearerTokens;
 use super::error::ApiError;
 use crate::alert::{self, Reminder};
+use crate::config;
 use crate::inbox::{Inbox, NewDelivery, ReceiveError};
 use crate::notification::{self, Arrival};
 
@@ -21,6 +22,16 @@ const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The route whose deliveries are known by their event alone.
+const TUTORIAL: &str = config::LABEL_ROUTE;
+
+/// What a door knows of its route.
+#[derive(Clone)]
+pub struct Route {
+    pub name: String,
+    pub event: String,
+}
 
 /// Takes notifications into the inbox.
 #[derive(Clone)]
@@ -53,11 +64,11 @@ impl Receiver {
 
 /// What comes in by the door of a route.
 pub async fn receive(
-    route: String,
+    route: Route,
     State(Receiver(receiver)): State<Receiver>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let arrivals = notification::parse(&body, receiver.company).map_err(|_| {
+    let arrivals = notification::parse_as(&route.event, &body, receiver.company).map_err(|_| {
         warn!(size_bytes = body.len(), "refused an authenticated notification that is not JSON");
         ApiError::NotJson
     })?;
@@ -66,8 +77,11 @@ pub async fn receive(
     let event = arrivals.first().map(|first| (first.event_name.clone(), first.event_id.clone()));
     let (event_name, event) = event.unwrap_or_default();
     let odd = arrivals.iter().find_map(|arrival| arrival.odd);
-    let new = receiver.store(&route, arrivals).await?;
-    info!(route, event, event_name, received, new, "notification of {received} item(s), {new} new");
+    let new = receiver.store(&route.name, arrivals).await?;
+    info!(
+        route = route.name,
+        event, event_name, received, new, "notification of {received} item(s), {new} new"
+    );
     if let Some(odd) = odd.filter(|_| new > 0) {
         warn!(event, event_name, "kept as a dead delivery what cannot be a ticket: {odd}");
     }
@@ -91,7 +105,11 @@ impl Inner {
 
     fn delivery(&self, route: &str, arrival: Arrival) -> NewDelivery {
         NewDelivery {
-            identity: arrival.identity,
+            // Khoros tells each subscription, and each route owes its own: one event can be two.
+            identity: match route {
+                TUTORIAL => arrival.identity,
+                route => format!("{}@{route}", arrival.identity),
+            },
             destination: self.destination,
             case_key: arrival.case_key,
             route: route.to_owned(),

@@ -5,6 +5,14 @@ use serde_json::Value;
 
 const REDACTED: &str = "[redacted]";
 
+/// Of what cannot be read, whether it may hold a credential.
+pub(super) fn may_hold_secrets(text: &str) -> bool {
+    let text = plain(text);
+    ["requestheaders", "authorization", "bearer", "password", "secret", "token"]
+        .iter()
+        .any(|word| text.contains(word))
+}
+
 /// Replaces headers, tokens, and what in the address of a call looks like a secret, wherever they stand.
 pub(super) fn redact(value: &mut Value) {
     match value {
@@ -15,14 +23,25 @@ pub(super) fn redact(value: &mut Value) {
 }
 
 fn redact_field(name: &str, value: &mut Value) {
-    match name.to_ascii_lowercase().as_str() {
-        "requestheaders" | "responseheaders" | "authheadervalue" | "bearertoken" => {
-            *value = Value::from(REDACTED);
-        }
+    match plain(name).as_str() {
+        "requestheaders" | "responseheaders" | "headers" | "requestbody" => *value = Value::from(REDACTED),
         "requestqueryparameters" => redact_parameters(value),
         "requesturi" => redact_address(value),
+        name if is_credential(name) && !value.is_null() => *value = Value::from(REDACTED),
         _ => redact(value),
     }
+}
+
+/// A name as people write it one way or another: `request_headers`, `requestHeaders`.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// What no event has a good reason to tell.
+fn is_credential(name: &str) -> bool {
+    const NAMES: &[&str] =
+        &["authorization", "cookie", "password", "passwd", "secret", "bearertoken", "accesstoken"];
+    name == "authheadervalue" || name == "apikey" || NAMES.iter().any(|known| name.ends_with(known))
 }
 
 /// By their names; what has none could be anything.
@@ -32,7 +51,7 @@ fn redact_parameters(parameters: &mut Value) {
     match parameters {
         Value::Object(map) => {
             for (name, value) in map {
-                let lower = name.to_ascii_lowercase();
+                let lower = plain(name);
                 match SECRETS.iter().any(|secret| lower.contains(secret)) {
                     true => *value = Value::from(REDACTED),
                     false => redact_field(name, value),
@@ -44,24 +63,18 @@ fn redact_parameters(parameters: &mut Value) {
     }
 }
 
-/// Without user, password and query: the parameters stand beside it.
+/// Without user and password, and without what follows the path: the parameters stand beside it.
 fn redact_address(address: &mut Value) {
     let Value::String(uri) = address else { return redact(address) };
-    let (path, query) = match uri.split_once('?') {
-        Some((path, _)) => (path, format!("?{REDACTED}")),
-        None => (uri.as_str(), String::new()),
+    let end = uri.find(['?', '#', ';']);
+    let (path, rest) = uri.split_at(end.unwrap_or(uri.len()));
+    // A password may hold anything, so the last `@` counts.
+    let path = match (path.find("//"), path.rfind('@')) {
+        (Some(host), Some(at)) if host < at => format!("{}//{REDACTED}{}", &path[..host], &path[at..]),
+        _ => path.to_owned(),
     };
-    let path = match path.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            match rest[..end].rfind('@') {
-                Some(at) => format!("{scheme}://{REDACTED}{}", &rest[at..]),
-                None => path.to_owned(),
-            }
-        }
-        None => path.to_owned(),
-    };
-    *uri = path + &query;
+    let rest = rest.chars().next().map(|mark| format!("{mark}{REDACTED}")).unwrap_or_default();
+    *uri = path + &rest;
 }
 
 #[cfg(test)]
@@ -99,6 +112,13 @@ mod tests {
     fn a_call_of_another_shape_keeps_no_secret_either() {
         for call in [
             json!({"requestUri": "/search?token=s3cret"}),
+            json!({"requestUri": "https://app.example/cb#access_token=s3cret"}),
+            json!({"requestUri": "https://u:s3cret/w@host/x"}),
+            json!({"requestUri": "//u:s3cret@host"}),
+            json!({"requestUri": "https://app.example/x;jsessionid=s3cret"}),
+            json!({"requestBody": "client_secret=s3cret"}),
+            json!({"request_headers": "s3cret", "headers": ["s3cret"], "Authorization": "s3cret"}),
+            json!({"newPassword": "s3cret", "access-token": "s3cret", "Set-Cookie": "s3cret"}),
             json!({"requestUri": ["a", {"bearerToken": "s3cret"}]}),
             json!({"requestQueryParameters": "token=s3cret"}),
             json!({"requestQueryParameters": ["s3cret"]}),

@@ -72,6 +72,11 @@ impl Attempt<'_> {
                     let told = self.told_after(&ticket, deed);
                     return Ok(Done { ticket, deed, told });
                 }
+                // Good news are no reason for another ticket.
+                Standing::Closed if self.item.closes_the_matter() => {
+                    let told = self.known(&ticket);
+                    return Ok(Done { ticket, deed: Deed::Unchanged, told });
+                }
                 Standing::Closed => Some(ticket.as_str()),
                 Standing::Gone => None,
             };
@@ -108,8 +113,9 @@ impl Attempt<'_> {
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
             news: &news,
-            repeat: self.settings().repeat,
-            then: if self.item.closes_the_matter() { Then::Solved } else { Then::Open },
+            repeat: if self.item.is_turn() { Repeat::New } else { self.settings().repeat },
+            then: self.then(ticket),
+            urgent: self.item.is_urgent(),
             comment: &ticket::news(self.item, label, route, &news),
             tags: &ticket::tags(self.item, label, self.settings(), Fields::Configured),
             sent: self.sent,
@@ -264,12 +270,28 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the event says; the text of an older one than the ticket has heard of is no news.
+    /// What an event does to the state of its ticket; nothing, if the ticket has heard of a newer one.
+    fn then(&self, ticket: &str) -> Then {
+        match self.item.closes_the_matter() {
+            true if self.is_older(ticket) || self.known(ticket).is_newer_than(self.item.happened()) => {
+                Then::AsItWas
+            }
+            true => Then::Solved,
+            false => Then::Open,
+        }
+    }
+
+    /// The event came before another that the ticket has heard of.
+    fn is_older(&self, ticket: &str) -> bool {
+        matches!(self.ticket, CaseTicket::Known { reference, as_of, .. }
+            if reference == ticket && self.claim.received_at < *as_of)
+    }
+
+    /// What the event says; the text of an older one is no news.
     fn words<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Words<'a> {
-        let is_older = matches!(self.ticket, CaseTicket::Known { reference, as_of, .. }
-            if reference == ticket && self.claim.received_at < *as_of);
-        let text = self.item.text.as_deref().filter(|_| !is_older);
-        Words { route: &self.claim.route, text, notes, is_report: self.item.report.is_some() }
+        let text = self.item.text.as_deref().filter(|_| !self.is_older(ticket));
+        let (is_report, when) = (self.item.report.is_some(), self.item.happened());
+        Words { route: &self.claim.route, text, notes, is_report, when }
     }
 
     /// What a ticket has been told once this event was brought to it.
@@ -294,6 +316,7 @@ impl Attempt<'_> {
             text: self.item.text.as_deref(),
             notes: &notes,
             is_report: self.item.report.is_some(),
+            when: self.item.happened(),
         };
         Told::default().with(&self.claim.case_key, &words)
     }

@@ -662,3 +662,48 @@ async fn a_follow_up_that_had_to_wait_keeps_its_source() {
     })
     .await;
 }
+
+/// An event about an account, by the door of the accounts.
+async fn account(world: &World, json: &str, event: &str, when: u64) {
+    let mut notification: Value = serde_json::from_str(json).unwrap();
+    notification["eventUuid"] = json!(event);
+    notification["data"]["when"] = json!(when);
+    let request = world.http.post(world.url("/khoros/accounts")).bearer_auth(crate::harness::BEARER);
+    assert_eq!(request.body(notification.to_string()).send().await.unwrap().status(), 200);
+}
+
+/// Whatever is ignored of posts, an account that is lost and one that works again are turns of a story;
+/// and what comes late turns nothing.
+#[tokio::test]
+async fn an_account_is_lost_and_found() {
+    const FOUND: &str = include_str!("../fixtures/credential-auth-instagram.json");
+    const LOST: &str = include_str!("../fixtures/credential-deauth-instagram.json");
+    const BACK: &str = include_str!("../fixtures/credential-reauth-instagram.json");
+    const DAY: u64 = 86_400_000;
+    run_on_sqlite(|mut world| async move {
+        world.set("ROUTE_ACCOUNTS_EVENT", "credential-deauth");
+        world.set("TICKET_REPEAT", "ignore");
+        world.set("TICKET_COMMENT", "{{ item.text }} by {{ author.name }}");
+        let bridge = world.start().await;
+        let day = |day: u64| 1_520_987_518_000 + day * DAY;
+        for (json, event, when, deed, state, priority) in [
+            (FOUND, "a1", day(1), "created", "new", "normal"),
+            (LOST, "a2", day(3), "commented", "new", "high"),
+            (BACK, "a3", day(2), "commented", "new", "high"),
+            (BACK, "a4", day(4), "solved", "solved", "high"),
+            (LOST, "a5", day(5), "reopened", "open", "high"),
+        ] {
+            account(&world, json, event, when).await;
+            bridge.wait_for_line_with(&[event, &format!(" is ticket 1000, {deed}")]).await;
+            assert_eq!(status(&world, 1000), state, "{event}");
+            assert_eq!(world.tickets(1).await[0]["priority"], priority, "{event}");
+        }
+        // A template for posts is none for accounts.
+        assert!(world.tickets(1).await[0]["comment"]["body"].as_str().unwrap().contains("will.i.am"));
+        world.zendesk.model().set_status(1000, "closed");
+        account(&world, BACK, "a6", day(6)).await;
+        bridge.wait_for_line_with(&["a6", " is ticket 1000, unchanged"]).await;
+        assert_eq!(world.zendesk.model().tickets.len(), 1);
+    })
+    .await;
+}

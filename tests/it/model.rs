@@ -143,7 +143,10 @@ fn transition() -> impl Strategy<Value = Transition> {
 
 /// What a ticket of this number has been told.
 fn told(reference: &str) -> Told {
-    Told::default().with("khoros:1:p1", &Words { route: reference, text: None, notes: &[], is_report: false })
+    Told::default().with(
+        "khoros:1:p1",
+        &Words { route: reference, text: None, notes: &[], is_report: false, when: None },
+    )
 }
 
 /// What the inbox should hold, oldest first, and what it should answer.

@@ -124,7 +124,7 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
                 ),
                 (
                     "send-to-zendesk-vip".to_owned(),
-                    (label, json!(r"^VIP\ \(gold\)\+$"), "/khoros/vip".to_owned())
+                    (label, json!(r"^VIP \(gold\)\+$"), "/khoros/vip".to_owned())
                 ),
                 (
                     "send-to-zendesk-rules".to_owned(),
@@ -159,6 +159,47 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
             world.http.post(world.url("/khoros/none")).bearer_auth(BEARER).send().await.unwrap().status(),
             404
         );
+    })
+    .await;
+}
+
+/// Khoros tells both subscriptions of one event, and both routes are owed.
+#[tokio::test]
+async fn one_event_by_two_doors_is_told_by_both() {
+    run_on_sqlite(|mut world| async move {
+        world.set("ROUTE_VIP_QUERY", "VIP|Gold");
+        world.set("ROUTE_VIP_TICKET_TAGS", "gold");
+        let bridge = world.start().await;
+        for _ in 0..2 {
+            world.notify(&event("e1", "1")).await;
+            post_to(&world, "/khoros/vip", &event("e1", "1")).await;
+        }
+        bridge.wait_for_log(" is ticket 1000, created").await;
+        bridge.wait_for_log(" is ticket 1000, commented").await;
+        assert_eq!(world.list().await.len(), 2);
+        let said = world.zendesk.model().comments(1000).remove(1)["body"].to_string();
+        assert!(said.contains("A label was applied in Khoros (route `vip`)"), "{said}");
+        let tags = world.tickets(1).await[0]["tags"].to_string();
+        assert!(tags.contains("gold") && tags.contains("khoros_label_createcase"), "{tags}");
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// What came by a route that is configured no more still becomes a ticket, and not with another's label.
+#[tokio::test]
+async fn a_route_that_was_removed_leaves_no_post_behind() {
+    run_on_sqlite(|mut world| async move {
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        world.zendesk.stop();
+        let bridge = world.start().await;
+        post_to(&world, "/khoros/vip", &event("e1", "1")).await;
+        bridge.kill().await;
+        world.zendesk.restart().await.unwrap();
+        world.unset("ROUTE_VIP_LABEL");
+        let _bridge = world.start().await;
+        let ticket = world.tickets(1).await.remove(0);
+        assert!(!ticket["tags"].to_string().contains("createcase"), "{ticket}");
     })
     .await;
 }

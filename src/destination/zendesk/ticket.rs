@@ -224,6 +224,7 @@ fn text_of(item: &Item) -> String {
 fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String {
     let named = |name: Option<&str>| name.map(|name| format!(" `{}`", field(name))).unwrap_or_default();
     let what = match item.event {
+        Event::Label if label.is_empty() => "A label was applied".to_owned(),
         Event::Label => format!("The label `{}` was applied", field(label)),
         Event::Rule => format!("The rule{} was applied", named(item.rule.as_deref())),
         _ => format!("The event{} happened", named(item.event_name.as_deref())),
@@ -406,7 +407,7 @@ fn details(item: &Item, label: &str) -> String {
 
 /// The one that the event is about, if it is about one, and the others.
 fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
-    let applied = (item.event == Event::Label).then_some(label);
+    let applied = Some(label).filter(|label| item.event == Event::Label && !label.is_empty());
     let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
     applied.into_iter().chain(others)
 }

@@ -31,6 +31,8 @@ pub struct Update<'a> {
     pub news: &'a News,
     pub repeat: Repeat,
     pub then: Then,
+    /// It comes before others from now on.
+    pub urgent: bool,
     pub comment: &'a str,
     /// Those of the route, for a ticket that another one made.
     pub tags: &'a [String],
@@ -193,6 +195,9 @@ impl Zendesk {
             (Then::Solved, false) => changes["status"] = json!("solved"),
             (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => {}
         }
+        if update.urgent && !ticket.is_urgent() {
+            changes["priority"] = json!("high");
+        }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
         let reply = self.call(Call::Comment, request, || update.sent.store(true, Ordering::Relaxed)).await?;
@@ -240,6 +245,10 @@ impl Then {
 impl Ticket {
     pub fn is_closed(&self) -> bool {
         self.status.as_deref() == Some("closed")
+    }
+
+    fn is_urgent(&self) -> bool {
+        matches!(self.priority.as_deref(), Some("urgent" | "high"))
     }
 
     fn is_deleted(&self) -> bool {

@@ -104,6 +104,10 @@ impl Model {
         if let Some(status) = sent.get("status").and_then(Value::as_str) {
             events.extend(self.change_status(id, status));
         }
+        if let (Some(priority), Some(ticket)) = (sent.get("priority"), self.ticket_mut(id)) {
+            let previous = std::mem::replace(&mut ticket["priority"], priority.clone());
+            events.push(changed("priority", priority, &previous));
+        }
         let audit = self.record(id, SERVICE_USER, sent.get("metadata"), events);
         self.answer(id, audit)
     }
@@ -381,7 +385,8 @@ fn valid_ticket(body: &Value) -> Result<&Map<String, Value>, Value> {
 /// Tags are not among the fields: they would replace those of the agents.
 fn valid_update(body: &Value) -> Result<&Map<String, Value>, Value> {
     let sent = body["ticket"].as_object().ok_or_else(|| wrong("base", "no ticket"))?;
-    only(sent, &["comment", "status", "metadata", "safe_update", "updated_stamp"])?;
+    only(sent, &["comment", "status", "priority", "metadata", "safe_update", "updated_stamp"])?;
+    one_of(sent, "priority", &["urgent", "high", "normal", "low"])?;
     sent.get("comment").map_or(Ok(()), valid_comment)?;
     valid_status(sent)?;
     valid_metadata(sent)?;
