@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use casebridge::config::{Database, Preview, Requester, Route};
-use casebridge::destination::zendesk::ticket::{self, Draft, Fields, Plan};
+use casebridge::destination::zendesk::plan::{Fields, Plan};
+use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::inbox::{Inbox, Listed, State};
 use casebridge::notification::{self, Arrival, Item};
 

@@ -5,6 +5,7 @@
 
 mod author;
 mod budget;
+pub mod plan;
 mod reply;
 mod text;
 pub mod ticket;
@@ -28,6 +29,7 @@ use crate::retry::{Doubt, Outcome, Reason};
 pub use author::Author;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
+use plan::Plan;
 use reply::{Lost, Reply};
 use token::{Credential, Key};
 pub use update::{Standing, Then, Update};
@@ -148,7 +150,10 @@ impl Zendesk {
                 self.adopt(create.case_key, &reply).await
             }
             // The source of a follow-up was deleted in the meantime.
-            _ if reply.status == 404 && reply.says("RecordNotFound") && ticket::follows(create.body) => {
+            _ if reply.status == 404
+                && reply.says("RecordNotFound")
+                && Plan::of(create.body, None).follow_up.is_some() =>
+            {
                 let fields = vec!["via_followup_source_id".to_owned()];
                 Err(Failure::Refused { reason: reply.reason(Call::Create.name()), fields })
             }
@@ -217,7 +222,7 @@ impl Zendesk {
                 alert = alert::ZENDESK_FIELDS,
                 case = case_key,
                 "Zendesk refuses what TICKET_… sets, tickets go out plain, with the tag {}: {}",
-                ticket::FALLBACK_TAG,
+                config::FALLBACK_TAG,
                 reason.log
             ),
             false => info!(case = case_key, "a plain ticket for {case_key}: {}", reason.log),

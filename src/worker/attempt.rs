@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicBool;
 use tracing::{info, warn};
 
 use crate::config::{self, Repeat, Requester, Route};
-use crate::destination::zendesk::ticket::{self, Draft, Fields, Plan, Profile};
+use crate::destination::zendesk::plan::{Fields, Plan};
+use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{self, Create, Failure, Standing, Then, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
@@ -129,7 +130,7 @@ impl Attempt<'_> {
         let mut claim = self.claim.clone();
         let follow_up = follows.and_then(|ticket| ticket.parse().ok());
         let (mut plan, mut body) = match claim.request.take() {
-            Some(frozen) => (ticket::plan_of(&frozen, self.service_user().await?), frozen),
+            Some(frozen) => (Plan::of(&frozen, self.service_user().await?), frozen),
             None => {
                 let plan = Plan { requester: self.requester().await?, fields: Fields::Configured, follow_up };
                 self.freeze(&claim, plan).await?
@@ -192,7 +193,7 @@ impl Attempt<'_> {
 
     /// What to send after a refusal; `None` if there is nothing left to leave out.
     async fn next_plan(&self, plan: Plan, reason: &Reason, fields: &[String]) -> Result<Option<Plan>, End> {
-        let Some(next) = ticket::simpler(plan, self.settings(), fields) else { return Ok(None) };
+        let Some(next) = plan.simpler(self.settings(), fields) else { return Ok(None) };
         if next.fields != plan.fields {
             self.zendesk.remind_of_fields(&self.claim.case_key, reason);
         }

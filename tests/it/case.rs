@@ -404,8 +404,7 @@ async fn a_story_goes_on_after_an_upgrade_and_a_rollback() {
         let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
         connection.execute("update delivery set told = null").await.unwrap();
         tell(&world, &bridge, event("e2", "1"), "unchanged", 1000).await;
-        let edited = event_with("e3", "1", |item| item["text"] = json!(format!("{PRIVATE} edited")));
-        tell(&world, &bridge, edited, "commented", 1000).await;
+        tell(&world, &bridge, reading("e3", "edited"), "commented", 1000).await;
 
         tell(&world, &bridge, noted("e4", "1", &["first"]), "commented", 1000).await;
         tell(&world, &bridge, noted("e5", "1", &["first"]), "unchanged", 1000).await;
@@ -415,21 +414,26 @@ async fn a_story_goes_on_after_an_upgrade_and_a_rollback() {
     .await;
 }
 
+fn reading(event: &str, text: &str) -> String {
+    event_with(event, "1", |item| item["text"] = json!(format!("{PRIVATE} {text}")))
+}
+
+async fn three_texts_of_which_the_second_died(world: &World, bridge: &Bridge) {
+    tell(world, bridge, reading("e1", "one"), "created", 1000).await;
+    world.zendesk.queue_updates([Fault::Invalid]);
+    world.notify(&reading("e2", "two")).await;
+    bridge.wait_for_log(" is dead").await;
+    tell(world, bridge, reading("e3", "three"), "commented", 1000).await;
+}
+
 #[tokio::test]
 async fn an_older_event_that_is_replayed_does_not_turn_the_story_back() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
-        let text = |event: &str, text: &str| {
-            event_with(event, "1", |item| item["text"] = json!(format!("{PRIVATE} {text}")))
-        };
-        tell(&world, &bridge, text("e1", "one"), "created", 1000).await;
-        world.zendesk.queue_updates([Fault::Invalid]);
-        world.notify(&text("e2", "two")).await;
-        bridge.wait_for_log(" is dead").await;
-        tell(&world, &bridge, text("e3", "three"), "commented", 1000).await;
+        three_texts_of_which_the_second_died(&world, &bridge).await;
         replay(&world, "e2").await;
         bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1000, unchanged"]).await;
-        tell(&world, &bridge, text("e4", "three"), "unchanged", 1000).await;
+        tell(&world, &bridge, reading("e4", "three"), "unchanged", 1000).await;
     })
     .await;
 }
@@ -586,18 +590,11 @@ async fn a_conflict_is_tried_again_at_once() {
 async fn an_older_event_that_makes_the_ticket_anew_is_its_text() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
-        let text = |event: &str, text: &str| {
-            event_with(event, "1", |item| item["text"] = json!(format!("{PRIVATE} {text}")))
-        };
-        tell(&world, &bridge, text("e1", "one"), "created", 1000).await;
-        world.zendesk.queue_updates([Fault::Invalid]);
-        world.notify(&text("e2", "two")).await;
-        bridge.wait_for_log(" is dead").await;
-        tell(&world, &bridge, text("e3", "three"), "commented", 1000).await;
+        three_texts_of_which_the_second_died(&world, &bridge).await;
         world.zendesk.model().delete_ticket(1000);
         replay(&world, "e2").await;
         bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1001, created"]).await;
-        tell(&world, &bridge, text("e4", "three"), "commented", 1001).await;
+        tell(&world, &bridge, reading("e4", "three"), "commented", 1001).await;
     })
     .await;
 }

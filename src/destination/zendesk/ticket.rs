@@ -4,12 +4,11 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use super::plan::{Fields, Plan};
 use super::text::{self, clean, clip, field, first_chars, html_bytes, slug, time};
-pub use crate::config::FALLBACK_TAG;
-use crate::config::{self, CustomValue, Priority, Requester};
+use crate::config::{self, CustomValue, FALLBACK_TAG, Priority, Requester};
 use crate::event::{self, Event, Report};
 use crate::notification::{self, Item, Note};
-use crate::retry::Deed;
 use crate::story::News;
 use crate::template::{Context, Template};
 
@@ -45,30 +44,6 @@ pub struct Draft<'a> {
     pub plan: Plan,
     /// The user of the credential, if it is known.
     pub service_user: Option<u64>,
-}
-
-/// How much of what is configured a ticket has: each refusal takes something away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The author's user, or `None`: the user of the credential.
-    pub requester: Option<u64>,
-    pub fields: Fields,
-    /// The closed ticket that this one goes on with.
-    pub follow_up: Option<u64>,
-}
-
-impl Plan {
-    /// What a ticket by this plan is to its case.
-    pub fn deed(&self) -> Deed {
-        self.follow_up.map_or(Deed::Created, |_| Deed::FollowedUp)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fields {
-    Configured,
-    /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`].
-    Plain,
 }
 
 /// A ticket, and what went wrong with it on the way.
@@ -127,45 +102,6 @@ fn priority(item: &Item, configured: Priority) -> Priority {
         true => Priority::High,
         false => configured,
     }
-}
-
-/// Reads back from frozen bytes by which plan they were rendered.
-pub fn plan_of(body: &str, service_user: Option<u64>) -> Plan {
-    let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let ticket = &body["ticket"];
-    let is_plain = ticket["tags"].as_array().is_some_and(|tags| tags.iter().any(|tag| tag == FALLBACK_TAG));
-    Plan {
-        requester: ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user),
-        fields: if is_plain { Fields::Plain } else { Fields::Configured },
-        follow_up: ticket["via_followup_source_id"].as_u64(),
-    }
-}
-
-/// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or
-/// `None` if there is nothing to do without. Some refusals name `base` or nothing: then it may be
-/// anything but what is ours on every ticket.
-pub fn simpler(plan: Plan, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
-    let blames =
-        |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
-    let without_author = plan.requester.map(|_| Plan { requester: None, ..plan });
-    let is_full = plan.fields == Fields::Configured && settings.may_be_refused();
-    let plain = is_full.then_some(Plan { fields: Fields::Plain, ..plan });
-    if plan.follow_up.is_some() && blames(&["via"]) {
-        return Some(Plan { follow_up: None, ..plan });
-    }
-    let unlinked = plan.follow_up.map(|_| Plan { follow_up: None, ..plan });
-    if blames(&["requester", "submitter", "author"]) || settings.public && blames(&["comment"]) {
-        return without_author.or(plain);
-    }
-    match blames(&["subject", "comment", "tags", "external_id", "metadata", "description"]) {
-        true => None,
-        false => plain.or(without_author).or(unlinked),
-    }
-}
-
-/// Whether frozen bytes make a ticket that goes on with a closed one.
-pub fn follows(body: &str) -> bool {
-    plan_of(body, None).follow_up.is_some()
 }
 
 /// Who wrote a post, as a user of Zendesk.
@@ -751,11 +687,11 @@ mod tests {
                 let body = rendered(&whole_item(), settings, plan, service).ticket;
                 let ticket = &body["ticket"];
                 assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
-                assert_eq!(plan_of(&body.to_string(), service), plan);
+                assert_eq!(Plan::of(&body.to_string(), service), plan);
             }
         }
         for odd in ["", "[]", "{}"] {
-            assert_eq!(plan_of(odd, Some(SERVICE)), plan(None, Fields::Configured));
+            assert_eq!(Plan::of(odd, Some(SERVICE)), plan(None, Fields::Configured));
         }
     }
 
@@ -900,53 +836,8 @@ mod tests {
         };
         let body = render(&draft).ticket;
         assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
-        assert_eq!(plan_of(&body.to_string(), None), draft.plan);
+        assert_eq!(Plan::of(&body.to_string(), None), draft.plan);
         assert_eq!(body.to_string(), render(&draft).ticket.to_string());
-    }
-
-    #[test]
-    fn what_zendesk_refuses_is_left_out() {
-        let bare = config::Ticket::default();
-        let own = [
-            settings(&[("TICKET_GROUP_ID", "1")]),
-            settings(&[("TICKET_ASSIGNEE_ID", "1")]),
-            settings(&[("TICKET_BRAND_ID", "1")]),
-            settings(&[("TICKET_FORM_ID", "1")]),
-            settings(&[("TICKET_CUSTOM_FIELDS", r#"{"1": true}"#)]),
-            settings(&[("TICKET_STATUS", "hold")]),
-            settings(&[("TICKET_TYPE", "task")]),
-            settings(&[("TICKET_PRIORITY", "low")]),
-        ];
-        let full = plan(Some(AUTHOR), Fields::Configured);
-        let (no_author, plain) = (plan(None, Fields::Configured), plan(Some(AUTHOR), Fields::Plain));
-        for (fields, of_bare, of_own) in [
-            (&["requester"][..], Some(no_author), Some(no_author)),
-            (&["submitter_id", "base"], Some(no_author), Some(no_author)),
-            (&["group"], Some(no_author), Some(plain)),
-            (&["base"], Some(no_author), Some(plain)),
-            (&[], Some(no_author), Some(plain)),
-            (&["subject"], None, None),
-            (&["comment"], None, None),
-        ] {
-            let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-            assert_eq!(simpler(full, &bare, &fields), of_bare, "{fields:?}");
-            for own in &own {
-                assert_eq!(simpler(full, own, &fields), of_own, "{fields:?}");
-            }
-            // Whatever is refused, it comes to an end.
-            for settings in own.iter().chain([&bare]) {
-                let mut plan = Some(Plan { follow_up: Some(1), ..full });
-                let steps = std::iter::from_fn(|| {
-                    plan = simpler(plan?, settings, &fields);
-                    plan
-                });
-                assert!(steps.count() <= 4);
-            }
-        }
-        let closed = Plan { follow_up: Some(1), ..full };
-        assert_eq!(simpler(closed, &bare, &["via_followup_source_id".to_owned()]), Some(full));
-        let public = settings(&[("TICKET_PUBLIC", "1")]);
-        assert_eq!(simpler(full, &public, &["comment".to_owned()]), Some(no_author));
     }
 
     #[test]

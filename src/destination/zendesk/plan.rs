@@ -1,0 +1,121 @@
+//! How much of what is configured a ticket has, and what to do without after a refusal. Pure.
+
+use serde_json::Value;
+
+use crate::config::{self, FALLBACK_TAG};
+use crate::retry::Deed;
+
+/// Each refusal takes something away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The author's user, or `None`: the user of the credential.
+    pub requester: Option<u64>,
+    pub fields: Fields,
+    /// The closed ticket that this one goes on with.
+    pub follow_up: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fields {
+    Configured,
+    /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`].
+    Plain,
+}
+
+impl Plan {
+    /// Reads back from frozen bytes by which plan they were rendered.
+    pub fn of(body: &str, service_user: Option<u64>) -> Plan {
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        let ticket = &body["ticket"];
+        let mut tags = ticket["tags"].as_array().into_iter().flatten();
+        let is_plain = tags.any(|tag| tag == FALLBACK_TAG);
+        Plan {
+            requester: ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user),
+            fields: if is_plain { Fields::Plain } else { Fields::Configured },
+            follow_up: ticket["via_followup_source_id"].as_u64(),
+        }
+    }
+
+    /// What a ticket by this plan is to its case.
+    pub fn deed(self) -> Deed {
+        self.follow_up.map_or(Deed::Created, |_| Deed::FollowedUp)
+    }
+
+    /// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or
+    /// `None` if there is nothing to do without. Some refusals name `base` or nothing: then it may be
+    /// anything but what is ours on every ticket.
+    pub fn simpler(self, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
+        let blames =
+            |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
+        let without_author = self.requester.map(|_| Plan { requester: None, ..self });
+        let is_full = self.fields == Fields::Configured && settings.may_be_refused();
+        let plain = is_full.then_some(Plan { fields: Fields::Plain, ..self });
+        let unlinked = self.follow_up.map(|_| Plan { follow_up: None, ..self });
+        if unlinked.is_some() && blames(&["via"]) {
+            return unlinked;
+        }
+        if blames(&["requester", "submitter", "author"]) || settings.public && blames(&["comment"]) {
+            return without_author.or(plain);
+        }
+        match blames(&["subject", "comment", "tags", "external_id", "metadata", "description"]) {
+            true => None,
+            false => plain.or(without_author).or(unlinked),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CustomField, CustomValue, Kind, Priority, Status, Ticket};
+
+    fn names(fields: &[&str]) -> Vec<String> {
+        fields.iter().map(|field| (*field).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_zendesk_refuses_is_left_out() {
+        let bare = Ticket::default();
+        let field = CustomField { id: 1, value: CustomValue::Bool(true) };
+        let own = [
+            Ticket { group_id: Some(1), ..Ticket::default() },
+            Ticket { assignee_id: Some(1), ..Ticket::default() },
+            Ticket { brand_id: Some(1), ..Ticket::default() },
+            Ticket { form_id: Some(1), ..Ticket::default() },
+            Ticket { custom_fields: vec![field], ..Ticket::default() },
+            Ticket { status: Some(Status::Hold), ..Ticket::default() },
+            Ticket { kind: Some(Kind::Task), ..Ticket::default() },
+            Ticket { priority: Priority::Low, ..Ticket::default() },
+        ];
+        let full = Plan { requester: Some(1), fields: Fields::Configured, follow_up: None };
+        let (no_author, plain) = (Plan { requester: None, ..full }, Plan { fields: Fields::Plain, ..full });
+        for (fields, of_bare, of_own) in [
+            (&["requester"][..], Some(no_author), Some(no_author)),
+            (&["submitter_id", "base"], Some(no_author), Some(no_author)),
+            (&["group"], Some(no_author), Some(plain)),
+            (&["base"], Some(no_author), Some(plain)),
+            (&[], Some(no_author), Some(plain)),
+            (&["subject"], None, None),
+            (&["comment"], None, None),
+        ] {
+            let fields = names(fields);
+            assert_eq!(full.simpler(&bare, &fields), of_bare, "{fields:?}");
+            for own in &own {
+                assert_eq!(full.simpler(own, &fields), of_own, "{fields:?}");
+            }
+            // Whatever is refused, it comes to an end.
+            for settings in own.iter().chain([&bare]) {
+                let mut plan = Some(Plan { follow_up: Some(1), ..full });
+                let steps = std::iter::from_fn(|| {
+                    plan = plan?.simpler(settings, &fields);
+                    plan
+                });
+                assert!(steps.count() <= 4);
+            }
+        }
+        let closed = Plan { follow_up: Some(1), ..full };
+        assert_eq!(closed.simpler(&bare, &names(&["via_followup_source_id"])), Some(full));
+        let public = Ticket { public: true, ..Ticket::default() };
+        assert_eq!(full.simpler(&public, &names(&["comment"])), Some(no_author));
+    }
+}
