@@ -148,7 +148,7 @@ fn rendered(route: &Route, arrival: &Arrival, item: &Item, as_json: bool) -> any
         Some(author) => {
             format!("the Zendesk user {} ({}), made if it is missing", author.key, author.name)
         }
-        None if settings.requester == Requester::Author => {
+        None if settings.requester == Requester::Author && item.report.is_none() => {
             "the user of the credential, since Khoros does not tell the author's id".to_owned()
         }
         None => "the user of the credential".to_owned(),

@@ -272,3 +272,9 @@ fn a_route_has_tickets_of_its_own() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(err(&unknown).contains("there is no such route; there are label, vip"), "{}", err(&unknown));
 }
+
+#[test]
+fn what_is_no_post_has_no_author_to_miss() {
+    let shown = out(&render(&["tests/fixtures/credential-deauth-instagram.json"], &[]));
+    assert!(shown.ends_with("Requester: the user of the credential\n\n"), "{shown}");
+}
