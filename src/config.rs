@@ -29,11 +29,16 @@ pub struct Config {
     /// `PORT`, on all interfaces; default 8080, 0 lets the system choose.
     pub port: u16,
     pub khoros: Khoros,
-    /// `NOTIFICATION_BEARER_TOKEN`, comma-separated and never empty: the first is given to Khoros,
-    /// all are accepted.
+    /// `NOTIFICATION_BEARER_TOKEN`, comma-separated: the first is given to Khoros, all are accepted.
+    /// Empty only if nothing is pushed.
     pub bearer_tokens: Vec<SecretString>,
-    /// `PUBLIC_URL`, or what the platform tells of itself. Without one there is no subscription.
+    /// `PUBLIC_URL`, or what the platform tells of itself. Without one nothing can be pushed.
     pub public_url: Option<Url>,
+    /// `PUBLIC_URL_PROBE_SECONDS`: how long to wait until we reach ourselves at the public address,
+    /// before Khoros is told of it all the same. Zero: we do not try.
+    pub public_url_probe: Duration,
+    /// `SILENCE_ALERT_HOURS`: how long a busy route may bring nothing.
+    pub silence_alert: Option<Duration>,
     pub zendesk: Zendesk,
     /// Never empty.
     pub routes: Vec<Route>,
@@ -56,6 +61,33 @@ pub struct Khoros {
     pub token: SecretString,
     /// `SPREDFAST_COMPANY_ID`
     pub company_id: u64,
+    /// `SPREDFAST_MODE`
+    pub mode: Mode,
+    /// `SPREDFAST_CHECK_MINUTES`: how often the subscriptions are looked at.
+    pub check_every: Duration,
+    /// `SPREDFAST_POLL_SECONDS`: how often the feeds are read.
+    pub poll_every: Duration,
+}
+
+/// The ways by which events come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Khoros pushes them, and what a push lost is read from the feed.
+    #[default]
+    Both,
+    Push,
+    /// They are read from the feed alone, which needs no public address.
+    Poll,
+}
+
+impl Mode {
+    pub fn pushes(self) -> bool {
+        self != Mode::Poll
+    }
+
+    pub fn polls(self) -> bool {
+        self != Mode::Push
+    }
 }
 
 /// Access to Zendesk.
@@ -137,6 +169,10 @@ impl fmt::Display for Problems {
     }
 }
 
+const CHECK_EVERY: Duration = Duration::from_secs(600);
+/// While Khoros pushes, the feed only repairs what a push lost.
+const POLL_EVERY_BESIDE_PUSH: Duration = Duration::from_secs(300);
+const POLL_EVERY_ALONE: Duration = Duration::from_secs(30);
 const LEASE_SECONDS: u64 = 60;
 const RETENTION_DAYS: u64 = 30;
 const RETRY_SCHEDULE: [u64; 8] = [5, 30, 120, 600, 1800, 7200, 21600, 43200];
@@ -156,7 +192,8 @@ impl Config {
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
         let khoros = check.khoros(&mut raw);
-        let bearer_tokens = check.bearer_tokens(&mut raw);
+        let mode = khoros.as_ref().map(|khoros| khoros.mode).unwrap_or_default();
+        let bearer_tokens = check.bearer_tokens(&mut raw, mode);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
         let routes = check.routes(&vars, &mut raw);
@@ -168,6 +205,11 @@ impl Config {
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
         let public_url = check.public_url(&mut raw);
+        let probe = raw.public_url_probe_seconds.take();
+        let public_url_probe =
+            check.or("PUBLIC_URL_PROBE_SECONDS", probe, Duration::from_secs(60), parse::probe_seconds);
+        let silence_alert =
+            check.optional("SILENCE_ALERT_HOURS", raw.silence_alert_hours.take(), parse::hours);
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
         check.optional("LOG_FORMAT", raw.log_format.take(), parse::log_format);
         check.optional("RUST_LOG", raw.rust_log.take(), parse::log_filter);
@@ -181,6 +223,8 @@ impl Config {
                     khoros,
                     bearer_tokens,
                     public_url,
+                    public_url_probe,
+                    silence_alert,
                     zendesk,
                     routes,
                     database,
@@ -375,15 +419,39 @@ impl Check {
         let token = self.required("SPREDFAST_API_TOKEN", raw.spredfast_api_token.take(), parse::token);
         let company_id =
             self.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
-        Some(Khoros { api_url: api_url?, token: token?, company_id: company_id? })
+        let mode = self.or("SPREDFAST_MODE", raw.spredfast_mode.take(), Mode::default(), parse::mode);
+        let check_every = self.or(
+            "SPREDFAST_CHECK_MINUTES",
+            raw.spredfast_check_minutes.take(),
+            CHECK_EVERY,
+            parse::minutes,
+        );
+        let poll_every = if mode == Mode::Poll { POLL_EVERY_ALONE } else { POLL_EVERY_BESIDE_PUSH };
+        let poll_every = self.or(
+            "SPREDFAST_POLL_SECONDS",
+            raw.spredfast_poll_seconds.take(),
+            poll_every,
+            parse::poll_seconds,
+        );
+        Some(Khoros {
+            api_url: api_url?,
+            token: token?,
+            company_id: company_id?,
+            mode,
+            check_every,
+            poll_every,
+        })
     }
 
-    fn bearer_tokens(&mut self, raw: &mut Raw) -> Option<Vec<SecretString>> {
+    fn bearer_tokens(&mut self, raw: &mut Raw, mode: Mode) -> Option<Vec<SecretString>> {
         let value = self.aliased(
             "NOTIFICATION_BEARER_TOKEN",
             raw.notification_bearer_token.take(),
             ("NOTIFIER_BEARER_TOKEN", raw.notifier_bearer_token.take()),
         );
+        if value.is_none() && !mode.pushes() {
+            return Some(Vec::new());
+        }
         let tokens = self.required("NOTIFICATION_BEARER_TOKEN", value, |text| {
             let tokens = text.split(',').filter(|token| !token.trim().is_empty());
             let tokens = tokens.map(parse::secret).collect::<Parsed<Vec<_>>>()?;
@@ -599,8 +667,37 @@ mod tests {
     }
 
     #[test]
+    fn how_events_come() {
+        let seconds = Duration::from_secs;
+        let config_of = |changes| config(changes).unwrap();
+        let both = config_of(&[]);
+        assert_eq!((both.khoros.mode, both.khoros.poll_every), (Mode::Both, seconds(300)));
+        assert_eq!((both.khoros.check_every, both.public_url_probe), (seconds(600), seconds(60)));
+        assert_eq!(both.silence_alert, None);
+        let poll = config_of(&[("SPREDFAST_MODE", "poll"), ("NOTIFICATION_BEARER_TOKEN", "")]);
+        assert_eq!((poll.khoros.mode, poll.khoros.poll_every), (Mode::Poll, seconds(30)));
+        assert!(poll.bearer_tokens.is_empty());
+        let set = config_of(&[
+            ("SPREDFAST_MODE", "Push"),
+            ("SPREDFAST_POLL_SECONDS", "7"),
+            ("SPREDFAST_CHECK_MINUTES", "0.5"),
+            ("PUBLIC_URL_PROBE_SECONDS", "0"),
+            ("SILENCE_ALERT_HOURS", "1.5"),
+        ]);
+        assert_eq!((set.khoros.mode, set.khoros.poll_every), (Mode::Push, seconds(7)));
+        assert_eq!((set.khoros.check_every, set.public_url_probe), (seconds(30), Duration::ZERO));
+        assert_eq!(set.silence_alert, Some(seconds(5400)));
+        refused(&[("SPREDFAST_MODE", "push"), ("NOTIFICATION_BEARER_TOKEN", "")]);
+    }
+
+    #[test]
     fn all_problems_come_in_one_report_without_values() {
         let report = refused(&[
+            ("SPREDFAST_MODE", "value"),
+            ("SPREDFAST_POLL_SECONDS", "0"),
+            ("SPREDFAST_CHECK_MINUTES", "NaN"),
+            ("PUBLIC_URL_PROBE_SECONDS", "-1"),
+            ("SILENCE_ALERT_HOURS", "inf"),
             ("SPREDFAST_API_TOKEN", ""),
             ("SPREDFAST_COMPANY_ID", "acme-value"),
             ("ZENDESK_API_URL", "http://acme-value.zendesk.com"),
@@ -629,11 +726,16 @@ mod tests {
             "RUST_LOG",
             "ADMIN_TOKEN",
             "DATABASE_URL",
+            "SPREDFAST_MODE",
+            "SPREDFAST_POLL_SECONDS",
+            "SPREDFAST_CHECK_MINUTES",
+            "PUBLIC_URL_PROBE_SECONDS",
+            "SILENCE_ALERT_HOURS",
         ] {
             assert!(report.contains(name), "{name} is missing in: {report}");
         }
         assert!(!report.contains("value"), "a value is in: {report}");
-        assert!(report.starts_with("the configuration has 13 problems:"), "{report}");
+        assert!(report.starts_with("the configuration has 18 problems:"), "{report}");
     }
 
     #[test]

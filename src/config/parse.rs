@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
-use super::{Database, LogFormat};
+use super::{Database, LogFormat, Mode};
 
 /// The value, or what is wrong with it.
 pub type Parsed<T> = Result<T, &'static str>;
@@ -78,6 +78,45 @@ pub fn company_id(text: &str) -> Parsed<u64> {
 pub fn lease(text: &str) -> Parsed<u64> {
     let seconds = text.parse().ok();
     seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
+}
+
+pub fn mode(text: &str) -> Parsed<Mode> {
+    match text.to_ascii_lowercase().as_str() {
+        "both" => Ok(Mode::Both),
+        "push" => Ok(Mode::Push),
+        "poll" => Ok(Mode::Poll),
+        _ => Err("is none of both, push and poll"),
+    }
+}
+
+/// A part of one is as good: `0.5`.
+pub fn minutes(text: &str) -> Parsed<Duration> {
+    span(text, 60.0, 1440.0).ok_or("is not a number of minutes, at most 1440")
+}
+
+/// A part of one is as good.
+pub fn hours(text: &str) -> Parsed<Duration> {
+    span(text, 3600.0, 8760.0).ok_or("is not a number of hours, at most 8760")
+}
+
+/// Up to `most` units of so many seconds, and a second at least.
+fn span(text: &str, unit: f64, most: f64) -> Option<Duration> {
+    let number: f64 = text.parse().ok()?;
+    let seconds = number * unit;
+    (seconds >= 1.0 && number <= most).then(|| Duration::from_secs_f64(seconds))
+}
+
+pub fn poll_seconds(text: &str) -> Parsed<Duration> {
+    seconds(text, 1, 86_400).ok_or("is not a number from 1 to 86400")
+}
+
+pub fn probe_seconds(text: &str) -> Parsed<Duration> {
+    seconds(text, 0, 3600).ok_or("is not a number from 0 to 3600")
+}
+
+fn seconds(text: &str, least: u64, most: u64) -> Option<Duration> {
+    let seconds: u64 = text.parse().ok()?;
+    (least..=most).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 pub fn days(text: &str) -> Parsed<u64> {
