@@ -5,7 +5,7 @@
 //! no contract: whatever is missing is left out, and nothing is refused.
 
 mod message;
-mod moment;
+pub(crate) mod moment;
 
 use std::borrow::Cow;
 

@@ -1,18 +1,26 @@
 //! The client of Khoros' Notifications API, which publishes no response body: what counts as success
-//! is in `judge`.
+//! is in `judge`, and what no server has to offer is [`Refusal::NotOffered`].
+
+mod feed;
+mod held;
+mod pages;
 
 use std::fmt;
 use std::time::Duration;
 
+use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
 use crate::config;
+pub use held::{Held, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-const BODY_LIMIT: usize = 1 << 20;
+const BODY_LIMIT: usize = 16 << 20;
+/// Asked to wait longer than this, we ask again all the same.
+const LONGEST_WAIT: u64 = 3600;
 
 #[derive(Clone)]
 pub struct Khoros {
@@ -28,14 +36,17 @@ pub struct Subscription<'a> {
     pub company_id: u64,
     pub external_id: &'a str,
     pub event_name: &'a str,
-    pub notification_uri: &'a str,
+    /// Without one nothing is pushed, and the events are in the feed alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notification_uri: Option<&'a str>,
     /// A regular expression; without one it is all events of the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<&'a str>,
-    pub bearer_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearer_token: Option<&'a str>,
 }
 
-/// Why Khoros did not take a subscription.
+/// Why Khoros did not do what it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The token is wrong, expired or revoked.
@@ -44,10 +55,16 @@ pub enum Refusal {
     Address(u16),
     /// 403 is a throttling gateway as often as a missing permission.
     Forbidden,
+    /// The gateway says that there were too many calls, and perhaps how long to wait.
+    Throttled(Option<Duration>),
     /// A JSON answer that says it failed, perhaps with a code.
     Failed(u16, Option<String>),
     /// An HTML page where an API should be, whatever its status.
     Html(u16),
+    /// The answer holds nothing of what was asked for, as with the published example "Coming Soon".
+    NotOffered,
+    /// The answer is too long to be taken into memory.
+    TooLarge,
     Unreachable(&'static str),
 }
 
@@ -65,11 +82,14 @@ impl fmt::Display for Refusal {
             Refusal::Forbidden => f.write_str(
                 "Khoros answered 403: its gateway is throttling, or the token's user may not subscribe",
             ),
+            Refusal::Throttled(_) => f.write_str("Khoros' gateway says that there were too many calls"),
             Refusal::Failed(status, Some(code)) => write!(f, "Khoros answered {status} ({code})"),
             Refusal::Failed(status, None) => write!(f, "Khoros answered {status}"),
             Refusal::Html(status) => {
                 write!(f, "Khoros answered an HTML page (status {status}) where its API should be")
             }
+            Refusal::NotOffered => f.write_str("Khoros does not offer this at SPREDFAST_API_URL"),
+            Refusal::TooLarge => f.write_str("Khoros' answer is too long"),
             Refusal::Unreachable(how) => write!(f, "Khoros cannot be reached: {how}"),
         }
     }
@@ -81,50 +101,110 @@ impl Khoros {
     }
 
     /// Creates the subscription, or updates the one of the same `externalId`.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then it may have been made all the same.
     pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<(), Refusal> {
-        let url = format!("{}/subscription", self.api_url.as_str().trim_end_matches('/'));
-        let request = self
-            .http
-            .post(url)
+        let request = self.request(Method::POST, &["subscription"]).json(subscription);
+        self.answer(request).await.map(drop)
+    }
+
+    /// All subscriptions that the token's user is shown.
+    ///
+    /// # Errors
+    /// [`Refusal::NotOffered`] if the server shows none: only the POST is known of the v1 address, and
+    /// v2 publishes no answer.
+    pub async fn subscriptions(&self) -> Result<Vec<Held>, Refusal> {
+        let address = self.address(&["subscription"]);
+        let listed = pages::all(self, &address).await.map_err(Refusal::of_an_optional_call)?;
+        Ok(listed.iter().filter_map(Held::read).collect())
+    }
+
+    /// # Errors
+    /// [`Refusal`]; 404 and 422 as [`Refusal::Failed`].
+    pub async fn set_status(&self, uuid: &str, status: Status) -> Result<(), Refusal> {
+        let request = self.request(Method::PUT, &["subscription", uuid, status.word()]);
+        match self.answer(request).await {
+            Err(Refusal::Address(status)) => Err(Refusal::Failed(status, None)),
+            answered => answered.map(drop),
+        }
+    }
+
+    /// A request to a path under the address of the events API.
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.http.request(method, self.address(path))
+    }
+
+    fn address(&self, path: &[&str]) -> Url {
+        let mut address = self.api_url.clone();
+        if let Ok(mut segments) = address.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        address
+    }
+
+    /// The JSON of a successful answer, if there is any.
+    async fn answer(&self, request: RequestBuilder) -> Result<Option<Value>, Refusal> {
+        let request = request
             .timeout(TIMEOUT)
             .header("accept", "application/json")
-            .bearer_auth(self.token.expose_secret())
-            .json(subscription);
+            .bearer_auth(self.token.expose_secret());
         let mut response = request.send().await.map_err(|error| unreachable(&error))?;
         let status = response.status().as_u16();
-        let kind = response.headers().get("content-type").and_then(|kind| kind.to_str().ok());
-        let says_html = kind.is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
+        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let says_html = header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
+        let gateway = header("x-mashery-error-code").unwrap_or_default().to_owned();
+        let wait = header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
+        let wait = wait.map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST_WAIT)));
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
-            let room = BODY_LIMIT - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == BODY_LIMIT {
-                break;
+            if body.len() + chunk.len() > BODY_LIMIT {
+                return Err(Refusal::TooLarge);
             }
+            body.extend_from_slice(&chunk);
         }
-        judge(status, says_html, &body)
+        match judge(status, says_html, &gateway, &body) {
+            Err(Refusal::Throttled(None)) => Err(Refusal::Throttled(wait)),
+            judged => judged,
+        }
+    }
+}
+
+impl Refusal {
+    /// Whether a path is known at all is told by the one call that is known everywhere, the POST. So of
+    /// any other call these statuses say only that this server does not have it.
+    fn of_an_optional_call(self) -> Refusal {
+        match self {
+            Refusal::Address(_) | Refusal::Failed(405 | 501, _) => Refusal::NotOffered,
+            other => other,
+        }
     }
 }
 
 /// Success is any 2xx with JSON, with plain text (the published example is "Coming Soon"), or with
 /// nothing. HTML never is, and neither is JSON that says `status.succeeded: false`.
-fn judge(status: u16, says_html: bool, body: &[u8]) -> Result<(), Refusal> {
+fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Option<Value>, Refusal> {
     let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
     let json = serde_json::from_str::<Value>(&text).ok();
     let says_failed =
         json.as_ref().is_some_and(|json| json["status"]["succeeded"].to_string().contains("false"));
     let code = json.as_ref().and_then(|json| json["status"]["error"]["code"].as_str());
     let is_html = says_html || text.trim_start().starts_with('<');
-    let holds = |words: &str| text.to_ascii_lowercase().contains(words);
+    // What an event says of itself in a feed says nothing of the answer.
+    let is_refusal = !(200..=299).contains(&status) || json.is_none() || says_failed;
+    let holds = |words: &str| is_refusal && text.to_ascii_lowercase().contains(words);
+    let is_throttled = || gateway.contains("OVER_") || holds("account over") || holds("rate limit exceeded");
     match status {
         401 => Err(Refusal::Token("401")),
         _ if holds("developer inactive") => Err(Refusal::Token("Developer Inactive")),
         _ if code.is_some_and(is_about_the_token) => Err(Refusal::Token("unauthenticated")),
         586 | 596 | 404 | 300..=399 => Err(Refusal::Address(status)),
         500..=599 if holds("service not found") => Err(Refusal::Address(status)),
+        429 => Err(Refusal::Throttled(None)),
+        403 if is_throttled() => Err(Refusal::Throttled(None)),
         _ if is_html => Err(Refusal::Html(status)),
         403 => Err(Refusal::Forbidden),
-        200..=299 if !says_failed => Ok(()),
+        200..=299 if !says_failed => Ok(json),
         _ => {
             let plain = |code: &&str| {
                 code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -161,7 +241,8 @@ mod tests {
             (201, r#"{"uuid":"8a33e123"}"#),
             (200, r#"{"data":{"uuid":"8a33e123"},"status":{"succeeded":true}}"#),
         ] {
-            assert_eq!(judge(status, body.contains("<br>"), body.as_bytes()), Ok(()), "{status} {body}");
+            let judged = judge(status, body.contains("<br>"), "", body.as_bytes());
+            assert_eq!(judged, Ok(serde_json::from_str(body).ok()), "{status} {body}");
         }
         for (status, body, refusal) in [
             (401, "", Refusal::Token("401")),
@@ -174,7 +255,9 @@ mod tests {
             (200, "Please sign in<br>", Refusal::Html(200)),
             (500, "Service Not Found", Refusal::Address(500)),
             (200, r#"{"status":{"succeeded":"false"}}"#, Refusal::Failed(200, None)),
-            (403, "Account Over Rate Limit", Refusal::Forbidden),
+            (403, "Account Over Rate Limit", Refusal::Throttled(None)),
+            (403, "", Refusal::Forbidden),
+            (429, "", Refusal::Throttled(None)),
             (
                 200,
                 r#"{"status":{"succeeded":false,"error":{"code":"validation_error"}}}"#,
@@ -188,10 +271,16 @@ mod tests {
             (500, "oops", Refusal::Failed(500, None)),
         ] {
             assert_eq!(
-                judge(status, body.contains("<br>"), body.as_bytes()),
+                judge(status, body.contains("<br>"), "", body.as_bytes()),
                 Err(refusal),
                 "{status} {body}"
             );
         }
+    }
+    #[test]
+    fn what_a_post_says_is_not_what_khoros_says() {
+        let feed = br#"[{"eventName":"rule-applied","data":{"text":"Developer Inactive"}}]"#;
+        assert!(judge(200, false, "", feed).is_ok());
+        assert_eq!(judge(403, false, "ERR_403_DEVELOPER_OVER_QPS", b"{}"), Err(Refusal::Throttled(None)));
     }
 }

@@ -87,9 +87,9 @@ pub async fn subscribe(khoros: Khoros, wanted: Wanted, status: watch::Sender<Sub
         company_id: wanted.company_id,
         external_id: &route.external_id,
         event_name: &route.event,
-        notification_uri: wanted.notification_url.as_str(),
+        notification_uri: Some(wanted.notification_url.as_str()),
         query: route.query.as_deref(),
-        bearer_token: wanted.bearer_token.expose_secret(),
+        bearer_token: Some(wanted.bearer_token.expose_secret()),
     };
     let began = Instant::now();
     let mut wait = FIRST_WAIT;
@@ -143,9 +143,7 @@ fn log(route: &str, refusal: &Refusal, wait: Duration, alarming: bool, reminder:
     let alert = match refusal {
         Refusal::Token(_) => Some(alert::KHOROS_TOKEN),
         Refusal::Address(_) => Some(alert::KHOROS_ADDRESS),
-        Refusal::Forbidden | Refusal::Failed(..) | Refusal::Html(_) | Refusal::Unreachable(_) => {
-            alarming.then_some(alert::KHOROS_DOWN)
-        }
+        _ => alarming.then_some(alert::KHOROS_DOWN),
     };
     match alert.filter(|code| reminder.is_due(code, Instant::now())) {
         Some(alert) => error!(alert, route, "not subscribed, next try in {seconds} s: {refusal}"),

@@ -9,13 +9,18 @@ use crate::notification::text;
 
 /// `2018-03-14 00:31 UTC`; what is no such date stays as it is, and zero is none.
 pub(super) fn of(value: &Value) -> Option<String> {
+    let published = text(value).filter(|published| published.parse() != Ok(0.0))?;
+    Some(read(value).map_or(published, |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string()))
+}
+
+/// None: it is no such date.
+pub(crate) fn read(value: &Value) -> Option<Timestamp> {
     let published = text(value)?;
-    let time = match published.parse::<f64>() {
-        Ok(0.0) => return None,
+    match published.parse::<f64>() {
+        Ok(0.0) => None,
         Ok(number) if number.is_finite() => of_epoch(number),
         _ => published.parse().ok().or_else(|| of_java(&published)),
-    };
-    Some(time.map_or(published, |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string()))
+    }
 }
 
 /// Milliseconds, as published; what would be a day of 1973 or before is taken for seconds.

@@ -1,0 +1,49 @@
+//! The second way to an event: the feed of its subscription. The shape of its pages is not published,
+//! and neither is its order.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::pages::entries_of;
+use super::{Khoros, Refusal};
+
+impl Khoros {
+    /// Up to `limit` events of a subscription from `offset` on, each as it would have been pushed; past
+    /// the end there are none, or old ones again.
+    ///
+    /// # Errors
+    /// [`Refusal::NotOffered`] if there is no feed; [`Refusal::TooLarge`] asks for a smaller limit.
+    pub async fn feed(&self, uuid: &str, offset: u64, limit: u64) -> Result<Vec<Value>, Refusal> {
+        let request = self.request(Method::GET, &["data", uuid]);
+        let request = request.query(&[("offset", offset), ("limit", limit)]);
+        let answer = self.answer(request).await.map_err(Refusal::of_an_optional_call)?;
+        answer.and_then(read).ok_or(Refusal::NotOffered)
+    }
+}
+
+/// An array of envelopes, one under `data`, or an envelope by itself, which has `data`, too.
+fn read(answer: Value) -> Option<Vec<Value>> {
+    let is_envelope = ["eventName", "eventUuid"].iter().any(|field| answer.get(field).is_some());
+    if is_envelope { Some(vec![answer]) } else { entries_of(answer) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_shape_of_a_page_is_read() {
+        let event = json!({"eventName": "rule-applied", "data": {"items": []}});
+        assert_eq!(read(json!([event, event])), Some(vec![event.clone(), event.clone()]));
+        let under_data = json!({"data": [event], "status": {"succeeded": true}});
+        assert_eq!(read(under_data), Some(vec![event.clone()]));
+        assert_eq!(read(event.clone()), Some(vec![event]));
+        assert_eq!(read(json!({"eventUuid": "1", "data": []})).map(|page| page.len()), Some(1));
+        assert_eq!(read(json!([])), Some(Vec::new()));
+        for nothing in [json!({}), json!({"data": {}}), json!("Coming Soon"), json!(null), json!(7)] {
+            assert_eq!(read(nothing.clone()), None, "{nothing}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! A subscription as Khoros shows it, of which only the request is published.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::event::moment;
+use crate::notification::text;
+
+/// What Khoros holds under a name of ours, or of somebody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub uuid: String,
+    pub external_id: String,
+    pub event_name: Option<String>,
+    pub query: Option<String>,
+    pub notification_uri: Option<String>,
+    /// None: it is not shown, or a word that is not published.
+    pub status: Option<Status>,
+    pub created: Option<Timestamp>,
+}
+
+/// Changed by a PUT alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Active,
+    Disabled,
+    Paused,
+}
+
+impl Status {
+    /// As it is spelt in a path.
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Active => "ACTIVE",
+            Status::Disabled => "DISABLED",
+            Status::Paused => "PAUSED",
+        }
+    }
+
+    fn read(word: &str) -> Option<Status> {
+        let statuses = [Status::Active, Status::Disabled, Status::Paused];
+        statuses.into_iter().find(|status| status.word().eq_ignore_ascii_case(word))
+    }
+}
+
+impl Held {
+    /// None: it has no name, or no id by which it could be spoken of.
+    pub(super) fn read(shown: &Value) -> Option<Held> {
+        let field = |name: &str| text(&shown[name]).filter(|text| !text.is_empty());
+        let uuid = field("uuid").or_else(|| text(&shown["key"]["uuid"])).or_else(|| field("id"))?;
+        let is_plain = uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        (is_plain && (1..=64).contains(&uuid.len())).then_some(())?;
+        Some(Held {
+            uuid,
+            external_id: field("externalId")?,
+            event_name: field("eventName"),
+            query: field("query"),
+            notification_uri: field("notificationUri"),
+            status: field("status").and_then(|word| Status::read(&word)),
+            created: moment::read(&shown["createdDate"]),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_read_leniently() {
+        let held = Held::read(&json!({
+            "key": {"uuid": "8a33e123-546d"},
+            "externalId": 12,
+            "status": "paused",
+            "query": "",
+            "createdDate": "2026-01-02T03:04:05.000Z",
+        }));
+        assert_eq!(
+            held,
+            Some(Held {
+                uuid: "8a33e123-546d".to_owned(),
+                external_id: "12".to_owned(),
+                event_name: None,
+                query: None,
+                notification_uri: None,
+                status: Some(Status::Paused),
+                created: Some("2026-01-02T03:04:05Z".parse().unwrap()),
+            })
+        );
+        for nothing in [json!({"uuid": "1"}), json!({"externalId": "a"}), json!("a"), json!(null)] {
+            assert_eq!(Held::read(&nothing), None, "{nothing}");
+        }
+        assert_eq!(Held::read(&json!({"uuid": "../1", "externalId": "a"})), None);
+    }
+}
