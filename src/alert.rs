@@ -24,6 +24,8 @@ pub const KHOROS_TOKEN: &str = "khoros_token";
 pub const KHOROS_ADDRESS: &str = "khoros_address";
 /// Khoros has not taken the subscription for minutes.
 pub const KHOROS_DOWN: &str = "khoros_down";
+/// Another deployment keeps taking over the subscription.
+pub const SUBSCRIPTION_CONTESTED: &str = "subscription_contested";
 /// We do not know our own address and cannot subscribe.
 pub const PUBLIC_URL: &str = "public_url";
 /// The database does not answer or does not accept.
@@ -88,7 +90,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 14);
+        assert_eq!(codes.len(), 15);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }

@@ -18,7 +18,7 @@ use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::khoros::Khoros;
-use crate::subscription::{self, SubscriptionStatus, Subscriptions, Wanted};
+use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
 use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.
@@ -40,6 +40,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let remedy = config.public_url_remedy();
+    let wanted = wanted(&config);
     let client = http_client(config.is_local())?;
     let attempt_limit = config.delivery.attempt_limit();
     let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
@@ -47,6 +48,7 @@ pub async fn run(
     let worker = Arc::new(worker);
     let names = config.routes.iter().map(|route| route.name.clone());
     let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
+    let feeds = watch::Sender::new(Feeds::new());
 
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let doors = Doors {
@@ -74,18 +76,12 @@ pub async fn run(
     until_stop(Box::pin(worker.watch_credential()));
     until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
     until_stop(Box::pin(report_status(inbox.clone(), lane, subscription)));
-    match config.public_url {
-        Some(public_url) => {
+    match wanted {
+        Some(wanted) => {
             let khoros = Khoros::new(&config.khoros, client);
-            for route in &config.routes {
-                let wanted = Wanted {
-                    company_id: config.khoros.company_id,
-                    route: route.clone(),
-                    notification_url: door(&public_url, &route.name),
-                    bearer_token: config.bearer_tokens[0].clone(),
-                };
-                until_stop(Box::pin(subscription::subscribe(khoros.clone(), wanted, subscribed.clone())));
-            }
+            let check_every = config.khoros.check_every;
+            let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds);
+            until_stop(Box::pin(keeper.run()));
         }
         None => {
             subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
@@ -121,6 +117,21 @@ pub async fn run(
 
 fn door_of(route: &Route) -> http::Route {
     http::Route { name: route.name.clone(), event: route.event.clone() }
+}
+
+/// What Khoros is to hold for each route. None if it is to call us and we do not know where.
+fn wanted(config: &Config) -> Option<Vec<Wanted>> {
+    let push = match (config.khoros.mode.pushes(), &config.public_url, config.bearer_tokens.first()) {
+        (false, ..) => None,
+        (true, Some(url), Some(token)) => Some((url, token)),
+        (true, ..) => return None,
+    };
+    let wanted = |route: &Route| Wanted {
+        company_id: config.khoros.company_id,
+        route: route.clone(),
+        push: push.map(|(url, token)| Push { url: door(url, &route.name), bearer_token: token.clone() }),
+    };
+    Some(config.routes.iter().map(wanted).collect())
 }
 
 /// Where Khoros reaches the door of a route.
@@ -173,7 +184,10 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
 
 /// One client for all: no redirect is followed, since a credential would follow it. The proxies of
 /// the environment (`HTTPS_PROXY`) are used, but not to reach this machine itself.
-fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
+///
+/// # Errors
+/// This machine has no CA certificates.
+pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder();
     let builder = if local { builder.no_proxy() } else { builder };
     builder

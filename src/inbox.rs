@@ -525,6 +525,39 @@ impl Inbox {
         })
     }
 
+    /// The fingerprint of what Khoros was last told under this name.
+    pub async fn declared(&self, external_id: &str) -> sqlx::Result<Option<String>> {
+        let sql = self.sql("select declared from subscription where external_id = $1");
+        let found = on_reader!(self, pool => sqlx::query_scalar(sql).bind(external_id).fetch_optional(pool))?;
+        Ok(found.flatten())
+    }
+
+    pub async fn remember_declared(&self, external_id: &str, fingerprint: &str) -> sqlx::Result<()> {
+        let sql = self.sql(
+            "insert into subscription (external_id, declared) values ($1, $2)
+             on conflict (external_id) do update set declared = excluded.declared",
+        );
+        on_writer!(self, pool => async {
+            sqlx::query(sql).bind(external_id).bind(fingerprint).execute(pool).await.map(drop)
+        })
+    }
+
+    /// When the operator last ended the subscription of this name.
+    pub async fn ended_at(&self, external_id: &str) -> sqlx::Result<Option<i64>> {
+        let sql = self.sql("select ended_at from subscription where external_id = $1");
+        let found = on_reader!(self, pool => sqlx::query_scalar(sql).bind(external_id).fetch_optional(pool))?;
+        Ok(found.flatten())
+    }
+
+    /// The operator ends the subscription of this name: whoever is running leaves it alone.
+    pub async fn end_subscription(&self, external_id: &str) -> sqlx::Result<()> {
+        let sql = self.sql(
+            "insert into subscription (external_id, ended_at) values ($1, {now})
+             on conflict (external_id) do update set ended_at = excluded.ended_at",
+        );
+        on_writer!(self, pool => async { sqlx::query(sql).bind(external_id).execute(pool).await.map(drop) })
+    }
+
     pub async fn summary(&self) -> sqlx::Result<Summary> {
         let sql = self.sql(
             "select (select count(*) from delivery where state = 'waiting') as waiting,

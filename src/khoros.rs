@@ -100,13 +100,15 @@ impl Khoros {
         Khoros { http, api_url: config.api_url.clone(), token: config.token.clone() }
     }
 
-    /// Creates the subscription, or updates the one of the same `externalId`.
+    /// Creates the subscription, or updates the one of the same `externalId`. Returns its uuid, if Khoros
+    /// tells it.
     ///
     /// # Errors
     /// [`Refusal`]; then it may have been made all the same.
-    pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<(), Refusal> {
+    pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<Option<String>, Refusal> {
         let request = self.request(Method::POST, &["subscription"]).json(subscription);
-        self.answer(request).await.map(drop)
+        let answer = self.answer(request).await?;
+        Ok(answer.and_then(|answer| held::uuid_in(&answer).or_else(|| held::uuid_in(&answer["data"]))))
     }
 
     /// All subscriptions that the token's user is shown.

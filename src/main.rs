@@ -83,6 +83,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// End the subscriptions at Khoros; a running service leaves them alone until its next start
+    Unsubscribe {
+        /// That of this name, in place of those of the configured routes
+        #[arg(long, value_name = "NAME")]
+        external_id: Vec<String>,
+    },
     /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
     Replay {
         /// All that are dead
@@ -129,6 +135,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await,
         Command::Render { file, route, json } => {
             operate::render(&Preview::from_env()?, &file, route.as_deref(), json)
+        }
+        Command::Unsubscribe { external_id } => {
+            operate::unsubscribe(&Config::from_env()?, &external_id).await
         }
         Command::Replay { all_dead: _, dry_run, ids } => {
             operate::replay(&Database::from_env()?, &ids, dry_run).await

@@ -8,10 +8,12 @@ use anyhow::{Context, anyhow, bail};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use casebridge::config::{Database, Preview, Requester, Route};
+use casebridge::app;
+use casebridge::config::{Config, Database, Preview, Requester, Route};
 use casebridge::destination::zendesk::plan::{Fields, Plan};
 use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::khoros::{Held, Khoros, Refusal, Status};
 use casebridge::notification::{self, Arrival, Item};
 
 /// Rows read at once: the list may be longer than the memory.
@@ -61,6 +63,57 @@ pub async fn replay(database: &Database, ids: &[String], dry_run: bool) -> anyho
     }
     let done = if dry_run { "would be replayed" } else { "replayed" };
     writeln!(out, "{replayed} {done}")?;
+    Ok(())
+}
+
+/// Ends subscriptions at Khoros, those of our routes or those named, and leaves word of it to the running
+/// service, which would set them active again.
+pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Result<()> {
+    let ours = config.routes.iter().map(|route| &route.external_id);
+    let names: Vec<&String> =
+        if external_ids.is_empty() { ours.collect() } else { external_ids.iter().collect() };
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = leave_word(&config.database, &names).await {
+        writeln!(out, "no word is left to a running service, which may subscribe again: {error:#}")?;
+    }
+    let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
+    let held = match khoros.subscriptions().await {
+        Ok(held) => held,
+        Err(Refusal::NotOffered) => bail!(
+            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
+             ask Khoros support to end {}",
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+        Err(refusal) => bail!("{refusal}"),
+    };
+    let mut failed = 0;
+    for name in names {
+        let on = held.iter().filter(|held| held.external_id == **name);
+        let on: Vec<&Held> = on.filter(|held| held.status != Some(Status::Disabled)).collect();
+        if on.is_empty() {
+            writeln!(out, "nothing to end: no subscription `{name}` is active at Khoros")?;
+        }
+        for held in on {
+            match khoros.set_status(&held.uuid, Status::Disabled).await {
+                Ok(()) => writeln!(out, "ended `{name}` ({})", held.uuid)?,
+                Err(refusal) => {
+                    failed += 1;
+                    writeln!(out, "`{name}` ({}) is not ended: {refusal}", held.uuid)?;
+                }
+            }
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} subscription(s) could not be ended: try again"),
+    }
+}
+
+async fn leave_word(database: &Database, external_ids: &[&String]) -> anyhow::Result<()> {
+    let inbox = Inbox::open_beside(database).await?;
+    for external_id in external_ids {
+        inbox.end_subscription(external_id).await?;
+    }
     Ok(())
 }
 

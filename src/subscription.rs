@@ -1,22 +1,32 @@
-//! Keeps trying until Khoros knows where to send the events of our routes.
+//! Keeps the subscriptions true: Khoros is told where to send the events of our routes, and is looked
+//! after from then on, since anybody may pause, re-point or double a subscription.
 
-use std::collections::BTreeMap;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
-use url::Url;
+use tracing::{debug, error, info, warn};
 
 use crate::alert::{self, Reminder};
 use crate::config::Route;
-use crate::khoros::{Khoros, Refusal, Subscription};
+use crate::inbox::Inbox;
+use crate::khoros::{Held, Khoros, Refusal, Status};
+use plan::{Plan, Why, host};
+pub use plan::{Push, Wanted};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Without a subscription no label arrives: after this somebody should know, whatever the reason.
 const ALARMING: Duration = Duration::from_secs(300);
+/// A subscription that is taken over so often in a day is another deployment's as well.
+const TAKE_OVERS: usize = 3;
+const DAY: Duration = Duration::from_secs(86_400);
+/// Old subscriptions of our name whose feeds are read.
+const FEEDS: usize = 4;
 
 /// The subscriptions of all routes, as `/status` and the status line show them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,8 +51,9 @@ impl Subscriptions {
         let worst = self.0.values().min_by_key(|status| match status {
             SubscriptionStatus::NoPublicUrl => 0,
             SubscriptionStatus::Failing(_) => 1,
-            SubscriptionStatus::Pending => 2,
-            SubscriptionStatus::Subscribed => 3,
+            SubscriptionStatus::Ended => 2,
+            SubscriptionStatus::Pending => 3,
+            SubscriptionStatus::Subscribed => 4,
         });
         worst.map_or("none", SubscriptionStatus::word)
     }
@@ -57,6 +68,8 @@ pub enum SubscriptionStatus {
     Pending,
     Subscribed,
     Failing(String),
+    /// By `casebridge unsubscribe`, until the next start.
+    Ended,
 }
 
 impl SubscriptionStatus {
@@ -66,66 +79,14 @@ impl SubscriptionStatus {
             SubscriptionStatus::Pending => "pending",
             SubscriptionStatus::Subscribed => "subscribed",
             SubscriptionStatus::Failing(_) => "failing",
+            SubscriptionStatus::Ended => "ended",
         }
     }
 }
 
-/// What we want Khoros to hold.
-pub struct Wanted {
-    pub company_id: u64,
-    pub route: Route,
-    /// Where notifications are to go.
-    pub notification_url: Url,
-    pub bearer_token: SecretString,
-}
-
-/// Subscribes; after a failure again and again, less and less often. The service serves meanwhile.
-pub async fn subscribe(khoros: Khoros, wanted: Wanted, status: watch::Sender<Subscriptions>) {
-    let route = &wanted.route;
-    let tell = |now| status.send_modify(|subscriptions| subscriptions.set(&route.name, now));
-    let subscription = Subscription {
-        company_id: wanted.company_id,
-        external_id: &route.external_id,
-        event_name: &route.event,
-        notification_uri: Some(wanted.notification_url.as_str()),
-        query: route.query.as_deref(),
-        bearer_token: Some(wanted.bearer_token.expose_secret()),
-    };
-    let began = Instant::now();
-    let mut wait = FIRST_WAIT;
-    let mut reminder = Reminder::default();
-    loop {
-        match khoros.subscribe(&subscription).await {
-            Ok(()) => {
-                let url = wanted.notification_url.as_str();
-                let what = described(route);
-                info!(
-                    route = route.name,
-                    url,
-                    external_id = route.external_id,
-                    "subscribed: Khoros sends {what} to {url}"
-                );
-                tell(SubscriptionStatus::Subscribed);
-                return;
-            }
-            Err(refusal) => {
-                let wait = wait.mul_f64(1.0 - 0.2 * fastrand::f64());
-                log(&route.name, &refusal, wait, began.elapsed() >= ALARMING, &mut reminder);
-                tell(SubscriptionStatus::Failing(refusal.to_string()));
-                tokio::time::sleep(wait).await;
-            }
-        }
-        wait = (wait * 2).min(LONGEST_WAIT);
-    }
-}
-
-fn described(route: &Route) -> String {
-    match (&route.label, &route.query) {
-        (Some(label), _) => format!("label `{label}`"),
-        (None, Some(query)) => format!("event `{}` that matches `{query}`", route.event),
-        (None, None) => format!("event `{}`", route.event),
-    }
-}
+/// The subscriptions whose feeds hold the events of each route: ids as Khoros gives them, the one that
+/// is kept first.
+pub type Feeds = BTreeMap<String, Vec<String>>;
 
 /// Says once an hour how our address is set, until the process is restarted with it.
 pub async fn remind_of_public_url(remedy: &str) {
@@ -138,15 +99,469 @@ pub async fn remind_of_public_url(remedy: &str) {
     }
 }
 
-fn log(route: &str, refusal: &Refusal, wait: Duration, alarming: bool, reminder: &mut Reminder) {
-    let seconds = wait.as_secs();
-    let alert = match refusal {
-        Refusal::Token(_) => Some(alert::KHOROS_TOKEN),
-        Refusal::Address(_) => Some(alert::KHOROS_ADDRESS),
-        _ => alarming.then_some(alert::KHOROS_DOWN),
-    };
-    match alert.filter(|code| reminder.is_due(code, Instant::now())) {
-        Some(alert) => error!(alert, route, "not subscribed, next try in {seconds} s: {refusal}"),
-        None => warn!(route, "not subscribed, next try in {seconds} s: {refusal}"),
+/// Keeps the subscriptions of all routes. Failures are told and tried again, less and less often; the
+/// service serves meanwhile.
+pub struct Keeper {
+    khoros: Khoros,
+    inbox: Inbox,
+    check_every: Duration,
+    kept: Vec<Kept>,
+    status: watch::Sender<Subscriptions>,
+    feeds: watch::Sender<Feeds>,
+    lists: Lists,
+    failing_since: Option<Instant>,
+    reminder: Reminder,
+    leftovers: BTreeSet<String>,
+}
+
+/// Whether Khoros shows its subscriptions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    Unknown,
+    Shown,
+    /// Only the POST is known here.
+    NotOffered,
+}
+
+/// What a look at Khoros has shown.
+enum Look {
+    Held(Vec<Held>),
+    NotOffered,
+    Refused(Refusal),
+}
+
+/// One route's subscription.
+struct Kept {
+    wanted: Wanted,
+    told: Told,
+    /// What Khoros called it when it took it, if it said so.
+    uuid: Option<String>,
+    ended: Mark,
+    /// When it was taken over from another host, the latest last.
+    take_overs: Vec<Instant>,
+    /// Khoros took it and does not show it.
+    is_unseen: bool,
+    is_announced: bool,
+}
+
+/// Whether Khoros was told all of what we want, the token included.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    No,
+    /// By an earlier run.
+    Before,
+    Now,
+}
+
+/// The operator's word that a subscription is to end, which is for those who hear it while they run.
+#[derive(Clone, Copy)]
+enum Mark {
+    Unread,
+    /// As it was when we started.
+    Old(Option<i64>),
+}
+
+/// Why a subscription is not as we want it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Trouble {
+    Refused(Refusal),
+    /// Khoros answers that all is well, and it is not.
+    Stubborn(&'static str),
+    Contested {
+        external_id: String,
+        theirs: String,
+        ours: String,
+    },
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Refused(refusal) => refusal.fmt(f),
+            Trouble::Stubborn(what) => {
+                write!(f, "Khoros accepts the subscription and shows another {what} in it")
+            }
+            Trouble::Contested { external_id, theirs, ours } => write!(
+                f,
+                "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends \
+                 its events to {theirs} again, and was taken over for {ours} {TAKE_OVERS} times in a day"
+            ),
+        }
+    }
+}
+
+impl Keeper {
+    pub fn new(
+        khoros: Khoros,
+        inbox: Inbox,
+        wanted: Vec<Wanted>,
+        check_every: Duration,
+        status: watch::Sender<Subscriptions>,
+        feeds: watch::Sender<Feeds>,
+    ) -> Keeper {
+        let kept = wanted.into_iter().map(Kept::new).collect();
+        Keeper {
+            khoros,
+            inbox,
+            check_every,
+            kept,
+            status,
+            feeds,
+            lists: Lists::Unknown,
+            failing_since: None,
+            reminder: Reminder::default(),
+            leftovers: BTreeSet::new(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let troubles = self.check().await;
+            let refused = troubles.iter().filter_map(|(_, trouble)| match trouble {
+                Trouble::Refused(refusal) => Some(refusal),
+                _ => None,
+            });
+            let asked = refused.map(asked_wait).max();
+            let next = match asked {
+                Some(asked) => wait.max(asked).mul_f64(1.0 - 0.2 * fastrand::f64()),
+                None => self.check_every.mul_f64(1.0 - 0.1 * fastrand::f64()),
+            };
+            wait = if asked.is_some() { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
+            self.tell(&troubles, next);
+            tokio::time::sleep(next).await;
+        }
+    }
+
+    /// Looks at what Khoros holds and makes it what we want. Returns what could not be done, by the
+    /// places of the routes.
+    async fn check(&mut self) -> Vec<(usize, Trouble)> {
+        let mut tended = Vec::new();
+        for place in 0..self.kept.len() {
+            if self.kept[place].is_wanted(&self.inbox, &self.status).await {
+                tended.push(place);
+            }
+        }
+        if tended.is_empty() {
+            self.feeds.send_replace(Feeds::new());
+            return Vec::new();
+        }
+        let look = self.look().await;
+        let mut troubles = Vec::new();
+        let mut declared = BTreeSet::new();
+        for &place in &tended {
+            match self.kept[place].declare_if_needed(&self.khoros, &self.inbox, &look).await {
+                Ok(true) => drop(declared.insert(place)),
+                Ok(false) => {}
+                Err(trouble) => troubles.push((place, trouble)),
+            }
+        }
+        let look = if declared.is_empty() { look } else { self.look().await };
+        for &place in &tended {
+            if troubles.iter().any(|(troubled, _)| *troubled == place) {
+                continue;
+            }
+            let is_new = declared.contains(&place);
+            match self.kept[place].set_statuses(&self.khoros, &look, is_new).await {
+                Ok(()) => self.kept[place].announce(&self.status),
+                Err(trouble) => {
+                    // Khoros took it, and what is in doubt is only what became of it.
+                    if is_new && matches!(look, Look::Refused(_)) {
+                        self.kept[place].announce(&self.status);
+                    }
+                    troubles.push((place, trouble));
+                }
+            }
+        }
+        self.publish(&tended, &look);
+        troubles
+    }
+
+    async fn look(&mut self) -> Look {
+        match self.khoros.subscriptions().await {
+            Ok(held) => {
+                self.lists = Lists::Shown;
+                Look::Held(held)
+            }
+            // What was there yesterday has not ceased to exist: something is in its way.
+            Err(refusal) if self.lists == Lists::Shown => Look::Refused(refusal),
+            Err(Refusal::NotOffered) => {
+                if std::mem::replace(&mut self.lists, Lists::NotOffered) != Lists::NotOffered {
+                    info!(
+                        "Khoros does not show its subscriptions here: they are made at the start, and what \
+                         becomes of them is not known"
+                    );
+                }
+                Look::NotOffered
+            }
+            Err(refusal) => Look::Refused(refusal),
+        }
+    }
+
+    /// Says which feeds there are, and which subscriptions at our doors are nobody's.
+    fn publish(&mut self, tended: &[usize], look: &Look) {
+        let feeds = tended.iter().map(|place| {
+            let kept = &self.kept[*place];
+            let name = kept.wanted.route.name.clone();
+            let uuids = match look {
+                Look::Held(held) => {
+                    kept.wanted.ours(held).iter().take(FEEDS).map(|held| held.uuid.clone()).collect()
+                }
+                Look::NotOffered => kept.uuid.iter().cloned().collect(),
+                Look::Refused(_) => self.feeds.borrow().get(&name).cloned().unwrap_or_default(),
+            };
+            (name, uuids)
+        });
+        let feeds: Feeds = feeds.collect();
+        self.feeds.send_if_modified(|known| {
+            let is_new = *known != feeds;
+            *known = feeds;
+            is_new
+        });
+        let Look::Held(held) = look else { return };
+        let is_ours =
+            |held: &Held| self.kept.iter().any(|kept| kept.wanted.route.external_id == held.external_id);
+        for held in held.iter().filter(|held| !is_ours(held)) {
+            let is_leftover = self.kept.first().is_some_and(|kept| kept.wanted.is_leftover(held));
+            if is_leftover && self.leftovers.insert(held.uuid.clone()) {
+                let external_id = &held.external_id;
+                warn!(
+                    external_id,
+                    "the subscription `{external_id}` sends events to us that no route wants. To end it: \
+                     casebridge unsubscribe --external-id {external_id}"
+                );
+            }
+        }
+    }
+
+    /// Logs troubles, each once for all routes that have it, and shows them in the status.
+    fn tell(&mut self, troubles: &[(usize, Trouble)], next: Duration) {
+        if troubles.is_empty() {
+            self.failing_since = None;
+            self.reminder.clear();
+            return;
+        }
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        let mut routes_of: BTreeMap<(bool, String), (Vec<&str>, &Trouble)> = BTreeMap::new();
+        for (place, trouble) in troubles {
+            let kept = &self.kept[*place];
+            let name = kept.wanted.route.name.as_str();
+            let text = trouble.to_string();
+            self.status.send_modify(|all| all.set(name, SubscriptionStatus::Failing(text.clone())));
+            routes_of.entry((kept.is_announced, text)).or_insert((Vec::new(), trouble)).0.push(name);
+        }
+        let is_lasting = since.elapsed() >= ALARMING;
+        let alerts: BTreeSet<&str> =
+            routes_of.values().filter_map(|(_, trouble)| alert_of(trouble, is_lasting)).collect();
+        let codes = alerts.into_iter().collect::<Vec<_>>().join(",");
+        let is_due = !codes.is_empty() && self.reminder.is_due(&codes, Instant::now());
+        let seconds = next.as_secs();
+        for ((was_subscribed, text), (routes, trouble)) in routes_of {
+            let route = routes.join(",");
+            let what = match trouble {
+                _ if !was_subscribed => "not subscribed",
+                Trouble::Refused(_) => "the subscription cannot be checked",
+                Trouble::Stubborn(_) | Trouble::Contested { .. } => "the subscription is wrong",
+            };
+            match alert_of(trouble, is_lasting).filter(|_| is_due) {
+                Some(alert) => error!(alert, route, "{what}, next try in {seconds} s: {text}"),
+                None => warn!(route, "{what}, next try in {seconds} s: {text}"),
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn new(wanted: Wanted) -> Kept {
+        Kept {
+            wanted,
+            told: Told::No,
+            uuid: None,
+            ended: Mark::Unread,
+            take_overs: Vec::new(),
+            is_unseen: false,
+            is_announced: false,
+        }
+    }
+
+    /// Whether nobody has ended it since we started. Says so when somebody has.
+    async fn is_wanted(&mut self, inbox: &Inbox, status: &watch::Sender<Subscriptions>) -> bool {
+        let Route { name, external_id, .. } = &self.wanted.route;
+        let mark = match inbox.ended_at(external_id).await {
+            Ok(mark) => mark,
+            Err(error) => {
+                debug!(route = name, "whether the subscription was ended cannot be read: {error}");
+                // At the start it is wanted for sure; later it is better left alone.
+                return matches!(self.ended, Mark::Unread);
+            }
+        };
+        match self.ended {
+            Mark::Unread => {
+                self.ended = Mark::Old(mark);
+                if inbox.declared(external_id).await.ok().flatten() == Some(self.wanted.fingerprint()) {
+                    self.told = Told::Before;
+                }
+                true
+            }
+            Mark::Old(old) if old == mark => true,
+            Mark::Old(_) => {
+                let ended = SubscriptionStatus::Ended;
+                if status.borrow().0.get(name) != Some(&ended) {
+                    warn!(
+                        route = name,
+                        "the subscription `{external_id}` was ended by the operator: it is left alone until \
+                         the next start"
+                    );
+                    status.send_modify(|all| all.set(name, ended));
+                }
+                false
+            }
+        }
+    }
+
+    /// Makes or corrects the subscription. True if Khoros was told.
+    async fn declare_if_needed(
+        &mut self,
+        khoros: &Khoros,
+        inbox: &Inbox,
+        look: &Look,
+    ) -> Result<bool, Trouble> {
+        let why = match look {
+            Look::Held(held) => {
+                let mut ours = self.wanted.ours(held);
+                self.is_unseen &= ours.is_empty();
+                match self.wanted.plan(&mut ours, self.told != Told::No, false) {
+                    Plan::Declare(why) => why,
+                    Plan::SetStatus(_) => return Ok(false),
+                }
+            }
+            _ if self.told != Told::Now => Why::Untold,
+            Look::NotOffered => return Ok(false),
+            Look::Refused(refusal) => return Err(Trouble::Refused(refusal.clone())),
+        };
+        if why == Why::Missing && self.is_unseen {
+            return Ok(false);
+        }
+        self.may_take_over(&why)?;
+        self.uuid = khoros.subscribe(&self.wanted.declaration()).await.map_err(Trouble::Refused)?;
+        self.say_why(why);
+        self.told = Told::Now;
+        let Route { external_id, .. } = &self.wanted.route;
+        if let Err(error) = inbox.remember_declared(external_id, &self.wanted.fingerprint()).await {
+            debug!("what Khoros was told cannot be remembered: {error}");
+        }
+        Ok(true)
+    }
+
+    fn may_take_over(&mut self, why: &Why) -> Result<(), Trouble> {
+        let (Why::Foreign(theirs), Some(push)) = (why, &self.wanted.push) else { return Ok(()) };
+        self.take_overs.retain(|at| at.elapsed() < DAY);
+        if self.take_overs.len() < TAKE_OVERS {
+            self.take_overs.push(Instant::now());
+            return Ok(());
+        }
+        let external_id = self.wanted.route.external_id.clone();
+        Err(Trouble::Contested { external_id, theirs: theirs.clone(), ours: host(&push.url) })
+    }
+
+    fn say_why(&self, why: Why) {
+        let Route { name, external_id, .. } = &self.wanted.route;
+        match why {
+            Why::Foreign(host) => warn!(
+                route = name,
+                "took over the subscription `{external_id}`, which sent its events to {host}"
+            ),
+            Why::Missing if self.is_announced => {
+                warn!(route = name, "the subscription `{external_id}` was gone: made it again");
+            }
+            Why::Differs(what) => {
+                warn!(route = name, "the subscription `{external_id}` had another {what}: corrected it");
+            }
+            Why::Missing | Why::Untold => {}
+        }
+    }
+
+    /// Makes the one that is kept active and the others inactive.
+    async fn set_statuses(&mut self, khoros: &Khoros, look: &Look, declared: bool) -> Result<(), Trouble> {
+        let held = match look {
+            Look::Held(held) => held,
+            Look::NotOffered => return Ok(()),
+            Look::Refused(refusal) => return Err(Trouble::Refused(refusal.clone())),
+        };
+        let mut ours = self.wanted.ours(held);
+        let Route { name, external_id, .. } = &self.wanted.route;
+        let changes = match self.wanted.plan(&mut ours, true, declared) {
+            Plan::SetStatus(changes) => changes,
+            Plan::Declare(Why::Missing) => {
+                if !std::mem::replace(&mut self.is_unseen, true) {
+                    warn!(
+                        route = name,
+                        "Khoros took the subscription `{external_id}` and does not show it: what becomes of \
+                         it is not known"
+                    );
+                }
+                return Ok(());
+            }
+            Plan::Declare(Why::Differs(what)) => return Err(Trouble::Stubborn(what)),
+            Plan::Declare(Why::Foreign(_) | Why::Untold) => return Err(Trouble::Stubborn("address")),
+        };
+        for (held, status) in changes {
+            khoros.set_status(&held.uuid, status).await.map_err(Trouble::Refused)?;
+            let (uuid, was) = (&held.uuid, held.status.map_or("another status", Status::word));
+            match status {
+                Status::Active => warn!(
+                    route = name,
+                    uuid, "the subscription `{external_id}` was {was}: it is ACTIVE again"
+                ),
+                _ => warn!(
+                    route = name,
+                    uuid, "more than one subscription is called `{external_id}`: disabled an older one"
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// It is as we want it, as far as we can see.
+    fn announce(&mut self, status: &watch::Sender<Subscriptions>) {
+        let route = &self.wanted.route;
+        status.send_modify(|all| all.set(&route.name, SubscriptionStatus::Subscribed));
+        if std::mem::replace(&mut self.is_announced, true) {
+            return;
+        }
+        let (what, external_id) = (described(route), &route.external_id);
+        match &self.wanted.push {
+            Some(push) => {
+                let url = push.url.as_str();
+                info!(route = route.name, url, external_id, "subscribed: Khoros sends {what} to {url}");
+            }
+            None => info!(route = route.name, external_id, "subscribed: Khoros keeps {what} in a feed"),
+        }
+    }
+}
+
+fn described(route: &Route) -> String {
+    match (&route.label, &route.query) {
+        (Some(label), _) => format!("label `{label}`"),
+        (None, Some(query)) => format!("event `{}` that matches `{query}`", route.event),
+        (None, None) => format!("event `{}`", route.event),
+    }
+}
+
+/// What to log a trouble under, if it is one that somebody has to act on.
+fn alert_of(trouble: &Trouble, is_lasting: bool) -> Option<&'static str> {
+    match trouble {
+        Trouble::Refused(Refusal::Token(_)) => Some(alert::KHOROS_TOKEN),
+        Trouble::Refused(Refusal::Address(_)) => Some(alert::KHOROS_ADDRESS),
+        Trouble::Contested { .. } => Some(alert::SUBSCRIPTION_CONTESTED),
+        Trouble::Refused(_) | Trouble::Stubborn(_) => is_lasting.then_some(alert::KHOROS_DOWN),
+    }
+}
+
+/// What a refusal asks us to wait.
+fn asked_wait(refusal: &Refusal) -> Duration {
+    match refusal {
+        Refusal::Throttled(Some(wait)) => *wait,
+        _ => Duration::ZERO,
     }
 }

@@ -47,11 +47,8 @@ impl Held {
     /// None: it has no name, or no id by which it could be spoken of.
     pub(super) fn read(shown: &Value) -> Option<Held> {
         let field = |name: &str| text(&shown[name]).filter(|text| !text.is_empty());
-        let uuid = field("uuid").or_else(|| text(&shown["key"]["uuid"])).or_else(|| field("id"))?;
-        let is_plain = uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        (is_plain && (1..=64).contains(&uuid.len())).then_some(())?;
         Some(Held {
-            uuid,
+            uuid: uuid_in(shown)?,
             external_id: field("externalId")?,
             event_name: field("eventName"),
             query: field("query"),
@@ -60,6 +57,13 @@ impl Held {
             created: moment::read(&shown["createdDate"]),
         })
     }
+}
+
+/// The id of a subscription, which travels in paths.
+pub(super) fn uuid_in(shown: &Value) -> Option<String> {
+    let uuid = text(&shown["uuid"]).or_else(|| text(&shown["key"]["uuid"])).or_else(|| text(&shown["id"]))?;
+    let is_plain = uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    (is_plain && (1..=64).contains(&uuid.len())).then_some(uuid)
 }
 
 #[cfg(test)]

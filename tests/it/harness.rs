@@ -256,6 +256,12 @@ impl World {
         command.output().await.unwrap()
     }
 
+    /// The same with all that the bridge is given.
+    pub async fn command_with_settings(&self, arguments: &[&str]) -> Output {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_casebridge"));
+        command.args(arguments).env_clear().envs(&self.vars).output().await.unwrap()
+    }
+
     /// `casebridge list --json`
     pub async fn list(&self) -> Vec<Value> {
         let output = self.command(&["list", "--json"]).await;

@@ -9,6 +9,7 @@ mod crash;
 mod deliver;
 mod edge;
 mod inbox;
+mod keep;
 mod model;
 mod operate;
 mod outage;
