@@ -223,6 +223,16 @@ pub struct Summary {
     pub last_event_ms: Option<i64>,
 }
 
+/// The last event that came by a route.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct LastEvent {
+    pub route: String,
+    /// When it was received: milliseconds since 1970, UTC.
+    pub at: i64,
+    /// The same as milliseconds until now, by the database's clock.
+    pub age_ms: i64,
+}
+
 /// The storage cannot be used as it is configured: trying again will not help.
 #[derive(Debug)]
 pub struct Unusable(String);
@@ -573,6 +583,33 @@ impl Inbox {
         on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))
     }
 
+    /// The last event of each route by which one ever came, whether it is configured or not.
+    ///
+    /// Whoever is settled is in an index by route, in which an insert, the hot path, has no part; whoever
+    /// waits is looked through, as for the summary. So it is cheap, and true for all instances.
+    pub async fn last_events(&self) -> sqlx::Result<Vec<LastEvent>> {
+        let sql = self.sql(LAST_EVENTS);
+        on_reader!(self, pool => sqlx::query_as(sql).fetch_all(pool))
+    }
+
+    /// How many events came by a route in the time that ended with its last one; of what is settled,
+    /// only the last 2,000 deliveries are looked at.
+    pub async fn events_before(&self, last: &LastEvent, within: Duration) -> sqlx::Result<i64> {
+        let sql = self.sql(
+            "select count(distinct event_id) from (
+                 select event_id from (
+                     select event_id from delivery
+                      where route = $1 and settled_at is not null and received_at >= $2
+                      order by received_at desc limit 2000) as settled
+                 union all
+                 -- The sum keeps SQLite from taking the index of all that was received since.
+                 select event_id from delivery
+                  where state = 'waiting' and route = $1 and received_at + 0 >= $2) as events",
+        );
+        let since = last.at - within.as_millis() as i64;
+        on_reader!(self, pool => sqlx::query_scalar(sql).bind(&last.route).bind(since).fetch_one(pool))
+    }
+
     /// Whether the storage answers, and took what was last to be stored.
     pub async fn ping(&self) -> sqlx::Result<()> {
         if self.writes.has_just_failed() {
@@ -658,6 +695,21 @@ const CLAIM: &str = "
      where (identity, destination) in (select identity, destination from picked)
     returning identity, destination, case_key, route, payload, request, revision, attempts, tries,
               in_doubt, received_at";
+
+/// Hops from route to route in the index of what is settled, so that no more is read than there are routes.
+const LAST_EVENTS: &str = "
+    with recursive settled (route) as (
+        select min(route) from delivery where settled_at is not null
+        union all
+        select (select min(route) from delivery where settled_at is not null and route > settled.route)
+          from settled where settled.route is not null)
+    select route, max(at) as at, {now} - max(at) as age_ms
+      from (select route, (select max(received_at) from delivery
+                            where delivery.route = settled.route and settled_at is not null) as at
+              from settled where route is not null
+            union all
+            select route, received_at as at from delivery where state = 'waiting') as heard
+     group by route";
 
 const LISTED: &str = "
     select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,

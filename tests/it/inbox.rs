@@ -1,5 +1,6 @@
 //! The contract of the storage, told once and run on both databases.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
@@ -343,10 +344,71 @@ on_both! {
         assert!(summary.oldest_ms.is_some() && summary.last_event_ms.is_some());
     }
 
+    async fn the_last_event_of_a_route_is_known_whatever_became_of_it(world: World) {
+        let inbox = open(&world).await;
+        assert_eq!(inbox.last_events().await.unwrap(), []);
+        let by = |route: &str, event: &str| NewDelivery { route: route.to_owned(), ..delivery(event, event) };
+        // What is done is the older one of the first route, the younger one of the second, and all of the third.
+        for (route, event) in
+            [("label", "done-1"), ("label", "e2"), ("vip", "e3"), ("vip", "done-4"), ("dm", "done-5")]
+        {
+            inbox.receive(vec![by(route, event)]).await.unwrap();
+        }
+        inbox.receive(vec![NewDelivery { dead: Some("odd".to_owned()), ..by("odd", "e6") }]).await.unwrap();
+        for claim in claim(&inbox, LEASE).await.iter().filter(|claim| event_of(claim).starts_with("done")) {
+            assert!(inbox.settle(claim, &done("7")).await.unwrap());
+        }
+        let last_events = async || {
+            let heard = inbox.last_events().await.unwrap().into_iter();
+            heard.map(|last| (last.route, last.at)).collect::<BTreeMap<_, _>>()
+        };
+        let rows = inbox.list(None, None, 10).await.unwrap();
+        let received = |event: &str| rows.iter().find(|row| row.event_id == event).unwrap().received_at;
+        let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("odd", "e6")];
+        let expected = BTreeMap::from(expected.map(|(route, event)| (route.to_owned(), received(event))));
+        assert_eq!(last_events().await, expected);
+
+        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        assert!(inbox.replay(&dead).await.unwrap());
+        assert_eq!(last_events().await, expected, "a replay is no event");
+        // By one and the same clock.
+        let before = inbox.last_events().await.unwrap();
+        inbox.receive(vec![by("new", "e7")]).await.unwrap();
+        let new = inbox.last_events().await.unwrap().into_iter().find(|last| last.route == "new").unwrap();
+        assert!(before.iter().all(|last| last.age_ms >= 0 && last.at + last.age_ms <= new.at + new.age_ms));
+    }
+
+    async fn the_events_before_the_last_one_are_counted(world: World) {
+        let inbox = open(&world).await;
+        let items = (0..7).map(|post| delivery("e1", &format!("p{post}"))).collect();
+        inbox.receive(items).await.unwrap();
+        for event in ["e2", "e3", "e4"] {
+            inbox.receive(vec![delivery(event, event)]).await.unwrap();
+        }
+        inbox.receive(vec![NewDelivery { route: "vip".to_owned(), ..delivery("e5", "e5") }]).await.unwrap();
+        let rows = inbox.list(None, None, 20).await.unwrap();
+        let check = async || {
+            let heard = inbox.last_events().await.unwrap();
+            let last = heard.iter().find(|last| last.route == "label").unwrap();
+            assert_eq!(inbox.events_before(last, LEASE).await.unwrap(), 4);
+            // From the third on; another may be of the same millisecond.
+            let third = rows.iter().find(|row| row.event_id == "e3").unwrap().received_at;
+            let since = rows.iter().filter(|row| row.route == "label" && row.received_at >= third);
+            let since: BTreeSet<_> = since.map(|row| &row.event_id).collect();
+            let within = Duration::from_millis((last.at - third).try_into().unwrap());
+            assert_eq!(inbox.events_before(last, within).await.unwrap(), since.len() as i64);
+        };
+        check().await;
+        for claim in claim(&inbox, LEASE).await.iter().step_by(2) {
+            assert!(inbox.settle(claim, &done("7")).await.unwrap());
+        }
+        check().await;
+    }
+
     async fn a_long_list_comes_in_pages(world: World) {
         let inbox = open(&world).await;
         inbox.receive((0..600).map(|n| delivery("e", &format!("p{n}"))).collect()).await.unwrap();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut last = None;
         loop {
             let page = inbox.list(None, last.as_ref(), 250).await.unwrap();
