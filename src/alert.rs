@@ -28,6 +28,8 @@ pub const KHOROS_DOWN: &str = "khoros_down";
 pub const SUBSCRIPTION_CONTESTED: &str = "subscription_contested";
 /// We do not know our own address and cannot subscribe.
 pub const PUBLIC_URL: &str = "public_url";
+/// Nothing comes any more by a route that was busy.
+pub const ROUTE_SILENT: &str = "route_silent";
 /// The database does not answer or does not accept.
 pub const STORAGE: &str = "storage";
 /// A defect of casebridge itself.
@@ -90,7 +92,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 15);
+        assert_eq!(codes.len(), 16);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }
