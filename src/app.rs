@@ -18,6 +18,7 @@ use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::khoros::Khoros;
+use crate::silence;
 use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
 use crate::worker::{LaneStatus, Worker};
 
@@ -75,7 +76,11 @@ pub async fn run(
     };
     until_stop(Box::pin(worker.watch_credential()));
     until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
-    until_stop(Box::pin(report_status(inbox.clone(), lane, subscription)));
+    let names = config.routes.iter().map(|route| route.name.clone()).collect();
+    until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription)));
+    if let Some(limit) = config.silence_alert {
+        until_stop(Box::pin(silence::watch(inbox.clone(), config.routes.clone(), limit)));
+    }
     match wanted {
         Some(wanted) => {
             let khoros = Khoros::new(&config.khoros, client);
@@ -222,19 +227,21 @@ async fn blank_old_texts(inbox: Inbox, retention: Retention) {
 /// One line every 15 minutes, by which a log alone tells that all is well.
 async fn report_status(
     inbox: Inbox,
+    routes: Vec<String>,
     lane: watch::Receiver<LaneStatus>,
     subscription: watch::Receiver<Subscriptions>,
 ) {
     loop {
         tokio::time::sleep(STATUS_EVERY).await;
         let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
-        match inbox.summary().await {
-            Ok(summary) => info!(
+        match tokio::try_join!(inbox.summary(), inbox.last_events()) {
+            Ok((summary, heard)) => info!(
                 waiting = summary.waiting,
                 oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
                 dead = summary.dead,
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
+                routes = silence::words(&silence::ages(&routes, &heard)),
                 khoros,
                 zendesk,
                 "status"

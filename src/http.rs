@@ -21,7 +21,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::event::Event;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, LastEvent};
+use crate::silence;
 use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
@@ -128,12 +129,16 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 }
 
 /// Everything, for the operator alone.
-async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+async fn status(
+    State(health): State<Arc<Health>>,
+    State(routes): State<Vec<Route>>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
     match &health.admin {
         Some(tokens) if tokens.admit(&headers) => {}
         _ => return Err(ApiError::Unauthorized),
     }
-    let summary = health.inbox.summary().await;
+    let (summary, heard) = tokio::join!(health.inbox.summary(), health.inbox.last_events());
     let storage = json!({"kind": health.inbox.kind(), "ready": summary.is_ok()});
     let deliveries = summary.ok().map(|summary| {
         json!({
@@ -150,9 +155,16 @@ async fn status(State(health): State<Arc<Health>>, headers: HeaderMap) -> Result
         "uptime_s": health.started.elapsed().as_secs(),
         "storage": storage,
         "subscriptions": health.subscription.borrow().clone(),
+        "routes": heard.ok().map(|heard| ages(&routes, &heard)),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
     })))
+}
+
+fn ages(routes: &[Route], heard: &[LastEvent]) -> Value {
+    let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
+    let ages = silence::ages(&names, heard).into_iter();
+    ages.map(|(name, age)| (name.to_owned(), json!({"last_event_s": age}))).collect()
 }
 
 /// What "View app" on the host shows.

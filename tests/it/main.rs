@@ -16,6 +16,7 @@ mod outage;
 mod parser;
 mod receive;
 mod render;
+mod silence;
 mod storage;
 mod storm;
 mod subscribe;

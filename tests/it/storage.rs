@@ -40,7 +40,7 @@ async fn cut_off(how: Wire) {
 }
 
 /// The database's address, but through a proxy.
-async fn proxied(url: &str) -> (Proxy, String) {
+pub async fn proxied(url: &str) -> (Proxy, String) {
     let host = url.split(['@', '/']).find(|part| part.starts_with("127.0.0.1:")).unwrap();
     let proxy = Proxy::start(host.parse::<SocketAddr>().unwrap()).await;
     let url = url.replace(host, &proxy.address.to_string());

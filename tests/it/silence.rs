@@ -1,0 +1,104 @@
+//! When events last came by each route, and what is said when they come no more.
+
+use serde_json::{Value, json};
+
+use crate::harness::{ADMIN, BEARER, Kind, LABEL, Wire, World, event, on_both, run};
+use crate::storage::proxied;
+
+/// The shortest silence that can be asked about, nearly: 1.8 s.
+const SOON: &str = "0.0005";
+
+on_both! {
+    async fn the_age_of_each_routes_last_event_is_told(world: World) {
+        let mut world = world;
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        world.set("ROUTE_RULES_EVENT", "rule-applied");
+        let bridge = world.start().await;
+        let never = json!({"last_event_s": null});
+        assert_eq!(routes(&world).await, json!({"label": never, "vip": never, "rules": never}));
+
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        world.zendesk.stop();
+        let before = routes(&world).await;
+        assert!(before["label"]["last_event_s"].is_u64(), "{before}");
+        assert_eq!((&before["vip"], &before["rules"]), (&never, &never));
+
+        // This one stays waiting.
+        post_to(&world, "/khoros/vip", &event("event-2", "2")).await;
+        let check = async || {
+            let now = routes(&world).await;
+            assert!(now["label"]["last_event_s"].is_u64() && now["vip"]["last_event_s"].is_u64(), "{now}");
+            assert_eq!(now["rules"], never);
+        };
+        check().await;
+        bridge.kill().await;
+        let _bridge = world.start().await;
+        check().await;
+    }
+
+    async fn a_busy_route_that_falls_silent_is_told_and_so_is_its_end(world: World) {
+        let mut world = world;
+        world.set("SILENCE_ALERT_HOURS", SOON);
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        let bridge = world.start().await;
+        post_to(&world, "/khoros/vip", &event("event-0", "0")).await;
+        five_events(&world).await;
+        let line = bridge.wait_for_line_with(&["alert=\"route_silent\"", "route=\"label\""]).await;
+        assert!(line.contains("ERROR") && line.contains(&format!("the label `{LABEL}` is still used")), "{line}");
+        assert!(!bridge.log().contains("events come by the route"));
+
+        world.notify(&event("event-6", "6")).await;
+        let line = bridge.wait_for_log("events come by the route `label` again").await;
+        assert!(line.contains("INFO"), "{line}");
+
+        // The next silence is told, also by a process that has seen nothing of what was before.
+        bridge.wait_for_logs("alert=\"route_silent\"", 2).await;
+        check_only_label_is_silent(&bridge.log());
+        bridge.kill().await;
+        let bridge = world.start().await;
+        bridge.wait_for_log("alert=\"route_silent\"").await;
+        check_only_label_is_silent(&bridge.log());
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_once_and_asked_again() {
+    run(Kind::Postgres, async |mut world: World| {
+        let (proxy, url) = proxied(&world.database.url).await;
+        world.set("DATABASE_URL", url);
+        world.set("SILENCE_ALERT_HOURS", SOON);
+        let bridge = world.start().await;
+        proxy.set(Wire::Cut);
+        bridge.wait_for_log("silent routes are still not looked for").await;
+        assert_eq!(bridge.log().matches("silent routes are not looked for").count(), 1);
+        proxy.set(Wire::Whole);
+        while world.post(event("event-0", "0")).await.status() != 200 {}
+        five_events(&world).await;
+        bridge.wait_for_log("alert=\"route_silent\"").await;
+    })
+    .await;
+}
+
+fn check_only_label_is_silent(log: &str) {
+    let alerts = log.lines().filter(|line| line.contains("alert=\"route_silent\""));
+    let others: Vec<_> = alerts.filter(|line| !line.contains("route=\"label\"")).collect();
+    assert!(others.is_empty(), "one event makes no busy route: {others:?}");
+}
+
+async fn five_events(world: &World) {
+    for n in 1..=5 {
+        world.notify(&event(&format!("event-{n}"), &n.to_string())).await;
+    }
+}
+
+/// What `/status` tells of them.
+async fn routes(world: &World) -> Value {
+    let answer = world.http.get(world.url("/status")).bearer_auth(ADMIN).send().await.unwrap();
+    answer.json::<Value>().await.unwrap()["routes"].take()
+}
+
+async fn post_to(world: &World, path: &str, notification: &str) {
+    let request = world.http.post(world.url(path)).bearer_auth(BEARER).body(notification.to_owned());
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
