@@ -34,8 +34,10 @@ pub struct Config {
     pub bearer_tokens: Vec<SecretString>,
     /// `PUBLIC_URL`, or what the platform tells of itself. Without one nothing can be pushed.
     pub public_url: Option<Url>,
+    /// The variable that it came from; `PUBLIC_URL` if there is none.
+    pub public_url_variable: &'static str,
     /// `PUBLIC_URL_PROBE_SECONDS`: how long to wait until we reach ourselves at the public address,
-    /// before Khoros is told of it all the same. Zero: we do not try.
+    /// before Khoros is told of it all the same. Zero: we do not try, as when nothing is pushed.
     pub public_url_probe: Duration,
     /// `SILENCE_ALERT_HOURS`: how long a busy route may bring nothing.
     pub silence_alert: Option<Duration>,
@@ -204,10 +206,11 @@ impl Config {
         let on_heroku = raw.dyno.is_some();
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
-        let public_url = check.public_url(&mut raw);
+        let (public_url, public_url_variable) = check.public_url(&mut raw);
         let probe = raw.public_url_probe_seconds.take();
-        let public_url_probe =
+        let probe =
             check.or("PUBLIC_URL_PROBE_SECONDS", probe, Duration::from_secs(60), parse::probe_seconds);
+        let public_url_probe = if mode.pushes() { probe } else { Duration::ZERO };
         let silence_alert =
             check.optional("SILENCE_ALERT_HOURS", raw.silence_alert_hours.take(), parse::hours);
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
@@ -223,6 +226,7 @@ impl Config {
                     khoros,
                     bearer_tokens,
                     public_url,
+                    public_url_variable,
                     public_url_probe,
                     silence_alert,
                     zendesk,
@@ -578,7 +582,7 @@ impl Check {
 
     /// Our own variable, then what platforms tell of themselves. `HEROKU_APP_NAME` comes last: since
     /// 2023-06-14 the host of a new app carries a random suffix that the name does not show.
-    fn public_url(&mut self, raw: &mut Raw) -> Option<Url> {
+    fn public_url(&mut self, raw: &mut Raw) -> (Option<Url>, &'static str) {
         let host = |value: &mut Option<String>| value.take().map(|host| format!("https://{host}"));
         let app = |value: Option<String>, domain: &str| {
             value.map(|app| match app.contains(['.', '/']) {
@@ -594,7 +598,8 @@ impl Check {
             ("FLY_APP_NAME", app(raw.fly_app_name.take(), "fly.dev")),
             ("HEROKU_APP_NAME", app(raw.heroku_app_name.take(), "herokuapp.com")),
         ];
-        let (name, value) = candidates.into_iter().find_map(|(name, value)| Some((name, value?)))?;
+        let found = candidates.into_iter().find(|(_, value)| value.is_some());
+        let (name, value) = found.unwrap_or(("PUBLIC_URL", None));
         if name == "HEROKU_APP_NAME" {
             self.warnings.push(
                 "the public address is guessed from HEROKU_APP_NAME, which is right only for apps \
@@ -602,7 +607,7 @@ impl Check {
                     .to_owned(),
             );
         }
-        self.optional(name, Some(value), parse::api_url)
+        (self.optional(name, value, parse::api_url), name)
     }
 }
 
@@ -677,6 +682,7 @@ mod tests {
         let poll = config_of(&[("SPREDFAST_MODE", "poll"), ("NOTIFICATION_BEARER_TOKEN", "")]);
         assert_eq!((poll.khoros.mode, poll.khoros.poll_every), (Mode::Poll, seconds(30)));
         assert!(poll.bearer_tokens.is_empty());
+        assert_eq!(poll.public_url_probe, Duration::ZERO);
         let set = config_of(&[
             ("SPREDFAST_MODE", "Push"),
             ("SPREDFAST_POLL_SECONDS", "7"),
@@ -775,24 +781,37 @@ mod tests {
 
     #[test]
     fn the_public_url_is_found_on_every_platform() {
-        for (changes, expected) in [
-            (vec![], None),
-            (vec![("HEROKU_APP_NAME", "acme")], Some("https://acme.herokuapp.com/")),
-            (vec![("HEROKU_APP_NAME", "acme-0a1b.herokuapp.com")], Some("https://acme-0a1b.herokuapp.com/")),
-            (vec![("FLY_APP_NAME", "acme")], Some("https://acme.fly.dev/")),
-            (vec![("RAILWAY_PUBLIC_DOMAIN", "acme.up.railway.app")], Some("https://acme.up.railway.app/")),
-            (vec![("RENDER_EXTERNAL_URL", "https://acme.onrender.com")], Some("https://acme.onrender.com/")),
+        const HEROKU: &str = "HEROKU_APP_NAME";
+        const DYNO: &str = "HEROKU_APP_DEFAULT_DOMAIN_NAME";
+        for (changes, url, variable) in [
+            (vec![], None, "PUBLIC_URL"),
+            (vec![(HEROKU, "acme")], Some("https://acme.herokuapp.com/"), HEROKU),
+            (vec![(HEROKU, "acme-0a1b.herokuapp.com")], Some("https://acme-0a1b.herokuapp.com/"), HEROKU),
+            (vec![("FLY_APP_NAME", "acme")], Some("https://acme.fly.dev/"), "FLY_APP_NAME"),
             (
-                vec![("HEROKU_APP_NAME", "acme"), ("HEROKU_APP_DEFAULT_DOMAIN_NAME", "acme-1.herokuapp.com")],
+                vec![("RAILWAY_PUBLIC_DOMAIN", "acme.up.railway.app")],
+                Some("https://acme.up.railway.app/"),
+                "RAILWAY_PUBLIC_DOMAIN",
+            ),
+            (
+                vec![("RENDER_EXTERNAL_URL", "https://acme.onrender.com")],
+                Some("https://acme.onrender.com/"),
+                "RENDER_EXTERNAL_URL",
+            ),
+            (
+                vec![(HEROKU, "acme"), (DYNO, "acme-1.herokuapp.com")],
                 Some("https://acme-1.herokuapp.com/"),
+                DYNO,
             ),
             (
                 vec![("PUBLIC_URL", "https://me.example.com"), ("FLY_APP_NAME", "acme")],
                 Some("https://me.example.com/"),
+                "PUBLIC_URL",
             ),
         ] {
             let config = accepted(&changes);
-            assert_eq!(config.public_url.as_ref().map(Url::as_str), expected, "{changes:?}");
+            assert_eq!(config.public_url.as_ref().map(Url::as_str), url, "{changes:?}");
+            assert_eq!(config.public_url_variable, variable, "{changes:?}");
         }
     }
 
