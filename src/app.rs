@@ -18,6 +18,7 @@ use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::khoros::Khoros;
+use crate::public_url::{self, Address, Keys, Probe};
 use crate::silence;
 use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
 use crate::worker::{LaneStatus, Worker};
@@ -52,9 +53,11 @@ pub async fn run(
     let feeds = watch::Sender::new(Feeds::new());
 
     let tokens = BearerTokens::new(&config.bearer_tokens);
+    let keys = Keys::new(&config.bearer_tokens);
     let doors = Doors {
         receiver: Receiver::new(inbox.clone(), tokens, config.khoros.company_id, zendesk::NAME),
         routes: config.routes.iter().map(door_of).collect(),
+        keys: keys.clone(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
@@ -83,10 +86,19 @@ pub async fn run(
     }
     match wanted {
         Some(wanted) => {
+            let address = config.public_url.filter(|_| config.khoros.mode.pushes());
+            let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
+            let probe = address.map(|address| Probe::new(client.clone(), address, keys));
             let khoros = Khoros::new(&config.khoros, client);
             let check_every = config.khoros.check_every;
-            let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds);
-            until_stop(Box::pin(keeper.run()));
+            let mut keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds);
+            until_stop(Box::pin(async move {
+                keeper.find_feeds().await;
+                if let Some(probe) = probe {
+                    probe.wait_until_reached(config.public_url_probe).await;
+                }
+                keeper.run().await;
+            }));
         }
         None => {
             subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
@@ -141,9 +153,7 @@ fn wanted(config: &Config) -> Option<Vec<Wanted>> {
 
 /// Where Khoros reaches the door of a route.
 fn door(public_url: &Url, route: &str) -> Url {
-    let mut url = public_url.clone();
-    url.set_path(&format!("{}{}", public_url.path().trim_end_matches('/'), http::route_path(route)));
-    url
+    public_url::below(public_url, &http::route_path(route))
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;

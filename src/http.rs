@@ -9,7 +9,8 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRef, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRef, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
@@ -22,6 +23,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
+use crate::public_url::{self, Keys};
 use crate::silence;
 use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
@@ -38,6 +40,8 @@ const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 pub struct Doors {
     pub receiver: Receiver,
     pub health: Arc<Health>,
+    /// What tells us from others at the public address.
+    pub keys: Keys,
     /// Each has a door; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -101,6 +105,7 @@ pub fn router(doors: Doors) -> Router {
     routes
         .route("/", get(front_page))
         .route("/healthz", get(|| async { "ok" }))
+        .route(&format!("{}{{nonce}}", public_url::PATH), get(prove))
         .route("/readyz", get(ready))
         .merge(status)
         .layer(middleware::from_fn(in_span))
@@ -119,6 +124,14 @@ async fn in_span(request: Request, next: Next) -> Response {
     let id = if id.len() <= 200 && id.chars().all(plain) { id } else { "" };
     let span = tracing::info_span!("request", id);
     next.run(request).instrument(span).await
+}
+
+/// Proves to an instance of ours that the public address leads to one.
+async fn prove(
+    State(keys): State<Keys>,
+    nonce: Result<Path<String>, PathRejection>,
+) -> Result<String, StatusCode> {
+    nonce.ok().and_then(|Path(nonce)| keys.answer(&nonce)).ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {

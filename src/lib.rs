@@ -39,6 +39,8 @@ pub mod khoros;
 
 pub mod subscription;
 
+pub mod public_url;
+
 pub mod silence;
 
 pub mod alert;

@@ -214,6 +214,13 @@ impl Keeper {
         }
     }
 
+    /// Says which feeds there are already: what is in them need not wait until Khoros is told anything.
+    pub async fn find_feeds(&mut self) {
+        let look = self.look().await;
+        let all: Vec<usize> = (0..self.kept.len()).collect();
+        self.publish(&all, &look);
+    }
+
     pub async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         loop {

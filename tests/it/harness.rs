@@ -191,6 +191,8 @@ impl World {
         let vars = BTreeMap::from([
             ("PORT", port.to_string()),
             ("PUBLIC_URL", format!("http://127.0.0.1:{port}")),
+            // Some stories give an address that leads nowhere.
+            ("PUBLIC_URL_PROBE_SECONDS", "0".to_owned()),
             ("DATABASE_URL", database.url.clone()),
             ("SPREDFAST_API_URL", khoros.api_url()),
             ("SPREDFAST_API_TOKEN", khoros::TOKEN.to_owned()),

@@ -14,6 +14,7 @@ mod model;
 mod operate;
 mod outage;
 mod parser;
+mod public_url;
 mod receive;
 mod render;
 mod silence;

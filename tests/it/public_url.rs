@@ -1,0 +1,192 @@
+//! Whether our address leads to us, before Khoros is told of it.
+
+use std::future::IntoFuture;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use futures_util::future::join_all;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use tokio::net::TcpListener;
+
+use crate::harness::{BEARER, Bridge, Proxy, Wire, World, free_port, run_on_sqlite};
+
+const NONCE: &str = "0123456789abcdef0123456789abcdef";
+const REACHED: &str = "the public address leads here";
+const NOT_YET: &str = "not subscribed yet";
+const GIVEN_UP: &str = "Khoros is told of it all the same";
+const SUBSCRIBED: &str = "subscribed: Khoros sends label";
+
+#[tokio::test]
+async fn the_door_answers_a_nonce_and_nothing_else() {
+    run_on_sqlite(|mut world| async move {
+        world.set("NOTIFICATION_BEARER_TOKEN", format!("{BEARER},{BEARER}-before"));
+        let _bridge = world.start().await;
+        let (status, answer) = get(&world, &format!("/healthz/{NONCE}")).await;
+        assert_eq!(status, 200);
+        assert_eq!(answer, format!("{}\n{}\n", proof(BEARER), proof(&format!("{BEARER}-before"))));
+        assert!(!answer.contains(NONCE));
+        for odd in [
+            "",
+            &NONCE[1..],
+            &format!("{NONCE}0"),
+            &NONCE.to_uppercase(),
+            &NONCE.replace('f', "g"),
+            &format!("{NONCE}/"),
+            "%ff",
+        ] {
+            assert_eq!(get(&world, &format!("/healthz/{odd}")).await, (404, String::new()), "{odd}");
+        }
+        assert_eq!(get(&world, "/healthz").await, (200, "ok".to_owned()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn khoros_is_told_of_an_address_that_leads_here() {
+    run_on_sqlite(|mut world| async move {
+        world.set("PUBLIC_URL_PROBE_SECONDS", "60");
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        let bridge = world.start().await;
+        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        assert_order(&bridge, &[REACHED, SUBSCRIBED]);
+        assert_eq!(bridge.log().matches(REACHED).count(), 1, "once for all routes");
+        assert!(!bridge.log().contains("WARN"), "{}", bridge.log());
+    })
+    .await;
+}
+
+/// What else may be at an address.
+#[derive(Clone, Copy, Debug)]
+enum Other {
+    Echo,
+    Page,
+    NoSuchPage,
+    Elsewhere,
+}
+
+impl Other {
+    fn answer(self, request: &Request) -> Response {
+        match self {
+            Other::Echo => request.uri().path().trim_start_matches("/healthz/").to_owned().into_response(),
+            Other::Page => Html("<!doctype html><title>Welcome</title>").into_response(),
+            Other::NoSuchPage => StatusCode::NOT_FOUND.into_response(),
+            Other::Elsewhere => Redirect::permanent("https://www.example.com/").into_response(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn khoros_is_told_late_of_an_address_that_leads_elsewhere() {
+    let others = [
+        (Other::Echo, "an answer that is not ours"),
+        (Other::Page, "an answer that is not ours"),
+        (Other::NoSuchPage, "an answer of status 404"),
+        (Other::Elsewhere, "an answer of status 308"),
+    ];
+    join_all(others.map(|(other, seen)| {
+        run_on_sqlite(move |mut world| async move {
+            let khoros = world.khoros.clone();
+            let calls_when_asked = Arc::new(Mutex::new(Vec::new()));
+            let calls = calls_when_asked.clone();
+            let url = stand_in(move |request| {
+                calls.lock().unwrap().push(khoros.model().calls);
+                other.answer(&request)
+            })
+            .await;
+            world.set("PUBLIC_URL", url);
+            check_it_is_told_late(&mut world, seen).await;
+            let calls = calls_when_asked.lock().unwrap();
+            assert!(calls.len() > 1 && calls.iter().all(|calls| *calls == 0), "{calls:?}");
+        })
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn khoros_is_told_late_of_an_address_where_nobody_answers() {
+    let silences = [
+        (None, "the connection is refused"),
+        (Some(Wire::Cut), "the connection broke"),
+        (Some(Wire::Silent), "no answer within 5 s"),
+    ];
+    join_all(silences.map(|(wire, seen)| {
+        run_on_sqlite(move |mut world| async move {
+            let proxy = Proxy::start(([127, 0, 0, 1], free_port()).into()).await;
+            if let Some(wire) = wire {
+                proxy.set(wire);
+            }
+            let port = if wire.is_some() { proxy.address.port() } else { free_port() };
+            world.set("PUBLIC_URL", format!("http://127.0.0.1:{port}"));
+            check_it_is_told_late(&mut world, seen).await;
+        })
+    }))
+    .await;
+}
+
+/// The log says from where we have the address, what was seen there and what to set.
+async fn check_it_is_told_late(world: &mut World, seen: &str) {
+    world.set("PUBLIC_URL_PROBE_SECONDS", "1");
+    let bridge = world.start_subscribed().await;
+    let line = bridge.wait_for_log(GIVEN_UP).await;
+    for told in ["WARN", "which PUBLIC_URL gives", seen, "heroku config:set PUBLIC_URL="] {
+        assert!(line.contains(told), "{told} is not in: {line}");
+    }
+    assert_order(&bridge, &[GIVEN_UP, SUBSCRIBED]);
+    assert!(!bridge.log().contains(REACHED));
+}
+
+/// As where the host's router learns only later that we are there.
+#[tokio::test]
+async fn an_address_may_begin_to_lead_here() {
+    run_on_sqlite(|mut world| async move {
+        let here = world.url("").trim_start_matches("http://").parse().unwrap();
+        let proxy = Proxy::start(here).await;
+        proxy.set(Wire::Cut);
+        world.unset("PUBLIC_URL");
+        world.set("RENDER_EXTERNAL_URL", format!("http://{}", proxy.address));
+        world.set("PUBLIC_URL_PROBE_SECONDS", "60");
+        let bridge = world.start().await;
+        let line = bridge.wait_for_log(NOT_YET).await;
+        for told in ["which RENDER_EXTERNAL_URL gives", "broke", "heroku config:set PUBLIC_URL="] {
+            assert!(line.contains(told), "{told} is not in: {line}");
+        }
+        assert_eq!(world.khoros.model().calls, 0);
+        proxy.set(Wire::Whole);
+        bridge.wait_for_log(SUBSCRIBED).await;
+        assert_order(&bridge, &[NOT_YET, REACHED, SUBSCRIBED]);
+        assert!(!bridge.log().contains(GIVEN_UP));
+    })
+    .await;
+}
+
+/// What the answer to the nonce has to be.
+fn proof(token: &str) -> String {
+    let mac = |key: &[u8], text: &str| {
+        Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes()
+    };
+    format!("{:x}", mac(&mac(token.as_bytes(), "casebridge public url probe"), NONCE))
+}
+
+async fn get(world: &World, path: &str) -> (u16, String) {
+    let response = world.http.get(world.url(path)).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+async fn stand_in(answer: impl Fn(Request) -> Response + Clone + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(move |request: Request| async move { answer(request) });
+    tokio::spawn(axum::serve(listener, router).into_future());
+    url
+}
+
+/// Lines that hold these texts come in this order.
+fn assert_order(bridge: &Bridge, texts: &[&str]) {
+    let log = bridge.log();
+    let places: Vec<Option<usize>> = texts.iter().map(|text| log.find(text)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{texts:?} at {places:?} in:\n{log}");
+}
