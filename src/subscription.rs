@@ -15,7 +15,7 @@ use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::Inbox;
 use crate::khoros::{Held, Khoros, Refusal, Status};
-use plan::{Plan, Why, host};
+use plan::{Field, Plan, Shown, SoFar, Why, host};
 pub use plan::{Push, Wanted};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const ALARMING: Duration = Duration::from_secs(300);
 /// A subscription that is taken over so often in a day is another deployment's as well.
 const TAKE_OVERS: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
-/// Old subscriptions of our name whose feeds are read.
+/// Subscriptions of one name whose feeds are read.
 const FEEDS: usize = 4;
 
 /// The subscriptions of all routes, as `/status` and the status line show them.
@@ -139,6 +139,8 @@ struct Kept {
     ended: Mark,
     /// When it was taken over from another host, the latest last.
     take_overs: Vec<Instant>,
+    /// What Khoros showed after it was told, where it is not quite what it was told.
+    accepted: Option<Shown>,
     /// Khoros took it and does not show it.
     is_unseen: bool,
     is_announced: bool,
@@ -166,7 +168,7 @@ enum Mark {
 enum Trouble {
     Refused(Refusal),
     /// Khoros answers that all is well, and it is not.
-    Stubborn(&'static str),
+    Stubborn(Field),
     Contested {
         external_id: String,
         theirs: String,
@@ -311,9 +313,7 @@ impl Keeper {
             let kept = &self.kept[*place];
             let name = kept.wanted.route.name.clone();
             let uuids = match look {
-                Look::Held(held) => {
-                    kept.wanted.ours(held).iter().take(FEEDS).map(|held| held.uuid.clone()).collect()
-                }
+                Look::Held(held) => feeds_of(&kept.wanted.ours(held)),
                 Look::NotOffered => kept.uuid.iter().cloned().collect(),
                 Look::Refused(_) => self.feeds.borrow().get(&name).cloned().unwrap_or_default(),
             };
@@ -386,6 +386,7 @@ impl Kept {
             uuid: None,
             ended: Mark::Unread,
             take_overs: Vec::new(),
+            accepted: None,
             is_unseen: false,
             is_announced: false,
         }
@@ -426,6 +427,10 @@ impl Kept {
         }
     }
 
+    fn so_far(&self, is_declared: bool) -> SoFar {
+        SoFar { is_told: self.told != Told::No, is_declared, accepted: self.accepted.clone() }
+    }
+
     /// Makes or corrects the subscription. True if Khoros was told.
     async fn declare_if_needed(
         &mut self,
@@ -437,7 +442,7 @@ impl Kept {
             Look::Held(held) => {
                 let mut ours = self.wanted.ours(held);
                 self.is_unseen &= ours.is_empty();
-                match self.wanted.plan(&mut ours, self.told != Told::No, false) {
+                match self.wanted.plan(&mut ours, &self.so_far(false)) {
                     Plan::Declare(why) => why,
                     Plan::SetStatus(_) => return Ok(false),
                 }
@@ -497,7 +502,7 @@ impl Kept {
         };
         let mut ours = self.wanted.ours(held);
         let Route { name, external_id, .. } = &self.wanted.route;
-        let changes = match self.wanted.plan(&mut ours, true, declared) {
+        let changes = match self.wanted.plan(&mut ours, &self.so_far(declared)) {
             Plan::SetStatus(changes) => changes,
             Plan::Declare(Why::Missing) => {
                 if !std::mem::replace(&mut self.is_unseen, true) {
@@ -509,8 +514,17 @@ impl Kept {
                 }
                 return Ok(());
             }
-            Plan::Declare(Why::Differs(what)) => return Err(Trouble::Stubborn(what)),
-            Plan::Declare(Why::Foreign(_) | Why::Untold) => return Err(Trouble::Stubborn("address")),
+            Plan::Declare(Why::Differs(field @ (Field::Query | Field::Address))) => {
+                warn!(
+                    route = name,
+                    "Khoros took the subscription `{external_id}` and shows another {field} in it, or none: it \
+                     is not told again"
+                );
+                self.accepted = ours.first().map(|held| Shown::of(held));
+                return Ok(());
+            }
+            Plan::Declare(Why::Differs(Field::Event)) => return Err(Trouble::Stubborn(Field::Event)),
+            Plan::Declare(Why::Foreign(_) | Why::Untold) => return Err(Trouble::Stubborn(Field::Address)),
         };
         for (held, status) in changes {
             khoros.set_status(&held.uuid, status).await.map_err(Trouble::Refused)?;
@@ -545,6 +559,13 @@ impl Kept {
             None => info!(route = route.name, external_id, "subscribed: Khoros keeps {what} in a feed"),
         }
     }
+}
+
+/// What a subscription gathered before it was disabled was read before it was.
+fn feeds_of(ours: &[&Held]) -> Vec<String> {
+    let is_on = |held: &&&Held| held.status != Some(Status::Disabled);
+    let others = ours.iter().skip(1).filter(is_on);
+    ours.iter().take(1).chain(others).take(FEEDS).map(|held| held.uuid.clone()).collect()
 }
 
 fn described(route: &Route) -> String {

@@ -115,6 +115,8 @@ pub struct Model {
     pub duplicates: bool,
     /// Whether subscriptions are shown with their `bearerToken`.
     pub echoes_bearer: bool,
+    /// Other fields of subscriptions that are never shown.
+    pub hidden: &'static [&'static str],
     /// The number of the first page of subscriptions.
     pub first_page: u32,
     /// Whether a page that does not exist is answered by the nearest one, in place of an empty one.
@@ -162,6 +164,7 @@ impl Default for Model {
             token: TOKEN.to_owned(),
             duplicates: false,
             echoes_bearer: true,
+            hidden: &[],
             first_page: 0,
             repeats_last_page: false,
             feeds_while_paused: false,

@@ -1,6 +1,7 @@
 //! What is to be done about a subscription, given what Khoros holds. No I/O.
 
 use std::cmp::Reverse;
+use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -39,10 +40,52 @@ pub enum Why {
     Missing,
     /// Khoros may hold another bearer token, which it need not show.
     Untold,
-    /// It says something else of this.
-    Differs(&'static str),
+    /// It says something else here.
+    Differs(Field),
     /// It sends its events to this host.
     Foreign(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Address,
+    Event,
+    Query,
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Field::Address => "address",
+            Field::Event => "event",
+            Field::Query => "query",
+        })
+    }
+}
+
+/// What has become of our telling so far.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    /// As far as we know Khoros was told just this.
+    pub is_told: bool,
+    /// It was told in this very moment. Then one of ours that says what we want is kept before a newer
+    /// one, since no more can be had by telling it again.
+    pub is_declared: bool,
+    /// What it made of it, and it is no use to tell it again.
+    pub accepted: Option<Shown>,
+}
+
+/// What Khoros may spell in its own way, or not show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    query: Option<String>,
+    notification_uri: Option<String>,
+}
+
+impl Shown {
+    pub fn of(held: &Held) -> Shown {
+        Shown { query: held.query.clone(), notification_uri: held.notification_uri.clone() }
+    }
 }
 
 impl Wanted {
@@ -74,18 +117,18 @@ impl Wanted {
         ours
     }
 
-    /// `told`: whether Khoros was told just this before, as far as we know. `declared`: whether that was
-    /// in this very moment; then one of ours that says what we want is kept before a newer one, since no
-    /// more can be had by telling it again.
-    pub fn plan<'a>(&self, ours: &mut [&'a Held], told: bool, declared: bool) -> Plan<'a> {
-        if declared && let Some(good) = ours.iter().position(|held| self.differs(held).is_none()) {
+    pub fn plan<'a>(&self, ours: &mut [&'a Held], so_far: &SoFar) -> Plan<'a> {
+        let differs = |held: &Held| self.differs(held, so_far);
+        if so_far.is_declared
+            && let Some(good) = ours.iter().position(|held| differs(held).is_none())
+        {
             ours[..=good].rotate_right(1);
         }
         let Some((kept, extra)) = ours.split_first() else { return Plan::Declare(Why::Missing) };
-        if let Some(why) = self.differs(kept) {
+        if let Some(why) = differs(kept) {
             return Plan::Declare(why);
         }
-        if !told {
+        if !so_far.is_told {
             return Plan::Declare(Why::Untold);
         }
         // What shows no status is left alone: it may have none.
@@ -95,21 +138,23 @@ impl Wanted {
         Plan::SetStatus(on.into_iter().chain(off.map(|held| (*held, Status::Disabled))).collect())
     }
 
-    fn differs(&self, held: &Held) -> Option<Why> {
-        let shown = |value: &Option<String>| value.as_deref().unwrap_or_default().to_owned();
+    fn differs(&self, held: &Held, so_far: &SoFar) -> Option<Why> {
+        let is_accepted = so_far.accepted.as_ref().is_some_and(|accepted| *accepted == Shown::of(held));
         if let Some(push) = &self.push {
             let theirs = held.notification_uri.as_deref().and_then(|uri| Url::parse(uri).ok());
             match theirs {
                 Some(theirs) if host(&theirs) != host(&push.url) => return Some(Why::Foreign(host(&theirs))),
                 Some(theirs) if theirs == push.url => {}
-                _ => return Some(Why::Differs("address")),
+                _ if is_accepted => {}
+                _ => return Some(Why::Differs(Field::Address)),
             }
         }
-        if shown(&held.event_name) != self.route.event {
-            return Some(Why::Differs("event"));
+        if held.event_name.as_ref().is_some_and(|event| *event != self.route.event) {
+            return Some(Why::Differs(Field::Event));
         }
-        (held.query.as_deref().unwrap_or_default() != self.route.query.as_deref().unwrap_or_default())
-            .then_some(Why::Differs("query"))
+        let wanted = self.route.query.as_deref().unwrap_or_default();
+        let is_same = held.query.as_deref().unwrap_or_default() == wanted;
+        (!is_same && !is_accepted).then_some(Why::Differs(Field::Query))
     }
 
     /// Whether a subscription of another name sends its events to one of our doors.
@@ -157,10 +202,9 @@ mod tests {
         }
     }
 
-    fn plan_of<'a>(held: &'a [Held], told: bool, declared: bool) -> Plan<'a> {
+    fn plan_of(held: &[Held], is_told: bool, is_declared: bool) -> Plan<'_> {
         let wanted = wanted();
-        let mut ours = wanted.ours(held);
-        wanted.plan(&mut ours, told, declared)
+        wanted.plan(&mut wanted.ours(held), &SoFar { is_told, is_declared, accepted: None })
     }
 
     #[test]
@@ -178,11 +222,14 @@ mod tests {
         let good = held("a", "01");
         let uri = |uri: &str| Held { notification_uri: Some(uri.to_owned()), ..good.clone() };
         for (held, why) in [
-            (Held { event_name: Some("rule-applied".to_owned()), ..good.clone() }, Why::Differs("event")),
-            (Held { query: None, ..good.clone() }, Why::Differs("query")),
-            (Held { notification_uri: None, ..good.clone() }, Why::Differs("address")),
-            (uri("nonsense"), Why::Differs("address")),
-            (uri("https://bridge.example/createTicket"), Why::Differs("address")),
+            (
+                Held { event_name: Some("rule-applied".to_owned()), ..good.clone() },
+                Why::Differs(Field::Event),
+            ),
+            (Held { query: None, ..good.clone() }, Why::Differs(Field::Query)),
+            (Held { notification_uri: None, ..good.clone() }, Why::Differs(Field::Address)),
+            (uri("nonsense"), Why::Differs(Field::Address)),
+            (uri("https://bridge.example/createTicket"), Why::Differs(Field::Address)),
             (uri("https://other.example/khoros/label"), Why::Foreign("other.example".to_owned())),
             (
                 uri("https://bridge.example:8443/base/khoros/label"),
@@ -194,7 +241,10 @@ mod tests {
         // Without pushes it is all the same where they go.
         let polled = Wanted { push: None, ..wanted() };
         let held = [uri("https://other.example/khoros/label")];
-        assert_eq!(polled.plan(&mut polled.ours(&held), true, false), Plan::SetStatus(Vec::new()));
+        assert_eq!(
+            polled.plan(&mut polled.ours(&held), &SoFar { is_told: true, ..SoFar::default() }),
+            Plan::SetStatus(Vec::new())
+        );
     }
 
     #[test]
@@ -223,8 +273,19 @@ mod tests {
     fn of_several_the_one_that_was_corrected_is_kept() {
         let stubborn = Held { query: None, ..held("b", "02") };
         let several = [held("a", "01"), stubborn.clone()];
-        assert_eq!(plan_of(&several, true, false), Plan::Declare(Why::Differs("query")));
+        assert_eq!(plan_of(&several, true, false), Plan::Declare(Why::Differs(Field::Query)));
         assert_eq!(plan_of(&several, true, true), Plan::SetStatus(vec![(&stubborn, Status::Disabled)]));
+    }
+
+    #[test]
+    fn what_khoros_spells_in_its_own_way_is_told_once() {
+        let hidden = Held { query: None, event_name: None, notification_uri: None, ..held("a", "01") };
+        let so_far = SoFar { is_told: true, is_declared: false, accepted: Some(Shown::of(&hidden)) };
+        let plan =
+            |held: &[Held]| wanted().plan(&mut wanted().ours(held), &so_far) == Plan::SetStatus(vec![]);
+        assert!(plan(std::slice::from_ref(&hidden)) && plan(&[held("a", "01")]));
+        assert!(!plan(&[Held { query: Some("Other".to_owned()), ..hidden.clone() }]));
+        assert!(!plan(&[Held { event_name: Some("rule-applied".to_owned()), ..hidden }]));
     }
 
     #[test]

@@ -239,6 +239,28 @@ async fn a_neighbour_that_answers_nonsense_is_lived_with() {
     .await;
 }
 
+/// What Khoros does not show cannot be compared, and is no reason to tell it again at every look.
+#[tokio::test]
+async fn what_is_not_shown_is_told_once() {
+    let hidden: [(&[&str], &str); 3] = [
+        (&["notificationUri", "query"], "it is not told again"),
+        (&["externalId"], "does not show it"),
+        (&["eventName", "status"], "subscribed: Khoros sends"),
+    ];
+    join_all(hidden.map(|(hidden, told)| {
+        run_on_sqlite(move |mut world| async move {
+            world.khoros.model().hidden = hidden;
+            // Where a POST doubles it would never end.
+            world.khoros.model().duplicates = true;
+            let bridge = subscribed(&mut world).await;
+            bridge.wait_for_log(told).await;
+            wait_for_checks(&world, 3).await;
+            assert_eq!(counts(&world.khoros.model()), (1, 0));
+        })
+    }))
+    .await;
+}
+
 /// What was there yesterday has not ceased to exist because of one odd answer.
 #[tokio::test]
 async fn an_odd_answer_later_is_no_news() {

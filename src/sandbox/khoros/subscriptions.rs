@@ -62,10 +62,10 @@ impl PartialEq<Value> for Subscription {
 
 impl Subscription {
     /// What was sent, under what only Khoros decides.
-    fn shown(&self, echoes_bearer: bool) -> Value {
+    fn shown(&self, hidden: &[&str]) -> Value {
         let mut shown = self.sent.clone();
-        if let Some(fields) = shown.as_object_mut().filter(|_| !echoes_bearer) {
-            fields.remove("bearerToken");
+        if let Some(fields) = shown.as_object_mut() {
+            fields.retain(|name, _| !hidden.contains(&name.as_str()));
         }
         shown["uuid"] = json!(self.uuid);
         shown["companyId"] = json!(COMPANY_ID);
@@ -127,6 +127,11 @@ impl Model {
         }
     }
 
+    fn hidden(&self) -> Vec<&'static str> {
+        let bearer = (!self.echoes_bearer).then_some("bearerToken");
+        self.hidden.iter().copied().chain(bearer).collect()
+    }
+
     /// Answers about one subscription: what `change` makes of it.
     fn about(
         &mut self,
@@ -134,10 +139,10 @@ impl Model {
         style: Option<Style>,
         change: impl FnOnce(&mut Subscription),
     ) -> Response {
-        let (style, echoes_bearer) = (style.unwrap_or(self.style), self.echoes_bearer);
+        let (style, hidden) = (style.unwrap_or(self.style), self.hidden());
         let Some(known) = self.subscription(uuid) else { return empty(StatusCode::NOT_FOUND) };
         change(known);
-        style.tell(known.shown(echoes_bearer))
+        style.tell(known.shown(&hidden))
     }
 }
 
@@ -193,7 +198,7 @@ pub(super) async fn list(
         };
         let start = start_of(page, model.first_page, size);
         let listed = window(&model.subscriptions, start, size as usize, model.repeats_last_page);
-        let listed = listed.iter().map(|known| known.shown(model.echoes_bearer)).collect();
+        let listed = listed.iter().map(|known| known.shown(&model.hidden())).collect();
         style.unwrap_or(model.style).tell(listed)
     })
 }
