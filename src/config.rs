@@ -21,7 +21,10 @@ use url::Url;
 
 use parse::Parsed;
 pub use route::{LABEL as LABEL_ROUTE, Route};
-pub use ticket::{CustomField, CustomValue, FALLBACK_TAG, Kind, Priority, Repeat, Requester, Status, Ticket};
+pub use ticket::{
+    CustomField, CustomValue, FALLBACK_TAG, Kind, Priority, Reference, Referent, Repeat, Requester, Status,
+    Ticket,
+};
 use variables::{Raw, Variables};
 
 /// Everything that `casebridge serve` needs to know.
@@ -44,6 +47,8 @@ pub struct Config {
     pub zendesk: Zendesk,
     /// Never empty.
     pub routes: Vec<Route>,
+    /// What `TICKET_…` and `ROUTE_<NAME>_TICKET_…` name by its number in Zendesk, as they are written.
+    pub references: Vec<Reference>,
     pub database: Database,
     pub delivery: Delivery,
     pub retention: Retention,
@@ -163,6 +168,13 @@ pub struct Problems(Vec<String>);
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// One by one, each naming its variable.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.0.len();
@@ -231,6 +243,7 @@ impl Config {
                     silence_alert,
                     zendesk,
                     routes,
+                    references: check.references,
                     database,
                     delivery,
                     retention,
@@ -334,6 +347,7 @@ impl Logging {
 struct Check {
     problems: Vec<String>,
     warnings: Vec<String>,
+    references: Vec<Reference>,
 }
 
 impl Check {

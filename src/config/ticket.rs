@@ -129,6 +129,24 @@ pub enum CustomValue {
     List(Vec<Template>),
 }
 
+/// The number of something that has to be there in Zendesk, and the variable that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    pub variable: String,
+    pub to: Referent,
+    pub id: u64,
+}
+
+/// What a variable can name by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referent {
+    Group,
+    Assignee,
+    Brand,
+    Form,
+    Field,
+}
+
 /// On a ticket for which Zendesk has refused the configured fields; so it cannot be asked for.
 pub const FALLBACK_TAG: &str = "casebridge_fallback";
 
@@ -149,7 +167,8 @@ impl Check {
             ));
         }
         let status = self.optional(&name("STATUS"), raw.status, status).or(base.status);
-        let assignee_id = self.optional(&name("ASSIGNEE_ID"), raw.assignee_id, id).or(base.assignee_id);
+        let assignee_id = self.reference(name("ASSIGNEE_ID"), Referent::Assignee, raw.assignee_id);
+        let assignee_id = assignee_id.or(base.assignee_id);
         if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
                 "{} is solved, which Zendesk takes only of a ticket that has an assignee: set {} as well",
@@ -174,10 +193,10 @@ impl Check {
                 })
                 .or(base.kind),
             status,
-            group_id: self.optional(&name("GROUP_ID"), raw.group_id, id).or(base.group_id),
+            group_id: self.reference(name("GROUP_ID"), Referent::Group, raw.group_id).or(base.group_id),
             assignee_id,
-            brand_id: self.optional(&name("BRAND_ID"), raw.brand_id, id).or(base.brand_id),
-            form_id: self.optional(&name("FORM_ID"), raw.form_id, id).or(base.form_id),
+            brand_id: self.reference(name("BRAND_ID"), Referent::Brand, raw.brand_id).or(base.brand_id),
+            form_id: self.reference(name("FORM_ID"), Referent::Form, raw.form_id).or(base.form_id),
             tags: self.or(&name("TAGS"), raw.tags, base.tags.clone(), tags),
             subject: self.template(&name("SUBJECT"), raw.subject).or_else(|| base.subject.clone()),
             comment: self.template(&name("COMMENT"), raw.comment).or_else(|| base.comment.clone()),
@@ -186,6 +205,12 @@ impl Check {
                 None => base.custom_fields.clone(),
             },
         }
+    }
+
+    fn reference(&mut self, variable: String, to: Referent, value: Option<String>) -> Option<u64> {
+        let id = self.optional(&variable, value, id)?;
+        self.references.push(Reference { variable, to, id });
+        Some(id)
     }
 
     fn template(&mut self, name: &str, text: Option<String>) -> Option<Template> {
@@ -222,6 +247,11 @@ impl Check {
             }
         }
         fields.sort_by_key(|field| field.id);
+        self.references.extend(fields.iter().map(|field| Reference {
+            variable: name.to_owned(),
+            to: Referent::Field,
+            id: field.id,
+        }));
         fields
     }
 }

@@ -7,6 +7,7 @@ mod author;
 mod budget;
 pub mod plan;
 mod reply;
+mod setup;
 mod text;
 pub mod ticket;
 mod token;
@@ -31,7 +32,9 @@ use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use plan::Plan;
 use reply::{Lost, Reply};
+pub use setup::{Presence, Trouble};
 use token::{Credential, Key};
+pub use token::{Grant, SCOPE};
 pub use update::{Standing, Then, Update};
 
 pub const NAME: &str = "zendesk";
@@ -98,6 +101,8 @@ enum Call {
     /// Finds or makes the user of an author, or tells who we are.
     Author,
     Check,
+    /// What an administrator has set up.
+    SetUp,
 }
 
 impl Zendesk {
@@ -389,6 +394,7 @@ impl Call {
             Call::Show => "a look at the ticket",
             Call::Author => "the author's user",
             Call::Check => "the check of the credential",
+            Call::SetUp => "a look at what is set up",
         }
     }
 

@@ -18,11 +18,12 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::server::{BreakOff, Running, start};
+use super::server::{BreakOff, Running, date, start};
 pub use events::PushFault;
 use events::{Emission, Push};
 pub use feed::{FeedOrder, FeedShape};
@@ -138,6 +139,8 @@ pub struct Model {
     pub first_label_page: u32,
     /// The answer of `GET /v2/whoami/`.
     pub whoami: Value,
+    /// How far its clock is ahead, as far as the `Date` of its answers tells.
+    pub clock_ahead: SignedDuration,
     /// Subscriptions made so far, deleted ones included: the clock of their dates.
     made: u32,
     /// Calls to subscribe, whatever came of them. So are the other counts.
@@ -176,6 +179,7 @@ impl Default for Model {
             labels: vec![("CreateCase".to_owned(), "ACTIVE".to_owned())],
             first_label_page: 1,
             whoami: account::whoami(),
+            clock_ahead: SignedDuration::ZERO,
             made: 0,
             calls: 0,
             lists: 0,
@@ -279,7 +283,13 @@ fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(no_such_service)
         // For somebody at a terminal, who has no token.
         .route("/sandbox/labels/{label}", post(apply_by_hand))
+        .layer(middleware::map_response_with_state(shared.clone(), tell_time))
         .with_state(shared)
+}
+
+async fn tell_time(State(shared): State<Shared>, response: Response) -> Response {
+    let ahead = shared.model().clock_ahead;
+    date(response, ahead)
 }
 
 impl Shared {

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
@@ -32,6 +33,16 @@ impl IntoResponse for BreakOff {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// The answer with the date of a clock that is so far ahead. Of one that is right the server tells.
+pub fn date(mut response: Response, ahead: SignedDuration) -> Response {
+    let now = Timestamp::now().saturating_add(ahead).unwrap_or_default();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);
+    if let (false, Ok(date)) = (ahead.is_zero(), date.unwrap_or_default().parse::<HeaderValue>()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
 }
 
 /// Binds to `address`, on loopback with port 0 if there is none, and serves until dropped.

@@ -2,6 +2,7 @@
 //! `external_id`, `Idempotency-Key`, the limits of requests, strictness about fields, and faults that a
 //! test can queue. Its clock is a logical one, so that no two changes to tickets share a time.
 
+mod setup;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -18,11 +19,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
+use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use super::server::{BreakOff, Running, start};
+use super::server::{BreakOff, Running, date, start};
 use crate::config;
 
 /// The only OAuth client and the only API token that it knows.
@@ -96,6 +98,9 @@ pub struct Known {
     pub brands: BTreeSet<u64>,
     pub forms: BTreeSet<u64>,
     pub fields: BTreeSet<u64>,
+    /// Of all these, what is switched off; an agent is suspended. Looks at them tell, tickets take them
+    /// all the same.
+    pub inactive: BTreeSet<u64>,
 }
 
 impl Default for Known {
@@ -106,6 +111,7 @@ impl Default for Known {
             brands: BTreeSet::from([30]),
             forms: BTreeSet::from([40]),
             fields: BTreeSet::from([50, 51]),
+            inactive: BTreeSet::new(),
         }
     }
 }
@@ -144,6 +150,10 @@ pub struct Model {
     pub too_many: u32,
     /// Scopes that the OAuth client may ask for.
     pub scopes: BTreeSet<&'static str>,
+    /// Of these, what a token is made without although it was asked for.
+    pub withheld: BTreeSet<&'static str>,
+    /// How far its clock is ahead, as far as the `Date` of its answers tells.
+    pub clock_ahead: SignedDuration,
     /// What each minted token may do.
     granted: Vec<String>,
     /// How often tokens were asked for; the number is part of the token.
@@ -315,8 +325,19 @@ fn router(shared: Shared) -> Router {
         .route("/api/v2/users/me", get(users::me))
         .route("/api/v2/users/show_many", get(users::show_many))
         .route("/api/v2/users/create_or_update", post(users::create_or_update))
+        .route("/api/v2/users/{id}", get(setup::user))
+        .route("/api/v2/groups/{id}", get(setup::group))
+        .route("/api/v2/ticket_forms/{id}", get(setup::form))
+        .route("/api/v2/brands/{id}", get(setup::brand))
+        .route("/api/v2/ticket_fields/{id}", get(setup::field))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "InvalidEndpoint", "Not found") })
+        .layer(middleware::map_response_with_state(shared.clone(), tell_time))
         .with_state(shared)
+}
+
+async fn tell_time(State(shared): State<Shared>, response: Response) -> Response {
+    let ahead = lock(&shared.model).clock_ahead;
+    date(response, ahead)
 }
 
 impl Shared {
@@ -502,7 +523,9 @@ async fn mint(State(shared): State<Shared>, Json(body): Json<Value>) -> Response
             return refusal(StatusCode::BAD_REQUEST, "invalid_scope", "The requested scope is invalid");
         }
         model.minted += 1;
-        model.granted.push(scope.to_owned());
+        let granted: Vec<&str> = scope.split(' ').filter(|scope| !model.withheld.contains(scope)).collect();
+        let scope = granted.join(" ");
+        model.granted.push(scope.clone());
         let token = format!("{ACCESS_TOKEN}-{}", model.minted);
         let token =
             json!({"access_token": token, "token_type": "bearer", "scope": scope, "expires_in": life});

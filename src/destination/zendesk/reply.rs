@@ -98,6 +98,11 @@ impl Reply {
         serde_json::from_slice(&self.body).ok()
     }
 
+    /// A page for people, where an API should be.
+    pub fn is_html(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"<")
+    }
+
     /// Whether the body's `error` is this code.
     pub fn says(&self, code: &str) -> bool {
         self.json::<Value>().is_some_and(|body| body["error"] == code)
@@ -128,7 +133,7 @@ impl Reply {
         if !fields.is_empty() {
             log.push_str(&format!(": {}", fields.join(", ")));
         }
-        if self.body.trim_ascii_start().starts_with(b"<") {
+        if self.is_html() {
             log.push_str(", with an HTML page");
         }
         let kind = log.clone();

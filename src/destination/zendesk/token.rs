@@ -16,7 +16,7 @@ use crate::config::ZendeskCredentials;
 use crate::retry::{Doubt, Outcome, Reason};
 
 /// What later features need too: a scope that grew later would stop running deployments.
-const SCOPE: &str = "tickets:write users:write read";
+pub const SCOPE: &str = "tickets:write users:write read";
 /// For a client that may not have the former.
 const NARROW_SCOPE: &str = "tickets:write tickets:read";
 /// Asked for in seconds; Zendesk takes more than 300 and less than 172,800.
@@ -48,6 +48,17 @@ struct Minting {
 struct Minted {
     token: SecretString,
     renew_at: Instant,
+    grant: Grant,
+}
+
+/// What an OAuth token is good for.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Only the narrow scopes were asked for, since the client may not have all.
+    pub is_narrow: bool,
+    /// Scopes that were asked for and not granted.
+    pub lacks: Vec<String>,
+    pub life: Duration,
 }
 
 impl Credential {
@@ -87,6 +98,17 @@ impl Credential {
         match self {
             Credential::ApiToken { user, token } => Ok(Key::Basic(user.clone(), token.clone())),
             Credential::OAuth(oauth) => Ok(Key::Bearer(oauth.token().await?)),
+        }
+    }
+
+    /// What the last token is good for; none of an API token, or if there was none.
+    pub async fn grant(&self) -> Option<Grant> {
+        match self {
+            Credential::ApiToken { .. } => None,
+            Credential::OAuth(oauth) => {
+                let minting = oauth.minting.lock().await;
+                minting.minted.as_ref().map(|minted| minted.grant.clone())
+            }
         }
     }
 
@@ -189,24 +211,30 @@ impl OAuth {
             Some(token) if reply.is_success() && !token.access_token.is_empty() => token,
             _ => return Err(refused(&reply)),
         };
-        self.compare_scope(token.scope.as_deref().unwrap_or_default());
+        let lacks = self.lacking(token.scope.as_deref().unwrap_or_default());
         let life = Duration::from_secs(token.expires_in.unwrap_or(LIFE_SECONDS));
         info!("new OAuth token from Zendesk, valid for {} s", life.as_secs());
-        Ok(Minted { token: token.access_token.into(), renew_at: Instant::now() + life.mul_f64(0.8) })
+        Ok(Minted {
+            token: token.access_token.into(),
+            renew_at: Instant::now() + life.mul_f64(0.8),
+            grant: Grant { is_narrow: self.scope() != SCOPE, lacks, life },
+        })
     }
 
     /// A scope that was not granted still gives a token, with which everything is then forbidden.
-    fn compare_scope(&self, granted: &str) {
+    fn lacking(&self, granted: &str) -> Vec<String> {
         let granted: Vec<&str> = granted.split_whitespace().collect();
         let covers = |wanted: &str| {
             let broad = wanted.rsplit(':').next().unwrap_or(wanted);
             granted.contains(&wanted) || granted.contains(&broad)
         };
-        let missing: Vec<&str> = self.scope().split_whitespace().filter(|wanted| !covers(wanted)).collect();
+        let wanted = self.scope().split_whitespace();
+        let missing: Vec<String> = wanted.filter(|wanted| !covers(wanted)).map(str::to_owned).collect();
         if !missing.is_empty() {
             let missing = missing.join(" ");
             warn!("Zendesk granted a token without the scope `{missing}`: calls may be forbidden");
         }
+        missing
     }
 
     fn scope(&self) -> &'static str {
@@ -220,6 +248,8 @@ fn refused(reply: &Reply) -> Outcome {
     let lasting = !matches!(reply.status, 429 | 500..=599);
     let alert = lasting.then_some(match reply.status {
         300..=399 | 404 => alert::ZENDESK_ADDRESS,
+        // Another server's page, or its front page.
+        200..=299 if reply.is_html() => alert::ZENDESK_ADDRESS,
         _ => alert::ZENDESK_CREDENTIAL,
     });
     Outcome::Pause { reason: Reason { alert, ..reason }, doubt: Doubt::None, retry_after: reply.retry_after }

@@ -182,3 +182,33 @@ async fn a_token_may_do_what_its_scope_says() {
         assert_eq!(response.status(), status, "{path}");
     }
 }
+
+#[tokio::test]
+async fn what_is_set_up_can_be_looked_at() {
+    let caller = Caller::start().await;
+    for (path, field) in [
+        ("groups/10", "group"),
+        ("users/20", "user"),
+        ("brands/30", "brand"),
+        ("ticket_forms/40", "ticket_form"),
+        ("ticket_fields/50", "ticket_field"),
+    ] {
+        let (status, shown) = caller.get(path).await;
+        let number = path.split_once('/').unwrap().1;
+        assert_eq!((status, shown[field]["id"].to_string().as_str()), (200, number), "{path}");
+        assert_eq!(caller.get(&format!("{path}9")).await.0, 404, "{path}");
+        let stranger = caller.http.get(caller.url(path)).send().await.unwrap();
+        assert_eq!(stranger.status(), 401, "{path}");
+    }
+    caller.zendesk.model().known.inactive.extend([10, 20, 30, 40, 50]);
+    assert_eq!(caller.get("groups/10").await.1["group"]["deleted"], true);
+    assert_eq!(caller.get("users/20").await.1["user"]["suspended"], true);
+    assert_eq!(caller.get("ticket_forms/40").await.1["ticket_form"]["active"], false);
+    assert_eq!(caller.get("users/4000").await.1["user"]["role"], "agent");
+
+    caller.zendesk.model().clock_ahead = SignedDuration::from_hours(-24);
+    let response = caller.http.get(caller.url("groups/10")).send().await.unwrap();
+    let date = response.headers()["date"].to_str().unwrap();
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).unwrap();
+    assert!(date < jiff::Timestamp::now() - SignedDuration::from_hours(23), "{date}");
+}

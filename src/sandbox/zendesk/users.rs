@@ -206,7 +206,7 @@ pub(super) async fn create_or_update(
 }
 
 /// What a role that may not manage end users gets: here `error` is an object.
-fn forbidden() -> Response {
+pub(super) fn forbidden() -> Response {
     let error = json!({"title": "Forbidden", "message": "You do not have access to this page."});
     (StatusCode::FORBIDDEN, Json(json!({"error": error}))).into_response()
 }
