@@ -1,6 +1,7 @@
 //! The client of Khoros' Notifications API, which publishes no response body: what counts as success
 //! is in `judge`, and what no server has to offer is [`Refusal::NotOffered`].
 
+mod account;
 mod feed;
 mod held;
 mod pages;
@@ -15,6 +16,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::config;
+pub use account::{Company, Label, User};
 pub use held::{Held, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -1,0 +1,187 @@
+//! Who the token's user is, and which labels the company has: what is asked before a label is applied,
+//! and never by the service.
+
+use base64::Engine;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jiff::Timestamp;
+use reqwest::Method;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use url::Url;
+
+use super::pages;
+use super::{Khoros, Refusal};
+use crate::notification::text;
+
+/// The user of a token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub email: String,
+    pub companies: Vec<Company>,
+}
+
+/// A company has two kinds of numbers, and Khoros does not tell where which of them belongs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    pub name: String,
+    /// In the directory.
+    pub directory_id: Option<u64>,
+    /// In the environments of its products, without repetition.
+    pub environment_ids: Vec<u64>,
+}
+
+/// A label that posts can have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    pub name: String,
+    /// The label and its set can be applied.
+    pub is_active: bool,
+}
+
+impl Khoros {
+    /// `GET /v2/whoami/`
+    ///
+    /// # Errors
+    /// [`Refusal::NotOffered`] if the answer tells of nobody.
+    pub async fn who_am_i(&self) -> Result<User, Refusal> {
+        let answer = self.answer(self.http.request(Method::GET, self.beside("/v2/whoami/"))).await?;
+        answer.as_ref().and_then(User::read).ok_or(Refusal::NotOffered)
+    }
+
+    /// `GET /v2/labelsets/`: the labels of all sets.
+    ///
+    /// # Errors
+    /// [`Refusal::NotOffered`] if the server shows none.
+    pub async fn labels(&self) -> Result<Vec<Label>, Refusal> {
+        let sets = pages::all(self, &self.beside("/v2/labelsets/")).await;
+        Ok(sets.map_err(Refusal::of_an_optional_call)?.iter().flat_map(labels_of).collect())
+    }
+
+    /// When the token ends, if it is a JWT that says so. Nothing is verified: whether it is any good is
+    /// Khoros' to say.
+    pub fn token_expiry(&self) -> Option<Timestamp> {
+        expiry(self.token.expose_secret())
+    }
+
+    /// What is beside the events API, on the same server.
+    fn beside(&self, path: &str) -> Url {
+        let mut url = self.api_url.clone();
+        url.set_path(path);
+        url
+    }
+}
+
+impl User {
+    fn read(answer: &Value) -> Option<User> {
+        let shown = if answer["data"].is_object() { &answer["data"] } else { answer };
+        shown.get("companies").or_else(|| shown.get("id"))?;
+        let field = |name: &str| text(&shown[name]).unwrap_or_default();
+        let name = format!("{} {}", field("firstName"), field("lastName"));
+        let companies = shown["companies"].as_array().into_iter().flatten().map(Company::read).collect();
+        Some(User { name: name.trim().to_owned(), email: field("email"), companies })
+    }
+}
+
+impl Company {
+    fn read(shown: &Value) -> Company {
+        let products = shown["products"].as_array().into_iter().flatten();
+        let mut environment_ids: Vec<u64> =
+            products.filter_map(|product| id(&product["externalCompanyId"])).collect();
+        environment_ids.sort_unstable();
+        environment_ids.dedup();
+        let name = text(&shown["name"]).unwrap_or_default();
+        Company { name, directory_id: id(&shown["id"]), environment_ids }
+    }
+
+    /// All its numbers, of both kinds.
+    pub fn ids(&self) -> impl Iterator<Item = u64> {
+        self.directory_id.into_iter().chain(self.environment_ids.iter().copied())
+    }
+}
+
+/// A number, or a text of one.
+fn id(value: &Value) -> Option<u64> {
+    text(value)?.trim().parse().ok()
+}
+
+fn labels_of(set: &Value) -> Vec<Label> {
+    // What is not told is taken for right.
+    let is_active = |shown: &Value| text(&shown["status"]).is_none_or(|it| it.eq_ignore_ascii_case("active"));
+    let read = |label: &Value| {
+        let name = text(&label["name"]).filter(|name| !name.is_empty())?;
+        Some(Label { name, is_active: is_active(label) && is_active(set) })
+    };
+    set["labels"].as_array().into_iter().flatten().filter_map(read).collect()
+}
+
+fn expiry(token: &str) -> Option<Timestamp> {
+    const LENIENT: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let payload = GeneralPurpose::new(&URL_SAFE, LENIENT).decode(payload).ok()?;
+    let claims: Value = serde_json::from_slice(&payload).ok()?;
+    let number: f64 = text(&claims["exp"])?.parse().ok()?;
+    // Elsewhere Khoros counts in milliseconds, which as seconds would be a date of another age.
+    let seconds = if number > 1e11 { number / 1000.0 } else { number };
+    Timestamp::from_second(seconds as i64).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_company_has_two_kinds_of_numbers() {
+        let product = |id: Value| json!({"externalCompanyId": id, "name": "Care"});
+        let shown = json!({
+            "firstName": "John", "lastName": "Doe", "email": "john@example.com", "id": 1,
+            "companies": [
+                {"id": 42, "name": "Acme", "products": [product(json!("45")), product(json!(45))]},
+                {"id": "43", "name": null, "products": null},
+            ],
+        });
+        let user = User::read(&shown).unwrap();
+        assert_eq!((user.name.as_str(), user.email.as_str()), ("John Doe", "john@example.com"));
+        assert_eq!(user.companies[0].ids().collect::<Vec<_>>(), [42, 45]);
+        assert_eq!(user.companies[1].ids().collect::<Vec<_>>(), [43]);
+        assert_eq!(User::read(&json!({"data": shown, "status": {"succeeded": true}})), Some(user));
+        assert_eq!(User::read(&json!({"message": "Coming Soon"})), None);
+    }
+
+    #[test]
+    fn a_label_is_as_active_as_its_set() {
+        let labels = labels_of(&json!({"status": "ACTIVE", "labels": [
+            {"name": "a", "status": "active"}, {"name": "b", "status": "DISABLED"}, {"name": "c"}, {"id": 1}]}));
+        let active: Vec<bool> = labels.iter().map(|label| label.is_active).collect();
+        assert_eq!(active, [true, false, true]);
+        assert!(!labels_of(&json!({"status": "DELETED", "labels": [{"name": "a"}]}))[0].is_active);
+        assert_eq!(labels_of(&json!({"labels": "none"})), []);
+    }
+
+    #[test]
+    fn a_token_may_tell_its_end() {
+        let engine = GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new());
+        let token = |claims: &str| format!("e30.{}.sig", engine.encode(claims));
+        for (token, second) in [
+            (token(r#"{"exp":1800000000}"#), Some(1_800_000_000)),
+            (token(r#"{"exp":"1800000000.5"}"#), Some(1_800_000_000)),
+            (token(r#"{"exp":1800000000000,"n":"?>~"}"#), Some(1_800_000_000)),
+            (token(r#"{"exp":1800000000}"#).replace('=', ""), Some(1_800_000_000)),
+            (token("{}"), None),
+            (token("not JSON"), None),
+            ("a.b".to_owned(), None),
+            ("sandbox-khoros-token".to_owned(), None),
+            ("a.%%%.c".to_owned(), None),
+        ] {
+            assert_eq!(expiry(&token).map(Timestamp::as_second), second, "{token}");
+        }
+    }
+}
