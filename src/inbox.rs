@@ -7,6 +7,7 @@
 mod checkpoint;
 mod commit;
 mod file;
+pub mod survey;
 
 use std::fs::File;
 use std::io;
@@ -653,10 +654,8 @@ impl Inbox {
         Ok(())
     }
 
-    /// Additive migrations only, and an unknown newer one is no error: a rollback must not brick.
     async fn migrate(&self) -> anyhow::Result<()> {
-        let mut migrator: Migrator = sqlx::migrate!();
-        migrator.set_ignore_missing(true);
+        let migrator = migrator();
         let migrated = match &self.store {
             Store::Sqlite { writer, .. } => migrator.run(writer).await,
             Store::Postgres(pool) => migrator.run(pool).await,
@@ -783,6 +782,13 @@ impl Store {
         };
         text.replace("{now}", now).replace("{skip locked}", skip_locked)
     }
+}
+
+/// Additive migrations only, and an unknown newer one is no error: a rollback must not brick.
+fn migrator() -> Migrator {
+    let mut migrator: Migrator = sqlx::migrate!();
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 async fn limited<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {

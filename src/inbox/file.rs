@@ -43,10 +43,45 @@ impl DatabaseFile {
     }
 
     fn log(&self) -> PathBuf {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        log.into()
+        log_of(&self.path)
     }
+}
+
+/// The write-ahead log of a database file. While somebody has that open, or if nobody closed it, it is
+/// there.
+pub fn log_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+/// All files that a service writes, whether or not they are there.
+pub fn all_of(path: &Path) -> [PathBuf; 4] {
+    [path.to_owned(), log_of(path), beside(path, "-shm"), lock_of(path)]
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    path.with_added_extension("lock")
+}
+
+/// Whether a process serves this file, as far as the system tells who holds its lock. To try for the
+/// lock ourselves would be in the way of a service that starts in that moment.
+pub fn is_served(path: &Path) -> bool {
+    let Ok(inode) = inode(&lock_of(path)) else { return false };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| holds_lock_on(line, inode))
+}
+
+/// `1: FLOCK  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF`; the device is not everywhere the one that
+/// files tell.
+fn holds_lock_on(line: &str, inode: u64) -> bool {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let held = words.iter().find_map(|word| word.rsplit_once(':')?.1.parse::<u64>().ok());
+    words.contains(&"FLOCK") && words.contains(&"WRITE") && !words.contains(&"->") && held == Some(inode)
 }
 
 fn inode(path: &Path) -> io::Result<u64> {
@@ -67,7 +102,7 @@ pub fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
 /// One process serves an SQLite file. The lock is a file of its own: closing a second handle on the
 /// database itself would drop SQLite's locks.
 pub fn lock(path: &Path) -> anyhow::Result<File> {
-    let lock_path = path.with_added_extension("lock");
+    let lock_path = lock_of(path);
     // What customers wrote is for the user of the process alone.
     let writable = |path: &Path| {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
@@ -99,6 +134,15 @@ pub fn user_id() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_holds_a_lock_is_told_by_the_system() {
+        let line = "1: FLOCK  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF";
+        assert!(holds_lock_on(line, 5_497_504));
+        assert!(!holds_lock_on(line, 5_497_505));
+        assert!(!holds_lock_on("1: POSIX  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF", 5_497_504));
+        assert!(!holds_lock_on("1: -> FLOCK  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF", 5_497_504));
+    }
 
     #[test]
     fn an_sqlite_that_can_corrupt_is_refused() {

@@ -1,0 +1,205 @@
+//! A look at the storage before anything is served from it. It changes nothing: no file is made, no
+//! migration run, no lock taken.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
+
+use super::file::{self, check_sqlite_version};
+use super::migrator;
+use crate::config::Database;
+
+/// What serves well is no older.
+const OLDEST_POSTGRES: i32 = 120_000;
+
+/// What there is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Survey {
+    /// No file yet, and it can be made in this folder.
+    Absent { path: PathBuf },
+    Present {
+        /// The database and its version.
+        what: String,
+        /// Where, if it is a file.
+        path: Option<PathBuf>,
+        /// Whether a process serves it now; only the system that locks a file can tell.
+        served: bool,
+        migrations: Migrations,
+    },
+}
+
+/// Versions of the tables.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Migrations {
+    pub applied: usize,
+    /// The next start applies them.
+    pub pending: usize,
+    /// Made by a later version of casebridge, which this one lets be.
+    pub unknown: usize,
+}
+
+/// Why nothing can be served from it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// A file or its folder, and the user who cannot write there.
+    File(String),
+    /// The file holds something else, or the version is one that does not do.
+    Wrong(String),
+    /// The server is out of reach, or does not let us in.
+    Server(String),
+    /// It can be read and not written.
+    ReadOnly(String),
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Unfit::File(text) | Unfit::Wrong(text) | Unfit::Server(text) | Unfit::ReadOnly(text)) = self;
+        f.write_str(text)
+    }
+}
+
+/// Looks at the storage. A server that does not answer is waited for: the caller limits the time.
+///
+/// # Errors
+/// [`Unfit`]: a service could not start on it.
+pub async fn survey(database: &Database) -> Result<Survey, Unfit> {
+    match database {
+        Database::Sqlite(path) => {
+            let path = std::path::absolute(path).map_err(|error| Unfit::File(error.to_string()))?;
+            file_at(path).await
+        }
+        Database::Postgres(options) => server(options).await,
+    }
+}
+
+async fn file_at(path: PathBuf) -> Result<Survey, Unfit> {
+    let unwritable = |path: &Path, error| {
+        let user = file::user_id();
+        Unfit::File(format!("{} cannot be written by user id {user}: {error}", path.display()))
+    };
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    // It has no name where the system can do that, and is gone at once.
+    tempfile::tempfile_in(folder).map_err(|error| unwritable(folder, error))?;
+    if !path.try_exists().unwrap_or(true) {
+        return Ok(Survey::Absent { path });
+    }
+    for file in file::all_of(&path).iter().filter(|file| file.exists()) {
+        OpenOptions::new().write(true).open(file).map_err(|error| unwritable(file, error))?;
+    }
+    let served = file::is_served(&path);
+    let (what, migrations) = read(&path).await?;
+    Ok(Survey::Present { what, path: Some(path), served, migrations })
+}
+
+async fn read(path: &Path) -> Result<(String, Migrations), Unfit> {
+    let wrong = |error: sqlx::Error| Unfit::Wrong(format!("{} cannot be read: {error}", path.display()));
+    // Who opens a file that has a log makes what goes with it. Without one nobody writes.
+    let immutable = !file::log_of(path).exists();
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
+    let mut connection: SqliteConnection = options.connect().await.map_err(wrong)?;
+    let version: String =
+        sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await.map_err(wrong)?;
+    check_sqlite_version(&version).map_err(|error| Unfit::Wrong(error.to_string()))?;
+    let is_there = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
+    let is_there = sqlx::query_scalar(is_there).fetch_one(&mut connection).await.map_err(wrong)?;
+    let applied = match is_there {
+        true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(wrong)?,
+        false => Vec::new(),
+    };
+    let _ = connection.close().await;
+    Ok((format!("SQLite {version}"), Migrations::of(&applied)?))
+}
+
+async fn server(options: &PgConnectOptions) -> Result<Survey, Unfit> {
+    let lost = |error: sqlx::Error| Unfit::Server(format!("PostgreSQL cannot be reached: {error}"));
+    let mut connection = PgConnection::connect_with(options).await.map_err(lost)?;
+    let (number, version, is_replica): (i32, String, bool) = sqlx::query_as(
+        "select current_setting('server_version_num')::integer, current_setting('server_version'),
+                pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .map_err(lost)?;
+    let what = format!("PostgreSQL {version}");
+    if number < OLDEST_POSTGRES {
+        return Err(Unfit::Wrong(format!("{what} is too old: 12 or later is needed")));
+    }
+    if is_replica {
+        return Err(Unfit::ReadOnly(format!("{what} takes no writes: it is a replica, or set to read-only")));
+    }
+    if !may_write(&mut connection).await.map_err(lost)? {
+        return Err(Unfit::ReadOnly(format!("{what} does not let this user write")));
+    }
+    let is_there = "select to_regclass('_sqlx_migrations') is not null";
+    let is_there = sqlx::query_scalar(is_there).fetch_one(&mut connection).await.map_err(lost)?;
+    let applied = match is_there {
+        true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(lost)?,
+        false => Vec::new(),
+    };
+    let _ = connection.close().await;
+    Ok(Survey::Present { what, path: None, served: false, migrations: Migrations::of(&applied)? })
+}
+
+/// Into the tables that there are; without any, whether they can be made.
+async fn may_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    let sql = "
+        select coalesce(
+            (select bool_and(has_table_privilege(name, privilege))
+               from unnest(array[to_regclass('delivery'), to_regclass('author')]) as name,
+                    unnest(array['select', 'insert', 'update']) as privilege
+              where name is not null),
+            has_schema_privilege(current_schema(), 'create'),
+            false)";
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+/// Version, whether it got through, and the digest of its text.
+type Applied = (i64, bool, Vec<u8>);
+
+const APPLIED: &str = "select version, success, checksum from _sqlx_migrations order by version";
+
+impl Migrations {
+    /// As a start would judge them.
+    fn of(applied: &[Applied]) -> Result<Migrations, Unfit> {
+        let migrator = migrator();
+        for (version, success, checksum) in applied {
+            let ours = migrator.iter().find(|migration| migration.version == *version);
+            if !success {
+                return Err(Unfit::Wrong(format!("migration {version} was begun and did not get through")));
+            }
+            if ours.is_some_and(|migration| migration.checksum[..] != checksum[..]) {
+                return Err(Unfit::Wrong(format!("migration {version} is not the one that was applied")));
+            }
+        }
+        let is_applied = |version| applied.iter().any(|(applied, ..)| *applied == version);
+        let (known, pending): (Vec<i64>, Vec<i64>) =
+            migrator.iter().map(|migration| migration.version).partition(|version| is_applied(*version));
+        Ok(Migrations { applied: known.len(), pending: pending.len(), unknown: applied.len() - known.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_judged_as_a_start_would() {
+        let ours: Vec<Applied> = migrator()
+            .iter()
+            .map(|migration| (migration.version, true, migration.checksum.to_vec()))
+            .collect();
+        let counts = |applied: &[Applied]| {
+            Migrations::of(applied).map(|found| (found.applied, found.pending, found.unknown)).ok()
+        };
+        assert_eq!(counts(&[]), Some((0, ours.len(), 0)));
+        assert_eq!(counts(&ours), Some((ours.len(), 0, 0)));
+        let newer = (9999, true, vec![1]);
+        assert_eq!(counts(&[ours[0].clone(), newer.clone()]), Some((1, ours.len() - 1, 1)));
+        assert_eq!(counts(&[(9999, false, vec![1])]), None);
+        assert_eq!(counts(&[(ours[0].0, true, vec![1])]), None);
+    }
+}
