@@ -152,7 +152,7 @@ fn wanted(config: &Config) -> Option<Vec<Wanted>> {
 }
 
 /// Where Khoros reaches the door of a route.
-fn door(public_url: &Url, route: &str) -> Url {
+pub fn door(public_url: &Url, route: &str) -> Url {
     public_url::below(public_url, &http::route_path(route))
 }
 

@@ -98,6 +98,7 @@ impl Mode {
 }
 
 /// Access to Zendesk.
+#[derive(Clone)]
 pub struct Zendesk {
     /// `ZENDESK_API_URL`, reduced to its origin.
     pub url: Url,
@@ -109,6 +110,7 @@ pub struct Zendesk {
     pub update_budget_percent: u32,
 }
 
+#[derive(Clone)]
 pub enum ZendeskCredentials {
     /// `ZENDESK_OAUTH_CLIENT_ID` and `ZENDESK_OAUTH_CLIENT_SECRET`.
     OAuth { client_id: String, client_secret: SecretString },

@@ -32,7 +32,7 @@ use error::ApiError;
 pub use receive::{Receiver, Route};
 
 /// Where the 2017 example listened: its subscription keeps working until it is taken over.
-const OLD_PATH: &str = "/createTicket";
+pub const OLD_PATH: &str = "/createTicket";
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.

@@ -45,4 +45,6 @@ pub mod silence;
 
 pub mod alert;
 
+pub mod check;
+
 pub mod sandbox;

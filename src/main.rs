@@ -2,7 +2,7 @@
 
 mod operate;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use tracing_subscriber::prelude::*;
 
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
 use casebridge::inbox::{State, Unusable};
-use casebridge::{alert, app, sandbox};
+use casebridge::{alert, app, check, sandbox};
 
 /// A notification is many small allocations that one thread makes and another gives back: with this
 /// one they take a fifth less of the processor than with glibc's.
@@ -48,15 +48,28 @@ Where it is stored (default sqlite://casebridge.db):
 What a ticket is like, all optional; try them with render:
   TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
+Is everything there? Changes nothing, and says what to do:
+  casebridge check
+
 Exit codes:
   0  done, or stopped as asked
-  1  failed for a reason that may pass
+  1  failed for a reason that may pass; something is broken, of check
   2  wrong configuration or arguments, or an unusable SQLite file";
 
 #[derive(Subcommand)]
 enum Command {
     /// Receive events and create tickets until told to stop (the default)
     Serve,
+    /// Look whether everything is there that serve needs, and change nothing
+    ///
+    /// Needs the same variables as serve, and tells what is wrong with them. One row for each thing: ✓ it is
+    /// well, ! it can be done without or could not be looked at, ✗ it is broken. Beside a running service it
+    /// also tells whether that is reached at its public address. Exit code 1 if any row is ✗.
+    Check {
+        /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text", "remedy"}]}
+        #[arg(long)]
+        json: bool,
+    },
     /// Show it all on this machine: stand-ins for Khoros and Zendesk, and the real bridge between
     Demo {
         /// Exit after the first ticket instead of staying up
@@ -111,7 +124,7 @@ const MISCONFIGURED: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments.command.unwrap_or(Command::Serve)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever reads our output has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -125,24 +138,36 @@ fn main() -> ExitCode {
 }
 
 #[tokio::main]
-async fn run(command: Command) -> anyhow::Result<()> {
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve => serve().await,
+        Command::Serve => serve().await?,
+        Command::Check { json } => return check(json).await,
         Command::Demo { once } => {
             log_with("warn", LogFormat::Text);
-            sandbox::demo(once, stop_on_signal()?).await
+            sandbox::demo(once, stop_on_signal()?).await?;
         }
-        Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await,
+        Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await?,
         Command::Render { file, route, json } => {
-            operate::render(&Preview::from_env()?, &file, route.as_deref(), json)
+            operate::render(&Preview::from_env()?, &file, route.as_deref(), json)?;
         }
         Command::Unsubscribe { external_id } => {
-            operate::unsubscribe(&Config::from_env()?, &external_id).await
+            operate::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
         Command::Replay { all_dead: _, dry_run, ids } => {
-            operate::replay(&Database::from_env()?, &ids, dry_run).await
+            operate::replay(&Database::from_env()?, &ids, dry_run).await?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(as_json: bool) -> anyhow::Result<ExitCode> {
+    let report = check::run().await;
+    let mut out = std::io::stdout().lock();
+    match as_json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        false => write!(out, "{report}")?,
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn serve() -> anyhow::Result<()> {

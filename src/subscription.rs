@@ -15,8 +15,8 @@ use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::Inbox;
 use crate::khoros::{Held, Khoros, Refusal, Status};
-use plan::{Field, Plan, Shown, SoFar, Why, host};
-pub use plan::{Push, Wanted};
+use plan::{Field, Plan, Shown, SoFar, Why};
+pub use plan::{Push, Wanted, host, named};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);

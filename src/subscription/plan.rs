@@ -106,15 +106,9 @@ impl Wanted {
         format!("{:x}", Sha256::digest(declaration))
     }
 
-    /// Those of the subscriptions that bear our name: the one to keep first, which is the newest, and what
-    /// somebody has disabled last.
+    /// Those of the subscriptions that bear our name.
     pub fn ours<'a>(&self, held: &'a [Held]) -> Vec<&'a Held> {
-        let mut ours: Vec<&Held> =
-            held.iter().filter(|held| held.external_id == self.route.external_id).collect();
-        // Stable, and from the end: of two of the same age the later one in the list is kept.
-        ours.reverse();
-        ours.sort_by_key(|held| (held.status == Some(Status::Disabled), Reverse(held.created)));
-        ours
+        named(held, &self.route.external_id)
     }
 
     pub fn plan<'a>(&self, ours: &mut [&'a Held], so_far: &SoFar) -> Plan<'a> {
@@ -164,6 +158,16 @@ impl Wanted {
         let uri = held.notification_uri.as_deref();
         is_on && doors.zip(uri).is_some_and(|(doors, uri)| uri.starts_with(doors.as_str()))
     }
+}
+
+/// The subscriptions of one name: the one to keep first, which is the newest, and what somebody has
+/// disabled last.
+pub fn named<'a>(held: &'a [Held], external_id: &str) -> Vec<&'a Held> {
+    let mut named: Vec<&Held> = held.iter().filter(|held| held.external_id == external_id).collect();
+    // Stable, and from the end: of two of the same age the later one in the list is kept.
+    named.reverse();
+    named.sort_by_key(|held| (held.status == Some(Status::Disabled), Reverse(held.created)));
+    named
 }
 
 /// The host, and the port if it is not the usual one.

@@ -5,6 +5,7 @@ mod harness;
 
 mod author;
 mod case;
+mod check;
 mod crash;
 mod deliver;
 mod edge;

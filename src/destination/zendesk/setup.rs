@@ -1,6 +1,8 @@
 //! A look at the account before anything is delivered: whether the credential works, and whether what
 //! is configured by its number is there. Reads alone.
 
+use std::fmt;
+
 use reqwest::Method;
 use serde_json::Value;
 
@@ -26,13 +28,21 @@ pub enum Trouble {
 /// What is at a number that is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is there, under this name, and can be used.
-    Usable(String),
+    /// It is there and in use.
+    Usable,
     Missing,
     /// It is there, and this is why it is of no use.
     Unusable(&'static str),
     /// It could not be looked at, for this reason.
     Unknown(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Trouble::Credential(log) | Trouble::Forbidden(log) | Trouble::Address(log) | Trouble::Away(log)) =
+            self;
+        f.write_str(log)
+    }
 }
 
 impl Zendesk {
@@ -87,10 +97,7 @@ fn presence(reply: &Reply, to: Referent, field: &str) -> Presence {
     match reply.status {
         200..=299 if shown.is_object() => match flaw(shown, to) {
             Some(flaw) => Presence::Unusable(flaw),
-            None => {
-                let name = shown["name"].as_str().or_else(|| shown["title"].as_str());
-                Presence::Usable(name.unwrap_or_default().to_owned())
-            }
+            None => Presence::Usable,
         },
         404 => Presence::Missing,
         403 => Presence::Unknown("this credential may not look at it (403)".to_owned()),
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_there_can_be_of_no_use() {
         for (to, body, expected) in [
-            (Referent::Group, r#"{"group":{"name":"Social"}}"#, Presence::Usable("Social".to_owned())),
+            (Referent::Group, r#"{"group":{"name":"Social"}}"#, Presence::Usable),
             (Referent::Group, r#"{"group":{"deleted":true}}"#, Presence::Unusable("is deleted")),
             (
                 Referent::Brand,
@@ -150,7 +157,7 @@ mod tests {
             ),
             (Referent::Brand, r#"{"brand":{"active":false}}"#, Presence::Unusable("is not active")),
             (Referent::Form, r#"{"ticket_form":{"active":false}}"#, Presence::Unusable("is not active")),
-            (Referent::Field, r#"{"ticket_field":{"title":"Link"}}"#, Presence::Usable("Link".to_owned())),
+            (Referent::Field, r#"{"ticket_field":{"title":"Link"}}"#, Presence::Usable),
             (Referent::Assignee, r#"{"user":{"role":"end-user"}}"#, Presence::Unusable("is no agent")),
             (
                 Referent::Assignee,

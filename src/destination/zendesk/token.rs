@@ -248,8 +248,8 @@ fn refused(reply: &Reply) -> Outcome {
     let lasting = !matches!(reply.status, 429 | 500..=599);
     let alert = lasting.then_some(match reply.status {
         300..=399 | 404 => alert::ZENDESK_ADDRESS,
-        // Another server's page, or its front page.
-        200..=299 if reply.is_html() => alert::ZENDESK_ADDRESS,
+        // Another server's page, where Zendesk would say no in JSON.
+        status if reply.is_html() && !matches!(status, 401 | 403) => alert::ZENDESK_ADDRESS,
         _ => alert::ZENDESK_CREDENTIAL,
     });
     Outcome::Pause { reason: Reason { alert, ..reason }, doubt: Doubt::None, retry_after: reply.retry_after }

@@ -1,0 +1,484 @@
+//! `casebridge check`: everything that is broken is one line, and nothing is changed.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use casebridge::sandbox::khoros::{self, Answer, Call, FeedShape, Status, Style};
+use casebridge::sandbox::zendesk::{self, Fault};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
+
+use crate::harness::{Cluster, Kind, World, free_port, leak, on_both, run, run_on_sqlite};
+
+const ROWS: [&str; 10] = [
+    "configuration",
+    "storage",
+    "khoros token",
+    "khoros label",
+    "khoros subscription",
+    "khoros pull",
+    "zendesk credential",
+    "zendesk fields",
+    "public url",
+    "clock",
+];
+
+/// What a check came to.
+#[derive(Debug)]
+struct Checked {
+    code: Option<i32>,
+    rows: Vec<Value>,
+}
+
+impl Checked {
+    fn row(&self, name: &str) -> &Value {
+        self.rows.iter().find(|row| row["name"] == name).unwrap()
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.row(name)["text"].as_str().unwrap()
+    }
+
+    fn marked(&self, mark: &str) -> Vec<&str> {
+        let marked = self.rows.iter().filter(|row| row["mark"] == mark);
+        marked.map(|row| row["name"].as_str().unwrap()).collect()
+    }
+}
+
+async fn check(world: &World) -> Checked {
+    let output = world.command_with_settings(&["check", "--json"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((leak(&text), output.stderr.len()), (None, 0), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let rows = report["rows"].as_array().unwrap().clone();
+    let checked = Checked { code: output.status.code(), rows };
+    let names: Vec<&str> = checked.rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ROWS);
+    let is_ok = checked.marked("failed").is_empty();
+    assert_eq!((&report["ok"], checked.code), (&json!(is_ok), Some(i32::from(!is_ok))), "{text}");
+    for row in checked.rows.iter().filter(|row| row["mark"] == "failed") {
+        assert!(row["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{row}");
+    }
+    checked
+}
+
+/// Neighbours that show all they have, and settings that name what they have.
+fn furnish(world: &mut World) {
+    world.khoros.model().style = Style::Json;
+    world.khoros.model().feed_shape = FeedShape::Array;
+    world.set("TICKET_GROUP_ID", "10");
+    world.set("TICKET_ASSIGNEE_ID", "20");
+    world.set("TICKET_BRAND_ID", "30");
+    world.set("TICKET_FORM_ID", "40");
+    world.set("TICKET_CUSTOM_FIELDS", r#"{"50": "x", "51": true}"#);
+}
+
+/// How often anything was asked for that changes something.
+fn changes(world: &World) -> [u32; 6] {
+    let khoros = world.khoros.model();
+    let zendesk = world.zendesk.model();
+    [khoros.calls, khoros.deletes, khoros.puts, zendesk.creates, zendesk.updates, zendesk.user_writes]
+}
+
+fn folder(world: &World) -> BTreeSet<String> {
+    let file = Path::new(world.database.url.trim_start_matches("sqlite://"));
+    let entries = file.parent().map(|folder| folder.read_dir());
+    let entries = entries.into_iter().flatten().flatten();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+on_both! {
+    async fn beside_a_running_service_all_is_well(world: World) {
+        let mut world = world;
+        furnish(&mut world);
+        let bridge = world.start_subscribed().await;
+        let before = (changes(&world), folder(&world));
+        let checked = check(&world).await;
+        assert_eq!(checked.marked("ok"), ROWS, "{checked:?}");
+        assert_eq!(changes(&world), before.0);
+        let storage = checked.text("storage");
+        match world.database.kind {
+            Kind::Sqlite => assert!(storage.contains("SQLite 3.") && storage.contains("a service is running")),
+            Kind::Postgres => assert!(storage.contains("PostgreSQL "), "{storage}"),
+        }
+        let token = checked.text("khoros token");
+        assert!(token.contains("Case Bridge (bridge@acme.example)"), "{token}");
+        assert!(token.contains("company Acme: directory id 24606, environment id 1234"), "{token}");
+        assert_eq!(checked.text("zendesk fields"), "6 of 6 are there and in use");
+
+        let output = world.command_with_settings(&["check"]).await;
+        let screen = String::from_utf8(output.stdout).unwrap();
+        assert_eq!((output.status.code(), leak(&screen)), (Some(0), None));
+        for row in &checked.rows {
+            let name = row["name"].as_str().unwrap();
+            assert!(screen.contains(&format!("✓ {name}  ")), "{screen}");
+        }
+        assert!(!screen.contains('\u{1b}'), "{screen}");
+
+        // The service is no worse for it, and is missed when it is gone.
+        bridge.stop().await;
+        let files = folder(&world);
+        let checked = check(&world).await;
+        assert_eq!(checked.marked("failed"), ["public url"]);
+        assert!(!checked.text("storage").contains("running"), "{checked:?}");
+        assert_eq!(folder(&world), files);
+    }
+
+    async fn before_the_first_start_nothing_is_made(world: World) {
+        let mut world = world;
+        furnish(&mut world);
+        world.set("SPREDFAST_MODE", "poll");
+        let checked = check(&world).await;
+        assert_eq!(checked.marked("failed"), [""; 0], "{checked:?}");
+        for name in ["storage", "khoros subscription", "khoros pull"] {
+            assert_eq!(checked.row(name)["mark"], "warning", "{checked:?}");
+        }
+        assert_eq!(changes(&world), [0; 6]);
+        assert_eq!(world.khoros.model().subscriptions.len(), 0);
+        match world.database.kind {
+            Kind::Sqlite => assert_eq!(folder(&world).len(), 0),
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
+                let tables = "select count(*) from pg_tables where schemaname = 'public'";
+                let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await.unwrap();
+                assert_eq!(tables, 0);
+            }
+        }
+    }
+
+    async fn what_is_pending_and_what_is_newer_is_told(world: World) {
+        world.start().await.stop().await;
+        let sql = "update _sqlx_migrations set version = 99990000 where version = 1";
+        execute(&world, sql).await;
+        let checked = check(&world).await;
+        assert_eq!(checked.row("storage")["mark"], "warning", "{checked:?}");
+        assert!(checked.text("storage").contains("1 of a later version"), "{checked:?}");
+        assert!(checked.text("storage").contains("1 pending"), "{checked:?}");
+        execute(&world, "update _sqlx_migrations set success = false").await;
+        assert_eq!(check(&world).await.row("storage")["mark"], "failed");
+    }
+}
+
+async fn execute(world: &World, sql: &str) {
+    let sql = AssertSqlSafe(sql.to_owned());
+    match world.database.kind {
+        Kind::Sqlite => {
+            let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+            connection.execute(sql).await.unwrap();
+        }
+        Kind::Postgres => {
+            PgConnection::connect(&world.database.url).await.unwrap().execute(sql).await.unwrap();
+        }
+    }
+}
+
+type Break = fn(&mut World);
+
+/// What is broken, the row that tells, and a word that it or its remedy has.
+const BROKEN: &[(Break, &str, &str)] = &[
+    (|world| world.unset("SPREDFAST_LABEL_NAME"), "configuration", "SPREDFAST_LABEL_NAME is not set"),
+    (|world| world.set("TICKET_STATUS", "closed"), "configuration", "TICKET_STATUS"),
+    (|world| world.set("DATABASE_URL", "sqlite:///no/such/folder/a.db"), "storage", "/no/such/folder"),
+    (
+        |world| world.set("DATABASE_URL", format!("postgres://a@127.0.0.1:{}/a", free_port())),
+        "storage",
+        "DATABASE_URL",
+    ),
+    (
+        |world| world.set("DATABASE_URL", format!("sqlite://{}/Cargo.toml", env!("CARGO_MANIFEST_DIR"))),
+        "storage",
+        "not a database",
+    ),
+    (|world| world.set("SPREDFAST_API_TOKEN", "another-token"), "khoros token", "SPREDFAST_API_TOKEN (401)"),
+    (|world| outage(world, Answer::DeveloperInactive), "khoros token", "Developer Inactive"),
+    (|world| outage(world, Answer::ServiceNotFound), "khoros token", "SPREDFAST_API_URL"),
+    (|world| outage(world, Answer::Html), "khoros token", "SPREDFAST_API_URL"),
+    (|world| outage(world, Answer::Status(503)), "khoros token", "status page"),
+    (|world| outage(world, Answer::Reset), "khoros token", "cannot be reached"),
+    (
+        |world| token_until(world, Timestamp::now() - SignedDuration::from_hours(24)),
+        "khoros token",
+        "has ended on",
+    ),
+    (|world| label(world, "Createcase", "ACTIVE"), "khoros label", "`CreateCase`; there is `Createcase`"),
+    (|world| label(world, "Other", "ACTIVE"), "khoros label", "knows no label `CreateCase`"),
+    (|world| label(world, "CreateCase", "DISABLED"), "khoros label", "is not active"),
+    (|world| status(world, Status::Paused), "khoros subscription", "PAUSED"),
+    (|world| status(world, Status::Disabled), "khoros subscription", "DISABLED"),
+    (|world| held(world, "eventName", "rule-applied"), "khoros subscription", "`rule-applied`"),
+    (|world| held(world, "query", "Other"), "khoros subscription", "query `Other` in place of `CreateCase`"),
+    (
+        |world| held(world, "notificationUri", "https://old.example.com/khoros/label"),
+        "khoros subscription",
+        "old.example.com in place of 127.0.0.1:",
+    ),
+    (|world| repath(world, "/elsewhere"), "khoros subscription", "/elsewhere in place of /khoros/label"),
+    (|world| no_feed(world), "khoros pull", "SPREDFAST_MODE"),
+    (
+        |world| world.set("ZENDESK_OAUTH_CLIENT_SECRET", "another-secret"),
+        "zendesk credential",
+        "ZENDESK_OAUTH_CLIENT_SECRET",
+    ),
+    (
+        |world| world.zendesk.model().outage = Some(Fault::Unauthorized),
+        "zendesk credential",
+        "ZENDESK_OAUTH_CLIENT_ID",
+    ),
+    (|world| api_token(world, "another-token"), "zendesk credential", "ZENDESK_API_TOKEN"),
+    (
+        |world| world.zendesk.model().withheld = BTreeSet::from(["users:write"]),
+        "zendesk credential",
+        "users:write",
+    ),
+    (|world| world.zendesk.model().withheld = BTreeSet::from(["read"]), "zendesk credential", "scope read"),
+    (|world| world.set("ZENDESK_API_URL", world.url("")), "zendesk credential", "ZENDESK_API_URL"),
+    (
+        |world| world.set("ZENDESK_API_URL", format!("http://127.0.0.1:{}", free_port())),
+        "zendesk credential",
+        "ZENDESK_API_URL",
+    ),
+    (|world| world.zendesk.model().outage = Some(Fault::Status(503)), "zendesk credential", "503"),
+    (|world| world.set("TICKET_GROUP_ID", "99"), "zendesk fields", "TICKET_GROUP_ID: group 99"),
+    (
+        |world| world.set("TICKET_CUSTOM_FIELDS", r#"{"50": 1, "99": 1}"#),
+        "zendesk fields",
+        "TICKET_CUSTOM_FIELDS: field 99",
+    ),
+    (|world| another_route(world), "zendesk fields", "ROUTE_VIP_TICKET_FORM_ID: form 99"),
+    (
+        |world| {
+            world.zendesk.model().known.inactive.insert(20);
+        },
+        "zendesk fields",
+        "user 20 is suspended",
+    ),
+    (
+        |world| {
+            world.zendesk.model().known.inactive.insert(30);
+        },
+        "zendesk fields",
+        "brand 30 is not active",
+    ),
+    (|world| world.set("NOTIFICATION_BEARER_TOKEN", "another-bearer-token"), "public url", "is not ours"),
+    (|world| world.unset("PUBLIC_URL"), "public url", "restart: PUBLIC_URL=https"),
+    (
+        |world| world.set("PUBLIC_URL", format!("http://127.0.0.1:{}", free_port())),
+        "public url",
+        "PUBLIC_URL",
+    ),
+    (|world| world.set("PUBLIC_URL", world.zendesk.url()), "public url", "an answer of status 404"),
+    (
+        |world| world.zendesk.model().clock_ahead = SignedDuration::from_mins(6),
+        "clock",
+        "behind that of Zendesk",
+    ),
+    (
+        |world| world.khoros.model().clock_ahead = SignedDuration::from_mins(-6),
+        "clock",
+        "ahead of that of Khoros",
+    ),
+];
+
+/// What nobody has to act on at once, or what cannot be known.
+const DOUBTFUL: &[(Break, &str, &str)] = &[
+    (|world| world.set("TICKET_GROPU_ID", "10"), "configuration", "TICKET_GROPU_ID"),
+    (
+        |world| world.set("SPREDFAST_COMPANY_ID", "99"),
+        "khoros token",
+        "SPREDFAST_COMPANY_ID is none of these",
+    ),
+    (|world| world.khoros.queue(Call::WhoAmI, [Answer::Text]), "khoros token", "does not tell"),
+    (|world| world.khoros.queue(Call::WhoAmI, [Answer::Throttled]), "khoros token", "too many calls"),
+    (
+        |world| token_until(world, Timestamp::now() + SignedDuration::from_hours(24 * 31)),
+        "khoros token",
+        "in 30 days",
+    ),
+    (|world| world.khoros.queue(Call::Labels, [Answer::Status(403)]), "khoros label", "403"),
+    (|world| world.khoros.queue(Call::Labels, [Answer::Text]), "khoros label", "does not show"),
+    (|world| more_labels(world), "khoros label", "`DoNotCreateCase`"),
+    (|world| world.khoros.model().style = Style::Text, "khoros subscription", "does not show"),
+    (
+        |world| world.set("SPREDFAST_API_URL", world.khoros.v1_api_url()),
+        "khoros subscription",
+        "does not show",
+    ),
+    (|world| world.set("SPREDFAST_EXTERNAL_ID", "another"), "khoros subscription", "`another`: none yet"),
+    (|world| double(world), "khoros subscription", "there are 2"),
+    (|world| repath(world, "/createTicket"), "khoros subscription", "2017"),
+    (|world| world.khoros.model().feed_shape = FeedShape::Unavailable, "khoros pull", "no feed"),
+    (|world| narrow(world), "zendesk credential", "works with fewer"),
+    (|world| narrow(world), "zendesk fields", "403"),
+    (|world| api_token(world, zendesk::API_TOKEN), "zendesk credential", "on 2027-04-30"),
+    (|world| world.zendesk.model().clock_ahead = SignedDuration::from_secs(100), "clock", "behind"),
+];
+
+#[tokio::test]
+async fn each_thing_that_is_broken_is_one_line() {
+    run_on_sqlite(|world| tell_each(world, BROKEN, "failed")).await;
+}
+
+#[tokio::test]
+async fn what_is_doubtful_is_no_failure() {
+    run_on_sqlite(|world| tell_each(world, DOUBTFUL, "warning")).await;
+}
+
+async fn tell_each(mut world: World, cases: &[(Break, &str, &str)], mark: &str) {
+    furnish(&mut world);
+    let _bridge = world.start_subscribed().await;
+    let vars = world.vars.clone();
+    let subscriptions = world.khoros.model().subscriptions.clone();
+    let mut wrong = Vec::new();
+    for (broken, name, word) in cases {
+        broken(&mut world);
+        let checked = check(&world).await;
+        let row = checked.row(name);
+        let failed = if mark == "failed" { vec![*name] } else { Vec::new() };
+        let is_told = row["mark"] == mark && row.to_string().contains(word);
+        if checked.marked("failed") != failed || !is_told {
+            wrong.push(format!("{name}, {word}: {checked:#?}"));
+        }
+        world.vars = vars.clone();
+        mend(&mut world, &subscriptions);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(check(&world).await.marked("ok"), ROWS);
+    assert_eq!(changes(&world), [1, 0, 0, 0, 0, 0]);
+}
+
+/// As it was after the start.
+fn mend(world: &mut World, subscriptions: &[khoros::Subscription]) {
+    let fresh = khoros::Model::default();
+    let mut khoros = world.khoros.model();
+    khoros.subscriptions = subscriptions.to_vec();
+    khoros.style = Style::Json;
+    khoros.feed_shape = FeedShape::Array;
+    khoros.outage = None;
+    khoros.token = fresh.token;
+    khoros.labels = fresh.labels;
+    khoros.clock_ahead = fresh.clock_ahead;
+    drop(khoros);
+    let mut zendesk = world.zendesk.model();
+    zendesk.outage = None;
+    zendesk.withheld.clear();
+    zendesk.scopes = BTreeSet::from(["tickets:write", "tickets:read", "users:write", "read"]);
+    zendesk.known.inactive.clear();
+    zendesk.clock_ahead = SignedDuration::ZERO;
+}
+
+fn outage(world: &mut World, answer: Answer) {
+    world.khoros.model().outage = Some(answer);
+}
+
+fn token_until(world: &mut World, end: Timestamp) {
+    let claims = json!({"sub": "1", "exp": end.as_second()}).to_string();
+    let token = format!("e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+    world.khoros.model().token.clone_from(&token);
+    world.set("SPREDFAST_API_TOKEN", token);
+}
+
+fn label(world: &mut World, name: &str, status: &str) {
+    world.khoros.model().labels = vec![(name.to_owned(), status.to_owned())];
+}
+
+/// More than a page of them.
+fn more_labels(world: &mut World) {
+    let names = (0..500).map(|number| format!("Label {number}"));
+    let names = names.chain(["CreateCase".to_owned(), "DoNotCreateCase".to_owned()]);
+    world.khoros.model().labels = names.map(|name| (name, "ACTIVE".to_owned())).collect();
+}
+
+fn status(world: &mut World, status: Status) {
+    world.khoros.model().subscriptions[0].status = status;
+}
+
+fn held(world: &mut World, field: &str, value: &str) {
+    world.khoros.model().subscriptions[0].sent[field] = json!(value);
+}
+
+fn repath(world: &mut World, path: &str) {
+    let url = world.url(path);
+    held(world, "notificationUri", &url);
+}
+
+fn double(world: &mut World) {
+    let mut model = world.khoros.model();
+    let sent = model.subscriptions[0].sent.clone();
+    model.add(sent);
+}
+
+fn no_feed(world: &mut World) {
+    world.set("SPREDFAST_MODE", "poll");
+    world.khoros.model().feed_shape = FeedShape::Unavailable;
+}
+
+fn narrow(world: &mut World) {
+    world.zendesk.model().scopes = BTreeSet::from(["tickets:write", "tickets:read"]);
+}
+
+fn another_route(world: &mut World) {
+    world.set("ROUTE_VIP_EVENT", "rule-applied");
+    world.set("ROUTE_VIP_TICKET_FORM_ID", "99");
+}
+
+fn api_token(world: &mut World, token: &str) {
+    world.unset("ZENDESK_OAUTH_CLIENT_ID");
+    world.unset("ZENDESK_OAUTH_CLIENT_SECRET");
+    world.set("ZENDESK_USER_EMAIL", zendesk::USER_EMAIL);
+    world.set("ZENDESK_API_TOKEN", token);
+}
+
+#[tokio::test]
+async fn neighbours_that_never_answer_are_not_waited_for() {
+    run_on_sqlite(|mut world| async move {
+        furnish(&mut world);
+        let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", deaf.local_addr().unwrap());
+        world.set("SPREDFAST_API_URL", format!("{address}/v2/events"));
+        world.set("ZENDESK_API_URL", address.clone());
+        world.set("PUBLIC_URL", address);
+        let began = Instant::now();
+        let checked = check(&world).await;
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert_eq!(checked.marked("failed"), ["khoros token", "zendesk credential", "public url"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_killed_service_leaves_is_left() {
+    run_on_sqlite(|mut world| async move {
+        furnish(&mut world);
+        world.start_subscribed().await.kill().await;
+        let files = folder(&world);
+        let checked = check(&world).await;
+        assert_eq!(checked.row("storage")["mark"], "ok", "{checked:?}");
+        assert!(!checked.text("storage").contains("running"), "{checked:?}");
+        assert_eq!(folder(&world), files);
+        let _bridge = world.start().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_may_only_be_read_is_told() {
+    run(Kind::Postgres, async |mut world: World| {
+        world.start().await.stop().await;
+        let cluster = Cluster::get().unwrap();
+        cluster.execute("create role check_reader login").await;
+        execute(&world, "grant usage on schema public to check_reader").await;
+        execute(&world, "grant select on all tables in schema public to check_reader").await;
+        let url = world.database.url.replace("postgres@", "check_reader@");
+        world.set("DATABASE_URL", url.clone());
+        let checked = check(&world).await;
+        assert!(checked.text("storage").contains("does not let this user write"), "{checked:?}");
+        execute(&world, "grant insert, update on all tables in schema public to check_reader").await;
+        assert_eq!(check(&world).await.row("storage")["mark"], "ok");
+    })
+    .await;
+}
