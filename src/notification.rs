@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::event::{Change, Event, Report};
+use crate::story::Pace;
 use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.
@@ -336,6 +337,15 @@ impl Item {
     /// What its case's ticket was opened for is done with: an account works again.
     pub fn closes_the_matter(&self) -> bool {
         self.report.is_some() && self.event == Event::Credential(Change::Reauthorised)
+    }
+
+    /// How often it is told when it says nothing new.
+    pub fn pace(&self) -> Pace {
+        match (&self.report, self.event) {
+            (None, _) => Pace::Never,
+            (Some(_), Event::CrmError) => Pace::Hourly,
+            (Some(_), _) => Pace::EachTime,
+        }
     }
 
     /// The part of `entityId` before its *first* colon (a native id may hold more of them), or what

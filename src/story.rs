@@ -26,10 +26,20 @@ pub struct Words<'a> {
     pub route: &'a str,
     pub text: Option<&'a str>,
     pub notes: &'a [Note],
-    /// It is about no post.
-    pub is_report: bool,
+    pub pace: Pace,
     /// When it happened, if that can be compared.
     pub when: Option<&'a str>,
+}
+
+/// How often an event is told that says nothing new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// That of a post, never.
+    Never,
+    /// That of what has just happened, each time.
+    EachTime,
+    /// Once in an hour by the clock: what is broken fails again and again.
+    Hourly,
 }
 
 /// What of an event its ticket does not hold yet.
@@ -73,13 +83,23 @@ impl Told {
             other_route: !self.routes.is_empty() && !self.routes.iter().any(|known| known == words.route),
             text_changed: self.text.is_some() && text.is_some() && self.text != text,
             notes: words.notes.iter().filter(is_new).cloned().collect(),
-            is_report: words.is_report,
+            is_report: match words.pace {
+                Pace::Never => false,
+                Pace::EachTime => true,
+                Pace::Hourly => !self.has_heard_in_the_hour_of(words.when),
+            },
         }
     }
 
     /// Whether something newer than of this time has been told.
     pub fn is_newer_than(&self, when: Option<&str>) -> bool {
         when.is_some() && self.when.as_deref() > when
+    }
+
+    fn has_heard_in_the_hour_of(&self, when: Option<&str>) -> bool {
+        let hour = |when: &str| when.split_once(':').map(|(hour, _)| hour.to_owned());
+        let heard = self.when.as_deref().and_then(hour);
+        heard.zip(when.and_then(hour)).is_some_and(|(heard, this)| heard >= this)
     }
 
     /// What has been told once these words have been told too.
@@ -133,7 +153,7 @@ mod tests {
     }
 
     fn words<'a>(route: &'a str, text: &'a str, notes: &'a [Note]) -> Words<'a> {
-        Words { route, text: Some(text), notes, is_report: false, when: None }
+        Words { route, text: Some(text), notes, pace: Pace::Never, when: None }
     }
 
     #[test]
@@ -151,7 +171,7 @@ mod tests {
         let told = told.with(CASE, &words("vip", "hello!", &both));
         assert!(told.news(CASE, &words("label", "hello!", &both)).is_empty());
         assert!(told.news(CASE, &first).text_changed, "changed back");
-        let silent = Words { route: "label", text: None, notes: &[], is_report: false, when: None };
+        let silent = Words { route: "label", text: None, notes: &[], pace: Pace::Never, when: None };
         assert!(told.news(CASE, &silent).is_empty());
         assert_eq!(told.with(CASE, &silent), told);
     }
@@ -167,11 +187,23 @@ mod tests {
 
     #[test]
     fn what_is_no_post_is_news_each_time() {
-        let deauthorised = Words { is_report: true, ..words("accounts", "lost", &[]) };
+        let deauthorised = Words { pace: Pace::EachTime, ..words("accounts", "lost", &[]) };
         let told = Told::default().with(CASE, &deauthorised);
         let news = told.news(CASE, &deauthorised);
         assert_eq!(news, News { is_report: true, ..News::default() });
         assert!(!news.is_empty());
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_news_once_an_hour() {
+        let at = |when| Words { pace: Pace::Hourly, when, ..words("errors", "failed", &[]) };
+        let told = Told::default().with(CASE, &at(Some("2018-09-13 14:15 UTC")));
+        let is_news = |when| told.news(CASE, &at(when)).is_report;
+        assert!(!is_news(Some("2018-09-13 14:59 UTC")) && !is_news(Some("2018-09-13 13:59 UTC")));
+        assert!(is_news(Some("2018-09-13 15:00 UTC")) && is_news(Some("2018-09-14 14:15 UTC")));
+        // Of what nobody knows when it happened, nobody knows that it was told.
+        assert!(Told::default().news(CASE, &at(Some("2018-09-13 14:15 UTC"))).is_report);
+        assert!(told.news(CASE, &at(None)).is_report);
     }
 
     #[test]

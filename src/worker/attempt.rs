@@ -291,8 +291,8 @@ impl Attempt<'_> {
     /// What the event says; the text of an older one is no news.
     fn words<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Words<'a> {
         let text = self.item.text.as_deref().filter(|_| !self.is_older(ticket));
-        let (is_report, when) = (self.item.report.is_some(), self.item.happened());
-        Words { route: &self.claim.route, text, notes, is_report, when }
+        let (pace, when) = (self.item.pace(), self.item.happened());
+        Words { route: &self.claim.route, text, notes, pace, when }
     }
 
     /// What a ticket has been told once this event was brought to it.
@@ -316,7 +316,7 @@ impl Attempt<'_> {
             route: &self.claim.route,
             text: self.item.text.as_deref(),
             notes: &notes,
-            is_report: self.item.report.is_some(),
+            pace: self.item.pace(),
             when: self.item.happened(),
         };
         Told::default().with(&self.claim.case_key, &words)

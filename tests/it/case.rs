@@ -58,6 +58,7 @@ on_both! {
         let lost = include_str!("../fixtures/credential-deauth-instagram.json");
         let found = include_str!("../fixtures/credential-reauth-instagram.json");
         let failed = include_str!("../fixtures/error-custom-crm.json");
+        let failed_later = failed.replace("Sep 13 09:15:30", "Sep 13 10:00:00");
         let other_failed = failed.replace("\"responseCode\": 500", "\"responseCode\": 401");
         let sent = include_str!("../fixtures/message-sent-to-network-facebook.json");
         let published = include_str!("../fixtures/message-published.json");
@@ -67,7 +68,8 @@ on_both! {
             (found, "r2", "solved", 1000),
             (lost, "r3", "reopened", 1000),
             (failed, "r4", "created", 1001),
-            (failed, "r5", "commented", 1001),
+            (failed, "r5", "unchanged", 1001),
+            (&failed_later, "r9", "commented", 1001),
             (&other_failed, "r6", "created", 1002),
             (sent, "r7", "created", 1003),
             (published, "r8", "commented", 1003),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use casebridge::config::{self, Retention};
 use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick};
 use casebridge::retry::Transition;
-use casebridge::story::{Told, Words};
+use casebridge::story::{Pace, Told, Words};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -145,7 +145,7 @@ fn transition() -> impl Strategy<Value = Transition> {
 fn told(reference: &str) -> Told {
     Told::default().with(
         "khoros:1:p1",
-        &Words { route: reference, text: None, notes: &[], is_report: false, when: None },
+        &Words { route: reference, text: None, notes: &[], pace: Pace::Never, when: None },
     )
 }
 
