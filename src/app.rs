@@ -17,6 +17,7 @@ use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
 use crate::inbox::{Committer, Inbox, Unusable};
+use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Keys, Probe};
 use crate::silence;
@@ -52,10 +53,11 @@ pub async fn run(
     let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
     let feeds = watch::Sender::new(Feeds::new());
 
+    let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let keys = Keys::new(&config.bearer_tokens);
     let doors = Doors {
-        receiver: Receiver::new(inbox.clone(), tokens, config.khoros.company_id, zendesk::NAME),
+        receiver: Receiver::new(intake.clone(), tokens),
         routes: config.routes.iter().map(door_of).collect(),
         keys: keys.clone(),
         health: Arc::new(Health::new(
@@ -132,8 +134,8 @@ pub async fn run(
     Ok(())
 }
 
-fn door_of(route: &Route) -> http::Route {
-    http::Route { name: route.name.clone(), event: route.event.clone() }
+fn door_of(route: &Route) -> intake::Route {
+    intake::Route { name: route.name.clone(), event: route.event.clone() }
 }
 
 /// What Khoros is to hold for each route. None if it is to call us and we do not know where.

@@ -23,13 +23,14 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
+use crate::intake::Route;
 use crate::public_url::{self, Keys};
 use crate::silence;
 use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
-pub use receive::{Receiver, Route};
+pub use receive::Receiver;
 
 /// Where the 2017 example listened: its subscription keeps working until it is taken over.
 pub const OLD_PATH: &str = "/createTicket";

@@ -27,6 +27,8 @@ pub mod template;
 
 pub mod story;
 
+pub mod intake;
+
 pub mod inbox;
 
 pub mod worker;

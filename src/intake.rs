@@ -1,0 +1,196 @@
+//! Between a notification, whichever way it came, and the inbox: the one place that decides what a
+//! delivery is called and where it goes, so that a push and the feed can never owe it twice.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use crate::alert::{self, Reminder};
+use crate::config;
+use crate::inbox::{Inbox, NewDelivery, ReceiveError};
+use crate::notification::{self, Arrival, NotJson, Odd};
+
+/// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An event of many items takes a multiple of its length: beyond this, events are not stored together.
+const TOGETHER_BYTES: usize = 8 << 20;
+
+/// The route whose deliveries are known by their event alone.
+const TUTORIAL: &str = config::LABEL_ROUTE;
+
+/// What has to be known of a route to take its events.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: String,
+    pub event: String,
+}
+
+/// How an event came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Pushed,
+    /// Read from a feed, which holds what is long done as well: it may have its ticket, although the
+    /// inbox does not know it.
+    Pulled,
+}
+
+/// Takes events into the inbox; clones share it.
+#[derive(Clone)]
+pub struct Intake(Arc<Inner>);
+
+struct Inner {
+    inbox: Inbox,
+    company: u64,
+    destination: &'static str,
+    storage: Mutex<Reminder>,
+}
+
+/// One event, ready to be stored.
+#[derive(Debug, Default)]
+pub struct Notification {
+    pub event: String,
+    pub event_name: String,
+    odd: Option<Odd>,
+    deliveries: Vec<NewDelivery>,
+}
+
+impl Notification {
+    /// How many items it has.
+    pub fn items(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// What its items are known by.
+    pub fn identities(&self) -> impl Iterator<Item = &str> {
+        self.deliveries.iter().map(|delivery| delivery.identity.as_str())
+    }
+
+    fn bytes(&self) -> usize {
+        self.deliveries.iter().map(|delivery| delivery.payload.len()).sum()
+    }
+}
+
+/// It is not known to be stored, and the log says why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotStored;
+
+impl Intake {
+    pub fn new(inbox: Inbox, company: u64, destination: &'static str) -> Intake {
+        Intake(Arc::new(Inner { inbox, company, destination, storage: Mutex::default() }))
+    }
+
+    /// What a body holds that came for this route.
+    ///
+    /// # Errors
+    /// [`NotJson`], and nothing else.
+    pub fn read(&self, route: &Route, body: &[u8], way: Way) -> Result<Notification, NotJson> {
+        let arrivals = notification::parse_as(&route.event, body, self.0.company)?;
+        let (event, event_name) = arrivals
+            .first()
+            .map(|first| (first.event_id.clone(), first.event_name.clone()))
+            .unwrap_or_default();
+        let odd = arrivals.iter().find_map(|arrival| arrival.odd);
+        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(&route.name, arrival, way));
+        Ok(Notification { event, event_name, odd, deliveries: deliveries.collect() })
+    }
+
+    /// Stores what came, and tells how many of the items were not known before.
+    ///
+    /// # Errors
+    /// [`NotStored`]; a part of it may be stored all the same, and the same can safely come again.
+    pub async fn store(&self, notifications: Vec<Notification>, way: Way) -> Result<usize, NotStored> {
+        let (odd, plain): (Vec<_>, Vec<_>) =
+            notifications.into_iter().partition(|notification| notification.odd.is_some());
+        let mut new = self.store_all(plain, way).await?;
+        let first = odd.first().map(|odd| (odd.event.clone(), odd.event_name.clone(), odd.odd));
+        let new_and_odd = self.store_all(odd, way).await?;
+        new += new_and_odd;
+        if let Some((event, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
+            warn!(event, event_name, "kept as a dead delivery what cannot be a ticket: {odd}");
+        }
+        Ok(new)
+    }
+
+    /// Whether an event is stored already, of which one item speaks for all.
+    ///
+    /// # Errors
+    /// [`NotStored`]: nobody can tell.
+    pub async fn knows(&self, notification: &Notification) -> Result<bool, NotStored> {
+        let Some(identity) = notification.identities().next() else { return Ok(true) };
+        let found = self.0.inbox.find(identity).await;
+        found
+            .map(|found| !found.is_empty())
+            .map_err(|error| self.fail(&error.to_string(), false, Way::Pulled))
+    }
+
+    async fn store_all(&self, notifications: Vec<Notification>, way: Way) -> Result<usize, NotStored> {
+        let (mut new, mut bytes, mut together) = (0, 0, Vec::new());
+        for notification in notifications {
+            let more = notification.bytes();
+            if bytes + more > TOGETHER_BYTES {
+                new += self.receive(std::mem::take(&mut together), way).await?;
+                bytes = 0;
+            }
+            bytes += more;
+            together.extend(notification.deliveries);
+        }
+        Ok(new + self.receive(together, way).await?)
+    }
+
+    async fn receive(&self, deliveries: Vec<NewDelivery>, way: Way) -> Result<usize, NotStored> {
+        if deliveries.is_empty() {
+            return Ok(0);
+        }
+        match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(deliveries)).await {
+            Ok(Ok(new)) => {
+                if self.storage().clear() {
+                    info!("notifications are stored again");
+                }
+                Ok(new)
+            }
+            Ok(Err(error)) => Err(self.fail(&error.to_string(), matches!(error, ReceiveError::Busy), way)),
+            Err(_) => Err(self.fail("the database does not answer", false, way)),
+        }
+    }
+
+    fn delivery(&self, route: &str, arrival: Arrival, way: Way) -> NewDelivery {
+        NewDelivery {
+            // Khoros tells each subscription, and each route owes its own: one event can be two.
+            identity: match route {
+                TUTORIAL => arrival.identity,
+                route => format!("{}@{route}", arrival.identity),
+            },
+            destination: self.0.destination,
+            case_key: arrival.case_key,
+            route: route.to_owned(),
+            event_id: arrival.event_id,
+            event_name: arrival.event_name,
+            payload: arrival.payload,
+            dead: arrival.odd.map(str::to_owned),
+            in_doubt: way == Way::Pulled,
+        }
+    }
+
+    fn fail(&self, reason: &str, busy: bool, way: Way) -> NotStored {
+        let alarming = !busy && self.storage().is_due(alert::STORAGE, Instant::now());
+        match (alarming, way) {
+            (true, Way::Pushed) => {
+                error!(alert = alert::STORAGE, "the database fails, notifications are answered 503: {reason}")
+            }
+            (true, Way::Pulled) => {
+                error!(
+                    alert = alert::STORAGE,
+                    "the database fails, what is in the feeds has to wait: {reason}"
+                )
+            }
+            (false, Way::Pushed) => warn!("a notification was answered 503: {reason}"),
+            (false, Way::Pulled) => warn!("what is in the feeds has to wait: {reason}"),
+        }
+        NotStored
+    }
+
+    fn storage(&self) -> MutexGuard<'_, Reminder> {
+        self.0.storage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
