@@ -12,10 +12,11 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
-use crate::config;
+use crate::{config, notification};
 pub use account::{Company, Label, User};
 pub use held::{Held, Status};
 
@@ -65,7 +66,7 @@ pub enum Refusal {
     Html(u16),
     /// The answer holds nothing of what was asked for, as with the published example "Coming Soon".
     NotOffered,
-    /// The answer is too long to be taken into memory.
+    /// The answer is too long to be taken into memory, or is JSON that nests too deeply.
     TooLarge,
     Unreachable(&'static str),
 }
@@ -189,13 +190,15 @@ impl Refusal {
 /// nothing. HTML never is, and neither is JSON that says `status.succeeded: false`.
 fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Option<Value>, Refusal> {
     let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
-    let json = serde_json::from_str::<Value>(&text).ok();
+    // A feed repeats what people wrote, and a lone half of an emoji in it is no reason to lose a page.
+    let json = notification::read(&text);
+    let is_json = json.is_some() || serde_json::from_str::<IgnoredAny>(&text).is_ok();
     let says_failed =
         json.as_ref().is_some_and(|json| json["status"]["succeeded"].to_string().contains("false"));
     let code = json.as_ref().and_then(|json| json["status"]["error"]["code"].as_str());
     let is_html = says_html || text.trim_start().starts_with('<');
     // What an event says of itself in a feed says nothing of the answer.
-    let is_refusal = !(200..=299).contains(&status) || json.is_none() || says_failed;
+    let is_refusal = !(200..=299).contains(&status) || !is_json || says_failed;
     let holds = |words: &str| is_refusal && text.to_ascii_lowercase().contains(words);
     let is_throttled = || gateway.contains("OVER_") || holds("account over") || holds("rate limit exceeded");
     match status {
@@ -208,6 +211,7 @@ fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Opt
         403 if is_throttled() => Err(Refusal::Throttled(None)),
         _ if is_html => Err(Refusal::Html(status)),
         403 => Err(Refusal::Forbidden),
+        200..=299 if is_json && json.is_none() => Err(Refusal::TooLarge),
         200..=299 if !says_failed => Ok(json),
         _ => {
             let plain = |code: &&str| {
@@ -285,6 +289,10 @@ mod tests {
     fn what_a_post_says_is_not_what_khoros_says() {
         let feed = br#"[{"eventName":"rule-applied","data":{"text":"Developer Inactive"}}]"#;
         assert!(judge(200, false, "", feed).is_ok());
+        let half_an_emoji = br#"[{"data":{"text":"cut \ud83d"}}]"#;
+        assert!(matches!(judge(200, false, "", half_an_emoji), Ok(Some(_))));
+        let deep = format!("{}\"Developer Inactive\"{}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(judge(200, false, "", deep.as_bytes()), Err(Refusal::TooLarge));
         assert_eq!(judge(403, false, "ERR_403_DEVELOPER_OVER_QPS", b"{}"), Err(Refusal::Throttled(None)));
     }
 }

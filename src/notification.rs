@@ -128,7 +128,7 @@ fn split_all(event: &str, value: Value, company: u64) -> Vec<Arrival> {
 
 /// Valid JSON that serde_json still cannot hold: a lone half of an emoji (social texts are cut
 /// anywhere) is repaired; what nests deeper than 128 levels is not.
-fn read(text: &str) -> Option<Value> {
+pub(crate) fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
 }
 

@@ -23,8 +23,14 @@ impl Khoros {
 
 /// An array of envelopes, one under `data`, or an envelope by itself, which has `data`, too.
 fn read(answer: Value) -> Option<Vec<Value>> {
-    let is_envelope = ["eventName", "eventUuid"].iter().any(|field| answer.get(field).is_some());
-    if is_envelope { Some(vec![answer]) } else { entries_of(answer) }
+    let has = |value: &Value, fields: &[&str]| fields.iter().any(|field| value.get(field).is_some());
+    if has(&answer, &["eventName", "eventUuid"]) {
+        return Some(vec![answer]);
+    }
+    let entries = entries_of(answer)?;
+    // A list of something else is no feed. Read as one, it could be something else at each reading.
+    let is_feed = |entry| has(entry, &["eventName", "eventUuid", "data"]);
+    (entries.is_empty() || entries.iter().any(is_feed)).then_some(entries)
 }
 
 #[cfg(test)]
@@ -39,9 +45,11 @@ mod tests {
         assert_eq!(read(json!([event, event])), Some(vec![event.clone(), event.clone()]));
         let under_data = json!({"data": [event], "status": {"succeeded": true}});
         assert_eq!(read(under_data), Some(vec![event.clone()]));
-        assert_eq!(read(event.clone()), Some(vec![event]));
+        assert_eq!(read(event.clone()), Some(vec![event.clone()]));
         assert_eq!(read(json!({"eventUuid": "1", "data": []})).map(|page| page.len()), Some(1));
         assert_eq!(read(json!([])), Some(Vec::new()));
+        assert_eq!(read(json!([event, "odd"])).map(|page| page.len()), Some(2));
+        assert_eq!(read(json!([{"uuid": "1", "externalId": "a"}])), None);
         for nothing in [json!({}), json!({"data": {}}), json!("Coming Soon"), json!(null), json!(7)] {
             assert_eq!(read(nothing.clone()), None, "{nothing}");
         }
