@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,6 +20,7 @@ use crate::inbox::{Committer, Inbox, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Keys, Probe};
+use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
 use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
 use crate::worker::{LaneStatus, Worker};
@@ -51,7 +52,12 @@ pub async fn run(
     let worker = Arc::new(worker);
     let names = config.routes.iter().map(|route| route.name.clone());
     let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
-    let feeds = watch::Sender::new(Feeds::new());
+    let (feeds_known, feeds) = watch::channel(Feeds::new());
+
+    let mode = config.khoros.mode;
+    let pull_begins = if mode.polls() { PullStatus::Pending } else { PullStatus::Off };
+    let (pulls, pull) = watch::channel(pull_begins);
+    let missed = Arc::new(Notify::new());
 
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
@@ -60,12 +66,14 @@ pub async fn run(
         receiver: Receiver::new(intake.clone(), tokens),
         routes: config.routes.iter().map(door_of).collect(),
         keys: keys.clone(),
+        missed: missed.clone(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
             subscription.clone(),
+            pull.clone(),
             config.admin_token.map(|token| BearerTokens::new(&[token])),
-            config.public_url.is_none().then_some(remedy),
+            wanted.is_none().then_some(remedy),
         )),
     };
 
@@ -82,25 +90,24 @@ pub async fn run(
     until_stop(Box::pin(worker.watch_credential()));
     until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
     let names = config.routes.iter().map(|route| route.name.clone()).collect();
-    until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription)));
+    until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
     if let Some(limit) = config.silence_alert {
         until_stop(Box::pin(silence::watch(inbox.clone(), config.routes.clone(), limit)));
     }
+    let khoros = Khoros::new(&config.khoros, client.clone());
+    if mode.polls() {
+        let routes = config.routes.iter().map(door_of).collect();
+        let sources = Sources { khoros: khoros.clone(), routes, feeds, missed };
+        until_stop(Box::pin(Pull::new(sources, intake, inbox.clone(), &config.khoros, pulls).run()));
+    }
     match wanted {
         Some(wanted) => {
-            let address = config.public_url.filter(|_| config.khoros.mode.pushes());
+            let address = config.public_url.filter(|_| mode.pushes());
             let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
-            let probe = address.map(|address| Probe::new(client.clone(), address, keys));
-            let khoros = Khoros::new(&config.khoros, client);
+            let probe = address.map(|address| Probe::new(client, address, keys));
             let check_every = config.khoros.check_every;
-            let mut keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds);
-            until_stop(Box::pin(async move {
-                keeper.find_feeds().await;
-                if let Some(probe) = probe {
-                    probe.wait_until_reached(config.public_url_probe).await;
-                }
-                keeper.run().await;
-            }));
+            let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds_known);
+            until_stop(Box::pin(keep_subscribed(keeper, probe, config.public_url_probe)));
         }
         None => {
             subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
@@ -136,6 +143,15 @@ pub async fn run(
 
 fn door_of(route: &Route) -> intake::Route {
     intake::Route { name: route.name.clone(), event: route.event.clone() }
+}
+
+/// Khoros is told of our address once it leads to us; the feeds need not wait for that.
+async fn keep_subscribed(mut keeper: Keeper, probe: Option<Probe>, limit: Duration) {
+    keeper.find_feeds().await;
+    if let Some(probe) = probe {
+        probe.wait_until_reached(limit).await;
+    }
+    keeper.run().await;
 }
 
 /// What Khoros is to hold for each route. None if it is to call us and we do not know where.
@@ -242,10 +258,12 @@ async fn report_status(
     routes: Vec<String>,
     lane: watch::Receiver<LaneStatus>,
     subscription: watch::Receiver<Subscriptions>,
+    pull: watch::Receiver<PullStatus>,
 ) {
     loop {
         tokio::time::sleep(STATUS_EVERY).await;
         let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
+        let pull = pull.borrow().word();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
             Ok((summary, heard)) => info!(
                 waiting = summary.waiting,
@@ -255,10 +273,11 @@ async fn report_status(
                 last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
                 routes = silence::words(&silence::ages(&routes, &heard)),
                 khoros,
+                pull,
                 zendesk,
                 "status"
             ),
-            Err(error) => warn!(khoros, zendesk, "status: the database does not answer: {error}"),
+            Err(error) => warn!(khoros, pull, zendesk, "status: the database does not answer: {error}"),
         }
     }
 }

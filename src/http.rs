@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRef, Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
@@ -25,6 +25,7 @@ use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
 use crate::intake::Route;
 use crate::public_url::{self, Keys};
+use crate::pull::PullStatus;
 use crate::silence;
 use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
@@ -43,6 +44,8 @@ pub struct Doors {
     pub health: Arc<Health>,
     /// What tells us from others at the public address.
     pub keys: Keys,
+    /// Told of each push that was refused for a fault of ours: it may be in a feed.
+    pub missed: Arc<Notify>,
     /// Each has a door; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -57,6 +60,7 @@ pub struct Health {
     pub inbox: Inbox,
     pub lane: watch::Receiver<LaneStatus>,
     pub subscription: watch::Receiver<Subscriptions>,
+    pub pull: watch::Receiver<PullStatus>,
     pub admin: Option<BearerTokens>,
     /// Set while we do not know our own address: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
@@ -69,11 +73,12 @@ impl Health {
         inbox: Inbox,
         lane: watch::Receiver<LaneStatus>,
         subscription: watch::Receiver<Subscriptions>,
+        pull: watch::Receiver<PullStatus>,
         admin: Option<BearerTokens>,
         public_url_remedy: Option<&'static str>,
     ) -> Health {
         let (started, ready) = (Instant::now(), Mutex::default());
-        Health { inbox, lane, subscription, admin, public_url_remedy, started, ready }
+        Health { inbox, lane, subscription, pull, admin, public_url_remedy, started, ready }
     }
 
     /// Whether notifications can be stored; looked at every two seconds at most.
@@ -111,6 +116,7 @@ pub fn router(doors: Doors) -> Router {
         .merge(status)
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
+        .layer(middleware::from_fn_with_state(doors.missed.clone(), note_missed))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(doors)
@@ -133,6 +139,15 @@ async fn prove(
     nonce: Result<Path<String>, PathRejection>,
 ) -> Result<String, StatusCode> {
     nonce.ok().and_then(|Path(nonce)| keys.answer(&nonce)).ok_or(StatusCode::NOT_FOUND)
+}
+
+async fn note_missed(State(missed): State<Arc<Notify>>, request: Request, next: Next) -> Response {
+    let is_push = request.method() == Method::POST;
+    let response = next.run(request).await;
+    if is_push && response.status().is_server_error() {
+        missed.notify_one();
+    }
+    response
 }
 
 async fn ready(State(health): State<Arc<Health>>) -> Response {
@@ -170,6 +185,7 @@ async fn status(
         "storage": storage,
         "subscriptions": health.subscription.borrow().clone(),
         "routes": heard.ok().map(|heard| ages(&routes, &heard)),
+        "pull": health.pull.borrow().clone(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
     })))

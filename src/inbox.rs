@@ -569,6 +569,26 @@ impl Inbox {
         on_writer!(self, pool => async { sqlx::query(sql).bind(external_id).execute(pool).await.map(drop) })
     }
 
+    /// How many events the feed of a subscription held when it was last read, if it ever was.
+    pub async fn feed_length(&self, subscription: &str) -> sqlx::Result<Option<u64>> {
+        let sql = self.sql("select length from feed where subscription = $1");
+        let length: Option<i64> =
+            on_reader!(self, pool => sqlx::query_scalar(sql).bind(subscription).fetch_optional(pool))?;
+        Ok(length.and_then(|length| u64::try_from(length).ok()))
+    }
+
+    /// Everything that was in the feed before this length is stored.
+    pub async fn remember_feed_length(&self, subscription: &str, length: u64) -> sqlx::Result<()> {
+        let sql = self.sql(
+            "insert into feed (subscription, length) values ($1, $2)
+             on conflict (subscription) do update set length = excluded.length",
+        );
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        on_writer!(self, pool => async {
+            sqlx::query(sql).bind(subscription).bind(length).execute(pool).await.map(drop)
+        })
+    }
+
     pub async fn summary(&self) -> sqlx::Result<Summary> {
         let sql = self.sql(
             "select (select count(*) from delivery where state = 'waiting') as waiting,

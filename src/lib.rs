@@ -45,6 +45,8 @@ pub mod public_url;
 
 pub mod silence;
 
+pub mod pull;
+
 pub mod alert;
 
 pub mod check;
