@@ -175,6 +175,14 @@ impl Database {
     }
 }
 
+impl Database {
+    /// Takes back what [`Database::refuse_event`] did to an SQLite file.
+    pub async fn take_every_event(&self) {
+        let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+        connection.execute("drop trigger refuse").await.unwrap();
+    }
+}
+
 /// Everything around the bridge.
 pub struct World {
     pub khoros: Khoros,
@@ -213,6 +221,15 @@ impl World {
         ]);
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         World { khoros, zendesk, database, http, vars, wrapper: Vec::new(), port, logs: Arc::default() }
+    }
+
+    /// The same neighbours, and a bridge that remembers nothing.
+    pub async fn with_an_empty_database(mut self) -> World {
+        if let Some(database) = Database::new(self.database.kind).await {
+            self.set("DATABASE_URL", database.url.clone());
+            self.database = database;
+        }
+        self
     }
 
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {

@@ -16,6 +16,7 @@ mod operate;
 mod outage;
 mod parser;
 mod public_url;
+mod pull;
 mod receive;
 mod render;
 mod silence;

@@ -1,0 +1,468 @@
+//! Reading the feeds: what no push brought becomes a ticket, and what one did becomes no second.
+
+use std::net::SocketAddr;
+
+use casebridge::sandbox::khoros::{Answer, Call, FeedOrder, FeedShape, PushFault, Style};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    ADMIN, Bridge, Kind, LABEL, PRIVATE, Proxy, Wire, World, event, on_both, run, run_on_sqlite,
+};
+
+/// Khoros shows its subscriptions and has feeds, which are read every second.
+fn with_feeds(world: &mut World) {
+    let mut model = world.khoros.model();
+    model.style = Style::Json;
+    model.feed_shape = FeedShape::Array;
+    drop(model);
+    world.set("SPREDFAST_POLL_SECONDS", "1");
+}
+
+/// The same, and nothing is pushed.
+fn with_feeds_alone(world: &mut World) {
+    with_feeds(world);
+    world.set("SPREDFAST_MODE", "poll");
+    world.unset("PUBLIC_URL");
+    world.unset("NOTIFICATION_BEARER_TOKEN");
+}
+
+async fn start_reading(world: &World) -> Bridge {
+    let bridge = world.start().await;
+    bridge.wait_for_log("pull: available").await;
+    bridge
+}
+
+/// So many events about as many posts, each of which nobody pushes.
+async fn emit_unheard(world: &World, posts: std::ops::Range<usize>) {
+    for post in posts {
+        world.khoros.model().push_faults.push_back(PushFault::Lost);
+        world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
+        world.khoros.model().push_faults.clear();
+    }
+}
+
+/// Waits until whatever is in the feeds now has been read once more, and was known.
+async fn read_twice_more(world: &World) {
+    for _ in 0..2 {
+        let reads = world.khoros.model().feed_reads;
+        // A feed that has a second page is at its end with the fourth at the latest.
+        world.khoros.wait_until(|model| model.feed_reads >= reads + 4).await;
+    }
+}
+
+async fn status(world: &World) -> Value {
+    let request = world.http.get(world.url("/status")).bearer_auth(ADMIN);
+    request.send().await.unwrap().json::<Value>().await.unwrap()["pull"].clone()
+}
+
+async fn wait_for_status(world: &World, wanted: impl Fn(&Value) -> bool) {
+    while !wanted(&status(world).await) {
+        let reads = world.khoros.model().feed_reads;
+        world.khoros.wait_until(|model| model.feed_reads > reads).await;
+    }
+}
+
+on_both! {
+    async fn what_is_pushed_is_not_pulled_again(world: World) {
+        let mut world = world;
+        with_feeds(&mut world);
+        world.khoros.model().push_faults = [PushFault::Twice].into();
+        let bridge = start_reading(&world).await;
+        for post in 0..3 {
+            world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        read_twice_more(&world).await;
+        assert_eq!(world.list().await.len(), 3);
+        assert!(bridge.stop().await.success());
+        let bridge = start_reading(&world).await;
+        read_twice_more(&world).await;
+        assert!(!bridge.log().contains("that no push brought"), "{}", bridge.log());
+        assert_eq!(world.list().await.len(), 3);
+        assert_eq!(world.zendesk.model().tickets.len(), 3);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn what_was_pulled_is_not_pushed_again(world: World) {
+        let mut world = world;
+        with_feeds(&mut world);
+        let bridge = start_reading(&world).await;
+        world.khoros.model().push_faults = [PushFault::Late].into();
+        world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
+        let line = bridge.wait_for_log("pulled 1 event(s) that no push brought").await;
+        assert!(line.contains("label") && !line.contains(PRIVATE), "{line}");
+        bridge.wait_for_log(" is ticket 1000").await;
+        assert!(matches!(world.khoros.release().await[..], [Ok(200)]));
+        bridge.kill().await;
+        let _bridge = start_reading(&world).await;
+        assert_eq!(world.notify(&event("event-1", "1")).await["new"], 0);
+        assert_eq!(world.list().await.len(), 1);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn what_came_while_nobody_listened_is_pulled_at_the_start(world: World) {
+        let mut world = world;
+        with_feeds(&mut world);
+        // By the clock it would not be read in the time of this test.
+        world.set("SPREDFAST_POLL_SECONDS", "86400");
+        let bridge = start_reading(&world).await;
+        world.khoros.apply_label(LABEL, &event("event-0", "0")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        bridge.kill().await;
+        for post in 1..4 {
+            let answers = world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
+            assert!(matches!(answers[..], [Err(_)]), "{answers:?}");
+        }
+        let bridge = world.start().await;
+        bridge.wait_for_log("pulled 3 event(s)").await;
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        assert_eq!(world.list().await.len(), 4);
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn the_feed_alone_does_the_whole_job(world: World) {
+        let mut world = world;
+        with_feeds_alone(&mut world);
+        let bridge = start_reading(&world).await;
+        {
+            let model = world.khoros.model();
+            let held = &model.subscriptions[0];
+            assert!(held["notificationUri"].is_null() && held["bearerToken"].is_null(), "{:?}", held.sent);
+        }
+        for post in 0..3 {
+            world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        assert_eq!(world.post(event("event-4", "4")).await.status(), 401, "nobody has a token");
+        assert_eq!(world.http.get(world.url("/readyz")).send().await.unwrap().status(), 200);
+        let page = world.http.get(world.url("/")).send().await.unwrap().text().await.unwrap();
+        assert!(!page.contains("PUBLIC_URL"), "{page}");
+        assert_eq!(status(&world).await, json!({"state": "available"}));
+        world.check_one_ticket_per_case().await;
+    }
+
+    async fn a_long_feed_is_read_on_from_where_it_was(world: World) {
+        let mut world = world;
+        with_feeds_alone(&mut world);
+        // It is about what is stored.
+        world.zendesk.stop();
+        let bridge = start_reading(&world).await;
+        emit_unheard(&world, 0..250).await;
+        read_twice_more(&world).await;
+        assert_eq!(world.list().await.len(), 250);
+        bridge.kill().await;
+
+        emit_unheard(&world, 250..270).await;
+        let reads = world.khoros.model().feed_reads;
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_log("pulled 20 event(s)").await;
+        let reads = world.khoros.model().feed_reads - reads;
+        assert!(reads <= 4, "{reads} pages: the first, and those from 149 on");
+
+        // The old ones go, and with them the places of the new ones.
+        world.khoros.model().subscriptions[0].feed.drain(..240);
+        emit_unheard(&world, 270..275).await;
+        bridge.wait_for_log("pulled 5 event(s)").await;
+        assert_eq!(world.list().await.len(), 275);
+    }
+
+    async fn an_empty_database_doubles_no_ticket(world: World) {
+        let mut world = world;
+        with_feeds(&mut world);
+        let bridge = start_reading(&world).await;
+        for (event_id, post) in [("event-0", "0"), ("event-1", "1"), ("event-2", "0")] {
+            world.khoros.apply_label(LABEL, &event(event_id, post)).await;
+            bridge.wait_for_log(&format!("twitter:{post} is ticket ")).await;
+        }
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        assert!(bridge.stop().await.success());
+
+        let world = world.with_an_empty_database().await;
+        let bridge = world.start().await;
+        bridge.wait_for_log("pulled 3 event(s)").await;
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        assert_eq!(world.zendesk.model().tickets.len(), 2);
+        assert_eq!(world.zendesk.model().creates, 2, "nothing was even tried");
+        world.check_one_ticket_per_case().await;
+    }
+}
+
+#[tokio::test]
+async fn every_shape_and_order_of_a_feed_is_read_to_its_end() {
+    let shapes = [FeedShape::Array, FeedShape::UnderData, FeedShape::Single];
+    let orders = [FeedOrder::OldestFirst, FeedOrder::NewestFirst];
+    let feeds = shapes.iter().flat_map(|shape| {
+        orders.iter().flat_map(|order| [false, true].map(|repeats| (*shape, *order, repeats)))
+    });
+    join_all(feeds.map(|(shape, order, repeats)| {
+        run_on_sqlite(async move |mut world: World| {
+            with_feeds(&mut world);
+            world.zendesk.stop();
+            {
+                let mut model = world.khoros.model();
+                model.feed_shape = shape;
+                model.feed_order = order;
+                model.feed_repeats_last_page = repeats;
+            }
+            let bridge = world.start_subscribed().await;
+            // One by one, and then many at once.
+            emit_unheard(&world, 0..1).await;
+            bridge.wait_for_log("pulled 1 event(s)").await;
+            world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
+            bridge.kill().await;
+            emit_unheard(&world, 1..131).await;
+            let bridge = world.start().await;
+            bridge.wait_for_log("pulled 130 event(s)").await;
+            assert_eq!(world.list().await.len(), 132);
+            read_twice_more(&world).await;
+            assert_eq!(
+                bridge.log().matches("pulled").count(),
+                bridge.log().matches("pulled nothing").count() + 1
+            );
+        })
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_feed_that_knows_no_pages_has_an_end() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.khoros.model().feed_repeats_last_page = true;
+        world.khoros.model().feed_order = FeedOrder::NewestFirst;
+        let bridge = start_reading(&world).await;
+        emit_unheard(&world, 0..3).await;
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        read_twice_more(&world).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_route_has_its_own_feed() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.set("ROUTE_VIP_QUERY", "VIP|CreateCase");
+        world.set("ROUTE_VIP_TICKET_TAGS", "gold");
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        world.khoros.model().push_faults = [PushFault::Lost, PushFault::Lost].into();
+        world.khoros.apply_label(LABEL, &event("e1", "1")).await;
+        bridge.wait_for_line_with(&["pulled 1 event(s)", "route=\"label\""]).await;
+        bridge.wait_for_line_with(&["pulled 1 event(s)", "route=\"vip\""]).await;
+        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        // As they would have been pushed.
+        world.khoros.apply_label(LABEL, &event("e1", "1")).await;
+        let list = world.list().await;
+        assert_eq!(list.len(), 2, "{list:?}");
+        let vip = list.iter().find(|delivery| delivery["route"] == "vip").unwrap();
+        assert_eq!(vip["id"], "khoros:1234:e1:twitter:1@vip");
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// The sound feed of one route is read although that of the other is gone, which status tells.
+#[tokio::test]
+async fn one_feed_that_fails_does_not_stop_the_others() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.set("ROUTE_ALPHA_LABEL", "Alpha");
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        let gone = {
+            let mut model = world.khoros.model();
+            let uuid = model.subscriptions.iter().find(|held| held["query"] != LABEL).unwrap().uuid.clone();
+            model.delete(&uuid)
+        };
+        assert!(gone.is_some());
+        bridge.wait_for_log("pull: unavailable").await;
+        emit_unheard(&world, 0..1).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        wait_for_status(&world, |status| status["state"] == "unavailable").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_ticket_is_kept_as_if_it_was_pushed() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        let bridge = start_reading(&world).await;
+        let odd = json!({"eventUuid": "odd", "eventName": "something-new", "data": {"change": PRIVATE}});
+        {
+            let mut model = world.khoros.model();
+            let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+            let deep: Value = serde_json::from_str(&deep).unwrap();
+            let half = json!({"eventUuid": "deep", "eventName": "something-new", "data": deep});
+            model.subscriptions[0].feed.extend([odd.clone(), json!(null), half]);
+        }
+        bridge.wait_for_log("pulled 3 event(s)").await;
+        bridge.wait_for_log("kept as a dead delivery").await;
+        assert_eq!(world.notify(&odd.to_string()).await["new"], 0);
+        read_twice_more(&world).await;
+        assert_eq!(bridge.log().matches("kept as a dead delivery").count(), 1);
+        emit_unheard(&world, 0..1).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        let list = world.list().await;
+        assert_eq!(list.iter().filter(|delivery| delivery["state"] == "dead").count(), 3, "{list:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_long_is_read_in_parts() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.zendesk.stop();
+        let bridge = start_reading(&world).await;
+        {
+            let mut model = world.khoros.model();
+            let event = |n: usize, length: usize| {
+                json!({"eventUuid": format!("e{n}"), "eventName": "stream-item-label-applied",
+                    "data": {"items": [{"entityId": format!("twitter:{n}"), "text": "x".repeat(length)}]}})
+            };
+            // The second one alone is more than an answer may hold; the others are together.
+            let lengths = [6 << 20, 17 << 20, 6 << 20, 6 << 20, 10];
+            model.subscriptions[0].feed = lengths.iter().enumerate().map(|(n, l)| event(n, *l)).collect();
+        }
+        bridge.wait_for_line_with(&["khoros_pull", "offset 1 of the feed is too long"]).await;
+        while world.list().await.len() < 4 {
+            let reads = world.khoros.model().feed_reads;
+            world.khoros.wait_until(|model| model.feed_reads > reads).await;
+        }
+        assert_eq!(bridge.log().matches("offset 1 of the feed").count(), 1);
+    })
+    .await;
+}
+
+/// Whatever answers in place of a feed, the service goes on, says so, and reads when there is one.
+#[tokio::test]
+async fn what_is_no_feed_is_told_and_tried_again() {
+    let answers = [
+        (Answer::Html, "failing", "an HTML page"),
+        (Answer::Status(500), "failing", "answered 500"),
+        (Answer::Unauthenticated, "failing", "SPREDFAST_API_TOKEN"),
+        (Answer::Reset, "failing", "cannot be reached"),
+        (Answer::Throttled, "failing", "too many calls"),
+        (Answer::Failed, "failing", "validation_error"),
+        (Answer::ServiceNotFound, "unavailable", "Khoros offers no feed"),
+        (Answer::Text, "unavailable", "Khoros offers no feed"),
+        (Answer::Nothing, "unavailable", "Khoros offers no feed"),
+        (Answer::Status(404), "unavailable", "Khoros offers no feed"),
+        (Answer::Status(405), "unavailable", "Khoros offers no feed"),
+    ];
+    join_all(answers.map(|(answer, state, told)| {
+        run_on_sqlite(async move |mut world: World| {
+            with_feeds(&mut world);
+            let bridge = start_reading(&world).await;
+            emit_unheard(&world, 0..1).await;
+            bridge.wait_for_log(" is ticket 1000").await;
+            world.khoros.model().outage = Some(answer);
+            let line = bridge.wait_for_log(&format!("pull: {state}: ")).await;
+            assert!(line.contains(told), "{line}");
+            wait_for_status(&world, |status| status["state"] == state).await;
+            emit_unheard(&world, 1..2).await;
+            world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
+            bridge.wait_for_logs(" is ticket ", 2).await;
+            assert_eq!(bridge.log().matches("pull: ").count(), 2, "{}", bridge.log());
+            world.khoros.model().outage = None;
+            bridge.wait_for_logs("pull: available", 2).await;
+            bridge.wait_for_logs(" is ticket ", 3).await;
+            assert_eq!(status(&world).await, json!({"state": "available"}));
+            world.check_one_ticket_per_case().await;
+        })
+    }))
+    .await;
+}
+
+/// What comes past the end of a feed may be anything.
+#[tokio::test]
+async fn no_content_past_the_end_is_the_end() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        let bridge = start_reading(&world).await;
+        bridge.stop().await;
+        emit_unheard(&world, 0..2).await;
+        world.khoros.queue(Call::Feed, [Answer::Json, Answer::Nothing]);
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_log("pulled 2 event(s)").await;
+        assert!(!bridge.log().contains("unavailable"), "{}", bridge.log());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_a_list_of_subscriptions_there_is_no_feed() {
+    run_on_sqlite(async |world| {
+        let bridge = world.start_subscribed().await;
+        bridge.wait_for_log("pull: unavailable").await;
+        assert_eq!(status(&world).await, json!({"state": "unavailable"}));
+        assert_eq!(world.khoros.model().feed_reads, 0);
+        world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_wants_pushes_alone_gets_them_alone() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.set("SPREDFAST_MODE", "push");
+        let bridge = world.start_subscribed().await;
+        emit_unheard(&world, 0..1).await;
+        world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        assert_eq!(status(&world).await, json!({"state": "off"}));
+        assert_eq!(world.khoros.model().feed_reads, 0);
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// The push is refused, and is pulled soon after the storage is back, long before the clock says so.
+#[tokio::test]
+async fn what_was_answered_503_is_pulled() {
+    run(Kind::Postgres, async |mut world: World| {
+        with_feeds(&mut world);
+        world.set("SPREDFAST_POLL_SECONDS", "86400");
+        let host = world.database.url.split(['@', '/']).find(|part| part.starts_with("127.0.0.1:")).unwrap();
+        let proxy = Proxy::start(host.parse::<SocketAddr>().unwrap()).await;
+        let url = world.database.url.replace(host, &proxy.address.to_string());
+        world.set("DATABASE_URL", url);
+        let bridge = start_reading(&world).await;
+        proxy.set(Wire::Cut);
+        let answers = world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
+        assert!(matches!(answers[..], [Ok(503)]), "{answers:?}");
+        bridge.wait_for_log("what was read cannot be stored").await;
+        wait_for_status(&world, |status| status["state"] == "failing").await;
+        proxy.set(Wire::Whole);
+        bridge.wait_for_log("pulled 1 event(s)").await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for_logs("pull: available", 2).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// Its row is refused, so that this and what is behind it is read again and again, until it is taken.
+#[tokio::test]
+async fn what_is_not_stored_is_not_passed() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        let bridge = start_reading(&world).await;
+        world.database.refuse_event("event-1").await;
+        emit_unheard(&world, 0..3).await;
+        bridge.wait_for_log("what is in the feeds has to wait").await;
+        bridge.kill().await;
+        world.database.take_every_event().await;
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_log("twitter:1 is ticket ").await;
+        read_twice_more(&world).await;
+        assert_eq!(world.list().await.len(), 3);
+    })
+    .await;
+}
