@@ -179,13 +179,15 @@ async fn status(
             "last_event_s": summary.last_event_ms.map(|ms| ms / 1000),
         })
     });
+    let pull = health.pull.borrow().clone();
     Ok(Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": health.started.elapsed().as_secs(),
         "storage": storage,
         "subscriptions": health.subscription.borrow().clone(),
         "routes": heard.ok().map(|heard| ages(&routes, &heard)),
-        "pull": health.pull.borrow().clone(),
+        "pull": pull.word(),
+        "pull_reason": pull.reason(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
     })))

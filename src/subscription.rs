@@ -84,8 +84,8 @@ impl SubscriptionStatus {
     }
 }
 
-/// The subscriptions whose feeds hold the events of each route: ids as Khoros gives them, the one that
-/// is kept first.
+/// The feeds that can be read: of each route the ids of its subscriptions as Khoros gives them, the one
+/// that is kept first. A route that is missing is not known yet; one without an id has no feed.
 pub type Feeds = BTreeMap<String, Vec<String>>;
 
 /// Says once an hour how our address is set, until the process is restarted with it.
@@ -218,9 +218,11 @@ impl Keeper {
 
     /// Says which feeds there are already: what is in them need not wait until Khoros is told anything.
     pub async fn find_feeds(&mut self) {
-        let look = self.look().await;
-        let all: Vec<usize> = (0..self.kept.len()).collect();
-        self.publish(&all, &look);
+        if let Look::Held(held) = self.look().await {
+            let feeds = self.kept.iter().map(|kept| (kept.name(), feeds_of(&kept.wanted.ours(&held))));
+            // What is not there yet is not known to be missing.
+            self.feeds.send_replace(feeds.filter(|(_, uuids)| !uuids.is_empty()).collect());
+        }
     }
 
     pub async fn run(mut self) {
@@ -311,7 +313,7 @@ impl Keeper {
     fn publish(&mut self, tended: &[usize], look: &Look) {
         let feeds = tended.iter().map(|place| {
             let kept = &self.kept[*place];
-            let name = kept.wanted.route.name.clone();
+            let name = kept.name();
             let uuids = match look {
                 Look::Held(held) => feeds_of(&kept.wanted.ours(held)),
                 Look::NotOffered => kept.uuid.iter().cloned().collect(),
@@ -390,6 +392,10 @@ impl Kept {
             is_unseen: false,
             is_announced: false,
         }
+    }
+
+    fn name(&self) -> String {
+        self.wanted.route.name.clone()
     }
 
     /// Whether nobody has ended it since we started. Says so when somebody has.

@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
 use crate::alert::{self, Reminder};
 use crate::config::Mode;
 
@@ -11,8 +9,7 @@ use crate::config::Mode;
 const ALARMING: Duration = Duration::from_secs(300);
 
 /// The feeds of all routes, as `/status` and the status line show them: the one that is worst off.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PullStatus {
     /// By the configuration.
     Off,
@@ -32,6 +29,14 @@ impl PullStatus {
             PullStatus::Available => "available",
             PullStatus::Unavailable => "unavailable",
             PullStatus::Failing(_) => "failing",
+        }
+    }
+
+    /// Why it is failing.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            PullStatus::Failing(reason) => Some(reason),
+            _ => None,
         }
     }
 }
