@@ -122,6 +122,8 @@ impl Walk {
             self.before = Mark::default();
             self.part = Part::Front;
             (self.covered, self.is_idle) = (from, false);
+            // The pages from there are not where they were taken to be.
+            self.seen.clear();
         }
     }
 
@@ -132,6 +134,12 @@ impl Walk {
 
     /// A page came, and so many of its items were new to the inbox.
     pub fn took(&mut self, ids: &[Id], new: usize) {
+        // The last page again, already: there is no telling where in the feed it is.
+        if let Part::Landed { first: Some(first), .. } = self.part
+            && ids.contains(&first)
+        {
+            return self.turn_back();
+        }
         self.heads.get_or_insert_with(|| ids.iter().copied().collect());
         self.met_a_head |= ids.iter().any(|id| self.before.heads.contains(id));
         let unseen = ids.iter().filter(|id| self.seen.insert(**id)).count();
@@ -141,11 +149,6 @@ impl Walk {
         self.limit = (self.limit * 2).min(PAGE);
         self.passed_over = 0;
         match std::mem::replace(&mut self.part, Part::Tail) {
-            // The last page again, already: there is no telling where in the feed it is.
-            Part::Landed { from, first: Some(first) } if ids.contains(&first) => {
-                self.part = Part::Landed { from, first: None };
-                self.turn_back();
-            }
             _ if ids.is_empty() || self.is_idle && was_idle => self.part = Part::Over,
             Part::Front if unseen > 0 && self.knows_the_rest(new) => self.leap(),
             Part::Front => self.part = Part::Front,
@@ -174,7 +177,7 @@ impl Walk {
         let is_behind = match self.part {
             Part::Front | Part::Over => false,
             Part::Landing { .. } | Part::Landed { .. } => true,
-            // What has left the feed has moved its end, and this is not seen before it is reached.
+            // The end of the last reading is not reached, and is not to be written down again.
             Part::Tail => Some(here) < self.before.length,
         };
         match self.heads.clone().filter(|_| !is_behind) {
@@ -218,6 +221,8 @@ mod tests {
         feed: VecDeque<Id>,
         made: Id,
         known: HashSet<Id>,
+        /// What would have been remembered, after each page.
+        lengths: HashSet<u64>,
     }
 
     impl Model {
@@ -256,6 +261,7 @@ mod tests {
                     walk.took(&ids, new);
                 }
                 *mark = walk.mark();
+                self.lengths.extend(mark.length);
                 meanwhile(self);
             }
             Read::Interrupted
@@ -331,18 +337,40 @@ mod tests {
 
     #[test]
     fn a_quiet_reading_is_short_and_changes_nothing() {
-        for (newest_first, repeats) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut model = Model { newest_first, repeats, most: 100, ..Model::default() };
+        let orders = [(false, false), (false, true), (true, false), (true, true)];
+        let feeds = orders.iter().flat_map(|order| [(order, 100, 4), (order, 30, 6)]);
+        for ((newest_first, repeats), most, pages) in feeds {
+            let (newest_first, repeats) = (*newest_first, *repeats);
+            let mut model = Model { newest_first, repeats, most, ..Model::default() };
             let mut mark = Mark::default();
             model.add(2550);
             model.read(&mut mark, 500, |_| {});
             let (first, known) = (mark.clone(), model.known.len());
+            model.lengths.clear();
             assert_eq!(
                 (model.read(&mut mark, 500, |_| {}), known),
-                (Read::Complete(4 + usize::from(repeats)), 2550)
+                (Read::Complete(pages + usize::from(repeats)), 2550)
             );
             assert_eq!(mark, first);
+            assert_eq!(model.lengths, HashSet::from([2550]), "nothing is written");
         }
+    }
+
+    /// The place where the last reading ended is beyond the end by now, and the page there is one of
+    /// events that were pushed.
+    #[test]
+    fn a_last_page_that_is_repeated_is_not_mistaken_for_the_place() {
+        let mut model = Model { repeats: true, most: 100, ..Model::default() };
+        let mut mark = Mark::default();
+        model.add(1000);
+        model.read(&mut mark, 500, |_| {});
+        model.prune(850);
+        model.add(150);
+        model.known.extend(1050..1150);
+        let mut restarted = Mark::of_length(mark.length);
+        assert_eq!(model.missing(), Vec::from_iter(1000..1050));
+        model.read(&mut restarted, 500, |_| {});
+        assert_eq!((model.missing(), restarted.length), (Vec::new(), Some(300)));
     }
 
     #[test]

@@ -161,10 +161,15 @@ on_both! {
         assert!(reads <= 4, "{reads} pages: the first, and those from 149 on");
 
         // The old ones go, and with them the places of the new ones.
-        world.khoros.model().subscriptions[0].feed.drain(..240);
-        emit_unheard(&world, 270..275).await;
+        bridge.kill().await;
+        world.khoros.model().subscriptions[0].feed.drain(..120);
+        emit_unheard(&world, 270..420).await;
+        let bridge = start_reading(&world).await;
+        bridge.wait_for_log("pulled 150 event(s)").await;
+        world.khoros.model().subscriptions[0].feed.drain(..290);
+        emit_unheard(&world, 420..425).await;
         bridge.wait_for_log("pulled 5 event(s)").await;
-        assert_eq!(world.list().await.len(), 275);
+        assert_eq!(world.list().await.len(), 425);
     }
 
     async fn an_empty_database_doubles_no_ticket(world: World) {
