@@ -141,6 +141,7 @@ async fn prove(
     nonce.ok().and_then(|Path(nonce)| keys.answer(&nonce)).ok_or(StatusCode::NOT_FOUND)
 }
 
+/// What is refused for a fault of ours may be kept in a feed.
 async fn note_missed(State(missed): State<Arc<Notify>>, request: Request, next: Next) -> Response {
     let is_push = request.method() == Method::POST;
     let response = next.run(request).await;
