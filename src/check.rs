@@ -150,8 +150,8 @@ fn remedy_of(unfit: &Unfit) -> &'static str {
             "see that DATABASE_URL is right, that its server runs and that this host reaches it"
         }
         Unfit::ReadOnly(_) => {
-            "name the primary server in DATABASE_URL, and a user who may select, insert and update, and \
-             create tables"
+            "name the primary server in DATABASE_URL, and a user who may create tables in its schema, \
+             and select, insert, update and delete in those that are there"
         }
     }
 }

@@ -144,16 +144,17 @@ async fn server(options: &PgConnectOptions) -> Result<Survey, Unfit> {
     Ok(Survey::Present { what, path: None, served: false, migrations: Migrations::of(&applied)? })
 }
 
-/// Into the tables that there are; without any, whether they can be made.
+/// Into all tables that there are, and beside them: a start would make the table of the migrations if
+/// it were not there, and is refused before that is looked at.
 async fn may_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
     let sql = "
-        select coalesce(
-            (select bool_and(has_table_privilege(name, privilege))
-               from unnest(array[to_regclass('delivery'), to_regclass('author')]) as name,
-                    unnest(array['select', 'insert', 'update']) as privilege
-              where name is not null),
-            has_schema_privilege(current_schema(), 'create'),
-            false)";
+        select coalesce(has_schema_privilege(current_schema(), 'create'), false)
+           and coalesce(
+            (select bool_and(has_table_privilege(to_regclass(name), privilege))
+               from unnest(array['delivery', 'author', 'subscription', 'feed', '_sqlx_migrations']) as name,
+                    unnest(array['select', 'insert', 'update', 'delete']) as privilege
+              where to_regclass(name) is not null),
+            true)";
     sqlx::query_scalar(sql).fetch_one(connection).await
 }
 

@@ -477,7 +477,14 @@ async fn a_database_that_may_only_be_read_is_told() {
         world.set("DATABASE_URL", url.clone());
         let checked = check(&world).await;
         assert!(checked.text("storage").contains("does not let this user write"), "{checked:?}");
-        execute(&world, "grant insert, update on all tables in schema public to check_reader").await;
+        // What a start needs, and nothing less: `serve` is the judge of it.
+        for grant in [
+            "grant insert, update, delete on all tables in schema public to check_reader",
+            "grant create on schema public to check_reader",
+        ] {
+            assert_eq!(check(&world).await.row("storage")["mark"], "failed", "before {grant}");
+            execute(&world, grant).await;
+        }
         assert_eq!(check(&world).await.row("storage")["mark"], "ok");
     })
     .await;
