@@ -334,27 +334,37 @@ fn judge_subscription(wanted: &Wanted, held: &[&Held]) -> Finding {
     }
 }
 
-/// What is wrong with the one that is kept, as the service would see it.
+/// What is wrong with the one that is kept, or cannot be known. Khoros publishes no example of one that
+/// is shown, so what is not there may only be hidden.
 fn flaw(wanted: &Wanted, held: &Held) -> Option<Finding> {
     let route = wanted.route;
     let wrong = |text: String| Some(Finding::failed(text, REPAIR_REMEDY));
-    let quoted = |shown: Option<&str>| shown.map_or("none".to_owned(), |shown| format!("`{shown}`"));
-    if held.event_name.as_deref() != Some(&route.event) {
-        let theirs = quoted(held.event_name.as_deref());
-        return wrong(format!("is about the event {theirs} in place of `{}`", route.event));
+    if let Some(theirs) = held.event_name.as_deref().filter(|theirs| *theirs != route.event) {
+        return wrong(format!("is about the event `{theirs}` in place of `{}`", route.event));
     }
-    if held.query.as_deref().unwrap_or_default() != route.query.as_deref().unwrap_or_default() {
-        let (theirs, ours) = (quoted(held.query.as_deref()), quoted(route.query.as_deref()));
-        return wrong(format!("has the query {theirs} in place of {ours}"));
+    if let Some(theirs) = held.query.as_deref().filter(|theirs| Some(*theirs) != route.query.as_deref()) {
+        let ours = route.query.as_deref().map_or("none".to_owned(), |ours| format!("`{ours}`"));
+        return wrong(format!("has the query `{theirs}` in place of {ours}"));
     }
     if let Some(status) = held.status.filter(|status| *status != Status::Active) {
         return wrong(format!("is {}", status.word()));
     }
-    let door = wanted.door.as_ref()?;
-    match held.notification_uri.as_deref() {
-        Some(uri) => astray(wanted, door, uri),
-        None => wrong("has no address to which events are pushed".to_owned()),
+    if let (Some(door), Some(uri)) = (&wanted.door, &held.notification_uri)
+        && let Some(astray) = astray(wanted, door, uri)
+    {
+        return Some(astray);
     }
+    let hidden: Vec<&str> = [
+        ("event", held.event_name.is_none()),
+        ("query", held.query.is_none() && route.query.is_some()),
+        ("address", held.notification_uri.is_none() && wanted.door.is_some()),
+        ("known status", held.status.is_none()),
+    ]
+    .into_iter()
+    .filter_map(|(field, is_hidden)| is_hidden.then_some(field))
+    .collect();
+    let text = || format!("is there; Khoros shows no {} of it", hidden.join(" and no "));
+    (!hidden.is_empty()).then(|| Finding::warning(text(), ""))
 }
 
 fn astray(wanted: &Wanted, door: &Url, uri: &str) -> Option<Finding> {

@@ -309,6 +309,12 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
         "does not show",
     ),
     (|world| world.set("SPREDFAST_EXTERNAL_ID", "another"), "khoros subscription", "`another`: none yet"),
+    (
+        |world| world.khoros.model().hidden = &["eventName", "query", "notificationUri"],
+        "khoros subscription",
+        "shows no event and no query and no address of it",
+    ),
+    (|world| world.khoros.model().hidden = &["status"], "khoros subscription", "no known status"),
     (|world| double(world), "khoros subscription", "there are 2"),
     (|world| repath(world, "/createTicket"), "khoros subscription", "2017"),
     (|world| world.khoros.model().feed_shape = FeedShape::Unavailable, "khoros pull", "no feed"),
@@ -358,6 +364,7 @@ fn mend(world: &mut World, subscriptions: &[khoros::Subscription]) {
     khoros.subscriptions = subscriptions.to_vec();
     khoros.style = Style::Json;
     khoros.feed_shape = FeedShape::Array;
+    khoros.hidden = fresh.hidden;
     khoros.outage = None;
     khoros.token = fresh.token;
     khoros.labels = fresh.labels;

@@ -64,9 +64,6 @@ impl Subscription {
     /// What was sent, under what only Khoros decides.
     fn shown(&self, hidden: &[&str]) -> Value {
         let mut shown = self.sent.clone();
-        if let Some(fields) = shown.as_object_mut() {
-            fields.retain(|name, _| !hidden.contains(&name.as_str()));
-        }
         shown["uuid"] = json!(self.uuid);
         shown["companyId"] = json!(COMPANY_ID);
         shown["userId"] = json!(account::USER_ID);
@@ -74,6 +71,9 @@ impl Subscription {
         shown["key"] =
             json!({"uuid": self.uuid, "companyId": COMPANY_ID, "eventName": self.sent["eventName"]});
         shown["status"] = json!(self.status.word());
+        if let Some(fields) = shown.as_object_mut() {
+            fields.retain(|name, _| !hidden.contains(&name.as_str()));
+        }
         shown
     }
 }
