@@ -25,7 +25,8 @@ const LABEL_REMEDY: &str = "make the label in Khoros, or correct the variable th
 const INACTIVE_REMEDY: &str = "make the label active again in Khoros, or name another one";
 const SIMILAR_REMEDY: &str = "name the label by ROUTE_<NAME>_LABEL, which takes it exactly, in place of \
                               SPREDFAST_LABEL_NAME, which Khoros takes for a regular expression";
-const REPAIR_REMEDY: &str = "the running service repairs it within SPREDFAST_CHECK_MINUTES; if it comes back, \
+const REPAIR_REMEDY: &str = "start the service, or wait: it repairs this at its start and each SPREDFAST_CHECK_MINUTES \
+                             (after `casebridge unsubscribe` at its next start alone); if it comes back, \
                              somebody else subscribes under this name: give each environment its own \
                              SPREDFAST_EXTERNAL_ID";
 const SUBSCRIBE_REMEDY: &str = "start the service: it subscribes by itself";
