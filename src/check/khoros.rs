@@ -15,7 +15,8 @@ use crate::subscription::{self, host};
 
 const TOKEN_REMEDY: &str = "copy a new API Access Token from Profile Settings in Khoros to SPREDFAST_API_TOKEN, or \
                             ask Khoros support to enable API access for the company";
-const ADDRESS_REMEDY: &str = "remove SPREDFAST_API_URL to get the default, or correct it";
+const ADDRESS_REMEDY: &str = "remove SPREDFAST_API_URL to get the default, or correct it; if it is not set, a proxy or \
+                              a firewall answers in Khoros' place: see HTTPS_PROXY";
 const AWAY_REMEDY: &str = "see Khoros' status page, and whether this host reaches it (DNS, firewall, proxy, \
                            SPREDFAST_API_URL)";
 const COMPANY_REMEDY: &str = "compare SPREDFAST_COMPANY_ID with the `companyId` of the events that come, or ask \
@@ -120,9 +121,16 @@ impl Seen {
         let held = match &self.held {
             Ok(held) => held,
             Err(Refusal::NotOffered) => {
-                let text =
-                    format!("Khoros does not show subscriptions here ({})", config.khoros.api_url.path());
-                return Row::warning(KHOROS_SUBSCRIPTION, text, None);
+                let path = config.khoros.api_url.path();
+                let text = format!("Khoros does not show subscriptions here ({path})");
+                return match is_known(path) {
+                    true => Row::warning(KHOROS_SUBSCRIPTION, text, None),
+                    false => Row::failed(
+                        KHOROS_SUBSCRIPTION,
+                        format!("{text}, which is no path of an events API that is known"),
+                        ADDRESS_REMEDY,
+                    ),
+                };
             }
             Err(refusal) => {
                 let text = format!("the subscriptions cannot be read: {refusal}");
@@ -220,6 +228,13 @@ fn refused(refusal: &Refusal) -> Row {
             Row::warning(KHOROS_TOKEN, format!("it cannot be asked: {refusal}"), Some(remedy.to_owned()))
         }
     }
+}
+
+/// Whether this is the path of an events API, as it is published or as the 2017 example has it.
+fn is_known(path: &str) -> bool {
+    let company = path.rsplit_once("/v1/").and_then(|(_, rest)| rest.rsplit_once("events/company/"));
+    let is_number = |id: &str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+    path.ends_with("/v2/events") || company.is_some_and(|(_, id)| is_number(id))
 }
 
 fn who(user: &User) -> String {

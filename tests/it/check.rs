@@ -219,6 +219,9 @@ const BROKEN: &[(Break, &str, &str)] = &[
     ),
     (|world| repath(world, "/elsewhere"), "khoros subscription", "/elsewhere in place of /khoros/label"),
     (|world| held(world, "query", "Other"), "khoros subscription", "unsubscribe"),
+    (|world| api_path(world, ""), "khoros subscription", "SPREDFAST_API_URL"),
+    (|world| api_path(world, "/v2/event"), "khoros subscription", "SPREDFAST_API_URL"),
+    (|world| api_path(world, "/v1/events/company/{id}"), "khoros subscription", "SPREDFAST_API_URL"),
     (|world| no_feed(world), "khoros pull", "SPREDFAST_MODE"),
     (
         |world| world.set("ZENDESK_OAUTH_CLIENT_SECRET", "another-secret"),
@@ -423,6 +426,11 @@ fn double(world: &mut World) {
 fn no_feed(world: &mut World) {
     world.set("SPREDFAST_MODE", "poll");
     world.khoros.model().feed_shape = FeedShape::Unavailable;
+}
+
+fn api_path(world: &mut World, path: &str) {
+    let url = format!("{}{path}", world.khoros.url());
+    world.set("SPREDFAST_API_URL", url);
 }
 
 fn narrow(world: &mut World) {
