@@ -47,6 +47,7 @@ pub async fn rows(
     let fields = match access {
         _ if references.is_empty() => Row::ok(ZENDESK_FIELDS, "none configured"),
         Ok(()) => fields(&zendesk, references).await,
+        Err(Trouble::Busy(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk asks to come back later"),
         Err(Trouble::Away(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk does not answer"),
         Err(Trouble::Address(_)) => Row::not_checked(ZENDESK_FIELDS, "no Zendesk is at this address"),
         Err(_) => Row::not_checked(ZENDESK_FIELDS, "the credential does not work"),
@@ -66,6 +67,10 @@ fn credential(credentials: &ZendeskCredentials, access: &Result<(), Trouble>, gr
         Err(Trouble::Forbidden(_)) if lacks.is_some() => SCOPE_REMEDY,
         Err(Trouble::Forbidden(_)) => ROLE_REMEDY,
         Err(Trouble::Address(_)) => ADDRESS_REMEDY,
+        Err(Trouble::Busy(log)) => {
+            let text = format!("it could not be tried: {log}");
+            return Row::warning(ZENDESK_CREDENTIAL, text, Some("try again in a minute".to_owned()));
+        }
         Err(Trouble::Away(_)) => AWAY_REMEDY,
     };
     let text = access.as_ref().err().map(Trouble::to_string).unwrap_or_default();

@@ -506,6 +506,7 @@ async fn mint(State(shared): State<Shared>, Json(body): Json<Value>) -> Response
     shared.change(|model| {
         match &model.outage {
             Some(Fault::Status(status)) => return error_page(*status),
+            Some(Fault::TooMany(seconds)) => return too_many(*seconds),
             Some(Fault::Unauthorized) => {
                 return refusal(StatusCode::UNAUTHORIZED, "invalid_client", "Client authentication failed");
             }

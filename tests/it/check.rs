@@ -322,6 +322,15 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
     (|world| double(world), "khoros subscription", "there are 2"),
     (|world| repath(world, "/createTicket"), "khoros subscription", "2017"),
     (|world| world.khoros.model().feed_shape = FeedShape::Unavailable, "khoros pull", "no feed"),
+    (|world| busy(world), "zendesk credential", "429 to the OAuth token"),
+    (
+        |world| {
+            busy(world);
+            api_token(world, zendesk::API_TOKEN);
+        },
+        "zendesk credential",
+        "429 to the check of the credential",
+    ),
     (|world| narrow(world), "zendesk credential", "works with fewer"),
     (|world| narrow(world), "zendesk fields", "403"),
     (|world| api_token(world, zendesk::API_TOKEN), "zendesk credential", "on 2027-04-30"),
@@ -431,6 +440,10 @@ fn no_feed(world: &mut World) {
 fn api_path(world: &mut World, path: &str) {
     let url = format!("{}{path}", world.khoros.url());
     world.set("SPREDFAST_API_URL", url);
+}
+
+fn busy(world: &mut World) {
+    world.zendesk.model().outage = Some(Fault::TooMany(30));
 }
 
 fn narrow(world: &mut World) {

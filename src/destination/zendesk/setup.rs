@@ -21,6 +21,8 @@ pub enum Trouble {
     Forbidden(String),
     /// There is no Zendesk at this address.
     Address(String),
+    /// It asks to come back later, which says nothing of the credential.
+    Busy(String),
     /// It does not answer, or answers with a failure of its own.
     Away(String),
 }
@@ -39,9 +41,13 @@ pub enum Presence {
 
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Trouble::Credential(log) | Trouble::Forbidden(log) | Trouble::Address(log) | Trouble::Away(log)) =
-            self;
-        f.write_str(log)
+        match self {
+            Trouble::Credential(log)
+            | Trouble::Forbidden(log)
+            | Trouble::Address(log)
+            | Trouble::Busy(log)
+            | Trouble::Away(log) => f.write_str(log),
+        }
     }
 }
 
@@ -60,6 +66,8 @@ impl Zendesk {
             200..=399 | 404 => Err(Trouble::Address(log)),
             401 => Err(Trouble::Credential(log)),
             403 => Err(Trouble::Forbidden(log)),
+            429 => Err(Trouble::Busy(log)),
+            _ if reply.retry_after.is_some() => Err(Trouble::Busy(log)),
             _ => Err(Trouble::Away(log)),
         }
     }
@@ -126,6 +134,7 @@ fn trouble(outcome: &Outcome) -> Trouble {
             Trouble::Address(log)
         }
         Outcome::Pause { reason, .. } if reason.alert.is_some() => Trouble::Credential(log),
+        Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => Trouble::Busy(log),
         _ => Trouble::Away(log),
     }
 }

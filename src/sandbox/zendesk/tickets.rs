@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     AGENT, Fault, Minute, Model, SERVICE_USER, Shared, error_page, invalid, json_of, lock, malformed, only,
-    refusal, suspended, with_rate, wrong,
+    refusal, suspended, too_many, with_rate, wrong,
 };
 
 const READ: &[&str] = &["tickets:read", "read"];
@@ -470,8 +470,10 @@ pub(super) async fn count(State(shared): State<Shared>, headers: HeaderMap) -> R
         return refused;
     }
     shared.change(|model| {
-        if let Some(Fault::Status(status)) = model.outage {
-            return error_page(status);
+        match model.outage {
+            Some(Fault::Status(status)) => return error_page(status),
+            Some(Fault::TooMany(seconds)) => return too_many(seconds),
+            _ => {}
         }
         let count = json!({"count": {"value": model.tickets.len(), "refreshed_at": null}});
         with_rate(model, "", Json(count).into_response())
