@@ -16,7 +16,7 @@ const END_OF_API_TOKENS: Date = date(2027, 4, 30);
 
 const OAUTH_REMEDY: &str = "compare ZENDESK_OAUTH_CLIENT_ID (the identifier) and ZENDESK_OAUTH_CLIENT_SECRET with \
                             Admin Center > Apps and integrations > APIs > OAuth clients: kind Confidential, its \
-                            user not suspended";
+                            user not suspended, and with the scopes tickets:write, users:write and read allowed";
 const API_TOKEN_REMEDY: &str = "compare ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN with Admin Center > Apps and \
                                 integrations > APIs > API tokens, or better set up an OAuth client";
 const SCOPE_REMEDY: &str = "let the OAuth client have the scopes tickets:write, users:write and read (Admin Center \

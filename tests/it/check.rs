@@ -233,6 +233,11 @@ const BROKEN: &[(Break, &str, &str)] = &[
         "zendesk credential",
         "ZENDESK_OAUTH_CLIENT_ID",
     ),
+    (
+        |world| world.zendesk.model().scopes = BTreeSet::from(["read"]),
+        "zendesk credential",
+        "with the scopes tickets:write, users:write and read allowed",
+    ),
     (|world| api_token(world, "another-token"), "zendesk credential", "ZENDESK_API_TOKEN"),
     (
         |world| world.zendesk.model().withheld = BTreeSet::from(["users:write"]),
