@@ -1,5 +1,6 @@
 //! The rows about Zendesk.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -108,27 +109,58 @@ fn api_token(now: Timestamp) -> Row {
 
 /// One after the other, as our share of Zendesk's requests allows, and until the step is over.
 async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Row {
-    let mut findings = Vec::new();
-    let mut well = 0;
     let named = named(references);
+    let mut seen = Vec::new();
     let ask = async {
-        for (reference, variables) in &named {
-            match finding(zendesk.look_at(reference).await, reference, variables) {
-                Some(finding) => findings.push(finding),
-                None => well += 1,
-            }
+        for (reference, _) in &named {
+            seen.push(zendesk.look_at(reference).await);
         }
     };
     let _ = within(ask).await;
-    let asked = findings.len() + well;
-    if asked < named.len() {
-        let text = format!("{} were not looked at: Zendesk was too slow", named.len() - asked);
-        findings.push(Finding::warning(text, "try again in a minute"));
+    let no_time = || Presence::Unknown("only a few a second may be, and the time was over".to_owned());
+    seen.resize_with(named.len(), no_time);
+    Row::of(ZENDESK_FIELDS, &findings(&named, seen))
+}
+
+/// What cannot be used has a finding each, and what was not looked at one for each reason.
+fn findings(named: &[(&Reference, String)], seen: Vec<Presence>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut well = 0;
+    for ((reference, variables), presence) in named.iter().zip(seen) {
+        let thing = format!("{variables}: {} {}", word(reference.to), reference.id);
+        let flaw = match presence {
+            Presence::Usable => {
+                well += 1;
+                continue;
+            }
+            Presence::Unknown(why) => {
+                unknown.entry(why).or_default().push(thing);
+                continue;
+            }
+            Presence::Missing => "is not there, or not to be seen",
+            Presence::Unusable(flaw) => flaw,
+        };
+        findings.push(Finding::failed(format!("{thing} {flaw}"), FIELDS_REMEDY));
     }
+    let not_looked_at = |(why, things): (String, Vec<String>)| {
+        Finding::warning(format!("not looked at, {why}: {}", things.join("; ")), UNKNOWN_REMEDY)
+    };
+    findings.extend(unknown.into_iter().map(not_looked_at));
     if well > 0 {
         findings.push(Finding::ok(format!("{well} of {} are there and in use", named.len())));
     }
-    Row::of(ZENDESK_FIELDS, &findings)
+    findings
+}
+
+fn word(to: Referent) -> &'static str {
+    match to {
+        Referent::Group => "group",
+        Referent::Assignee => "user",
+        Referent::Brand => "brand",
+        Referent::Form => "form",
+        Referent::Field => "field",
+    }
 }
 
 /// Each thing once, with all variables that name it.
@@ -143,28 +175,6 @@ fn named(references: &[Reference]) -> Vec<(&Reference, String)> {
         }
     }
     named
-}
-
-/// None if all is well.
-fn finding(presence: Presence, reference: &Reference, variables: &str) -> Option<Finding> {
-    let what = match reference.to {
-        Referent::Group => "group",
-        Referent::Assignee => "user",
-        Referent::Brand => "brand",
-        Referent::Form => "form",
-        Referent::Field => "field",
-    };
-    let thing = format!("{variables}: {what} {}", reference.id);
-    match presence {
-        Presence::Usable => None,
-        Presence::Missing => {
-            Some(Finding::failed(format!("{thing} is not there, or not to be seen"), FIELDS_REMEDY))
-        }
-        Presence::Unusable(flaw) => Some(Finding::failed(format!("{thing} {flaw}"), FIELDS_REMEDY)),
-        Presence::Unknown(why) => {
-            Some(Finding::warning(format!("{thing} was not looked at: {why}"), UNKNOWN_REMEDY))
-        }
-    }
 }
 
 #[cfg(test)]
@@ -182,6 +192,19 @@ mod tests {
         let named = named(&references);
         let variables: Vec<&str> = named.iter().map(|(_, variables)| variables.as_str()).collect();
         assert_eq!(variables, ["TICKET_GROUP_ID, ROUTE_VIP_TICKET_GROUP_ID", "TICKET_BRAND_ID"]);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_told_once_for_each_reason() {
+        let reference = |to, id| Reference { variable: "TICKET_X".to_owned(), to, id };
+        let references = [7, 8, 9].map(|id| reference(Referent::Field, id));
+        let unknown = || Presence::Unknown("403".to_owned());
+        let findings = findings(&named(&references), vec![unknown(), Presence::Usable, unknown()]);
+        let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
+        assert_eq!(
+            texts,
+            ["not looked at, 403: TICKET_X: field 7; TICKET_X: field 9", "1 of 3 are there and in use"]
+        );
     }
 
     #[test]
