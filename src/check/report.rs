@@ -77,7 +77,7 @@ impl Row {
     /// The worst of the findings decides.
     pub fn of(name: &'static str, findings: &[Finding]) -> Row {
         let mark = findings.iter().map(|finding| finding.mark).max().unwrap_or(Mark::Ok);
-        let text: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
+        let text: Vec<String> = findings.iter().map(|finding| finding.text.replace('\n', " ")).collect();
         let mut remedies: Vec<&str> = Vec::new();
         for finding in findings.iter().filter(|finding| !finding.remedy.is_empty()) {
             if !remedies.contains(&finding.remedy) {
@@ -89,10 +89,17 @@ impl Row {
     }
 }
 
-/// Without what could take over a terminal: a name can be anything.
+/// Without what could take over a terminal, or turn the order of what is on it: a name can be anything.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    let is_odd = |c: char| c.is_control() && c != '\n' || TURNING.contains(&c);
+    text.chars().map(|c| if is_odd(c) { ' ' } else { c }).collect()
 }
+
+/// Characters that change the direction of writing.
+const TURNING: [char; 12] = [
+    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
+];
 
 /// All rows, in the order of the screen.
 #[derive(Debug, Serialize)]
@@ -114,7 +121,9 @@ impl Report {
 }
 
 /// Columns of the screen; few terminals have less.
-const WIDTH: usize = 110;
+const WIDTH: usize = 80;
+/// Lines that one text may take; `--json` has all of it.
+const LINES: usize = 8;
 /// Where texts begin.
 const INDENT: usize = 23;
 /// As wide as the arrow before a remedy.
@@ -143,7 +152,11 @@ impl Display for Report {
 fn write_block(f: &mut Formatter<'_>, head: &str, text: &str, lead: &str) -> fmt::Result {
     let mut head = head;
     for line in text.lines() {
-        let wrapped = wrapped(line, WIDTH - INDENT - FURTHER.len());
+        let mut wrapped = wrapped(line, WIDTH - INDENT - FURTHER.len());
+        if wrapped.len() > LINES {
+            wrapped.truncate(LINES);
+            wrapped.push("… (the rest: --json)".to_owned());
+        }
         for (number, part) in wrapped.iter().enumerate() {
             let lead = if number == 0 { lead } else { FURTHER };
             writeln!(f, "{}", format!("{head:<INDENT$}{lead}{part}").trim_end())?;
@@ -175,7 +188,7 @@ mod tests {
 
     #[test]
     fn the_screen_is_aligned_and_wrapped() {
-        let words = "word ".repeat(30);
+        let words = "word ".repeat(20);
         let report = Report::of([
             Row::ok("storage", "SQLite"),
             Row::failed("khoros token", format!("{words}\n\u{1b}[31mred"), "do something"),
@@ -192,6 +205,16 @@ mod tests {
         assert_eq!(lines[7], "1 broken (✗), 1 to look at (!).");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{screen}");
         assert!(!report.ok);
+    }
+
+    #[test]
+    fn a_name_takes_no_more_than_its_place() {
+        let name = format!("of \u{202e}Jane\n✗ storage {}", "Jane ".repeat(500));
+        let report = Report::of([Row::of("khoros token", &[Finding::ok(name)])]);
+        let screen = report.to_string();
+        assert!(screen.starts_with("✓ khoros token         of Jane ✗ storage Jane Jane"), "{screen}");
+        assert_eq!(screen.lines().count(), LINES + 3, "{screen}");
+        assert!(!report.rows[0].text.contains('\n'));
     }
 
     #[test]
