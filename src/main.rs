@@ -162,10 +162,14 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn check(as_json: bool) -> anyhow::Result<ExitCode> {
     let report = check::run().await;
-    let mut out = std::io::stdout().lock();
-    match as_json {
-        true => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        false => write!(out, "{report}")?,
+    let text = match as_json {
+        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
+        false => report.to_string(),
+    };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // Whoever has seen enough of it may still ask how it ended.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        written => written?,
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

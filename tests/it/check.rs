@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -520,6 +521,23 @@ async fn a_database_that_may_only_be_read_is_told() {
             execute(&world, grant).await;
         }
         assert_eq!(check(&world).await.row("storage")["mark"], "ok");
+        world.start().await.stop().await;
+        execute(&world, "revoke insert on subscription from check_reader").await;
+        assert_eq!(check(&world).await.row("storage")["mark"], "failed");
+    })
+    .await;
+}
+
+/// As of `casebridge check | head -1`.
+#[tokio::test]
+async fn who_reads_no_further_still_gets_the_exit_code() {
+    run_on_sqlite(|mut world| async move {
+        furnish(&mut world);
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_casebridge"));
+        command.arg("check").env_clear().envs(&world.vars).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().await.unwrap().code(), Some(1));
     })
     .await;
 }
