@@ -1,5 +1,6 @@
 //! A look at the storage before anything is served from it. It changes nothing: no file is made, no
-//! migration run, no lock taken.
+//! migration run, no lock of ours taken. SQLite itself reads a log by an index beside it, which it makes
+//! if that was lost.
 
 use std::fmt;
 use std::fs::OpenOptions;
