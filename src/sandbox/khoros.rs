@@ -114,6 +114,11 @@ pub struct Model {
     /// Whether a POST always makes a new subscription, as a third party claims. Khoros' own words are
     /// that the same `externalId` again is an update.
     pub duplicates: bool,
+    /// Fields of subscriptions that an update, or for `status` a PUT, leaves as they were, although it says
+    /// that all is well.
+    pub immutable: &'static [&'static str],
+    /// Whether subscriptions are shown with how often they were, so that no page is ever the same.
+    pub counts_shows: bool,
     /// Whether subscriptions are shown with their `bearerToken`.
     pub echoes_bearer: bool,
     /// Other fields of subscriptions that are never shown.
@@ -122,6 +127,13 @@ pub struct Model {
     pub first_page: u32,
     /// Whether a page that does not exist is answered by the nearest one, in place of an empty one.
     pub repeats_last_page: bool,
+    /// The status by which a page that does not exist is answered, in place of an empty one.
+    pub no_such_page: Option<u16>,
+    /// So many of the next looks at the subscriptions wait for [`Khoros::release_lists`], and show what
+    /// there is then.
+    pub late_lists: u32,
+    /// Looks that wait.
+    pub waiting_lists: u32,
     /// Whether events of a paused subscription can be read from its feed.
     pub feeds_while_paused: bool,
     pub feed_order: FeedOrder,
@@ -166,10 +178,15 @@ impl Default for Model {
             style: Style::default(),
             token: TOKEN.to_owned(),
             duplicates: false,
+            immutable: &[],
+            counts_shows: false,
             echoes_bearer: true,
             hidden: &[],
             first_page: 0,
             repeats_last_page: false,
+            no_such_page: None,
+            late_lists: 0,
+            waiting_lists: 0,
             feeds_while_paused: false,
             feed_order: FeedOrder::default(),
             feed_shape: FeedShape::default(),
@@ -241,12 +258,8 @@ impl Khoros {
     }
 
     /// Waits until the state is as wanted.
-    pub async fn wait_until(&self, mut wanted: impl FnMut(&Model) -> bool) {
-        let mut changes = self.shared.changes.subscribe();
-        while !wanted(&self.model()) {
-            // The sender lives as long as `self`.
-            let _ = changes.changed().await;
-        }
+    pub async fn wait_until(&self, wanted: impl FnMut(&Model) -> bool) {
+        self.shared.wait_until(wanted).await;
     }
 
     /// Applies a label: sends the notification to whoever subscribed to it, and returns the answers.
@@ -258,6 +271,11 @@ impl Khoros {
     /// labels that it names; the published example names none, see [`Khoros::apply_label`].
     pub async fn emit(&self, event: impl ToString) -> Vec<Result<u16, reqwest::Error>> {
         self.shared.emit(&Emission::of(event.to_string())).await
+    }
+
+    /// Answers the looks at the subscriptions that wait because of [`Model::late_lists`].
+    pub fn release_lists(&self) {
+        self.shared.change(|model| model.waiting_lists = 0);
     }
 
     /// Pushes what [`PushFault::Late`] still holds back.
@@ -295,6 +313,14 @@ async fn tell_time(State(shared): State<Shared>, response: Response) -> Response
 impl Shared {
     fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    async fn wait_until(&self, mut wanted: impl FnMut(&Model) -> bool) {
+        let mut changes = self.changes.subscribe();
+        while !wanted(&self.model()) {
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Changes the model, and wakes whoever waits for a change.

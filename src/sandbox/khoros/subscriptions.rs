@@ -11,7 +11,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::paging::{number, start_of, window};
-use super::{COMPANY_ID, Call, Model, Shared, Style, account, empty, failure};
+use super::{Answer, COMPANY_ID, Call, Model, Shared, Style, account, empty, failure};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -39,6 +39,8 @@ impl Status {
 pub struct Subscription {
     pub uuid: String,
     pub status: Status,
+    /// That of the token, unless a test makes it another one's.
+    pub company_id: u64,
     /// By a logical clock, so that no two are of the same age.
     pub created_date: Timestamp,
     pub sent: Value,
@@ -65,11 +67,11 @@ impl Subscription {
     fn shown(&self, hidden: &[&str]) -> Value {
         let mut shown = self.sent.clone();
         shown["uuid"] = json!(self.uuid);
-        shown["companyId"] = json!(COMPANY_ID);
+        shown["companyId"] = json!(self.company_id);
         shown["userId"] = json!(account::USER_ID);
         shown["createdDate"] = json!(format!("{:.3}", self.created_date));
         shown["key"] =
-            json!({"uuid": self.uuid, "companyId": COMPANY_ID, "eventName": self.sent["eventName"]});
+            json!({"uuid": self.uuid, "companyId": self.company_id, "eventName": self.sent["eventName"]});
         shown["status"] = json!(self.status.word());
         if let Some(fields) = shown.as_object_mut() {
             fields.retain(|name, _| !hidden.contains(&name.as_str()));
@@ -104,7 +106,7 @@ impl Model {
         let since_the_first = SignedDuration::from_secs(self.made.into());
         let created_date = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(490_896) + since_the_first;
         let (status, feed) = (Status::Active, Vec::new());
-        let made = Subscription { uuid: uuid(), status, created_date, sent, feed };
+        let made = Subscription { uuid: uuid(), status, company_id: COMPANY_ID, created_date, sent, feed };
         self.subscriptions.push(made);
         self.subscriptions[self.subscriptions.len() - 1].uuid.clone()
     }
@@ -116,10 +118,13 @@ impl Model {
     }
 
     /// "Will create or update an existing subscription." The status stays: only a PUT changes it.
-    fn create_or_update(&mut self, sent: Value) -> String {
-        let is_same = |known: &&mut Subscription| known["externalId"] == sent["externalId"];
+    fn create_or_update(&mut self, mut sent: Value) -> String {
+        let is_same = |known: &&mut Subscription| {
+            known.company_id == COMPANY_ID && known["externalId"] == sent["externalId"]
+        };
         match self.subscriptions.iter_mut().find(is_same).filter(|_| !self.duplicates) {
             Some(known) => {
+                self.immutable.iter().for_each(|field| sent[field] = known[field].clone());
                 known.sent = sent;
                 known.uuid.clone()
             }
@@ -190,6 +195,9 @@ pub(super) async fn list(
     headers: HeaderMap,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
+    if number(&query, "pageNumber", Some(0)) == Some(0) {
+        shared.wait_if_late().await;
+    }
     shared.perform(Call::List, &headers, |model, style| {
         let (Some(page), Some(size)) =
             (number(&query, "pageNumber", Some(0)), number(&query, "pageSize", Some(0)))
@@ -198,9 +206,32 @@ pub(super) async fn list(
         };
         let start = start_of(page, model.first_page, size);
         let listed = window(&model.subscriptions, start, size as usize, model.repeats_last_page);
-        let listed = listed.iter().map(|known| known.shown(&model.hidden())).collect();
-        style.unwrap_or(model.style).tell(listed)
+        if let Some(status) = model.no_such_page.filter(|_| listed.is_empty()) {
+            return Answer::Status(status).in_place_of_work();
+        }
+        let shown = |known: &Subscription| {
+            let mut shown = known.shown(&model.hidden());
+            if model.counts_shows {
+                shown["shows"] = json!(model.lists);
+            }
+            shown
+        };
+        style.unwrap_or(model.style).tell(listed.iter().map(shown).collect())
     })
+}
+
+impl Shared {
+    async fn wait_if_late(&self) {
+        let is_late = self.change(|model| {
+            let is_late = model.late_lists > 0;
+            model.late_lists -= u32::from(is_late);
+            model.waiting_lists += u32::from(is_late);
+            is_late
+        });
+        if is_late {
+            self.wait_until(|model| model.waiting_lists == 0).await;
+        }
+    }
 }
 
 pub(super) async fn show(
@@ -232,7 +263,12 @@ pub(super) async fn set_status(
         match (model.subscription(&id), Status::from_word(&status)) {
             (None, _) => empty(StatusCode::NOT_FOUND),
             (_, None) => (StatusCode::UNPROCESSABLE_ENTITY, "").into_response(),
-            (_, Some(status)) => model.about(&id, style, |known| known.status = status),
+            (_, Some(status)) => {
+                let is_immutable = model.immutable.contains(&"status");
+                model.about(&id, style, |known| {
+                    known.status = if is_immutable { known.status } else { status };
+                })
+            }
         }
     })
 }
