@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
-use super::{Khoros, Refusal};
+use super::{Khoros, Refusal, held};
 
 const PAGE_SIZE: &str = "100";
 /// A list without an end would be read for ever.
@@ -16,18 +16,24 @@ const MOST_PAGES: usize = 200;
 /// All entries of the list at this address.
 ///
 /// # Errors
-/// That of any page: half a list says nothing of what is missing. [`Refusal::NotOffered`] if it is no
-/// list.
+/// That of any page that may be one: half a list says nothing of what is missing.
+/// [`Refusal::NotOffered`] if it is no list.
 pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> {
     let (mut known, mut entries) = (HashSet::new(), Vec::new());
+    let mut is_offered = false;
     for number in 0..MOST_PAGES {
         let page = match page(khoros, address, number).await {
-            // To a server that counts from 1 this page may be a mistake.
-            Err(Refusal::Failed(400 | 422, _)) if number == 0 => Vec::new(),
-            page => page?,
+            // A page before the first or after the last may be a mistake to the server.
+            Err(Refusal::Address(404) | Refusal::Failed(400 | 422, _)) if number == 0 || is_offered => {
+                Vec::new()
+            }
+            page => {
+                is_offered = true;
+                page?
+            }
         };
         let is_empty = page.is_empty();
-        let new: Vec<Value> = page.into_iter().filter(|entry| known.insert(entry.to_string())).collect();
+        let new: Vec<Value> = page.into_iter().filter(|entry| known.insert(key_of(entry))).collect();
         // Pages 0 and 1 may be the same one, and page 0 none at all.
         let is_over = match number {
             0 => false,
@@ -40,6 +46,11 @@ pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> 
         }
     }
     Ok(entries)
+}
+
+/// An entry that is shown twice need not be shown in the same words.
+fn key_of(entry: &Value) -> String {
+    held::uuid_in(entry).unwrap_or_else(|| entry.to_string())
 }
 
 async fn page(khoros: &Khoros, address: &Url, number: usize) -> Result<Vec<Value>, Refusal> {

@@ -135,15 +135,44 @@ async fn after_the_third_time_it_is_left_to_the_other() {
     .await;
 }
 
-/// The number of the first page, and what comes after the last, are not published.
+/// One that is shown twice, and not in the same words, is no double: to disable it would end it.
 #[tokio::test]
-async fn ours_is_found_among_many_however_pages_are_counted() {
-    let ways = [(0, false), (0, true), (1, false), (1, true)];
+async fn what_is_shown_twice_is_one() {
+    let ways = [(0, true), (1, true), (1, false)];
     join_all(ways.map(|(first_page, repeats_last_page)| {
         run_on_sqlite(move |mut world| async move {
             {
                 let mut model = world.khoros.model();
                 (model.first_page, model.repeats_last_page) = (first_page, repeats_last_page);
+                model.counts_shows = true;
+            }
+            let _bridge = subscribed(&mut world).await;
+            wait_for_checks(&world, 3).await;
+            assert_eq!(counts(&world.khoros.model()), (1, 0));
+            assert!(world.khoros.model().lists < 50, "a list without an end");
+        })
+    }))
+    .await;
+}
+
+/// The number of the first page, and what comes after the last, are not published.
+#[tokio::test]
+async fn ours_is_found_among_many_however_pages_are_counted() {
+    let ways = [
+        (0, false, None),
+        (0, true, None),
+        (1, false, None),
+        (1, true, None),
+        (0, false, Some(404)),
+        (0, false, Some(400)),
+        (1, false, Some(404)),
+    ];
+    join_all(ways.map(|(first_page, repeats_last_page, no_such_page)| {
+        run_on_sqlite(move |mut world| async move {
+            {
+                let mut model = world.khoros.model();
+                (model.first_page, model.repeats_last_page) = (first_page, repeats_last_page);
+                model.no_such_page = no_such_page;
                 for number in 0..250 {
                     model.add(json!({"externalId": format!("other-{number}"), "eventName": "rule-applied"}));
                 }
