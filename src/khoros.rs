@@ -180,7 +180,9 @@ impl Refusal {
     /// any other call these statuses say only that this server does not have it.
     fn of_an_optional_call(self) -> Refusal {
         match self {
-            Refusal::Address(_) | Refusal::Failed(405 | 501, _) => Refusal::NotOffered,
+            Refusal::Address(_) | Refusal::Failed(405 | 501, _) | Refusal::Html(405 | 501) => {
+                Refusal::NotOffered
+            }
             other => other,
         }
     }
@@ -285,6 +287,16 @@ mod tests {
             );
         }
     }
+
+    /// Many a server says in a page of its own that a path has no such method.
+    #[test]
+    fn what_a_server_does_not_have_is_not_offered() {
+        for (status, body) in [(404, ""), (405, ""), (405, "<html>Method Not Allowed"), (501, "<html>")] {
+            let refusal = judge(status, body.contains("<html>"), "", body.as_bytes()).unwrap_err();
+            assert_eq!(refusal.of_an_optional_call(), Refusal::NotOffered, "{status} {body}");
+        }
+    }
+
     #[test]
     fn what_a_post_says_is_not_what_khoros_says() {
         let feed = br#"[{"eventName":"rule-applied","data":{"text":"Developer Inactive"}}]"#;
