@@ -15,6 +15,7 @@ use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::inbox::{Inbox, Listed, State};
 use casebridge::khoros::{Held, Khoros, Refusal, Status};
 use casebridge::notification::{self, Arrival, Item};
+use casebridge::subscription;
 
 /// Rows read at once: the list may be longer than the memory.
 const PAGE: usize = 1000;
@@ -88,8 +89,8 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     };
     let mut failed = 0;
     for name in names {
-        let on = held.iter().filter(|held| held.external_id == **name);
-        let on: Vec<&Held> = on.filter(|held| held.status != Some(Status::Disabled)).collect();
+        let named = subscription::named(&held, name, config.khoros.company_id).into_iter();
+        let on: Vec<&Held> = named.filter(|held| held.status != Some(Status::Disabled)).collect();
         if on.is_empty() {
             writeln!(out, "nothing to end: no subscription `{name}` is active at Khoros")?;
         }

@@ -142,7 +142,7 @@ impl Seen {
             let door = door.filter(|_| config.khoros.mode.pushes());
             judge_subscription(
                 &Wanted { route, door, is_reached, config },
-                &subscription::named(held, &route.external_id),
+                &subscription::named(held, &route.external_id, config.khoros.company_id),
             )
         });
         Row::of(KHOROS_SUBSCRIPTION, &judged.collect::<Vec<_>>())
@@ -190,8 +190,9 @@ async fn in_time<T>(call: impl Future<Output = Result<T, Refusal>>) -> Result<T,
 async fn feeds(khoros: &Khoros, config: &Config, held: &[Held]) -> Vec<(String, Result<(), Refusal>)> {
     let mut feeds = Vec::new();
     let wanted = config.routes.iter().filter(|_| config.khoros.mode.polls());
-    let wanted =
-        wanted.filter_map(|route| Some((route, *subscription::named(held, &route.external_id).first()?)));
+    let wanted = wanted.filter_map(|route| {
+        Some((route, *subscription::named(held, &route.external_id, config.khoros.company_id).first()?))
+    });
     let ask = async {
         for (route, held) in wanted.clone() {
             feeds.push((route.name.clone(), khoros.feed(&held.uuid, 0, 1).await.map(drop)));

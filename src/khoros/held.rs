@@ -11,6 +11,8 @@ use crate::notification::text;
 pub struct Held {
     pub uuid: String,
     pub external_id: String,
+    /// A company has two kinds of numbers, and this may be the other one.
+    pub company_id: Option<u64>,
     pub event_name: Option<String>,
     pub query: Option<String>,
     pub notification_uri: Option<String>,
@@ -50,6 +52,7 @@ impl Held {
         Some(Held {
             uuid: uuid_in(shown)?,
             external_id: field("externalId")?,
+            company_id: field("companyId").and_then(|id| id.trim().parse().ok()),
             event_name: field("eventName"),
             query: field("query"),
             notification_uri: field("notificationUri"),
@@ -77,6 +80,7 @@ mod tests {
         let held = Held::read(&json!({
             "key": {"uuid": "8a33e123-546d"},
             "externalId": 12,
+            "companyId": "1234",
             "status": "paused",
             "query": "",
             "createdDate": "2026-01-02T03:04:05.000Z",
@@ -86,6 +90,7 @@ mod tests {
             Some(Held {
                 uuid: "8a33e123-546d".to_owned(),
                 external_id: "12".to_owned(),
+                company_id: Some(1234),
                 event_name: None,
                 query: None,
                 notification_uri: None,

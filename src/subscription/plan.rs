@@ -108,7 +108,7 @@ impl Wanted {
 
     /// Those of the subscriptions that bear our name.
     pub fn ours<'a>(&self, held: &'a [Held]) -> Vec<&'a Held> {
-        named(held, &self.route.external_id)
+        named(held, &self.route.external_id, self.company_id)
     }
 
     pub fn plan<'a>(&self, ours: &mut [&'a Held], so_far: &SoFar) -> Plan<'a> {
@@ -161,9 +161,13 @@ impl Wanted {
 }
 
 /// The subscriptions of one name: the one to keep first, which is the newest, and what somebody has
-/// disabled last.
-pub fn named<'a>(held: &'a [Held], external_id: &str) -> Vec<&'a Held> {
+/// disabled last. Where one shows the number of our company, those of others are not ours; where none
+/// does, it may be that Khoros numbers ours otherwise.
+pub fn named<'a>(held: &'a [Held], external_id: &str, company_id: u64) -> Vec<&'a Held> {
     let mut named: Vec<&Held> = held.iter().filter(|held| held.external_id == external_id).collect();
+    if named.iter().any(|held| held.company_id == Some(company_id)) {
+        named.retain(|held| held.company_id.is_none_or(|company| company == company_id));
+    }
     // Stable, and from the end: of two of the same age the later one in the list is kept.
     named.reverse();
     named.sort_by_key(|held| (held.status == Some(Status::Disabled), Reverse(held.created)));
@@ -198,6 +202,7 @@ mod tests {
         Held {
             uuid: uuid.to_owned(),
             external_id: "ours".to_owned(),
+            company_id: Some(1),
             event_name: Some("stream-item-label-applied".to_owned()),
             query: Some("CreateCase".to_owned()),
             notification_uri: Some("https://bridge.example/base/khoros/label".to_owned()),
@@ -270,6 +275,15 @@ mod tests {
         let undated = Held { created: None, ..held("u", "01") };
         let several = [undated.clone(), held("a", "01")];
         assert_eq!(plan_of(&several, true, false), Plan::SetStatus(vec![(&undated, Status::Disabled)]));
+    }
+
+    #[test]
+    fn that_of_another_company_is_not_ours_beside_one_that_is() {
+        let of = |company_id, uuid| Held { company_id, ..held(uuid, "01") };
+        let several = [of(Some(1), "a"), of(None, "b"), of(Some(99), "c")];
+        assert_eq!(wanted().ours(&several), [&several[1], &several[0]]);
+        // The number that is configured may be that of the directory.
+        assert_eq!(wanted().ours(&several[2..]), [&several[2]]);
     }
 
     /// A server that corrects the older one of two would be told for ever.

@@ -155,6 +155,30 @@ async fn what_is_shown_twice_is_one() {
     .await;
 }
 
+/// Two companies may have a subscription of the same name each.
+#[tokio::test]
+async fn that_of_another_company_is_left_alone() {
+    run_on_sqlite(|mut world| async move {
+        let _bridge = subscribed(&mut world).await;
+        let theirs = {
+            let mut model = world.khoros.model();
+            let mut double = model.subscriptions[0].sent.clone();
+            double["notificationUri"] = json!("https://other.example.com/khoros/label");
+            let uuid = model.add(double);
+            model.subscription(&uuid).unwrap().company_id = 99;
+            uuid
+        };
+        wait_for_checks(&world, 3).await;
+        assert_eq!(counts(&world.khoros.model()), (1, 0));
+        let output = world.command_with_settings(&["unsubscribe"]).await;
+        assert!(output.status.success(), "{output:?}");
+        let mut model = world.khoros.model();
+        assert_eq!(model.subscription(&theirs).unwrap().status, Status::Active);
+        assert_eq!(model.subscriptions[0].status, Status::Disabled);
+    })
+    .await;
+}
+
 /// The number of the first page, and what comes after the last, are not published.
 #[tokio::test]
 async fn ours_is_found_among_many_however_pages_are_counted() {
