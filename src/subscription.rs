@@ -24,6 +24,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 const ALARMING: Duration = Duration::from_secs(300);
 /// A subscription that is taken over so often in a day is another deployment's as well.
 const TAKE_OVERS: usize = 3;
+/// What is corrected so often in a day does not stay so.
+const CORRECTIONS: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Subscriptions of one name whose feeds are read.
 const FEEDS: usize = 4;
@@ -137,8 +139,10 @@ struct Kept {
     /// What Khoros called it when it took it, if it said so.
     uuid: Option<String>,
     ended: Mark,
-    /// When it was taken over from another host, the latest last.
+    /// When it was taken over from another host.
     take_overs: Vec<Instant>,
+    /// When it was told again because it said something else.
+    corrections: Vec<Instant>,
     /// What Khoros showed after it was told, where it is not quite what it was told.
     accepted: Option<Shown>,
     /// Khoros took it and does not show it.
@@ -167,7 +171,7 @@ enum Mark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Trouble {
     Refused(Refusal),
-    /// Khoros answers that all is well, and it is not.
+    /// Khoros answers that all is well, and it is not; or somebody else changes it again and again.
     Stubborn(Field),
     Contested {
         external_id: String,
@@ -181,7 +185,11 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Refused(refusal) => refusal.fmt(f),
             Trouble::Stubborn(what) => {
-                write!(f, "Khoros accepts the subscription and shows another {what} in it")
+                write!(
+                    f,
+                    "Khoros accepts the subscription and shows another {what} in it: it does not keep what \
+                     it is told, or somebody else changes it"
+                )
             }
             Trouble::Contested { external_id, theirs, ours } => write!(
                 f,
@@ -388,6 +396,7 @@ impl Kept {
             uuid: None,
             ended: Mark::Unread,
             take_overs: Vec::new(),
+            corrections: Vec::new(),
             accepted: None,
             is_unseen: false,
             is_announced: false,
@@ -460,8 +469,13 @@ impl Kept {
         if why == Why::Missing && self.is_unseen {
             return Ok(false);
         }
-        self.may_take_over(&why)?;
+        self.may_correct(&why)?;
         self.uuid = khoros.subscribe(&self.wanted.declaration()).await.map_err(Trouble::Refused)?;
+        match &why {
+            Why::Foreign(_) => self.take_overs.push(Instant::now()),
+            Why::Differs(_) => self.corrections.push(Instant::now()),
+            Why::Missing | Why::Untold => {}
+        }
         self.say_why(why);
         self.told = Told::Now;
         let Route { external_id, .. } = &self.wanted.route;
@@ -471,15 +485,22 @@ impl Kept {
         Ok(true)
     }
 
-    fn may_take_over(&mut self, why: &Why) -> Result<(), Trouble> {
-        let (Why::Foreign(theirs), Some(push)) = (why, &self.wanted.push) else { return Ok(()) };
-        self.take_overs.retain(|at| at.elapsed() < DAY);
-        if self.take_overs.len() < TAKE_OVERS {
-            self.take_overs.push(Instant::now());
-            return Ok(());
+    /// Whether it is any use to tell it once more: somebody else may change it each time, or Khoros may
+    /// not keep what it is told.
+    fn may_correct(&mut self, why: &Why) -> Result<(), Trouble> {
+        for times in [&mut self.take_overs, &mut self.corrections] {
+            times.retain(|at| at.elapsed() < DAY);
         }
-        let external_id = self.wanted.route.external_id.clone();
-        Err(Trouble::Contested { external_id, theirs: theirs.clone(), ours: host(&push.url) })
+        match (why, &self.wanted.push) {
+            (Why::Foreign(theirs), Some(push)) if self.take_overs.len() >= TAKE_OVERS => {
+                let external_id = self.wanted.route.external_id.clone();
+                Err(Trouble::Contested { external_id, theirs: theirs.clone(), ours: host(&push.url) })
+            }
+            (Why::Differs(field), _) if self.corrections.len() >= CORRECTIONS => {
+                Err(Trouble::Stubborn(*field))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn say_why(&self, why: Why) {

@@ -4,7 +4,7 @@ use casebridge::sandbox::khoros::{Answer, Call, Model, Status, Style, Subscripti
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{BEARER, Bridge, LABEL, World, event, on_both, run_on_sqlite};
+use crate::harness::{ADMIN, BEARER, Bridge, LABEL, World, event, on_both, run_on_sqlite};
 
 const OURS: &str = "send-to-zendesk";
 
@@ -37,6 +37,12 @@ fn is_true(world: &World, model: &Model) -> bool {
 /// What was told: by POST and by PUT.
 fn counts(model: &Model) -> (u32, u32) {
     (model.calls, model.puts)
+}
+
+/// What `/status` tells of the tutorial's route.
+async fn state(world: &World) -> Value {
+    let status = world.http.get(world.url("/status")).bearer_auth(ADMIN).send().await;
+    status.unwrap().json::<Value>().await.unwrap()["subscriptions"]["label"]["state"].take()
 }
 
 async fn wait_until_true(world: &World) {
@@ -176,6 +182,52 @@ async fn that_of_another_company_is_left_alone() {
         assert_eq!(model.subscription(&theirs).unwrap().status, Status::Active);
         assert_eq!(model.subscriptions[0].status, Status::Disabled);
     })
+    .await;
+}
+
+/// A take-over that Khoros did not accept was none: it says nothing of another deployment.
+#[tokio::test]
+async fn a_take_over_that_fails_does_not_count() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = subscribed(&mut world).await;
+        world.khoros.queue(Call::Subscribe, [Answer::Status(500)]);
+        for round in 1..=3 {
+            {
+                let mut model = world.khoros.model();
+                let uuid = model.subscriptions[0].uuid.clone();
+                model.repoint(&uuid, "https://staging.example.com/khoros/label");
+            }
+            bridge.wait_for_logs("took over the subscription", round).await;
+            wait_until_true(&world).await;
+        }
+        assert!(!bridge.log().contains("subscription_contested"), "{}", bridge.log());
+    })
+    .await;
+}
+
+/// Where an update changes nothing, or somebody else changes it back each time, it is left so, too.
+#[tokio::test]
+async fn what_cannot_be_corrected_is_not_told_for_ever() {
+    type Deed = fn(&mut Subscription);
+    let deeds: [(Deed, &'static [&'static str]); 2] = [
+        (|held| held.sent["eventName"] = json!("rule-applied"), &["eventName"]),
+        (|held| held.sent["notificationUri"] = json!("https://other.example.com/"), &["notificationUri"]),
+    ];
+    join_all(deeds.map(|(deed, immutable)| {
+        run_on_sqlite(move |mut world| async move {
+            let bridge = subscribed(&mut world).await;
+            let calls = {
+                let mut model = world.khoros.model();
+                model.immutable = immutable;
+                deed(&mut model.subscriptions[0]);
+                model.calls
+            };
+            wait_for_checks(&world, 12).await;
+            assert_eq!(world.khoros.model().calls, calls + 3);
+            assert_eq!(state(&world).await, "failing");
+            drop(bridge);
+        })
+    }))
     .await;
 }
 
@@ -363,9 +415,7 @@ on_both! {
         assert!(are_off(&world.khoros.model()));
         bridge.wait_for_logs("was ended by the operator", 2).await;
         let lists = world.khoros.model().lists;
-        let status = world.http.get(world.url("/status")).bearer_auth(crate::harness::ADMIN).send().await;
-        let status: Value = status.unwrap().json().await.unwrap();
-        assert_eq!(status["subscriptions"]["label"]["state"], "ended");
+        assert_eq!(state(&world).await, "ended");
         assert!(are_off(&world.khoros.model()));
         // Another process that starts wants it again, and the one that was told keeps away from it.
         bridge.stop().await;
