@@ -459,7 +459,13 @@ impl Kept {
                 self.is_unseen &= ours.is_empty();
                 match self.wanted.plan(&mut ours, &self.so_far(false)) {
                     Plan::Declare(why) => why,
-                    Plan::SetStatus(_) => return Ok(false),
+                    Plan::SetStatus(_) => {
+                        // Khoros can show it as it is told, if only after a while.
+                        if ours.first().is_some_and(|kept| self.wanted.is_in(kept)) {
+                            self.accepted = None;
+                        }
+                        return Ok(false);
+                    }
                 }
             }
             _ if self.told != Told::Now => Why::Untold,

@@ -132,6 +132,11 @@ impl Wanted {
         Plan::SetStatus(on.into_iter().chain(off.map(|held| (*held, Status::Disabled))).collect())
     }
 
+    /// Whether it says what we want, in our own words.
+    pub fn is_in(&self, held: &Held) -> bool {
+        self.differs(held, &SoFar::default()).is_none()
+    }
+
     fn differs(&self, held: &Held, so_far: &SoFar) -> Option<Why> {
         let is_accepted = so_far.accepted.as_ref().is_some_and(|accepted| *accepted == Shown::of(held));
         if let Some(push) = &self.push {

@@ -231,6 +231,24 @@ async fn what_cannot_be_corrected_is_not_told_for_ever() {
     .await;
 }
 
+/// Once it was as we want it, what Khoros made of it before is no excuse any more.
+#[tokio::test]
+async fn what_was_accepted_once_is_corrected_later() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = subscribed(&mut world).await;
+        let set = |query: &str| world.khoros.model().subscriptions[0].sent["query"] = json!(query);
+        world.khoros.model().immutable = &["query"];
+        set("Other");
+        bridge.wait_for_log("it is not told again").await;
+        world.khoros.model().immutable = &[];
+        set(LABEL);
+        wait_for_checks(&world, 2).await;
+        set("Other");
+        wait_until_true(&world).await;
+    })
+    .await;
+}
+
 /// The number of the first page, and what comes after the last, are not published.
 #[tokio::test]
 async fn ours_is_found_among_many_however_pages_are_counted() {
