@@ -145,6 +145,10 @@ struct Kept {
     corrections: Vec<Instant>,
     /// What Khoros showed after it was told, where it is not quite what it was told.
     accepted: Option<Shown>,
+    /// The others of its name that were disabled.
+    disabled: BTreeSet<String>,
+    /// A status was set at the last look. One that has to be set again does not stay.
+    is_changed: bool,
     /// Khoros took it and does not show it.
     is_unseen: bool,
     is_announced: bool,
@@ -398,6 +402,8 @@ impl Kept {
             take_overs: Vec::new(),
             corrections: Vec::new(),
             accepted: None,
+            disabled: BTreeSet::new(),
+            is_changed: false,
             is_unseen: false,
             is_announced: false,
         }
@@ -556,10 +562,15 @@ impl Kept {
                 self.accepted = ours.first().map(|held| Shown::of(held));
                 return Ok(());
             }
-            Plan::Declare(Why::Differs(Field::Event)) => return Err(Trouble::Stubborn(Field::Event)),
+            Plan::Declare(Why::Differs(field)) => return Err(Trouble::Stubborn(field)),
             Plan::Declare(Why::Foreign(_) | Why::Untold) => return Err(Trouble::Stubborn(Field::Address)),
         };
+        let mut is_changed = false;
         for (held, status) in changes {
+            // What shows no status cannot show that it is disabled already.
+            if held.status.is_none() && self.disabled.contains(&held.uuid) {
+                continue;
+            }
             khoros.set_status(&held.uuid, status).await.map_err(Trouble::Refused)?;
             let (uuid, was) = (&held.uuid, held.status.map_or("another status", Status::word));
             match status {
@@ -567,13 +578,20 @@ impl Kept {
                     route = name,
                     uuid, "the subscription `{external_id}` was {was}: it is ACTIVE again"
                 ),
-                _ => warn!(
-                    route = name,
-                    uuid, "more than one subscription is called `{external_id}`: disabled an older one"
-                ),
+                _ => {
+                    self.disabled.insert(uuid.clone());
+                    warn!(
+                        route = name,
+                        uuid, "more than one subscription is called `{external_id}`: disabled an older one"
+                    );
+                }
             }
+            is_changed = true;
         }
-        Ok(())
+        match std::mem::replace(&mut self.is_changed, is_changed) && is_changed {
+            true => Err(Trouble::Stubborn(Field::Status)),
+            false => Ok(()),
+        }
     }
 
     /// It is as we want it, as far as we can see.

@@ -51,6 +51,7 @@ pub enum Field {
     Address,
     Event,
     Query,
+    Status,
 }
 
 impl fmt::Display for Field {
@@ -59,6 +60,7 @@ impl fmt::Display for Field {
             Field::Address => "address",
             Field::Event => "event",
             Field::Query => "query",
+            Field::Status => "status",
         })
     }
 }

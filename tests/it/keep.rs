@@ -249,6 +249,42 @@ async fn what_was_accepted_once_is_corrected_later() {
     .await;
 }
 
+/// What shows no status cannot show that it is disabled.
+#[tokio::test]
+async fn a_double_without_a_status_is_disabled_once() {
+    run_on_sqlite(|mut world| async move {
+        world.khoros.model().hidden = &["status"];
+        let _bridge = subscribed(&mut world).await;
+        {
+            let mut model = world.khoros.model();
+            let double = model.subscriptions[0].sent.clone();
+            model.add(double);
+        }
+        wait_until_true(&world).await;
+        wait_for_checks(&world, 3).await;
+        assert_eq!(counts(&world.khoros.model()), (1, 1));
+    })
+    .await;
+}
+
+/// To set a status may do nothing, whatever is answered: that is no success.
+#[tokio::test]
+async fn a_status_that_does_not_change_is_told() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = subscribed(&mut world).await;
+        let uuid = world.khoros.model().subscriptions[0].uuid.clone();
+        world.khoros.model().immutable = &["status"];
+        world.khoros.model().set_status(&uuid, Status::Paused);
+        bridge.wait_for_log("shows another status").await;
+        assert_eq!(state(&world).await, "failing");
+        world.khoros.model().immutable = &[];
+        wait_until_true(&world).await;
+        wait_for_checks(&world, 2).await;
+        assert_eq!(state(&world).await, "subscribed");
+    })
+    .await;
+}
+
 /// The number of the first page, and what comes after the last, are not published.
 #[tokio::test]
 async fn ours_is_found_among_many_however_pages_are_counted() {
