@@ -111,7 +111,6 @@ pub struct Keeper {
     status: watch::Sender<Subscriptions>,
     feeds: watch::Sender<Feeds>,
     lists: Lists,
-    failing_since: Option<Instant>,
     reminder: Reminder,
     leftovers: BTreeSet<String>,
 }
@@ -152,6 +151,7 @@ struct Kept {
     /// Khoros took it and does not show it.
     is_unseen: bool,
     is_announced: bool,
+    failing_since: Option<Instant>,
 }
 
 /// Whether Khoros was told all of what we want, the token included.
@@ -222,7 +222,6 @@ impl Keeper {
             status,
             feeds,
             lists: Lists::Unknown,
-            failing_since: None,
             reminder: Reminder::default(),
             leftovers: BTreeSet::new(),
         }
@@ -247,7 +246,7 @@ impl Keeper {
             });
             let asked = refused.map(asked_wait).max();
             let next = match asked {
-                Some(asked) => wait.max(asked).mul_f64(1.0 - 0.2 * fastrand::f64()),
+                Some(asked) => wait.mul_f64(1.0 - 0.2 * fastrand::f64()).max(asked),
                 None => self.check_every.mul_f64(1.0 - 0.1 * fastrand::f64()),
             };
             wait = if asked.is_some() { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
@@ -358,33 +357,35 @@ impl Keeper {
     /// Logs troubles, each once for all routes that have it, and shows them in the status.
     fn tell(&mut self, troubles: &[(usize, Trouble)], next: Duration) {
         if troubles.is_empty() {
-            self.failing_since = None;
             self.reminder.clear();
             return;
         }
-        let since = *self.failing_since.get_or_insert_with(Instant::now);
-        let mut routes_of: BTreeMap<(bool, String), (Vec<&str>, &Trouble)> = BTreeMap::new();
+        for (place, _) in troubles {
+            self.kept[*place].failing_since.get_or_insert_with(Instant::now);
+        }
+        let mut routes_of = BTreeMap::new();
         for (place, trouble) in troubles {
             let kept = &self.kept[*place];
+            let is_lasting = kept.failing_since.is_some_and(|since| since.elapsed() >= ALARMING);
+            let alert = alert_of(trouble, is_lasting);
             let name = kept.wanted.route.name.as_str();
             let text = trouble.to_string();
             self.status.send_modify(|all| all.set(name, SubscriptionStatus::Failing(text.clone())));
-            routes_of.entry((kept.is_announced, text)).or_insert((Vec::new(), trouble)).0.push(name);
+            let key = (kept.is_announced, alert, text);
+            routes_of.entry(key).or_insert_with(|| (Vec::new(), trouble)).0.push(name);
         }
-        let is_lasting = since.elapsed() >= ALARMING;
-        let alerts: BTreeSet<&str> =
-            routes_of.values().filter_map(|(_, trouble)| alert_of(trouble, is_lasting)).collect();
+        let alerts: BTreeSet<&str> = routes_of.keys().filter_map(|(_, alert, _)| *alert).collect();
         let codes = alerts.into_iter().collect::<Vec<_>>().join(",");
         let is_due = !codes.is_empty() && self.reminder.is_due(&codes, Instant::now());
         let seconds = next.as_secs();
-        for ((was_subscribed, text), (routes, trouble)) in routes_of {
+        for ((was_subscribed, alert, text), (routes, trouble)) in routes_of {
             let route = routes.join(",");
             let what = match trouble {
                 _ if !was_subscribed => "not subscribed",
                 Trouble::Refused(_) => "the subscription cannot be checked",
                 Trouble::Stubborn(_) | Trouble::Contested { .. } => "the subscription is wrong",
             };
-            match alert_of(trouble, is_lasting).filter(|_| is_due) {
+            match alert.filter(|_| is_due) {
                 Some(alert) => error!(alert, route, "{what}, next try in {seconds} s: {text}"),
                 None => warn!(route, "{what}, next try in {seconds} s: {text}"),
             }
@@ -406,6 +407,7 @@ impl Kept {
             is_changed: false,
             is_unseen: false,
             is_announced: false,
+            failing_since: None,
         }
     }
 
@@ -598,7 +600,11 @@ impl Kept {
     fn announce(&mut self, status: &watch::Sender<Subscriptions>) {
         let route = &self.wanted.route;
         status.send_modify(|all| all.set(&route.name, SubscriptionStatus::Subscribed));
+        let has_failed = self.failing_since.take().is_some();
         if std::mem::replace(&mut self.is_announced, true) {
+            if has_failed {
+                info!(route = route.name, "the subscription is as it should be again");
+            }
             return;
         }
         let (what, external_id) = (described(route), &route.external_id);

@@ -279,7 +279,7 @@ async fn a_status_that_does_not_change_is_told() {
         assert_eq!(state(&world).await, "failing");
         world.khoros.model().immutable = &[];
         wait_until_true(&world).await;
-        wait_for_checks(&world, 2).await;
+        bridge.wait_for_log("is as it should be again").await;
         assert_eq!(state(&world).await, "subscribed");
     })
     .await;
