@@ -228,7 +228,11 @@ impl Keeper {
     }
 
     /// Says which feeds there are already: what is in them need not wait until Khoros is told anything.
+    /// From now on we run, for an operator who ends a subscription.
     pub async fn find_feeds(&mut self) {
+        if let Err(error) = self.tended().await {
+            debug!("whether a subscription was ended cannot be read: {error}");
+        }
         if let Look::Held(held) = self.look().await {
             let feeds = self.kept.iter().map(|kept| (kept.name(), feeds_of(&kept.wanted.ours(&held))));
             // What is not there yet is not known to be missing.
@@ -239,7 +243,15 @@ impl Keeper {
     pub async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         loop {
-            let troubles = self.check().await;
+            let troubles = match self.check().await {
+                Ok(troubles) => troubles,
+                // Somebody may have ended one: all is left as it is until that can be read.
+                Err(error) => {
+                    debug!("whether a subscription was ended cannot be read: {error}");
+                    tokio::time::sleep(self.check_every.min(FIRST_WAIT)).await;
+                    continue;
+                }
+            };
             let refused = troubles.iter().filter_map(|(_, trouble)| match trouble {
                 Trouble::Refused(refusal) => Some(refusal),
                 _ => None,
@@ -257,18 +269,14 @@ impl Keeper {
 
     /// Looks at what Khoros holds and makes it what we want. Returns what could not be done, by the
     /// places of the routes.
-    async fn check(&mut self) -> Vec<(usize, Trouble)> {
-        let mut tended = Vec::new();
-        for place in 0..self.kept.len() {
-            if self.kept[place].is_wanted(&self.inbox, &self.status).await {
-                tended.push(place);
-            }
-        }
-        if tended.is_empty() {
+    async fn check(&mut self) -> sqlx::Result<Vec<(usize, Trouble)>> {
+        if self.tended().await?.is_empty() {
             self.feeds.send_replace(Feeds::new());
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let look = self.look().await;
+        // Who ends one leaves word first. So what is seen of it is not taken for somebody else's deed.
+        let mut tended = self.tended().await?;
         let mut troubles = Vec::new();
         let mut declared = BTreeSet::new();
         for &place in &tended {
@@ -278,7 +286,11 @@ impl Keeper {
                 Err(trouble) => troubles.push((place, trouble)),
             }
         }
-        let look = if declared.is_empty() { look } else { self.look().await };
+        let mut look = look;
+        if !declared.is_empty() {
+            look = self.look().await;
+            tended = self.tended().await?;
+        }
         for &place in &tended {
             if troubles.iter().any(|(troubled, _)| *troubled == place) {
                 continue;
@@ -296,7 +308,18 @@ impl Keeper {
             }
         }
         self.publish(&tended, &look);
-        troubles
+        Ok(troubles)
+    }
+
+    /// The places of the routes whose subscriptions nobody has ended since we started.
+    async fn tended(&mut self) -> sqlx::Result<Vec<usize>> {
+        let mut tended = Vec::new();
+        for (place, kept) in self.kept.iter_mut().enumerate() {
+            if kept.is_wanted(&self.inbox, &self.status).await? {
+                tended.push(place);
+            }
+        }
+        Ok(tended)
     }
 
     async fn look(&mut self) -> Look {
@@ -416,25 +439,22 @@ impl Kept {
     }
 
     /// Whether nobody has ended it since we started. Says so when somebody has.
-    async fn is_wanted(&mut self, inbox: &Inbox, status: &watch::Sender<Subscriptions>) -> bool {
+    async fn is_wanted(
+        &mut self,
+        inbox: &Inbox,
+        status: &watch::Sender<Subscriptions>,
+    ) -> sqlx::Result<bool> {
         let Route { name, external_id, .. } = &self.wanted.route;
-        let mark = match inbox.ended_at(external_id).await {
-            Ok(mark) => mark,
-            Err(error) => {
-                debug!(route = name, "whether the subscription was ended cannot be read: {error}");
-                // At the start it is wanted for sure; later it is better left alone.
-                return matches!(self.ended, Mark::Unread);
-            }
-        };
+        let mark = inbox.ended_at(external_id).await?;
         match self.ended {
             Mark::Unread => {
-                self.ended = Mark::Old(mark);
-                if inbox.declared(external_id).await.ok().flatten() == Some(self.wanted.fingerprint()) {
+                if inbox.declared(external_id).await? == Some(self.wanted.fingerprint()) {
                     self.told = Told::Before;
                 }
-                true
+                self.ended = Mark::Old(mark);
+                Ok(true)
             }
-            Mark::Old(old) if old == mark => true,
+            Mark::Old(old) if old == mark => Ok(true),
             Mark::Old(_) => {
                 let ended = SubscriptionStatus::Ended;
                 if status.borrow().0.get(name) != Some(&ended) {
@@ -445,7 +465,7 @@ impl Kept {
                     );
                     status.send_modify(|all| all.set(name, ended));
                 }
-                false
+                Ok(false)
             }
         }
     }

@@ -4,7 +4,7 @@ use casebridge::sandbox::khoros::{Answer, Call, Model, Status, Style, Subscripti
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN, BEARER, Bridge, LABEL, World, event, on_both, run_on_sqlite};
+use crate::harness::{ADMIN, BEARER, Bridge, LABEL, Proxy, Wire, World, event, on_both, run_on_sqlite};
 
 const OURS: &str = "send-to-zendesk";
 
@@ -478,6 +478,47 @@ on_both! {
         wait_until_true(&world).await;
         bridge.stop().await;
     }
+}
+
+/// What it sees of the operator's deed, it must not take for somebody else's.
+#[tokio::test]
+async fn an_end_is_honoured_in_the_middle_of_a_look() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = subscribed(&mut world).await;
+        wait_for_checks(&world, 1).await;
+        world.khoros.model().late_lists = 1;
+        world.khoros.wait_until(|model| model.waiting_lists == 1).await;
+        let output = world.command_with_settings(&["unsubscribe"]).await;
+        assert!(output.status.success(), "{output:?}");
+        world.khoros.release_lists();
+        bridge.wait_for_log("was ended by the operator").await;
+        let model = world.khoros.model();
+        assert_eq!(model.subscriptions[0].status, Status::Disabled);
+        assert_eq!(model.puts, 1);
+    })
+    .await;
+}
+
+/// It has been running since it listens, even if it has not told Khoros anything yet.
+#[tokio::test]
+async fn an_end_is_honoured_while_the_address_is_tried() {
+    run_on_sqlite(|mut world| async move {
+        world.khoros.model().style = Style::Json;
+        let here = world.url("").trim_start_matches("http://").parse().unwrap();
+        let proxy = Proxy::start(here).await;
+        proxy.set(Wire::Cut);
+        world.set("PUBLIC_URL", format!("http://{}", proxy.address));
+        world.set("PUBLIC_URL_PROBE_SECONDS", "3600");
+        let bridge = world.start().await;
+        bridge.wait_for_log("not subscribed yet").await;
+        let output = world.command_with_settings(&["unsubscribe"]).await;
+        assert!(output.status.success(), "{output:?}");
+        proxy.set(Wire::Whole);
+        bridge.wait_for_log("was ended by the operator").await;
+        assert_eq!(world.khoros.model().calls, 0);
+        assert_eq!(state(&world).await, "ended");
+    })
+    .await;
 }
 
 #[tokio::test]
