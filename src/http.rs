@@ -62,7 +62,7 @@ pub struct Health {
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullStatus>,
     pub admin: Option<BearerTokens>,
-    /// Set while we do not know our own address: the line that tells it.
+    /// Set if we need our own address and do not know it: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
     pub started: Instant,
     ready: Mutex<Option<(Instant, bool)>>,

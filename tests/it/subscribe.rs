@@ -76,6 +76,19 @@ async fn a_wrong_token_stops_nothing_else() {
 }
 
 #[tokio::test]
+async fn without_pushes_no_address_is_asked_for() {
+    run_on_sqlite(|mut world| async move {
+        world.unset("PUBLIC_URL");
+        world.set("SPREDFAST_MODE", "poll");
+        let bridge = world.start().await;
+        bridge.wait_for_log("in a feed").await;
+        let page = world.http.get(world.url("/")).send().await.unwrap().text().await.unwrap();
+        assert!(!page.contains("Set the public address"), "{page}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn without_an_address_it_serves_and_says_what_to_set() {
     run_on_sqlite(|mut world| async move {
         world.unset("PUBLIC_URL");
