@@ -12,15 +12,17 @@ use super::{Khoros, Refusal, held};
 const PAGE_SIZE: &str = "100";
 /// A list without an end would be read for ever.
 const MOST_PAGES: usize = 200;
+/// Of all pages together, in bytes.
+const LIST_LIMIT: usize = 16 << 20;
 
 /// All entries of the list at this address.
 ///
 /// # Errors
 /// That of any page that may be one: half a list says nothing of what is missing.
-/// [`Refusal::NotOffered`] if it is no list.
+/// [`Refusal::NotOffered`] if it is no list, [`Refusal::TooLarge`] if it is over 16 MiB.
 pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> {
     let (mut known, mut entries) = (HashSet::new(), Vec::new());
-    let mut is_offered = false;
+    let (mut is_offered, mut length) = (false, 0);
     for number in 0..MOST_PAGES {
         let page = match page(khoros, address, number).await {
             // A page before the first or after the last may be a mistake to the server.
@@ -40,6 +42,10 @@ pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> 
             1 => is_empty,
             _ => new.is_empty(),
         };
+        length += new.iter().map(|entry| entry.to_string().len()).sum::<usize>();
+        if length > LIST_LIMIT {
+            return Err(Refusal::TooLarge);
+        }
         entries.extend(new);
         if is_over {
             break;
