@@ -178,7 +178,9 @@ impl Pull {
             match self.sources.khoros.feed(uuid, page.offset, page.limit).await {
                 Ok(events) => self.take(route, events, &mut walk, brought).await?,
                 // What is past the end need not be a list.
-                Err(Refusal::NotOffered) if walk.has_begun() => walk.took(&[], 0),
+                Err(Refusal::NotOffered) if walk.has_begun() => {
+                    self.take(route, Vec::new(), &mut walk, brought).await?;
+                }
                 Err(Refusal::TooLarge) => pass_over(route, page, feed, &mut walk)?,
                 Err(refusal) => return Err(refusal.into()),
             }
