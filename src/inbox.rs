@@ -153,7 +153,7 @@ impl<'a> Settled<'a> {
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// Only those that were never tried, so that what fails does not hold up new work.
+    /// Only what was pushed and never tried: neither what fails nor the past of a feed holds it up.
     Fresh,
     Any,
 }
@@ -364,7 +364,7 @@ impl Inbox {
         lease: Duration,
     ) -> sqlx::Result<Vec<Claim>> {
         let filter = match pick {
-            Pick::Fresh => "and attempts = 0",
+            Pick::Fresh => "and attempts = 0 and not in_doubt",
             Pick::Any => "",
         };
         let sql = AssertSqlSafe(self.store.dialect(CLAIM).replace("{pick}", filter));

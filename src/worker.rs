@@ -114,8 +114,8 @@ impl Worker {
         }
     }
 
-    /// Claims only what can be sent now. Every second time what has not failed yet comes first, so
-    /// that a backlog of retries does not hold up new posts. Returns when to look again at the latest.
+    /// Claims only what can be sent now. Every second time what was pushed and has not failed yet comes
+    /// first, so that neither a backlog of retries nor that of a feed holds up new posts. Returns when to look again at the latest.
     async fn start_what_is_due(self: &Arc<Self>, under_way: &mut UnderWay, turn: usize) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {

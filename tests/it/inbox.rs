@@ -234,6 +234,16 @@ on_both! {
         assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
     }
 
+    async fn fresh_work_can_be_taken_before_what_a_feed_held(world: World) {
+        let inbox = open(&world).await;
+        let old = NewDelivery { in_doubt: true, ..delivery("e1", "p1") };
+        inbox.receive(vec![old]).await.unwrap();
+        inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
+        let fresh = inbox.claim(ZENDESK, Pick::Fresh, 16, LEASE).await.unwrap();
+        assert_eq!(fresh.iter().map(event_of).collect::<Vec<_>>(), ["e2"]);
+        assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
+    }
+
     async fn a_case_remembers_its_ticket(world: World) {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
