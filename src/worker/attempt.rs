@@ -109,14 +109,15 @@ impl Attempt<'_> {
     async fn tell(&self, ticket: &str) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
         let news = self.news(ticket);
+        let then = self.then(ticket);
         let update = Update {
             ticket,
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
             news: &news,
             repeat: if self.item.is_turn() { Repeat::New } else { self.settings().repeat },
-            then: self.then(ticket),
-            urgent: self.item.is_urgent(),
+            then,
+            urgent: self.item.is_urgent() && then != Then::AsItWas,
             comment: &ticket::news(self.item, label, route, &news),
             tags: &ticket::tags(self.item, label, self.settings(), Fields::Configured),
             sent: self.sent,
@@ -273,11 +274,12 @@ impl Attempt<'_> {
 
     /// What an event does to the state of its ticket; nothing, if the ticket has heard of a newer one.
     fn then(&self, ticket: &str) -> Then {
+        let is_past = self.known(ticket).is_newer_than(self.item.happened());
         match self.item.closes_the_matter() {
-            true if self.is_older(ticket) || self.known(ticket).is_newer_than(self.item.happened()) => {
-                Then::AsItWas
-            }
+            true if is_past || self.is_older(ticket) => Then::AsItWas,
             true => Then::Solved,
+            // Feeds are read one after the other: the good news may have been in the first.
+            false if is_past && self.item.is_urgent() => Then::AsItWas,
             false => Then::Open,
         }
     }

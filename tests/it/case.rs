@@ -739,6 +739,7 @@ async fn an_account_is_lost_and_found() {
             (LOST, "a2", day(3), "commented", "new", "high"),
             (BACK, "a3", day(2), "commented", "new", "high"),
             (BACK, "a4", day(4), "solved", "solved", "high"),
+            (LOST, "late", day(3), "commented", "solved", "high"),
             (LOST, "a5", day(5), "reopened", "open", "high"),
         ] {
             account(&world, json, event, when).await;
