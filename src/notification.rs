@@ -9,11 +9,12 @@ mod redact;
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::event::{Change, Event, Report};
+use crate::event::{Change, Event, Report, moment};
 use crate::story::Pace;
 use redact::{may_hold_secrets, redact};
 
@@ -47,6 +48,8 @@ pub struct Item {
     pub event: Event,
     pub event_id: Option<String>,
     pub event_name: Option<String>,
+    /// When the event was made, if that can be read.
+    pub event_made: Option<Timestamp>,
     /// Set if it is no post: then all that belongs to one is empty, but for what has the same name.
     pub report: Option<Report>,
     /// The rule that was applied to it.
@@ -282,6 +285,7 @@ impl Item {
             event: event_name.as_deref().map_or(Event::Label, Event::named),
             event_id: text(&envelope["eventUuid"]),
             event_name,
+            event_made: moment::read(&envelope["createdDate"]),
             report: None,
             rule: rule(&envelope["data"]["ruleMatched"]),
             entity_id: text(&item["entityId"]),
@@ -309,6 +313,7 @@ impl Item {
             event,
             event_id: text(&envelope["eventUuid"]),
             event_name: text(&envelope["eventName"]),
+            event_made: moment::read(&envelope["createdDate"]),
             text: report.words.clone(),
             report: Some(report),
             labels: labels(&fields["labels"]),

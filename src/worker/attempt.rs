@@ -114,6 +114,7 @@ impl Attempt<'_> {
             ticket,
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
+            past: self.item.event_made.filter(|_| self.may_be_history()),
             news: &news,
             repeat: if self.item.is_turn() { Repeat::New } else { self.settings().repeat },
             then,
@@ -282,6 +283,12 @@ impl Attempt<'_> {
             false if is_past && self.item.is_urgent() => Then::AsItWas,
             false => Then::Open,
         }
+    }
+
+    /// It is in doubt, and nothing was ever rendered for it: a feed held it, which may have a past that
+    /// this inbox knows nothing of.
+    fn may_be_history(&self) -> bool {
+        self.claim.in_doubt && self.claim.revision == 0 && self.claim.request.is_none()
     }
 
     /// The event came before another that the ticket has heard of.

@@ -193,6 +193,32 @@ on_both! {
     }
 }
 
+/// What an event of the past had to say was said, whatever this inbox knows of it; a newer one goes on
+/// with the matter.
+#[tokio::test]
+async fn the_past_of_a_feed_follows_up_no_closed_ticket() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds_alone(&mut world);
+        let bridge = start_reading(&world).await;
+        for id in ["event-0", "event-1"] {
+            world.khoros.apply_label(LABEL, &event(id, "0")).await;
+            bridge.wait_for_line_with(&[id, " is ticket 1000"]).await;
+        }
+        assert!(bridge.stop().await.success());
+        world.zendesk.model().set_status(1000, "closed");
+        let world = world.with_an_empty_database().await;
+        let bridge = world.start().await;
+        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        world.check_one_ticket_per_case().await;
+
+        let mut later: Value = serde_json::from_str(&event("event-2", "0")).unwrap();
+        later["createdDate"] = json!("Wed Jul 01 09:01:11 CDT 2026");
+        world.khoros.apply_label(LABEL, &later.to_string()).await;
+        bridge.wait_for_line_with(&["event-2", " is ticket 1001"]).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn every_shape_and_order_of_a_feed_is_read_to_its_end() {
     let shapes = [FeedShape::Array, FeedShape::UnderData, FeedShape::Single];

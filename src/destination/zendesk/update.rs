@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +29,8 @@ pub struct Update<'a> {
     pub delivery: &'a str,
     /// It may have been told already.
     pub in_doubt: bool,
+    /// Set if the event may be long done with: a ticket that was closed after this is not gone on with.
+    pub past: Option<Timestamp>,
     pub news: &'a News,
     pub repeat: Repeat,
     pub then: Then,
@@ -98,7 +101,8 @@ impl Zendesk {
                 return Ok(Standing::Told(Deed::Unchanged));
             }
             if ticket.is_closed() {
-                return Ok(Standing::Closed);
+                let is_past = update.past.is_some_and(|past| ticket.was_closed_after(past));
+                return Ok(if is_past { Standing::Told(Deed::Unchanged) } else { Standing::Closed });
             }
             if !(update.is_sure_to_comment() || ticket.is_solved()) {
                 return Ok(Standing::Told(Deed::Unchanged));
@@ -245,6 +249,12 @@ impl Then {
 impl Ticket {
     pub fn is_closed(&self) -> bool {
         self.status.as_deref() == Some("closed")
+    }
+
+    /// Nobody changes a closed ticket any more.
+    fn was_closed_after(&self, moment: Timestamp) -> bool {
+        let changed = self.updated_at.as_deref().and_then(|changed| changed.parse::<Timestamp>().ok());
+        self.is_closed() && changed.is_some_and(|changed| changed > moment)
     }
 
     fn is_urgent(&self) -> bool {
