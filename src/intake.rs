@@ -14,7 +14,7 @@ use crate::notification::{self, Arrival, NotJson, Odd};
 /// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// An event of many items takes a multiple of its length: beyond this, events are not stored together.
-const TOGETHER_BYTES: usize = 8 << 20;
+pub const TOGETHER_BYTES: usize = 8 << 20;
 
 /// The route whose deliveries are known by their event alone.
 const TUTORIAL: &str = config::LABEL_ROUTE;
@@ -66,7 +66,8 @@ impl Notification {
         self.deliveries.iter().map(|delivery| delivery.identity.as_str())
     }
 
-    fn bytes(&self) -> usize {
+    /// What its items take in memory, about.
+    pub fn bytes(&self) -> usize {
         self.deliveries.iter().map(|delivery| delivery.payload.len()).sum()
     }
 }

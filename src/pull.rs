@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::config;
 use crate::inbox::Inbox;
-use crate::intake::{Intake, NotStored, Notification, Route, Way};
+use crate::intake::{Intake, NotStored, Notification, Route, TOGETHER_BYTES, Way};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
 pub use status::PullStatus;
@@ -205,21 +205,32 @@ impl Pull {
             // It is JSON by now.
             self.intake.read(route, body.as_bytes(), Way::Pulled).unwrap_or_default()
         };
-        let notifications: Vec<Notification> = events.into_iter().map(read).collect();
-        if walk.has_leapt() && !self.knows_first(&notifications).await? {
+        let mut notifications = events.into_iter().map(read).peekable();
+        if walk.has_leapt() && !self.knows_first(notifications.peek()).await? {
             walk.turn_back();
             return Ok(());
         }
-        let ids: Vec<walk::Id> = notifications.iter().map(id_of).collect();
-        let new = self.intake.store(notifications, Way::Pulled).await?;
+        let (mut ids, mut new) = (Vec::new(), 0);
+        // Read, some take a multiple of their length: not all of a page is held at once.
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        for notification in notifications {
+            ids.push(id_of(&notification));
+            bytes += notification.bytes();
+            together.push(notification);
+            if bytes > TOGETHER_BYTES {
+                new += self.intake.store(std::mem::take(&mut together), Way::Pulled).await?;
+                bytes = 0;
+            }
+        }
+        new += self.intake.store(together, Way::Pulled).await?;
         walk.took(&ids, new);
         brought.read += ids.len();
         brought.new += new;
         Ok(())
     }
 
-    async fn knows_first(&self, notifications: &[Notification]) -> Result<bool, NotStored> {
-        match notifications.first() {
+    async fn knows_first(&self, first: Option<&Notification>) -> Result<bool, NotStored> {
+        match first {
             Some(first) => self.intake.knows(first).await,
             None => Ok(false),
         }

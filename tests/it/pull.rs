@@ -520,3 +520,26 @@ async fn what_is_not_stored_is_not_passed() {
     })
     .await;
 }
+
+/// Stored, each of these events is fifty times as long as it came.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_page_of_many_items_is_not_held_as_a_whole() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds(&mut world);
+        world.zendesk.stop();
+        let bridge = start_reading(&world).await;
+        let item = |event: usize, item: usize| json!({"entityId": format!("twitter:{event}-{item}")});
+        let long = |event: usize| {
+            let items: Vec<Value> = (0..50).map(|number| item(event, number)).collect();
+            json!({"eventUuid": event, "around": "x".repeat(150_000), "data": {"items": items}})
+        };
+        world.khoros.model().subscriptions[0].feed = (0..100).map(long).collect();
+        bridge.wait_for_log("pulled 5000 event(s)").await;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(kilobytes < 400 << 10, "{kilobytes} kB");
+    })
+    .await;
+}
