@@ -114,7 +114,7 @@ impl Attempt<'_> {
             ticket,
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
-            past: self.item.event_made.filter(|_| self.may_be_history()),
+            past: self.item.event_made.filter(|_| self.may_be_history(ticket)),
             news: &news,
             repeat: if self.item.is_turn() { Repeat::New } else { self.settings().repeat },
             then,
@@ -285,10 +285,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// It is in doubt, and nothing was ever rendered for it: a feed held it, which may have a past that
-    /// this inbox knows nothing of.
-    fn may_be_history(&self) -> bool {
-        self.claim.in_doubt && self.claim.revision == 0 && self.claim.request.is_none()
+    /// A feed held it, which may have a past that this inbox knows nothing of. What was pushed is in doubt
+    /// only after an attempt, and that at a ticket that we know.
+    fn may_be_history(&self, ticket: &str) -> bool {
+        let is_known = matches!(self.ticket, CaseTicket::Known { reference, .. } if reference == ticket);
+        let is_pulled = self.claim.attempts == 1 || !is_known;
+        self.claim.in_doubt && is_pulled && self.claim.revision == 0 && self.claim.request.is_none()
     }
 
     /// The event came before another that the ticket has heard of.

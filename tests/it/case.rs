@@ -171,6 +171,18 @@ on_both! {
         assert_eq!(world.tickets(3).await[2]["via_followup_source_id"], 1001);
     }
 
+    // What was pushed is no history, and not even a doubt about it loses a note.
+    async fn a_note_in_doubt_on_a_ticket_that_is_closed_meanwhile_is_followed_up(world: World) {
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
+        world.zendesk.queue_updates([Fault::ResetBefore]);
+        world.notify(&noted("e2", "1", &["first", "second"])).await;
+        world.zendesk.wait_until(|model| model.update_faults.is_empty()).await;
+        world.zendesk.model().set_status(1000, "closed");
+        bridge.wait_for_line_with(&["e2:", "is ticket 1001, followed_up"]).await;
+        assert!(world.tickets(2).await[1]["comment"]["body"].as_str().unwrap().contains("second"));
+    }
+
     async fn a_deleted_ticket_is_made_again_by_the_next_event(world: World) {
         let bridge = world.start().await;
         tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
