@@ -13,8 +13,6 @@ use crate::notification::{self, Arrival, NotJson, Odd};
 
 /// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// An event of many items takes a multiple of its length: beyond this, events are not stored together.
-pub const TOGETHER_BYTES: usize = 8 << 20;
 
 /// The route whose deliveries are known by their event alone.
 const TUTORIAL: &str = config::LABEL_ROUTE;
@@ -103,9 +101,9 @@ impl Intake {
     pub async fn store(&self, notifications: Vec<Notification>, way: Way) -> Result<usize, NotStored> {
         let (odd, plain): (Vec<_>, Vec<_>) =
             notifications.into_iter().partition(|notification| notification.odd.is_some());
-        let mut new = self.store_all(plain, way).await?;
+        let mut new = self.receive(deliveries_of(plain), way).await?;
         let first = odd.first().map(|odd| (odd.event.clone(), odd.event_name.clone(), odd.odd));
-        let new_and_odd = self.store_all(odd, way).await?;
+        let new_and_odd = self.receive(deliveries_of(odd), way).await?;
         new += new_and_odd;
         if let Some((event, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
             warn!(event, event_name, "kept as a dead delivery what cannot be a ticket: {odd}");
@@ -123,20 +121,6 @@ impl Intake {
         found
             .map(|found| !found.is_empty())
             .map_err(|error| self.fail(&error.to_string(), false, Way::Pulled))
-    }
-
-    async fn store_all(&self, notifications: Vec<Notification>, way: Way) -> Result<usize, NotStored> {
-        let (mut new, mut bytes, mut together) = (0, 0, Vec::new());
-        for notification in notifications {
-            let more = notification.bytes();
-            if bytes + more > TOGETHER_BYTES {
-                new += self.receive(std::mem::take(&mut together), way).await?;
-                bytes = 0;
-            }
-            bytes += more;
-            together.extend(notification.deliveries);
-        }
-        Ok(new + self.receive(together, way).await?)
     }
 
     async fn receive(&self, deliveries: Vec<NewDelivery>, way: Way) -> Result<usize, NotStored> {
@@ -194,4 +178,8 @@ impl Intake {
     fn storage(&self) -> MutexGuard<'_, Reminder> {
         self.0.storage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+fn deliveries_of(notifications: Vec<Notification>) -> Vec<NewDelivery> {
+    notifications.into_iter().flat_map(|notification| notification.deliveries).collect()
 }

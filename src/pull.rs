@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::config;
 use crate::inbox::Inbox;
-use crate::intake::{Intake, NotStored, Notification, Route, TOGETHER_BYTES, Way};
+use crate::intake::{Intake, NotStored, Notification, Route, Way};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
 pub use status::PullStatus;
@@ -29,6 +29,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const AFTER_A_REFUSAL: Duration = Duration::from_secs(5);
 /// A feed without an end would be read for ever; a long one goes on at the next reading.
 const MOST_PAGES: usize = 1000;
+/// An event of many items takes a multiple of its length: beyond this, events are not stored together.
+const TOGETHER_BYTES: usize = 8 << 20;
 
 /// What there is to read, and what asks for a reading.
 pub struct Sources {
