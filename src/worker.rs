@@ -59,14 +59,13 @@ impl Worker {
     /// Delivers until told to stop, and then finishes what is under way.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = UnderWay::default();
-        let mut turn = 0usize;
+        let mut first = Pick::Fresh;
         while !stop.is_cancelled() {
             // Listening before looking: what arrives in between is not missed.
             let arrived = self.inbox.arrived();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            turn += 1;
-            let look_again = self.start_what_is_due(&mut under_way, turn).await;
+            let look_again = self.start_what_is_due(&mut under_way, &mut first).await;
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(panicked) = under_way.next() => self.settle_panicked(&mut under_way, panicked),
@@ -114,9 +113,10 @@ impl Worker {
         }
     }
 
-    /// Claims only what can be sent now. Every second time what was pushed and has not failed yet comes
-    /// first, so that neither a backlog of retries nor that of a feed holds up new posts. Returns when to look again at the latest.
-    async fn start_what_is_due(self: &Arc<Self>, under_way: &mut UnderWay, turn: usize) -> Duration {
+    /// Claims only what can be sent now. Every second time that there is something, what was pushed and
+    /// has not failed yet comes first, so that neither a backlog of retries nor that of a feed holds up
+    /// new posts. Returns when to look again at the latest.
+    async fn start_what_is_due(self: &Arc<Self>, under_way: &mut UnderWay, first: &mut Pick) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {
             Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
@@ -124,7 +124,7 @@ impl Worker {
             Gate::Closed(until) => return (until - now).min(POLL),
         };
         // What has never failed is the better probe.
-        let fresh_first = self.lane().gate(now) == Gate::Probe || turn.is_multiple_of(2);
+        let fresh_first = self.lane().gate(now) == Gate::Probe || *first == Pick::Fresh;
         let mut free = match self.destination.ready(now) {
             Ready::Now(ready) => free.min(ready),
             Ready::At(at) => return at.saturating_duration_since(now).min(POLL),
@@ -140,6 +140,8 @@ impl Worker {
                     // An empty claim writes nothing, so it proves nothing.
                     if !claims.is_empty() {
                         self.storage_works();
+                        // Not by each look: those that find no room could be just every second one.
+                        *first = if fresh_first { Pick::Any } else { Pick::Fresh };
                     }
                     free -= claims.len();
                     claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
