@@ -45,6 +45,8 @@ Needed to subscribe, where the host does not tell it:
   PUBLIC_URL
 Where it is stored (default sqlite://casebridge.db):
   DATABASE_URL
+How events come, and how it is watched over, all optional:
+  SPREDFAST_MODE SPREDFAST_POLL_SECONDS SPREDFAST_CHECK_MINUTES SILENCE_ALERT_HOURS ADMIN_TOKEN ...
 What a ticket is like, all optional; try them with render:
   TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
