@@ -77,7 +77,7 @@ impl fmt::Display for Refusal {
             Refusal::Token(how) => write!(
                 f,
                 "Khoros refuses SPREDFAST_API_TOKEN ({how}): copy a new one from Profile Settings in \
-                 Khoros, or ask Khoros support to enable it"
+                 Khoros, or ask Khoros support to enable API access"
             ),
             Refusal::Address(status) => {
                 write!(f, "Khoros has no API at SPREDFAST_API_URL (status {status}): check the address")

@@ -328,7 +328,7 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
     (|world| double(world), "khoros subscription", "there are 2"),
     (|world| repath(world, "/createTicket"), "khoros subscription", "2017"),
     (|world| world.khoros.model().feed_shape = FeedShape::Unavailable, "khoros pull", "no feed"),
-    (|world| busy(world), "zendesk credential", "429 to the OAuth token"),
+    (|world| busy(world), "zendesk credential", "429 to the request for an OAuth token"),
     (
         |world| {
             busy(world);

@@ -244,7 +244,7 @@ impl OAuth {
 
 /// Whatever the reason, nothing gets through without a token, and no delivery is to blame.
 fn refused(reply: &Reply) -> Outcome {
-    let reason = reply.reason("the OAuth token");
+    let reason = reply.reason("the request for an OAuth token");
     let lasting = !matches!(reply.status, 429 | 500..=599);
     let alert = lasting.then_some(match reply.status {
         300..=399 | 404 => alert::ZENDESK_ADDRESS,
