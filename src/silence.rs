@@ -11,9 +11,9 @@ use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::{Inbox, LastEvent};
 
-/// A route is busy if so many events came by it
+/// So many events within [`BUSY_WITHIN`] make a route busy.
 const BUSY_EVENTS: i64 = 5;
-/// in the time that ended with its last one: however long ago that is.
+/// The time ends with the route's last event, however long ago that is.
 const BUSY_WITHIN: Duration = Duration::from_secs(7 * 86_400);
 
 /// Seconds since the last event of each of these routes, in their order. `None`: there never was one.
