@@ -569,6 +569,14 @@ impl Inbox {
         on_writer!(self, pool => async { sqlx::query(sql).bind(external_id).execute(pool).await.map(drop) })
     }
 
+    /// It was not ended after all: the word that was left is what it was before.
+    pub async fn take_back_end(&self, external_id: &str, ended_at: Option<i64>) -> sqlx::Result<()> {
+        let sql = self.sql("update subscription set ended_at = $2 where external_id = $1");
+        on_writer!(self, pool => async {
+            sqlx::query(sql).bind(external_id).bind(ended_at).execute(pool).await.map(drop)
+        })
+    }
+
     /// How many events the feed of a subscription held when it was last read, if it ever was.
     pub async fn feed_length(&self, subscription: &str) -> sqlx::Result<Option<u64>> {
         let sql = self.sql("select length from feed where subscription = $1");

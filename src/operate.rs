@@ -74,9 +74,30 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     let names: Vec<&String> =
         if external_ids.is_empty() { ours.collect() } else { external_ids.iter().collect() };
     let mut out = std::io::stdout().lock();
-    if let Err(error) = leave_word(&config.database, &names).await {
-        writeln!(out, "no word is left to a running service, which may subscribe again: {error:#}")?;
+    let words = match Words::leave(&config.database, &names).await {
+        Ok(words) => Some(words),
+        Err(error) => {
+            writeln!(out, "no word is left to a running service, which may subscribe again: {error:#}")?;
+            None
+        }
+    };
+    let ended = end(config, &names, &mut out).await;
+    let not_ended: &[&String] = ended.as_ref().map_or(&names, Vec::as_slice);
+    if let Some(words) = words {
+        words.take_back(not_ended).await?;
     }
+    match ended?.len() {
+        0 => Ok(()),
+        failed => bail!("{failed} subscription(s) could not be ended, and are kept up: try again"),
+    }
+}
+
+/// Disables the subscriptions of these names; returns those of which one could not be.
+async fn end<'a>(
+    config: &Config,
+    names: &[&'a String],
+    out: &mut impl Write,
+) -> anyhow::Result<Vec<&'a String>> {
     let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
     let held = match khoros.subscriptions().await {
         Ok(held) => held,
@@ -87,7 +108,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
         ),
         Err(refusal) => bail!("{refusal}"),
     };
-    let mut failed = 0;
+    let mut not_ended = Vec::new();
     for name in names {
         let named = subscription::named(&held, name, config.khoros.company_id).into_iter();
         let on: Vec<&Held> = named.filter(|held| held.status != Some(Status::Disabled)).collect();
@@ -98,24 +119,38 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
             match khoros.set_status(&held.uuid, Status::Disabled).await {
                 Ok(()) => writeln!(out, "ended `{name}` ({})", held.uuid)?,
                 Err(refusal) => {
-                    failed += 1;
+                    not_ended.push(*name);
                     writeln!(out, "`{name}` ({}) is not ended: {refusal}", held.uuid)?;
                 }
             }
         }
     }
-    match failed {
-        0 => Ok(()),
-        _ => bail!("{failed} subscription(s) could not be ended: try again"),
-    }
+    Ok(not_ended)
 }
 
-async fn leave_word(database: &Database, external_ids: &[&String]) -> anyhow::Result<()> {
-    let inbox = Inbox::open_beside(database).await?;
-    for external_id in external_ids {
-        inbox.end_subscription(external_id).await?;
+/// Word to a running service of what is being ended, left before it can see that, and what was there.
+struct Words {
+    inbox: Inbox,
+    before: Vec<(String, Option<i64>)>,
+}
+
+impl Words {
+    async fn leave(database: &Database, names: &[&String]) -> anyhow::Result<Words> {
+        let inbox = Inbox::open_beside(database).await?;
+        let mut before = Vec::new();
+        for name in names {
+            before.push(((*name).clone(), inbox.ended_at(name).await?));
+            inbox.end_subscription(name).await?;
+        }
+        Ok(Words { inbox, before })
     }
-    Ok(())
+
+    async fn take_back(&self, not_ended: &[&String]) -> anyhow::Result<()> {
+        for (name, ended_at) in self.before.iter().filter(|(name, _)| not_ended.contains(&name)) {
+            self.inbox.take_back_end(name, *ended_at).await?;
+        }
+        Ok(())
+    }
 }
 
 /// Prints the tickets that would come of a notification by a route; the first, if none is named.

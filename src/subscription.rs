@@ -345,15 +345,16 @@ impl Keeper {
 
     /// Says which feeds there are, and which subscriptions at our doors are nobody's.
     fn publish(&mut self, tended: &[usize], look: &Look) {
-        let feeds = tended.iter().map(|place| {
+        let feeds = tended.iter().filter_map(|place| {
             let kept = &self.kept[*place];
             let name = kept.name();
             let uuids = match look {
                 Look::Held(held) => feeds_of(&kept.wanted.ours(held)),
                 Look::NotOffered => kept.uuid.iter().cloned().collect(),
-                Look::Refused(_) => self.feeds.borrow().get(&name).cloned().unwrap_or_default(),
+                // As it was before: what was never seen is not known to be missing.
+                Look::Refused(_) => self.feeds.borrow().get(&name)?.clone(),
             };
-            (name, uuids)
+            Some((name, uuids))
         });
         let feeds: Feeds = feeds.collect();
         self.feeds.send_if_modified(|known| {

@@ -153,11 +153,9 @@ impl Seen {
             return Row::ok(KHOROS_PULL, "not used: SPREDFAST_MODE is push");
         }
         if self.held.is_err() {
-            return Row::warning(
-                KHOROS_PULL,
-                "not tried: it is not known whether there is a subscription",
-                None,
-            );
+            let text = "not tried: it is not known whether there is a subscription";
+            let remedy = (config.khoros.mode == Mode::Poll).then(|| POLL_REMEDY.to_owned());
+            return Row::warning(KHOROS_PULL, text, remedy);
         }
         let judged = config.routes.iter().map(|route| {
             let name = &route.external_id;

@@ -92,7 +92,11 @@ impl Check {
     ) -> Option<Route> {
         let prefix = format!("{PREFIX}{name}_");
         let raw = self.read_from(vars).read_route(&prefix);
-        let event = self.or(&format!("{prefix}EVENT"), raw.event, LABEL_APPLIED.to_owned(), event_name);
+        let says_event = raw.event.is_some();
+        let event = self.optional(&format!("{prefix}EVENT"), raw.event, event_name);
+        // With a wrong one there is no telling what else is wrong.
+        let is_wrong = says_event && event.is_none();
+        let event = event.unwrap_or_else(|| LABEL_APPLIED.to_owned());
         let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::text);
         let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::text);
         let is_label = event == LABEL_APPLIED;
@@ -112,7 +116,7 @@ impl Check {
                     .push(format!("{prefix}LABEL is set, but its event is about no label: {prefix}QUERY?"));
                 return None;
             }
-            (None, None) if is_label => {
+            (None, None) if is_label && !is_wrong => {
                 self.problems
                     .push(format!("{prefix}LABEL is not set (or {prefix}QUERY, a regular expression)"));
                 return None;

@@ -531,11 +531,16 @@ async fn an_end_that_cannot_be_had_is_told() {
         assert!(told.contains("ask Khoros support") && told.contains(OURS), "{told}");
         bridge.stop().await;
 
-        world.khoros.model().style = Style::Json;
+        // What was not ended is still looked after.
+        let bridge = subscribed(&mut world).await;
         world.khoros.queue(Call::SetStatus, [Answer::Status(422)]);
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert_eq!(output.status.code(), Some(1));
         assert!(String::from_utf8(output.stdout).unwrap().contains("is not ended: Khoros answered 422"));
+        let uuid = world.khoros.model().subscriptions[0].uuid.clone();
+        world.khoros.model().set_status(&uuid, Status::Paused);
+        wait_until_true(&world).await;
+        bridge.stop().await;
 
         let output = world.command_with_settings(&["unsubscribe", "--external-id", "nobody's"]).await;
         assert!(

@@ -71,6 +71,9 @@ async fn a_wrong_token_stops_nothing_else() {
         bridge.wait_for_log("khoros_token").await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for_log(" is ticket ").await;
+        // Who was not let in has not seen that there is no feed.
+        bridge.wait_for_logs("khoros_token", 1).await;
+        assert!(!bridge.log().contains("pull: unavailable"), "{}", bridge.log());
     })
     .await;
 }
