@@ -25,6 +25,10 @@ pub mod event;
 
 pub mod template;
 
+pub mod text;
+
+pub mod html;
+
 pub mod story;
 
 pub mod intake;

@@ -19,6 +19,7 @@ use tracing_subscriber::prelude::*;
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, sandbox};
+use operate::TicketForm;
 
 /// A notification is many small allocations that one thread makes and another gives back: with this
 /// one they take a fifth less of the processor than with glibc's.
@@ -95,8 +96,11 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
         /// One ticket a line, as JSON
-        #[arg(long)]
+        #[arg(long, conflicts_with = "html")]
         json: bool,
+        /// The comment as it is sent, as HTML, instead of what an agent sees
+        #[arg(long)]
+        html: bool,
     },
     /// End the subscriptions at Khoros; a running service leaves them alone until its next start
     Unsubscribe {
@@ -149,8 +153,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             sandbox::demo(once, stop_on_signal()?).await?;
         }
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await?,
-        Command::Render { file, route, json } => {
-            operate::render(&Preview::from_env()?, &file, route.as_deref(), json)?;
+        Command::Render { file, route, json, html } => {
+            let form = match (json, html) {
+                (true, _) => TicketForm::Json,
+                (false, true) => TicketForm::Html,
+                (false, false) => TicketForm::Shown,
+            };
+            operate::render(&Preview::from_env()?, &file, route.as_deref(), form)?;
         }
         Command::Unsubscribe { external_id } => {
             operate::unsubscribe(&Config::from_env()?, &external_id).await?;

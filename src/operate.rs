@@ -10,8 +10,9 @@ use serde_json::{Value, json};
 
 use casebridge::app;
 use casebridge::config::{Config, Database, Preview, Requester, Route};
-use casebridge::destination::zendesk::plan::{Fields, Plan};
+use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::html::text_of;
 use casebridge::inbox::{Inbox, Listed, State};
 use casebridge::khoros::{Held, Khoros, Refusal, Status};
 use casebridge::notification::{self, Arrival, Item};
@@ -153,8 +154,19 @@ impl Words {
     }
 }
 
+/// How a ticket is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TicketForm {
+    /// Its fields, and its comment as an agent sees it.
+    Shown,
+    /// Its fields, and its comment as it is sent.
+    Html,
+    /// As it is sent.
+    Json,
+}
+
 /// Prints the tickets that would come of a notification by a route; the first, if none is named.
-pub fn render(preview: &Preview, file: &Path, route: Option<&str>, as_json: bool) -> anyhow::Result<()> {
+pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketForm) -> anyhow::Result<()> {
     let company = preview.company_id;
     let wanted = route.map(str::to_lowercase);
     let is_wanted = |route: &&Route| wanted.as_ref().is_none_or(|wanted| route.name == *wanted);
@@ -170,7 +182,7 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, as_json: bool
     let mut without = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
         match arrival.odd.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
-            Ok(item) => write!(out, "{}", rendered(route, arrival, &item, as_json)?)?,
+            Ok(item) => write!(out, "{}", rendered(route, arrival, &item, form)?)?,
             Err(odd) => {
                 without += 1;
                 writeln!(std::io::stderr(), "casebridge: no ticket can be made of item {number}: {odd}")?;
@@ -206,11 +218,11 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-fn rendered(route: &Route, arrival: &Arrival, item: &Item, as_json: bool) -> anyhow::Result<String> {
+fn rendered(route: &Route, arrival: &Arrival, item: &Item, form: TicketForm) -> anyhow::Result<String> {
     let settings = &route.ticket;
     let author = ticket::author_profile(item).filter(|_| settings.requester == Requester::Author);
     // The author's user has a number that only Zendesk knows; the ticket is as if it were known.
-    let requester = author.as_ref().map(|_| 0);
+    let requester = author.as_ref().map_or(RequesterUser::Service, |_| RequesterUser::Author(0));
     let rendered = ticket::render(&Draft {
         item,
         case_key: &arrival.case_key,
@@ -230,7 +242,7 @@ fn rendered(route: &Route, arrival: &Arrival, item: &Item, as_json: bool) -> any
         ticket.remove("requester_id");
         ticket.remove("submitter_id");
     }
-    if as_json {
+    if form == TicketForm::Json {
         return Ok(format!("{body}\n"));
     }
     let requester = match author {
@@ -242,14 +254,17 @@ fn rendered(route: &Route, arrival: &Arrival, item: &Item, as_json: bool) -> any
         }
         None => "the user of the credential".to_owned(),
     };
-    let comment = comment_of(&body);
+    let comment = take_comment(&mut body, form);
     Ok(format!("{}\n\n{comment}\nRequester: {requester}\n\n", serde_json::to_string_pretty(&body)?))
 }
 
-fn comment_of(body: &Value) -> String {
-    let comment = &body["ticket"]["comment"];
+/// The comment, which stands by itself: as a field among others nobody could read it.
+fn take_comment(body: &mut Value, form: TicketForm) -> String {
+    let comment = body["ticket"].as_object_mut().and_then(|ticket| ticket.remove("comment"));
+    let comment = comment.unwrap_or_default();
     let kind = if comment["public"] == true { "Public" } else { "Internal" };
-    let text = comment["body"].as_str().unwrap_or_default();
+    let html = comment["html_body"].as_str().unwrap_or_default();
+    let text = if form == TicketForm::Html { html.to_owned() } else { text_of(html, "> ") };
     let text: String = text.lines().map(|line| format!("  | {line}\n")).collect();
     format!("{kind} comment:\n{text}")
 }

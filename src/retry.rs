@@ -13,27 +13,50 @@ pub enum Outcome {
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
     Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
+    /// Something in front of the destination turned it away, or a permission is missing: a pause, unless
+    /// other deliveries pass.
+    Blocked { reason: Reason, doubt: Doubt },
     /// Its turn has not come: nothing was tried.
     Later { reason: Reason, wait: Duration },
     /// Only this delivery has to wait; it is none the worse for it.
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
-    /// It will never be accepted as it is.
+    /// The destination does not take it as it is: it is dead, unless others are refused for the same reason.
+    Refused { reason: Reason },
+    /// It will never be accepted as it is, which tells nothing of others.
     Dead { reason: Reason },
 }
 
 impl Outcome {
+    /// Why the delivery is not done; `None` if it is.
+    pub fn reason(&self) -> Option<&Reason> {
+        match self {
+            Outcome::Done { .. } => None,
+            Outcome::Retry { reason, .. }
+            | Outcome::Pause { reason, .. }
+            | Outcome::Blocked { reason, .. }
+            | Outcome::Later { reason, .. }
+            | Outcome::Wait { reason, .. }
+            | Outcome::Refused { reason }
+            | Outcome::Dead { reason } => Some(reason),
+        }
+    }
+
     /// The same of an attempt that may have done something before it failed.
     pub fn in_doubt(mut self) -> Outcome {
         if let Outcome::Later { reason, wait } = self {
             return Outcome::Wait { reason, doubt: Doubt::Answered, wait };
         }
         match &mut self {
-            Outcome::Retry { doubt, .. } | Outcome::Pause { doubt, .. } | Outcome::Wait { doubt, .. } => {
+            Outcome::Retry { doubt, .. }
+            | Outcome::Pause { doubt, .. }
+            | Outcome::Blocked { doubt, .. }
+            | Outcome::Wait { doubt, .. } => {
                 if *doubt == Doubt::None {
                     *doubt = Doubt::Answered;
                 }
             }
-            Outcome::Later { .. } | Outcome::Done { .. } | Outcome::Dead { .. } => {}
+            Outcome::Later { .. } | Outcome::Done { .. } | Outcome::Refused { .. } | Outcome::Dead { .. } => {
+            }
         }
         self
     }
@@ -150,7 +173,9 @@ pub fn next(
         Outcome::Done { reference, told, .. } => {
             Transition::Done { reference: reference.clone(), told: told.clone() }
         }
-        Outcome::Dead { reason } => Transition::Dead { reason: reason.full.clone() },
+        Outcome::Refused { reason } | Outcome::Dead { reason } => {
+            Transition::Dead { reason: reason.full.clone() }
+        }
         Outcome::Later { reason, wait } => {
             Transition::Again { after: *wait, tries, in_doubt: false, reason: reason.full.clone() }
         }
@@ -160,6 +185,10 @@ pub fn next(
             in_doubt: *doubt != Doubt::None,
             reason: reason.full.clone(),
         },
+        Outcome::Blocked { reason, doubt } => {
+            let pause = Outcome::Pause { reason: reason.clone(), doubt: *doubt, retry_after: None };
+            next(&pause, tries, schedule, lease, jitter)
+        }
         Outcome::Pause { reason, doubt, retry_after } => Transition::Again {
             after: retry_after.unwrap_or_default().max(doubt.least_wait(lease)),
             tries,

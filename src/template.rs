@@ -13,7 +13,9 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value as Json;
 
+use crate::html;
 use crate::notification::{Item, Note};
+use crate::text::clean;
 
 /// The fields of an item that Khoros publishes, in its order.
 const ITEM: &[&str] = &[
@@ -61,8 +63,18 @@ const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"lab
 #[derive(Clone, Debug)]
 pub struct Template {
     name: String,
+    source: String,
+    format: Format,
     /// Holds this one template, under no name.
     environment: Arc<Environment<'static>>,
+}
+
+/// What a template is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    /// The values are escaped, and none can be declared to be markup.
+    Html,
 }
 
 /// What the names in a template stand for.
@@ -97,16 +109,35 @@ impl Template {
     /// # Errors
     /// What is wrong with it, with a word of it at the most.
     pub fn new(name: &str, text: &str) -> Result<Template, String> {
+        Template::of(Format::Text, name, text)
+    }
+
+    /// The same of a template that is HTML: its values are escaped and keep their line breaks.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn html(name: &str, text: &str) -> Result<Template, String> {
+        if text.contains("autoescape") {
+            return Err("values are always escaped: leave `autoescape` out".to_owned());
+        }
+        Template::of(Format::Html, name, text)
+    }
+
+    fn of(format: Format, name: &str, text: &str) -> Result<Template, String> {
         if text.len() > TEMPLATE_BYTES {
             return Err(format!("is longer than {TEMPLATE_BYTES} bytes"));
         }
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        match format {
+            Format::Text => environment.set_auto_escape_callback(|_| AutoEscape::None),
+            Format::Html => escape_values(&mut environment),
+        }
         environment.set_fuel(Some(STEPS));
         environment.remove_global("debug");
         environment.add_template_owned("", text.to_owned()).map_err(|error| in_detail(&error))?;
-        let template = Template { name: name.to_owned(), environment: Arc::new(environment) };
+        let (name, source) = (name.to_owned(), text.to_owned());
+        let template = Template { name, source, format, environment: Arc::new(environment) };
         template.check_names()?;
         template
             .try_on(&Item::from_payload(SAMPLE).unwrap_or_default())
@@ -125,6 +156,14 @@ impl Template {
     /// The variable that it comes from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn is_html(&self) -> bool {
+        self.format == Format::Html
     }
 
     /// What it says of an item, up to a length that is more than a ticket takes.
@@ -171,6 +210,16 @@ impl Template {
             (None, _) => false,
         }
     }
+}
+
+/// minijinja alone would let a text's line breaks collapse; and nothing of a post is safe.
+fn escape_values(environment: &mut Environment) {
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.remove_filter("safe");
+    environment.set_formatter(|out, state, value| match value.as_str().filter(|_| !value.is_safe()) {
+        Some(text) => Ok(out.write_str(&html::escaped(&clean(text)))?),
+        None => minijinja::escape_formatter(out, state, value),
+    });
 }
 
 /// Every name that a template can use.

@@ -97,16 +97,16 @@ impl Worker {
                     self.lane().pause(&reason, retry_after, started, Instant::now());
                     CHECK_AGAIN
                 }
-                Err(
-                    Outcome::Retry { reason, .. }
-                    | Outcome::Dead { reason }
-                    | Outcome::Wait { reason, .. }
-                    | Outcome::Later { reason, .. },
-                ) => {
-                    warn!(destination = self.destination.name(), "{}", reason.log);
+                Err(Outcome::Blocked { reason, .. }) => {
+                    known_good = false;
+                    self.lane().pause(&reason, None, started, Instant::now());
                     CHECK_AGAIN
                 }
-                Err(Outcome::Done { .. }) => CHECK_EVERY,
+                Err(outcome) => {
+                    let reason = outcome.reason().map_or("", |reason| &reason.log);
+                    warn!(destination = self.destination.name(), "{reason}");
+                    CHECK_AGAIN
+                }
             };
             self.publish();
             tokio::time::sleep(wait).await;
@@ -228,14 +228,7 @@ impl Worker {
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
         let (delivery, case, attempts) = (&claim.identity, &claim.case_key, claim.attempts);
         let destination = self.destination.name();
-        let reason = match outcome {
-            Outcome::Done { .. } => "",
-            Outcome::Retry { reason, .. }
-            | Outcome::Pause { reason, .. }
-            | Outcome::Wait { reason, .. }
-            | Outcome::Later { reason, .. }
-            | Outcome::Dead { reason } => &reason.log,
-        };
+        let reason = outcome.reason().map_or("", |reason| &reason.log);
         match transition {
             Transition::Done { reference, .. } => {
                 let deed = if let Outcome::Done { deed, .. } = outcome { deed.word() } else { "" };

@@ -23,6 +23,7 @@ pub(super) const PREFIX: &str = "TICKET_";
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
     pub requester: Requester,
+    pub late_requester: LateRequester,
     pub repeat: Repeat,
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
@@ -41,7 +42,7 @@ pub struct Ticket {
     pub tags: Vec<String>,
     /// `TICKET_SUBJECT`
     pub subject: Option<Template>,
-    /// `TICKET_COMMENT`
+    /// `TICKET_COMMENT`, in the format that `TICKET_COMMENT_FORMAT` says.
     pub comment: Option<Template>,
     /// `TICKET_CUSTOM_FIELDS`, by their ids.
     pub custom_fields: Vec<CustomField>,
@@ -67,6 +68,16 @@ pub enum Requester {
     Service,
 }
 
+/// `TICKET_REQUESTER_LATER`: what becomes of a ticket that could not wait for its author to become a user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateRequester {
+    /// The author becomes its requester as soon as there is a user.
+    #[default]
+    Set,
+    /// It stays the service user's.
+    Leave,
+}
+
 /// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +89,14 @@ pub enum Repeat {
     Comment,
     /// Nothing.
     Ignore,
+}
+
+/// `TICKET_COMMENT_FORMAT`: what `TICKET_COMMENT` is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CommentFormat {
+    Text,
+    Html,
 }
 
 /// `TICKET_PRIORITY`
@@ -149,6 +168,8 @@ pub enum Referent {
 
 /// On a ticket for which Zendesk has refused the configured fields; so it cannot be asked for.
 pub const FALLBACK_TAG: &str = "casebridge_fallback";
+/// On a ticket that could not wait for its author to become a user.
+pub const NO_AUTHOR_TAG: &str = "casebridge_no_author";
 
 const TAG_CHARS: usize = 80;
 /// With ours beside them they fit into the 5,096 characters that Zendesk has for all.
@@ -176,10 +197,19 @@ impl Check {
                 name("ASSIGNEE_ID")
             ));
         }
+        let format = self.optional(&name("COMMENT_FORMAT"), raw.comment_format, |text| {
+            word::<CommentFormat>(text, "is neither text nor html")
+        });
         Ticket {
             requester: self.or(&name("REQUESTER"), raw.requester, base.requester, |text| {
                 word(text, "is neither author nor service")
             }),
+            late_requester: self.or(
+                &name("REQUESTER_LATER"),
+                raw.requester_later,
+                base.late_requester,
+                late_requester,
+            ),
             repeat: self.or(&name("REPEAT"), raw.repeat, base.repeat, |text| {
                 word(text, "is none of new, comment and ignore")
             }),
@@ -199,7 +229,7 @@ impl Check {
             form_id: self.reference(name("FORM_ID"), Referent::Form, raw.form_id).or(base.form_id),
             tags: self.or(&name("TAGS"), raw.tags, base.tags.clone(), tags),
             subject: self.template(&name("SUBJECT"), raw.subject).or_else(|| base.subject.clone()),
-            comment: self.template(&name("COMMENT"), raw.comment).or_else(|| base.comment.clone()),
+            comment: self.comment(&name("COMMENT"), raw.comment, format, base.comment.as_ref()),
             custom_fields: match raw.custom_fields {
                 Some(json) => self.custom_fields(&name("CUSTOM_FIELDS"), &json),
                 None => base.custom_fields.clone(),
@@ -215,6 +245,25 @@ impl Check {
 
     fn template(&mut self, name: &str, text: Option<String>) -> Option<Template> {
         let template = Template::new(name, &text?);
+        template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+    }
+
+    /// A format alone is that of the comment in `base`.
+    fn comment(
+        &mut self,
+        name: &str,
+        text: Option<String>,
+        format: Option<CommentFormat>,
+        base: Option<&Template>,
+    ) -> Option<Template> {
+        let inherited = base.map(Template::is_html);
+        let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
+        let text = match text {
+            Some(text) => text,
+            None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),
+            None => base?.source().to_owned(),
+        };
+        let template = if is_html { Template::html(name, &text) } else { Template::new(name, &text) };
         template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
     }
 
@@ -287,6 +336,11 @@ fn word<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
     T::deserialize(deserializer).map_err(|_| reason)
 }
 
+fn late_requester(text: &str) -> Parsed<LateRequester> {
+    let is_set = parse::switch(text)?;
+    Ok(if is_set { LateRequester::Set } else { LateRequester::Leave })
+}
+
 fn status(text: &str) -> Parsed<Status> {
     if text.eq_ignore_ascii_case("closed") {
         return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
@@ -316,8 +370,8 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     let mut tags: Vec<String> = Vec::new();
     for part in text.to_lowercase().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let tag = tag(part)?;
-        if tag == FALLBACK_TAG {
-            return Err("holds casebridge_fallback, which casebridge itself sets where it is due");
+        if tag == FALLBACK_TAG || tag == NO_AUTHOR_TAG {
+            return Err("holds a tag that casebridge itself sets where it is due");
         }
         if !tags.contains(&tag) {
             tags.push(tag);

@@ -30,8 +30,8 @@ variables! { Raw NAMES:
 }
 
 variables! { RawTicket TICKET_NAMES:
-    requester repeat public priority r#type status group_id assignee_id brand_id form_id tags subject comment
-    custom_fields
+    requester requester_later repeat public priority r#type status group_id assignee_id brand_id form_id tags
+    subject comment comment_format custom_fields
 }
 
 variables! { RawRoute ROUTE_NAMES:

@@ -162,7 +162,7 @@ impl Zendesk {
                 let fields = vec!["via_followup_source_id".to_owned()];
                 Err(Failure::Refused { reason: reply.reason(Call::Create.name()), fields })
             }
-            _ if reply.status == 422 => {
+            _ if reply.status == 422 && !reply.is_about_a_blank_text() => {
                 let reason = reply.reason(Call::Create.name());
                 Err(Failure::Refused { reason, fields: reply.refused_fields() })
             }
@@ -237,7 +237,7 @@ impl Zendesk {
     /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
     async fn adopt(&self, case_key: &str, reply: &Reply) -> Result<String, Failure> {
         let found = self.look_up(case_key).await?;
-        found.ok_or_else(|| Outcome::Dead { reason: reply.reason("the ticket") }.into())
+        found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -351,13 +351,16 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
     let alerting = |code| Reason { alert: Some(code), ..reason.clone() };
     let doubt = |doubt| if call.can_be_repeated() { Doubt::None } else { doubt };
     let pause = |reason, doubt| Outcome::Pause { reason, doubt, retry_after: reply.retry_after };
+    let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
     match reply.status {
-        300..=399 | 404 => pause(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
-        400 | 413 | 422 => Outcome::Dead { reason },
+        300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
+        // No rule of theirs is behind it, whatever number of posts has nothing to see.
+        422 if reply.is_about_a_blank_text() => Outcome::Dead { reason },
+        400 | 413 | 422 => Outcome::Refused { reason },
         401 => pause(alerting(alert::ZENDESK_CREDENTIAL), Doubt::None),
         // One ticket that we may not see or touch: several of them are the lane's.
         403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
-        403 => pause(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
+        403 => blocked(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
         // Each of these has a limit of its own, which says nothing of creates.
         429 if !matches!(call, Call::Create | Call::Check) && reply.rate.remaining != Some(0) => {
             let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));
@@ -365,11 +368,10 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
         }
         429 => pause(reason, Doubt::None),
         // Maintenance, or a time-out of its database.
-        500..=599 if reply.status == 503 || reply.retry_after.is_some() => {
-            pause(reason, doubt(Doubt::Answered))
-        }
+        500..=599 if reply.retry_after.is_some() => pause(reason, doubt(Doubt::Answered)),
+        503 => blocked(reason, doubt(Doubt::Answered)),
         // A gateway, here or at Cloudflare, speaks for a Zendesk that may be at work still.
-        502 | 504 | 520..=530 => pause(reason, doubt(Doubt::Unanswered)),
+        502 | 504 | 520..=530 => blocked(reason, doubt(Doubt::Unanswered)),
         // A conflict can mean that an earlier copy of the same request got through.
         _ => Outcome::Retry { reason, doubt: doubt(Doubt::Answered) },
     }
@@ -456,6 +458,10 @@ mod tests {
         match outcome {
             Outcome::Done { .. } => "done".to_owned(),
             Outcome::Dead { .. } => "dead".to_owned(),
+            Outcome::Refused { .. } => "refused".to_owned(),
+            Outcome::Blocked { reason, doubt } => {
+                format!("blocked {doubt:?} {}", reason.alert.unwrap_or("-"))
+            }
             Outcome::Wait { .. } => "wait".to_owned(),
             Outcome::Later { .. } => "later".to_owned(),
             Outcome::Retry { doubt, .. } => format!("retry {doubt:?}"),
@@ -469,25 +475,35 @@ mod tests {
     fn the_table_of_outcomes() {
         for (status, create, comment, look_up) in [
             (200, "retry Answered", "retry Answered", "retry None"),
-            (302, "pause None zendesk_address", "pause None zendesk_address", "pause None zendesk_address"),
-            (400, "dead", "dead", "dead"),
+            (
+                302,
+                "blocked None zendesk_address",
+                "blocked None zendesk_address",
+                "blocked None zendesk_address",
+            ),
+            (400, "refused", "refused", "refused"),
             (
                 401,
                 "pause None zendesk_credential",
                 "pause None zendesk_credential",
                 "pause None zendesk_credential",
             ),
-            (403, "pause None zendesk_forbidden", "retry None", "pause None zendesk_forbidden"),
-            (404, "pause None zendesk_address", "pause None zendesk_address", "pause None zendesk_address"),
+            (403, "blocked None zendesk_forbidden", "retry None", "blocked None zendesk_forbidden"),
+            (
+                404,
+                "blocked None zendesk_address",
+                "blocked None zendesk_address",
+                "blocked None zendesk_address",
+            ),
             (409, "retry Answered", "retry Answered", "retry None"),
-            (413, "dead", "dead", "dead"),
-            (422, "dead", "dead", "dead"),
+            (413, "refused", "refused", "refused"),
+            (422, "refused", "refused", "refused"),
             (429, "pause None -", "wait", "wait"),
             (500, "retry Answered", "retry Answered", "retry None"),
-            (502, "pause Unanswered -", "pause Unanswered -", "pause None -"),
-            (503, "pause Answered -", "pause Answered -", "pause None -"),
-            (504, "pause Unanswered -", "pause Unanswered -", "pause None -"),
-            (522, "pause Unanswered -", "pause Unanswered -", "pause None -"),
+            (502, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
+            (503, "blocked Answered -", "blocked Answered -", "blocked None -"),
+            (504, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
+            (522, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
         ] {
             let reply = Reply::of(status, "<html>");
             assert_eq!(cell(&outcome(Call::Create, &reply)), create, "create, {status}");

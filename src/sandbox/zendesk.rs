@@ -64,6 +64,8 @@ pub enum Fault {
     Html,
     /// 422 with words about the subject, which repeat a customer's.
     Invalid,
+    /// 422: the comment is blank.
+    Blank,
     /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
     /// the next update.
     Unauthorized,
@@ -411,6 +413,7 @@ impl Shared {
             Some(Fault::Invalid) => {
                 invalid(flaw("subject", "Subject: Jane Doe is no subject", "InvalidValue"))
             }
+            Some(Fault::Blank) => invalid(flaw("comment", "Description: cannot be blank", "BlankValue")),
             Some(Fault::Unauthorized) => {
                 model.void = model.minted;
                 unauthorized()
@@ -465,7 +468,9 @@ impl Model {
             Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
             Fault::TooMany(seconds) => Some(too_many(seconds)),
             Fault::Html => Some(Html("<html>Welcome</html>").into_response()),
-            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Unauthorized => None,
+            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Blank | Fault::Unauthorized => {
+                None
+            }
         }
     }
 

@@ -8,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 use tracing::{info, warn};
 
 use crate::config::{self, Repeat, Requester, Route};
-use crate::destination::zendesk::plan::{Fields, Plan};
+use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
-use crate::destination::zendesk::{self, Create, Failure, Standing, Then, Update, Zendesk};
+use crate::destination::zendesk::{self, Author, Create, Failure, Standing, Then, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
@@ -120,7 +120,7 @@ impl Attempt<'_> {
             then,
             urgent: self.item.is_urgent() && then != Then::AsItWas,
             comment: &ticket::news(self.item, label, route, &news),
-            tags: &ticket::tags(self.item, label, self.settings(), Fields::Configured),
+            tags: &ticket::tags(self.item, label, self.settings(), None),
             sent: self.sent,
         };
         self.zendesk.tell(&update).await
@@ -153,7 +153,7 @@ impl Attempt<'_> {
             };
             let next = match self.next_plan(plan, &reason, &fields).await? {
                 Some(next) if claim.revision < self.claim.revision + REVISIONS => next,
-                _ => return Err(Outcome::Dead { reason }.into()),
+                _ => return Err(Outcome::Refused { reason }.into()),
             };
             claim.revision += 1;
             (plan, body) = self.freeze(&claim, next).await?;
@@ -170,7 +170,11 @@ impl Attempt<'_> {
     async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), End> {
         let service_user = self.service_user().await?;
         let is_signed = self.settings().public || service_user.is_some();
-        let plan = Plan { requester: plan.requester.filter(|_| is_signed), ..plan };
+        let requester = match plan.requester {
+            RequesterUser::Author(_) if !is_signed => RequesterUser::Pending,
+            requester => requester,
+        };
+        let plan = Plan { requester, ..plan };
         let draft = Draft {
             item: self.item,
             case_key: &claim.case_key,
@@ -199,9 +203,9 @@ impl Attempt<'_> {
         if next.fields != plan.fields {
             self.zendesk.remind_of_fields(&self.claim.case_key, reason);
         }
-        if plan.requester.is_some() && next.requester.is_none() {
+        if plan.requester.author().is_some() && next.requester.author().is_none() {
             let requester = self.other_requester(plan.requester).await?;
-            if requester.is_none() {
+            if requester.author().is_none() {
                 warn!(case = self.claim.case_key, "the service user is the requester: {}", reason.log);
             }
             return Ok(Some(Plan { requester, ..next }));
@@ -209,34 +213,37 @@ impl Attempt<'_> {
         Ok(Some(next))
     }
 
-    /// The user of the author, known or found or made; `None`: the service user.
-    async fn requester(&self) -> Result<Option<u64>, End> {
-        let Some(profile) = self.profile() else { return Ok(None) };
+    /// The user of the author, known or found or made, or else the service user.
+    async fn requester(&self) -> Result<RequesterUser, End> {
+        let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
         let known = self.inbox.author(zendesk::NAME, &profile.key).await?;
         match known.and_then(|id| u64::try_from(id).ok()) {
-            Some(id) => Ok(Some(id)),
+            Some(id) => Ok(RequesterUser::Author(id)),
             None => self.learn(&profile).await,
         }
     }
 
     /// The user that we knew may have been deleted, or merged into another.
-    async fn other_requester(&self, refused: Option<u64>) -> Result<Option<u64>, End> {
-        let Some(profile) = self.profile() else { return Ok(None) };
+    async fn other_requester(&self, refused: RequesterUser) -> Result<RequesterUser, End> {
+        let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
         self.inbox.forget_author(zendesk::NAME, &profile.key).await?;
-        Ok(self.learn(&profile).await?.filter(|id| Some(*id) != refused))
+        let other = self.learn(&profile).await?;
+        Ok(if other == refused { RequesterUser::Service } else { other })
     }
 
-    async fn learn(&self, profile: &Profile) -> Result<Option<u64>, End> {
+    async fn learn(&self, profile: &Profile) -> Result<RequesterUser, End> {
         let author = self.zendesk.author(profile).await?;
-        let id = author.user();
-        match id.and_then(|id| i64::try_from(id).ok()) {
-            Some(id) => self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?,
-            None => {
-                let case = &self.claim.case_key;
-                info!(case, "the service user is the requester of {case}: {author}");
-            }
+        if let Some(id) = author.user().and_then(|id| i64::try_from(id).ok()) {
+            self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
+        } else {
+            let case = &self.claim.case_key;
+            info!(case, "the service user is the requester of {case}: {author}");
         }
-        Ok(id)
+        Ok(match author {
+            Author::User(id) => RequesterUser::Author(id),
+            Author::Suspended | Author::Refused(_) => RequesterUser::Service,
+            Author::TooMany | Author::NotNow => RequesterUser::Pending,
+        })
     }
 
     fn settings(&self) -> &config::Ticket {

@@ -18,6 +18,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const SUSPECTS: usize = 3;
 /// The longest wait of one that fails while nothing passes.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// Of deliveries that were turned away, so many are remembered.
+const BLOCKED: usize = 1000;
 /// After this a pause is worth waking somebody.
 const ALARMING: Duration = Duration::from_secs(300);
 
@@ -57,10 +59,20 @@ pub struct Lane {
     down: Option<Down>,
     /// Deliveries that failed since the last success, and how often.
     suspects: HashMap<String, u32>,
+    /// Deliveries that were turned away, each of which may be at fault itself.
+    blocked: HashMap<String, Blocked>,
     /// Deliveries that were refused for one and the same reason since the last success.
     refused: HashSet<String>,
     refusal: String,
     reminder: Reminder,
+}
+
+/// A delivery that was turned away.
+#[derive(Debug)]
+struct Blocked {
+    at: Instant,
+    /// Another one got through since.
+    others_pass: bool,
 }
 
 #[derive(Debug)]
@@ -104,15 +116,42 @@ impl Lane {
                 self.pause(reason, retry_after, started, now);
                 outcome
             }
+            Outcome::Blocked { reason, doubt } => self.blocked(delivery, reason, doubt, started, now),
             Outcome::Retry { reason, doubt } => self.failed(delivery, reason, doubt, started, now),
-            Outcome::Dead { reason } => self.refused(delivery, reason, started, now),
+            Outcome::Refused { reason } => self.refused(delivery, reason, started, now),
+            Outcome::Dead { .. } => {
+                self.is_reached(started);
+                outcome
+            }
             Outcome::Done { .. } => {
+                self.blocked.remove(delivery);
                 self.works(started);
                 outcome
             }
             // That one delivery has to wait tells nothing of the others.
             Outcome::Wait { .. } | Outcome::Later { .. } => outcome,
         }
+    }
+
+    /// A firewall may dislike what somebody wrote: if others got through since this delivery was turned away,
+    /// it fails by itself. It may be at fault or the lane may have failed again; either way the others show.
+    fn blocked(
+        &mut self,
+        delivery: &str,
+        reason: Reason,
+        doubt: Doubt,
+        started: Instant,
+        now: Instant,
+    ) -> Outcome {
+        if self.blocked.get(delivery).is_some_and(|blocked| blocked.others_pass) {
+            return self.failed(delivery, reason, doubt, started, now);
+        }
+        if self.blocked.len() >= BLOCKED {
+            self.blocked.clear();
+        }
+        self.blocked.insert(delivery.to_owned(), Blocked { at: now, others_pass: false });
+        self.pause(&reason, None, started, now);
+        Outcome::Pause { reason, doubt, retry_after: None }
     }
 
     /// A failure is the lane's if several fail so, and the delivery's own only if another has passed
@@ -151,7 +190,7 @@ impl Lane {
         self.refused.insert(delivery.to_owned());
         if self.refused.len() < SUSPECTS {
             self.is_reached(started);
-            return Outcome::Dead { reason };
+            return Outcome::Refused { reason };
         }
         let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
         self.pause(&reason, None, started, now);
@@ -161,6 +200,9 @@ impl Lane {
     /// The destination did what it was asked.
     fn works(&mut self, started: Instant) {
         self.refused.clear();
+        for blocked in self.blocked.values_mut().filter(|blocked| blocked.at <= started) {
+            blocked.others_pass = true;
+        }
         self.is_reached(started);
     }
 
@@ -318,8 +360,50 @@ mod tests {
         assert_eq!(lane.gate(start), Gate::Closed(at(start, 93)));
     }
 
-    fn dead(kind: &str) -> Outcome {
-        Outcome::Dead { reason: Reason::new(kind) }
+    fn refused(kind: &str) -> Outcome {
+        Outcome::Refused { reason: Reason::new(kind) }
+    }
+
+    fn blocked() -> Outcome {
+        Outcome::Blocked { reason: Reason::new("403"), doubt: Doubt::None }
+    }
+
+    #[test]
+    fn one_delivery_that_is_turned_away_while_others_pass_is_at_fault() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        assert!(matches!(lane.observe("a", blocked(), start, start), Outcome::Pause { .. }));
+        // As yet it may be the lane.
+        assert!(matches!(lane.observe("a", blocked(), at(start, 5), at(start, 5)), Outcome::Pause { .. }));
+        assert_eq!(lane.gate(at(start, 15)), Gate::Probe);
+        lane.observe("b", done(), at(start, 15), at(start, 16));
+        let late = at(start, 20);
+        assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Retry { .. }));
+        assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Wait { .. }));
+        assert_eq!(lane.gate(late), Gate::Open);
+        // Another that is turned away is the lane's failure again, as far as is known.
+        assert!(matches!(lane.observe("c", blocked(), late, late), Outcome::Pause { .. }));
+    }
+
+    #[test]
+    fn what_was_under_way_already_does_not_show_that_others_pass() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        lane.observe("a", blocked(), start, at(start, 1));
+        lane.observe("b", done(), start, at(start, 2));
+        let late = at(start, 9);
+        assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Pause { .. }));
+    }
+
+    #[test]
+    fn what_is_dead_by_itself_never_pauses_the_others() {
+        let now = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        for delivery in 0..10 {
+            let dead = Outcome::Dead { reason: Reason::new("blank") };
+            assert_eq!(lane.observe(&delivery.to_string(), dead.clone(), now, now), dead);
+        }
+        assert_eq!(lane.gate(now), Gate::Open);
     }
 
     #[test]
@@ -358,12 +442,12 @@ mod tests {
         let mut lane = Lane::new("zendesk");
         for (delivery, kind) in [("a", "subject"), ("b", "requester"), ("c", "requester"), ("c", "requester")]
         {
-            assert_eq!(lane.observe(delivery, dead(kind), now, now), dead(kind));
+            assert_eq!(lane.observe(delivery, refused(kind), now, now), refused(kind));
         }
-        assert!(matches!(lane.observe("d", dead("requester"), now, now), Outcome::Pause { .. }));
+        assert!(matches!(lane.observe("d", refused("requester"), now, now), Outcome::Pause { .. }));
         lane.checked(now);
         assert!(matches!(lane.gate(now), Gate::Closed(_)), "only a create can end it");
         lane.observe("e", done(), at(now, 5), at(now, 5));
-        assert_eq!(lane.observe("f", dead("requester"), now, now), dead("requester"));
+        assert_eq!(lane.observe("f", refused("requester"), now, now), refused("requester"));
     }
 }

@@ -269,7 +269,7 @@ async fn another_route_is_told_and_its_tags_are_added_to_those_of_the_agents() {
         connection.execute(told).await.unwrap();
         world.zendesk.model().tickets[0]["tags"] = json!(["agents_own"]);
         tell(&world, &bridge, event("e2", "1"), "commented", 1000).await;
-        assert!(said(&world, 1000)[0].contains("`CreateCase`"));
+        assert!(said(&world, 1000)[0].contains("\"CreateCase\""));
         let tags = world.tickets(1).await[0]["tags"].clone();
         for tag in ["agents_own", "khoros", "khoros_label_createcase"] {
             assert!(tags.as_array().unwrap().contains(&json!(tag)), "{tags}");

@@ -11,6 +11,7 @@ mod deliver;
 mod edge;
 mod inbox;
 mod keep;
+mod markup;
 mod model;
 mod operate;
 mod outage;

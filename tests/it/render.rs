@@ -76,9 +76,12 @@ fn it_shows_the_ticket_the_comment_and_the_requester() {
     let told = out(&output);
     assert!(told.contains("    \"subject\": \"[Twitter] @author: Post Text\","), "{told}");
     assert!(
-        told.contains("\nInternal comment:\n  | https://twitter.com/link\n  | \n  | Post Text\n"),
+        told.contains("\nInternal comment:\n  | https://twitter.com/link\n  | \n  | > Post Text\n"),
         "{told}"
     );
+    assert!(!told.contains("html_body"), "{told}");
+    let sent = out(&render(&[TWITTER, "--html"], &[]));
+    assert!(sent.contains("</a></p><blockquote>Post Text</blockquote><p>Author: author"), "{sent}");
     let requester = "\nRequester: the Zendesk user khoros:twitter:12345678 (author), made if it is missing\n";
     assert!(told.contains(requester), "{told}");
     assert!(err(&output).contains("SPREDFAST_COMPANY_ID is not set: 1234 is assumed"), "{}", err(&output));
@@ -109,7 +112,7 @@ fn the_2017_ticket() {
     let output = render(&[TWITTER, "--json"], &vars);
     let ticket = &tickets(&output)[0];
     assert_eq!(ticket["subject"], "Case from Social Network twitter:<twitterId>");
-    assert_eq!(ticket["comment"], json!({"body": "Post Text", "public": true}));
+    assert_eq!(ticket["comment"], json!({"html_body": "<blockquote>Post Text</blockquote>", "public": true}));
     assert!(err(&output).contains("TICKET_PUBLIC: notes of Khoros' users are internal"), "{}", err(&output));
 }
 
@@ -173,7 +176,7 @@ fn what_a_post_holds_is_no_template_and_no_placeholder() {
     for vars in [&[][..], &[("TICKET_COMMENT", "{{ item.text }}"), ("TICKET_SUBJECT", "{{ item.text }}")]] {
         let output = render_text(&notification, &["--json"], vars);
         let ticket = &tickets(&output)[0];
-        for text in [&ticket["subject"], &ticket["comment"]["body"]] {
+        for text in [&ticket["subject"], &ticket["comment"]["html_body"]] {
             let text = text.as_str().unwrap();
             assert!(!text.contains("{{") && !text.contains("{%"), "{text}");
             assert!(text.replace('\u{2060}', "").contains(bomb), "{text}");

@@ -2,17 +2,35 @@
 
 use serde_json::Value;
 
-use crate::config::{self, FALLBACK_TAG};
+use crate::config::{self, FALLBACK_TAG, NO_AUTHOR_TAG};
 use crate::retry::Deed;
 
 /// Each refusal takes something away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The author's user, or `None`: the user of the credential.
-    pub requester: Option<u64>,
+    pub requester: RequesterUser,
     pub fields: Fields,
     /// The closed ticket that this one goes on with.
     pub follow_up: Option<u64>,
+}
+
+/// The user who is the ticket's requester.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequesterUser {
+    Author(u64),
+    /// The user of the credential.
+    Service,
+    /// The user of the credential until the author has a user: the ticket has the tag [`NO_AUTHOR_TAG`].
+    Pending,
+}
+
+impl RequesterUser {
+    pub fn author(self) -> Option<u64> {
+        match self {
+            RequesterUser::Author(id) => Some(id),
+            RequesterUser::Service | RequesterUser::Pending => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +45,15 @@ impl Plan {
     pub fn of(body: &str, service_user: Option<u64>) -> Plan {
         let body: Value = serde_json::from_str(body).unwrap_or_default();
         let ticket = &body["ticket"];
-        let mut tags = ticket["tags"].as_array().into_iter().flatten();
-        let is_plain = tags.any(|tag| tag == FALLBACK_TAG);
+        let has = |name: &str| ticket["tags"].as_array().into_iter().flatten().any(|tag| tag == name);
+        let author = ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user);
         Plan {
-            requester: ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user),
-            fields: if is_plain { Fields::Plain } else { Fields::Configured },
+            requester: match author {
+                Some(id) => RequesterUser::Author(id),
+                None if has(NO_AUTHOR_TAG) => RequesterUser::Pending,
+                None => RequesterUser::Service,
+            },
+            fields: if has(FALLBACK_TAG) { Fields::Plain } else { Fields::Configured },
             follow_up: ticket["via_followup_source_id"].as_u64(),
         }
     }
@@ -47,7 +69,8 @@ impl Plan {
     pub fn simpler(self, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
         let blames =
             |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
-        let without_author = self.requester.map(|_| Plan { requester: None, ..self });
+        let author = self.requester.author();
+        let without_author = author.map(|_| Plan { requester: RequesterUser::Service, ..self });
         let is_full = self.fields == Fields::Configured && settings.may_be_refused();
         let plain = is_full.then_some(Plan { fields: Fields::Plain, ..self });
         let unlinked = self.follow_up.map(|_| Plan { follow_up: None, ..self });
@@ -87,8 +110,9 @@ mod tests {
             Ticket { kind: Some(Kind::Task), ..Ticket::default() },
             Ticket { priority: Priority::Low, ..Ticket::default() },
         ];
-        let full = Plan { requester: Some(1), fields: Fields::Configured, follow_up: None };
-        let (no_author, plain) = (Plan { requester: None, ..full }, Plan { fields: Fields::Plain, ..full });
+        let full = Plan { requester: RequesterUser::Author(1), fields: Fields::Configured, follow_up: None };
+        let no_author = Plan { requester: RequesterUser::Service, ..full };
+        let plain = Plan { fields: Fields::Plain, ..full };
         for (fields, of_bare, of_own) in [
             (&["requester"][..], Some(no_author), Some(no_author)),
             (&["submitter_id", "base"], Some(no_author), Some(no_author)),

@@ -119,6 +119,16 @@ impl Reply {
         names.chain(is_suspended.then(|| "requester".to_owned())).collect()
     }
 
+    /// A refusal because there is nothing to read.
+    pub fn is_about_a_blank_text(&self) -> bool {
+        let body = self.json::<Value>().unwrap_or_default();
+        let details: Vec<(&String, &Value)> = body["details"].as_object().into_iter().flatten().collect();
+        let is_blank = |(field, errors): &(&String, &Value)| {
+            matches!(field.as_str(), "comment" | "description") && errors[0]["error"] == "BlankValue"
+        };
+        !details.is_empty() && details.iter().all(is_blank)
+    }
+
     /// What went wrong with `what`. Validation texts repeat what customers wrote, so the log gets
     /// codes and names of fields; the rest is for the operator who lists the delivery.
     pub fn reason(&self, what: &str) -> Reason {

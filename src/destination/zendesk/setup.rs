@@ -83,7 +83,7 @@ impl Zendesk {
         let request = || self.request(Method::GET, &format!("/api/v2/{path}/{}", reference.id));
         match self.call(Call::SetUp, request, || ()).await {
             Ok(reply) => presence(&reply, reference.to, field),
-            Err(outcome) => Presence::Unknown(log_of(&outcome).to_owned()),
+            Err(outcome) => Presence::Unknown(log_of(&outcome)),
         }
     }
 }
@@ -128,26 +128,19 @@ fn flaw(shown: &Value, to: Referent) -> Option<&'static str> {
 
 /// Of what happened before there was an answer to look at, and of the minting of a token.
 fn trouble(outcome: &Outcome) -> Trouble {
-    let log = log_of(outcome).to_owned();
+    let (alert, log) = (outcome.reason().and_then(|reason| reason.alert), log_of(outcome));
     match outcome {
-        Outcome::Pause { reason, .. } if reason.alert == Some(alert::ZENDESK_ADDRESS) => {
+        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert == Some(alert::ZENDESK_ADDRESS) => {
             Trouble::Address(log)
         }
-        Outcome::Pause { reason, .. } if reason.alert.is_some() => Trouble::Credential(log),
+        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert.is_some() => Trouble::Credential(log),
         Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => Trouble::Busy(log),
         _ => Trouble::Away(log),
     }
 }
 
-fn log_of(outcome: &Outcome) -> &str {
-    match outcome {
-        Outcome::Retry { reason, .. }
-        | Outcome::Pause { reason, .. }
-        | Outcome::Later { reason, .. }
-        | Outcome::Wait { reason, .. }
-        | Outcome::Dead { reason } => &reason.log,
-        Outcome::Done { .. } => "",
-    }
+fn log_of(outcome: &Outcome) -> String {
+    outcome.reason().map(|reason| reason.log.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::plan::{Fields, Plan};
-use super::text::{self, clean, clip, field, first_chars, html_bytes, slug, time};
-use crate::config::{self, CustomValue, FALLBACK_TAG, Priority, Requester};
-use crate::event::{self, Event, Report};
+use super::plan::{Fields, Plan, RequesterUser};
+use super::text::{field, first_chars, line, slug, time};
+use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
+use crate::event::{Event, Report};
+use crate::html::{self, Html};
 use crate::notification::{self, Item, Note};
 use crate::story::News;
 use crate::template::{Context, Template};
+use crate::text::{clean, clip, is_blank};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
@@ -29,7 +31,6 @@ const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
 /// Of our own; those that are configured come on top.
 const TAGS: usize = 20;
-const CUT: &str = "… (cut here)";
 
 /// All that a ticket is made of.
 pub struct Draft<'a> {
@@ -62,12 +63,12 @@ pub fn render(draft: &Draft) -> Rendered {
     let mut ticket = json!({
         "subject": subject(item, templates.render(settings.subject.as_ref())),
         "comment": {
-            "body": comment(draft, templates.render(settings.comment.as_ref())),
+            "html_body": comment(draft, &mut templates).as_str(),
             "public": is_public(item, settings),
         },
         "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
-        "tags": tags(item, label, settings, plan.fields),
+        "tags": tags(item, label, settings, Some(plan)),
         "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
     });
     let mut set = |name: &str, value: Option<Value>| {
@@ -75,7 +76,7 @@ pub fn render(draft: &Draft) -> Rendered {
             ticket[name] = value;
         }
     };
-    set("requester_id", plan.requester.or(draft.service_user).map(Value::from));
+    set("requester_id", plan.requester.author().or(draft.service_user).map(Value::from));
     set("submitter_id", submitter(draft).map(Value::from));
     set("via_followup_source_id", plan.follow_up.map(Value::from));
     if plan.fields == Fields::Configured {
@@ -118,62 +119,56 @@ pub struct Profile {
 pub fn author_profile(item: &Item) -> Option<Profile> {
     let network = item.network()?.to_lowercase();
     let id = item.author.id.as_deref()?;
-    let bare = |name: &str| Some(name.trim_start_matches('@').to_owned()).filter(|name| !name.is_empty());
-    let name = item.author.name.as_deref().map(field).filter(|name| !name.is_empty());
-    let name = name.or_else(|| bare(&field(item.author.screen_name.as_deref()?)));
+    let bare = |handle: String| handle.trim_start_matches('@').to_owned();
+    let name = author_name(item).or_else(|| handle(item).map(bare));
     let name = name.unwrap_or_else(|| format!("{} user {}", network_name(item), field(id)));
-    let lines = [("Profile", item.author.link.as_deref().map(field)), ("Handle", handle(item))];
+    let lines = [("Profile", value(item.author.link.as_deref())), ("Handle", handle(item))];
+    let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
     Some(Profile {
         // A comma would end it where several are asked for at once.
-        key: notification::key(&format!("khoros:{network}:{id}").replace(',', "%2C")),
+        key: notification::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
         name: first_chars(&name, USER_NAME_CHARS),
-        details: joined(lines).trim_end().to_owned(),
+        details: lines.collect::<Vec<_>>().join("\n"),
     })
 }
 
-/// The text of an internal comment about a later event of a case that has a ticket.
-pub fn news(item: &Item, label: &str, route: &str, news: &News) -> String {
-    let after = match news.notes.is_empty() {
-        true => String::new(),
-        false => format!("\n\nNew notes in Khoros:\n{}", note_lines(&news.notes)),
-    };
+/// An internal comment about a later event of a case that has a ticket.
+pub fn news(item: &Item, label: &str, route: &str, news: &News) -> Html {
     let (first, after) = match &item.report {
-        Some(report) => (
-            report_news(report),
-            format!("\n\n{}{}", lines(&report.lines), advice(report)).trim_end().to_owned() + &after,
-        ),
-        None => (post_news(item, label, route, news.other_route), after),
+        Some(report) => (report_news(report), Html::paragraph(report_lines(report)).then(&advice(report))),
+        None => (Html::line(&post_news(item, label, route, news.other_route)), Html::default()),
     };
-    let (before, text) = match (news.text_changed, &item.report) {
-        (true, None) => (format!("{first}\n\nThe text of the post has changed:\n\n"), text_of(item)),
-        (true, Some(_)) => (format!("{first}\n\nThe text has changed:\n\n"), text_of(item)),
-        (false, _) => (first, String::new()),
+    let after = after.then(&notes("New notes in Khoros:", &news.notes));
+    let before = |lines: &[Html]| Html::paragraph([std::slice::from_ref(&first), lines].concat());
+    if !news.text_changed {
+        return before(&[]).then(&after);
+    }
+    let changed = match &item.report {
+        Some(_) => "The text has changed:",
+        None => "The text of the post has changed:",
     };
-    let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(&after));
-    format!("{before}{}{after}", clip(&text, room, CUT))
-}
-
-fn text_of(item: &Item) -> String {
-    item.text.as_deref().map_or("(This post has no text.)".to_owned(), clean)
+    let before = before(&[Html::line(changed)]);
+    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
+    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
 }
 
 fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String {
-    let named = |name: Option<&str>| name.map(|name| format!(" `{}`", field(name))).unwrap_or_default();
+    let named = |name: Option<&str>| name.map(|name| format!(" \"{}\"", field(name))).unwrap_or_default();
     let what = match item.event {
         Event::Label if label.is_empty() => "A label was applied".to_owned(),
-        Event::Label => format!("The label `{}` was applied", field(label)),
+        Event::Label => format!("The label \"{}\" was applied", field(label)),
         Event::Rule => format!("The rule{} was applied", named(item.rule.as_deref())),
         _ => format!("The event{} happened", named(item.event_name.as_deref())),
     };
     match other_route {
-        true => format!("{what} in Khoros (route `{}`).", field(route)),
+        true => format!("{what} in Khoros (route \"{}\").", field(route)),
         false => format!("{what} again in Khoros."),
     }
 }
 
-fn report_news(report: &Report) -> String {
+fn report_news(report: &Report) -> Html {
     let when = report.when.as_deref().map(|when| format!(" ({})", field(when))).unwrap_or_default();
-    format!("{}{when}.{}", field(&report.opening), meaning(report))
+    Html::line(&format!("{}{when}.{}", field(&report.opening), meaning(report)))
 }
 
 fn meaning(report: &Report) -> String {
@@ -181,28 +176,38 @@ fn meaning(report: &Report) -> String {
 }
 
 /// What happened, the words that it is about, the facts, and what there is to do.
-fn report_comment(item: &Item, report: &Report) -> String {
-    let when = report.when.as_deref().map(field);
-    let text = item.text.as_deref().map(clean).unwrap_or_default();
-    let gap = if text.is_empty() { "" } else { "\n\n" };
-    let before = format!("{}.{}{gap}", field(&report.opening), meaning(report));
-    let labels = (!item.labels.is_empty()).then(|| field(&item.labels.join(", ")));
-    let network = item.network().map(|_| network_name(item));
-    let first = joined([("When", when), ("Network", network)]);
-    let lines = lines(&report.lines) + &joined([("Labels", labels)]);
-    let after = format!("\n\n{first}{lines}{}{}", notes(&item.notes), advice(report));
-    let after = after.trim_end();
-    let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(after));
-    format!("{before}{}{after}", clip(&text, room, CUT))
+fn report_comment(item: &Item, report: &Report) -> Html {
+    let before = Html::line(&format!("{}.{}", field(&report.opening), meaning(report)));
+    let before = Html::paragraph([before]);
+    let (when, network) = (value(report.when.as_deref()), item.network().map(|_| network_name(item)));
+    let labels = label_list(item.labels.iter().map(String::as_str));
+    let facts =
+        [lines([("When", when), ("Network", network)]), report_lines(report), lines([("Labels", labels)])];
+    let after =
+        Html::paragraph(facts.concat()).then(&notes("Notes in Khoros:", &item.notes)).then(&advice(report));
+    let Some(text) = &item.text else { return before.then(&after) };
+    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
+    before.then(&Html::quote(text, room)).then(&after)
 }
 
-fn lines(lines: &[event::Line]) -> String {
-    let lines = lines.iter().map(|(name, value)| format!("{}: {}\n", field(name), field(value)));
-    clip(&lines.collect::<String>(), LINES_BYTES, "… (cut here)\n")
+/// The facts; those for which there is no room are left out.
+fn report_lines(report: &Report) -> Vec<Html> {
+    let mut room = LINES_BYTES;
+    let mut lines = Vec::new();
+    for (name, value) in &report.lines {
+        let line = Html::named(name, &Html::link(&field(value)));
+        if line.bytes() > room {
+            lines.push(Html::line("(more in Khoros)"));
+            break;
+        }
+        room -= line.bytes();
+        lines.push(line);
+    }
+    lines
 }
 
-fn advice(report: &Report) -> String {
-    report.advice.map(|advice| format!("\nWhat to do: {advice}\n")).unwrap_or_default()
+fn advice(report: &Report) -> Html {
+    Html::paragraph(report.advice.map(|advice| Html::named("What to do", &Html::line(advice))))
 }
 
 /// The configured templates at work, and those that failed.
@@ -227,16 +232,35 @@ impl Templates {
         match template.render(&self.context) {
             Ok(text) => Some(clean(&text).trim().to_owned()).filter(|text| !text.is_empty()),
             Err(failure) => {
-                self.failures.push(format!("{}: {failure}", template.name()));
+                self.fail(template, &failure);
                 None
             }
         }
+    }
+
+    /// The same of the comment's template, in at most `room` bytes.
+    fn render_comment(&mut self, template: Option<&Template>, room: usize) -> Option<Html> {
+        let said = self.render(template)?;
+        let template = template.filter(|template| template.is_html());
+        let Some(template) = template else { return Some(Html::quote(&said, room)) };
+        let html = Html::from_template(&said);
+        // Cut anywhere, it would be broken markup.
+        if html.bytes() > room {
+            self.fail(template, "what it made is longer than a comment can be");
+            return None;
+        }
+        (!is_blank(&html::text_of(html.as_str(), ""))).then_some(html)
+    }
+
+    fn fail(&mut self, template: &Template, failure: &str) {
+        self.failures.push(format!("{}: {failure}", template.name()));
     }
 }
 
 /// What is internal has an agent for its author; a public comment is the author's own.
 fn submitter(draft: &Draft) -> Option<u64> {
-    draft.plan.requester.filter(|_| is_public(draft.item, draft.settings)).or(draft.service_user)
+    let author = draft.plan.requester.author();
+    author.filter(|_| is_public(draft.item, draft.settings)).or(draft.service_user)
 }
 
 /// Those that have a value: an empty text is none, and a template that failed has none.
@@ -271,12 +295,13 @@ fn subject(item: &Item, templated: Option<String>) -> String {
     let built_in = || match &item.report {
         Some(report) => format!("[{}] {}", place(item), clean(&report.headline)),
         None => {
-            let text = item.text.as_deref().unwrap_or("(no text)");
-            format!("[{}] {}: {}", network_name(item), handle_or_name(item), clean(text))
+            let text = item.text.as_deref().map(clean).filter(|text| !is_blank(text));
+            let text = text.unwrap_or_else(|| "(no text)".to_owned());
+            format!("[{}] {}: {text}", network_name(item), handle_or_name(item))
         }
     };
     let subject = templated.unwrap_or_else(built_in);
-    text::line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
+    line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
 }
 
 /// Where it happened: messages and conversations are on a network, all else is Khoros' own.
@@ -287,58 +312,48 @@ fn place(item: &Item) -> String {
     }
 }
 
-fn comment(draft: &Draft, templated: Option<String>) -> String {
-    let Some(text) = templated else { return built_in_comment(draft) };
+fn comment(draft: &Draft, templates: &mut Templates) -> Html {
+    let template = draft.settings.comment.as_ref();
     // Who wrote the post has to be somewhere on the ticket.
-    let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.is_none();
-    let author = if is_nowhere { joined(author_lines(draft.item)) } else { String::new() };
-    let after = if author.is_empty() { author } else { format!("\n\n{author}") };
-    let room = COMMENT_BYTES.saturating_sub(html_bytes(&after));
-    format!("{}{after}", clip(&text, room, CUT))
+    let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.author().is_none();
+    let author = if is_nowhere { Html::paragraph(author_lines(draft.item)) } else { Html::default() };
+    match templates.render_comment(template, COMMENT_BYTES.saturating_sub(author.bytes())) {
+        Some(comment) => comment.then(&author),
+        None => built_in_comment(draft),
+    }
 }
 
 /// The link first, then the text, then who and when, and last what an agent must not overlook.
-fn built_in_comment(draft: &Draft) -> String {
+fn built_in_comment(draft: &Draft) -> Html {
     let item = draft.item;
     if let Some(report) = &item.report {
         return report_comment(item, report);
     }
-    let before = item.link.as_deref().map(|link| format!("{}\n\n", field(link))).unwrap_or_default();
+    let before = Html::paragraph(value(item.link.as_deref()).map(|link| Html::link(&link)));
     let after = match draft.settings.public {
-        true => public_end(item),
-        false => {
-            format!("\n\n{}{}\n{}", details(item, draft.label), notes(&item.notes), last_line(item))
-        }
+        true => Html::paragraph(public_end(item)),
+        false => Html::paragraph(details(item, draft.label))
+            .then(&notes("Notes in Khoros:", &item.notes))
+            .then(&Html::paragraph([Html::line(&last_line(item))])),
     };
-    let text = match item.text.as_deref().map(clean) {
-        Some(text) => text,
-        None if item.link.is_some() => "(This post has no text: see the link above.)".to_owned(),
-        None => "(This post has no text and no link.)".to_owned(),
-    };
-    let room = COMMENT_BYTES.saturating_sub(html_bytes(&before) + html_bytes(&after));
-    format!("{before}{}{after}", clip(&text, room, CUT))
+    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
+    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
 }
 
 /// What the author may read: nothing of what happened to the post in Khoros.
-fn public_end(item: &Item) -> String {
-    let [author, profile] = author_lines(item);
-    let lines = joined([author, profile, posted(item), in_reply_to(item)]);
-    if lines.is_empty() { lines } else { format!("\n\n{lines}") }
+fn public_end(item: &Item) -> Vec<Html> {
+    [author_lines(item), lines([posted(item), in_reply_to(item)])].concat()
 }
 
-fn details(item: &Item, label: &str) -> String {
-    let labels: Vec<&str> = labels(item, label).collect();
-    let labels = (!labels.is_empty()).then(|| field(&labels.join(", ")));
-    let [author, profile] = author_lines(item);
-    joined([
-        author,
-        profile,
+fn details(item: &Item, label: &str) -> Vec<Html> {
+    let details = lines([
         posted(item),
-        ("Followers", item.author.followers.as_deref().map(field)),
-        ("Rule", item.rule.as_deref().map(field)),
-        ("Labels", labels),
+        ("Followers", value(item.author.followers.as_deref())),
+        ("Rule", value(item.rule.as_deref())),
+        ("Labels", label_list(labels(item, label))),
         in_reply_to(item),
-    ])
+    ]);
+    [author_lines(item), details].concat()
 }
 
 /// The one that the event is about, if it is about one, and the others.
@@ -348,20 +363,32 @@ fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
     applied.into_iter().chain(others)
 }
 
+fn label_list<'a>(labels: impl Iterator<Item = &'a str>) -> Option<String> {
+    let labels: Vec<String> = labels.filter_map(|label| value(Some(label))).collect();
+    value(Some(&labels.join(", ")))
+}
+
 /// A line of a comment: its name, and its value if there is one.
 type Line = (&'static str, Option<String>);
 
-fn joined<const N: usize>(lines: [Line; N]) -> String {
-    lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}\n", value?))).collect()
+fn lines<const N: usize>(lines: [Line; N]) -> Vec<Html> {
+    let html = |(name, value): Line| Some(Html::named(name, &Html::line(&value?)));
+    lines.into_iter().filter_map(html).collect()
 }
 
-fn author_lines(item: &Item) -> [Line; 2] {
-    let author = match (item.author.name.as_deref(), handle(item)) {
-        (Some(name), Some(handle)) => Some(format!("{} ({handle})", field(name))),
-        (Some(name), None) => Some(field(name)),
-        (None, handle) => handle,
+/// A text on one line; `None` if nothing of it can be seen.
+fn value(text: Option<&str>) -> Option<String> {
+    text.map(field).filter(|text| !text.is_empty())
+}
+
+fn author_lines(item: &Item) -> Vec<Html> {
+    let author = match (author_name(item), handle(item)) {
+        (Some(name), Some(handle)) => Some(format!("{name} ({handle})")),
+        (name, handle) => name.or(handle),
     };
-    [("Author", author), ("Profile", item.author.link.as_deref().map(field))]
+    let profile = value(item.author.link.as_deref());
+    let profile = profile.map(|link| Html::named("Profile", &Html::link(&link)));
+    lines([("Author", author)]).into_iter().chain(profile).collect()
 }
 
 fn posted(item: &Item) -> Line {
@@ -369,24 +396,21 @@ fn posted(item: &Item) -> Line {
 }
 
 fn in_reply_to(item: &Item) -> Line {
-    ("In reply to", item.in_reply_to.as_deref().map(field))
+    ("In reply to", value(item.in_reply_to.as_deref()))
 }
 
-fn notes(notes: &[Note]) -> String {
-    match notes.is_empty() {
-        true => String::new(),
-        false => format!("\nNotes in Khoros:\n{}", note_lines(notes)),
+/// As many notes as fit; the others come with the next event.
+fn notes(heading: &str, notes: &[Note]) -> Html {
+    if notes.is_empty() {
+        return Html::default();
     }
-}
-
-/// The lines of as many notes as fit; the others come with the next event.
-fn note_lines(notes: &[Note]) -> String {
     let held = fitting(notes);
-    let lines: String = held.iter().map(note_line).collect();
-    let lines = clip(&lines, NOTES_BYTES, "… (cut here)\n");
+    let html = held
+        .iter()
+        .fold(Html::paragraph([Html::line(heading)]), |html, note| html.then(&note_html(note, NOTES_BYTES)));
     match notes.len() - held.len() {
-        0 => lines,
-        more => format!("{lines}({more} more)\n"),
+        0 => html,
+        more => html.then(&Html::paragraph([Html::line(&format!("({more} more)"))])),
     }
 }
 
@@ -394,7 +418,8 @@ fn note_lines(notes: &[Note]) -> String {
 pub fn fitting(notes: &[Note]) -> &[Note] {
     let mut room = NOTES_BYTES;
     let fits = |note: &&Note| {
-        let bytes = html_bytes(&note_line(note));
+        // One byte more than there is room for is enough to know.
+        let bytes = note_html(note, room + 1).bytes();
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits
@@ -403,26 +428,44 @@ pub fn fitting(notes: &[Note]) -> &[Note] {
     &notes[..count.min(notes.len())]
 }
 
-fn note_line(note: &Note) -> String {
-    let author = note.author.as_deref().map_or("Khoros user".to_owned(), field);
+/// A note in at most `room` bytes: who wrote it and when, and what.
+fn note_html(note: &Note, room: usize) -> Html {
+    let signed = Html::paragraph([Html::line(&format!("{}:", note_author(note)))]);
+    let room = room.saturating_sub(signed.bytes());
+    signed.then(&Html::quote(&note.text, room))
+}
+
+fn note_author(note: &Note) -> String {
+    let author = value(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
     let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
-    format!("- {author}{}: {}\n", created.unwrap_or_default(), clean(&note.text))
+    author + &created.unwrap_or_default()
 }
 
 /// The notes of an item that the first comment holds of a ticket made of these bytes, whether a
 /// template made it, or was cut.
 pub fn notes_held(item: &Item, body: &str) -> Vec<Note> {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let comment = body["ticket"]["comment"]["body"].as_str().unwrap_or_default();
+    let comment = &body["ticket"]["comment"];
+    let held = match comment["html_body"].as_str() {
+        Some(html) => html::text_of(html, ""),
+        // Frozen by an earlier version.
+        None => comment["body"].as_str().unwrap_or_default().to_owned(),
+    };
+    let held = without_blanks(&held);
     let is_held = |note: &&Note| {
         let start: String = clean(&note.text).chars().take(NOTE_START).collect();
         // A word such as "ok" may be anywhere.
         match start.chars().count() < SHORT_NOTE {
-            true => comment.contains(note_line(note).trim_end()),
-            false => comment.contains(start.trim()),
+            true => held.contains(&without_blanks(&format!("{}:{start}", note_author(note)))),
+            false => held.contains(&without_blanks(&start)),
         }
     };
     item.notes.iter().filter(is_held).cloned().collect()
+}
+
+/// What is left of a text however its lines were laid out.
+fn without_blanks(text: &str) -> String {
+    clean(text).chars().filter(|c| !c.is_whitespace()).collect()
 }
 
 fn last_line(item: &Item) -> String {
@@ -433,8 +476,9 @@ fn last_line(item: &Item) -> String {
 }
 
 /// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
-/// configured, and the one that says what the ticket does without, are never cut away.
-pub fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields) -> Vec<String> {
+/// configured, and those that say what the ticket does without, are never cut away. Without a plan, they
+/// are those of any ticket of the route.
+pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Plan>) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let event = item.event_name.as_deref().filter(|_| item.event != Event::Label);
     let event = event.map(|event| format!("khoros_event_{}", slug(event)));
@@ -448,8 +492,10 @@ pub fn tags(item: &Item, label: &str, settings: &config::Ticket, fields: Fields)
         }
     }
     tags.truncate(TAGS);
-    let fallback = (fields == Fields::Plain).then(|| FALLBACK_TAG.to_owned());
-    for tag in settings.tags.iter().cloned().chain(fallback) {
+    let lacks_fields = plan.is_some_and(|plan| plan.fields == Fields::Plain).then_some(FALLBACK_TAG);
+    let lacks_author = plan.is_some_and(|plan| plan.requester == RequesterUser::Pending);
+    let lacks = lacks_fields.into_iter().chain(lacks_author.then_some(NO_AUTHOR_TAG)).map(str::to_owned);
+    for tag in settings.tags.iter().cloned().chain(lacks) {
         if !tags.contains(&tag) {
             tags.push(tag);
         }
@@ -473,13 +519,16 @@ fn network_name(item: &Item) -> String {
 }
 
 fn handle_or_name(item: &Item) -> String {
-    let name = || item.author.name.as_deref().map(field);
-    handle(item).or_else(name).unwrap_or_else(|| "unknown author".to_owned())
+    handle(item).or_else(|| author_name(item)).unwrap_or_else(|| "unknown author".to_owned())
+}
+
+fn author_name(item: &Item) -> Option<String> {
+    value(item.author.name.as_deref())
 }
 
 fn handle(item: &Item) -> Option<String> {
-    let bare = item.author.screen_name.as_deref()?.trim_start_matches('@');
-    (!bare.is_empty()).then(|| format!("@{}", field(bare)))
+    let bare = value(item.author.screen_name.as_deref())?.trim_start_matches('@').to_owned();
+    (!bare.is_empty()).then(|| format!("@{bare}"))
 }
 
 #[cfg(test)]
@@ -521,14 +570,16 @@ mod tests {
             json!({
                 "subject": "[Twitter] @author: Post Text",
                 "comment": {
-                    "body": "https://twitter.com/link\n\nPost Text\n\n\
-                        Author: author (@author)\n\
-                        Profile: https://twitter.com/author\n\
-                        Posted: 2011-05-26 18:23 UTC\n\
-                        Followers: 8424\n\
-                        Labels: CreateCase\n\
-                        In reply to: twitter:855485181481934848\n\n\
-                        A public reply to this ticket does not reach the author: answer on Twitter.",
+                    "html_body": "<p><a href=\"https://twitter.com/link\" rel=\"noopener noreferrer\">\
+                        https://twitter.com/link</a></p><blockquote>Post Text</blockquote>\
+                        <p>Author: author (@author)<br>\
+                        Profile: <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
+                        https://twitter.com/author</a><br>\
+                        Posted: 2011-05-26 18:23 UTC<br>\
+                        Followers: 8424<br>\
+                        Labels: CreateCase<br>\
+                        In reply to: twitter:855485181481934848</p>\
+                        <p>A public reply to this ticket does not reach the author: answer on Twitter.</p>",
                     "public": false,
                 },
                 "priority": "normal",
@@ -549,10 +600,10 @@ mod tests {
             "notes": [{"text": "call {{them}}", "createdByDisplayName": "Ann", "createdDate": "2017-04-12T09:01:11Z"},
                       {"text": "second"}],
         })));
-        let body = ticket["comment"]["body"].as_str().unwrap();
+        let body = seen(&ticket);
         assert!(body.contains("Labels: CreateCase, VIP - Gold!, 日本\n"), "{body}");
-        let notes =
-            "\nNotes in Khoros:\n- Ann, 2017-04-12 09:01 UTC: call {\u{2060}{them}}\n- Khoros user: second\n";
+        let notes = "\n\nNotes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> call {\u{2060}{them}}\n\n\
+            Khoros user:\n\n> second\n";
         assert!(body.contains(notes), "{body}");
         assert_eq!(
             ticket["tags"],
@@ -571,8 +622,30 @@ mod tests {
         let ticket =
             ticket(&item(json!({"entityId": "instagram:1", "link": "https://i.example/p/1", "text": " "})));
         assert_eq!(ticket["subject"], "[Instagram] unknown author: (no text)");
-        let body = ticket["comment"]["body"].as_str().unwrap();
-        assert!(body.starts_with("https://i.example/p/1\n\n(This post has no text: see the link above.)"));
+        assert!(seen(&ticket).starts_with("https://i.example/p/1\n\n(no text)\n\n"));
+    }
+
+    #[test]
+    fn text_that_nobody_can_see_is_no_text() {
+        for blank in [
+            "\u{200b}",
+            "\u{202e}\u{2066}",
+            "\u{3164}\u{ad}\u{feff}\u{2060}",
+            "\u{0}\u{1b}",
+            "\u{e0001}\u{fe0f}",
+        ] {
+            let ticket = ticket(&item(json!({
+                "entityId": "twitter:1", "text": blank, "author": blank, "authorScreenName": blank,
+                "authorId": "9", "authorLink": blank, "labels": [blank], "followerCount": blank,
+                "notes": [{"text": blank, "createdByDisplayName": blank}],
+            })));
+            assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
+            let expected =
+                "(no text)\n\nLabels: CreateCase\n\nNotes in Khoros:\n\nKhoros user:\n\n(no text)\n\n";
+            assert!(seen(&ticket).starts_with(expected), "{}", seen(&ticket));
+            let author = json!({"entityId": "twitter:1", "authorId": "9", "author": blank});
+            assert_eq!(author_profile(&item(author)).unwrap().name, "Twitter user 9");
+        }
     }
 
     #[test]
@@ -601,20 +674,22 @@ mod tests {
     fn control_characters_are_removed() {
         let ticket =
             ticket(&item(json!({"entityId": "twitter:1", "text": "a\u{0}b\u{1b}[31m\u{7f}\u{9b}\r\nc\td"})));
-        assert!(ticket["comment"]["body"].as_str().unwrap().starts_with("ab[31m\nc\td\n"));
+        assert!(seen(&ticket).starts_with("> ab[31m\n> c    d\n"), "{}", seen(&ticket));
     }
 
     #[test]
     fn a_comment_fits_whatever_it_is_made_of() {
-        for text in ["x", "é", "👩‍👩‍👧‍👦", "<", "&", "\n.", "{{", "e\u{301}"] {
-            let long = text.repeat(COMMENT_BYTES / text.len() + 1);
+        for text in ["x", "é", "👩‍👩‍👧‍👦", "<", "&", "\"", "  ", "\n.", "{{", "e\u{301}", "https://t.example/"]
+        {
+            let long = format!("x{}x", text.repeat(COMMENT_BYTES / text.len() + 1));
             let ticket = ticket(&item(json!({
-                "text": long, "link": long, "author": long, "authorScreenName": long,
+                "text": long, "link": long, "author": long, "authorScreenName": long, "authorLink": long,
+                "createdDate": long, "followerCount": long, "inReplyTo": long,
                 "labels": [long], "notes": [{"text": long, "createdByDisplayName": long}],
             })));
-            let body = ticket["comment"]["body"].as_str().unwrap();
-            assert!(html_bytes(body) <= COMMENT_BYTES, "{} bytes of {text}", html_bytes(body));
-            assert!(body.ends_with("answer on the network."));
+            let body = sent(&ticket);
+            assert!(body.len() <= COMMENT_BYTES, "{} bytes of {text}", body.len());
+            assert!(body.ends_with("answer on the network.</p>"));
         }
     }
 
@@ -623,8 +698,7 @@ mod tests {
         let zalgo = format!("e{}", "\u{301}".repeat(300_000));
         let ticket = ticket(&item(json!({"entityId": "twitter:1", "text": zalgo, "author": "Jane"})));
         assert!(ticket["subject"].as_str().unwrap().chars().count() <= SUBJECT_CHARS);
-        let body = ticket["comment"]["body"].as_str().unwrap();
-        assert!(body.starts_with("e\u{301}\u{301}") && html_bytes(body) <= COMMENT_BYTES);
+        assert!(sent(&ticket).contains("e\u{301}\u{301}") && sent(&ticket).len() <= COMMENT_BYTES);
     }
 
     const AUTHOR: u64 = 77;
@@ -666,8 +740,19 @@ mod tests {
         })
     }
 
-    fn plan(requester: Option<u64>, fields: Fields) -> Plan {
+    fn plan(author: Option<u64>, fields: Fields) -> Plan {
+        let requester = author.map_or(RequesterUser::Service, RequesterUser::Author);
         Plan { requester, fields, follow_up: None }
+    }
+
+    /// The comment as it is sent.
+    fn sent(ticket: &Value) -> &str {
+        ticket["comment"]["html_body"].as_str().unwrap()
+    }
+
+    /// The comment as a person sees it.
+    fn seen(ticket: &Value) -> String {
+        html::text_of(sent(ticket), "> ")
     }
 
     #[test]
@@ -690,6 +775,11 @@ mod tests {
                 assert_eq!(Plan::of(&body.to_string(), service), plan);
             }
         }
+        let pending = Plan { requester: RequesterUser::Pending, ..plan(None, Fields::Plain) };
+        let body = rendered(&whole_item(), &private, pending, Some(SERVICE)).ticket;
+        assert_eq!(body["ticket"]["requester_id"], SERVICE);
+        assert!(body["ticket"]["tags"].as_array().unwrap().contains(&json!(NO_AUTHOR_TAG)));
+        assert_eq!(Plan::of(&body.to_string(), Some(SERVICE)), pending);
         for odd in ["", "[]", "{}"] {
             assert_eq!(Plan::of(odd, Some(SERVICE)), plan(None, Fields::Configured));
         }
@@ -745,37 +835,35 @@ mod tests {
         let public = settings(&[("TICKET_PUBLIC", "1")]);
         let body = rendered(&whole_item(), &public, plan(None, Fields::Configured), None).ticket;
         assert_eq!(
-            body["ticket"]["comment"],
-            json!({
-                "body": "https://t.example/1\n\nhelp\n\nAuthor: Jane Doe (@jane)\n\
-                    Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0\n",
-                "public": true,
-            })
+            seen(&body["ticket"]),
+            "https://t.example/1\n\n> help\n\nAuthor: Jane Doe (@jane)\n\
+             Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0"
         );
+        assert_eq!(body["ticket"]["comment"]["public"], true);
         let template = ("TICKET_COMMENT", "{{ item.notes|length }} {{ item.labels|join }}");
         let own = settings(&[("TICKET_PUBLIC", "1"), template]);
         let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
-        assert_eq!(body["ticket"]["comment"]["body"], "0 VIP");
+        assert_eq!(seen(&body["ticket"]), "> 0 VIP");
         let own = settings(&[template]);
         let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
-        assert_eq!(body["ticket"]["comment"]["body"], "1 VIP");
+        assert_eq!(seen(&body["ticket"]), "> 1 VIP");
     }
 
     #[test]
     fn the_author_is_somewhere_on_the_ticket() {
         let comment = |vars: &[(&str, &str)], requester, item: &Item| {
             let body = rendered(item, &settings(vars), plan(requester, Fields::Configured), None).ticket;
-            body["ticket"]["comment"]["body"].as_str().unwrap().to_owned()
+            seen(&body["ticket"])
         };
         let template = ("TICKET_COMMENT", "{{ item.text }}");
-        let lines = "help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane\n";
+        let lines = "> help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane";
         assert_eq!(comment(&[template], None, &whole_item()), lines);
-        assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "help");
-        assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "help");
-        assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "help");
+        assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "> help");
+        assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "> help");
+        assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "> help");
         let long = item(json!({"text": "&".repeat(COMMENT_BYTES), "author": "Jane"}));
         let cut = comment(&[template], None, &long);
-        assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane\n") && html_bytes(&cut) <= COMMENT_BYTES);
+        assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane"));
     }
 
     #[test]
@@ -788,13 +876,39 @@ mod tests {
         };
         let ticket = of("{{a}} \u{0}{\u{1}{b}}\nnext line");
         assert_eq!(ticket["subject"], "{\u{2060}{a}} {\u{2060}{b}} next line");
-        assert_eq!(ticket["comment"]["body"], "{\u{2060}{a}} {\u{2060}{b}}\nnext line");
+        assert_eq!(seen(&ticket), "> {\u{2060}{a}} {\u{2060}{b}}\n> next line");
         let ticket = of(&"long ".repeat(40_000));
         assert_eq!(ticket["subject"].as_str().unwrap().graphemes(true).count(), SUBJECT_GRAPHEMES);
-        assert!(html_bytes(ticket["comment"]["body"].as_str().unwrap()) <= COMMENT_BYTES);
+        assert!(sent(&ticket).len() <= COMMENT_BYTES);
         let ticket = of(" ");
         assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
-        assert!(ticket["comment"]["body"].as_str().unwrap().contains("(This post has no text"));
+        assert!(seen(&ticket).contains("\n(no text)\n"));
+    }
+
+    #[test]
+    fn a_template_that_is_html_has_markup_and_no_value_has() {
+        let format = ("TICKET_COMMENT_FORMAT", "html");
+        let of = |template: &str, text: &str| {
+            let item = item(json!({"entityId": "twitter:1", "text": text}));
+            let settings = settings(&[("TICKET_COMMENT", template), format]);
+            let Rendered { ticket, failures } =
+                rendered(&item, &settings, plan(Some(1), Fields::Configured), None);
+            (sent(&ticket["ticket"]).to_owned(), failures)
+        };
+        for (template, text, expected) in [
+            ("<h2>{{ item.text }}</h2>", "<b>a</b>\n  c", "<h2>&lt;b&gt;a&lt;/b&gt;<br>&nbsp;&nbsp;c</h2>"),
+            ("<p title=\"{{ item.text }}\">x</p>", "\"'", "<p title=\"&quot;&#39;\">x</p>"),
+            ("{{ item.text|upper }}{{ item.text|e }}", "<i>", "&lt;I&gt;&lt;i&gt;"),
+            ("{% set x %}<i>{{ item.text }}</i>{% endset %}{{ x }}", "<b>", "<i>&lt;b&gt;</i>"),
+            ("{{ '<br>' }}{{ item.text|replace('a', '<i>') }}", "a", "&lt;br&gt;&lt;i&gt;"),
+            ("{{ item.text }}{{ item.text }}", "{", "{\u{2060}{"),
+        ] {
+            assert_eq!(of(template, text), (expected.to_owned(), vec![]), "{template}");
+        }
+        let (built_in, failures) = of("<p>{{ item.text }}</p>", &"x".repeat(COMMENT_BYTES));
+        assert!(built_in.starts_with("<blockquote>xxx"));
+        assert_eq!(failures, ["TICKET_COMMENT: what it made is longer than a comment can be"]);
+        assert!(of("<p><br></p>&nbsp;", "seen").0.contains("seen"), "nobody would see anything");
     }
 
     #[test]
@@ -887,8 +1001,8 @@ mod tests {
             created: Some("2017-04-12T09:01:11Z".to_owned()),
             text: "{{call}}".to_owned(),
         };
-        let told = |of: News| news(&item, "VIP", "care", &of);
-        assert_eq!(told(News::default()), "The label `VIP` was applied again in Khoros.");
+        let told = |of: News| html::text_of(news(&item, "VIP", "care", &of).as_str(), "> ");
+        assert_eq!(told(News::default()), "The label \"VIP\" was applied again in Khoros.");
         assert_eq!(
             told(News {
                 other_route: true,
@@ -896,24 +1010,27 @@ mod tests {
                 notes: vec![note.clone()],
                 ..News::default()
             }),
-            "The label `VIP` was applied in Khoros (route `care`).\n\n\
-             The text of the post has changed:\n\nhelp\n\n\
-             New notes in Khoros:\n- Ann, 2017-04-12 09:01 UTC: {\u{2060}{call}}\n"
+            "The label \"VIP\" was applied in Khoros (route \"care\").\n\
+             The text of the post has changed:\n\n> help\n\n\
+             New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
         );
         let long = item_of_length(COMMENT_BYTES);
         let cut =
             news(&long, "VIP", "care", &News { text_changed: true, notes: vec![note], ..News::default() });
-        assert!(cut.contains("… (cut here)\n\nNew notes") && html_bytes(&cut) <= COMMENT_BYTES);
+        assert!(
+            cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES
+        );
     }
 
     #[test]
     fn news_of_a_rule_and_of_an_unknown_event() {
         let again = News::default();
         let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-        assert_eq!(news(&rule, "VIP", "r", &again), "The rule `Angry` was applied again in Khoros.");
+        let told = |item: &Item, of: &News| html::text_of(news(item, "VIP", "r", of).as_str(), "");
+        assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
         let other = News { other_route: true, ..News::default() };
         let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
-        assert_eq!(news(&unknown, "VIP", "r", &other), "The event `e` happened in Khoros (route `r`).");
+        assert_eq!(told(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
     }
 
     #[test]
@@ -921,7 +1038,8 @@ mod tests {
         let told = |json: &str| {
             let item = published(json);
             let news = News { is_report: true, ..News::default() };
-            (item.closes_the_matter(), super::news(&item, "VIP", "route", &news))
+            let news = super::news(&item, "VIP", "route", &news);
+            (item.closes_the_matter(), html::text_of(news.as_str(), "> "))
         };
         assert_eq!(
             told(include_str!("../../../tests/fixtures/credential-reauth-instagram.json")),
@@ -941,12 +1059,12 @@ mod tests {
         let json = include_str!("../../../tests/fixtures/message-needs-approval-facebook.json");
         let item = published(json);
         let of = News { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-        let told = news(&item, "VIP", "route", &of);
-        let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\n\
-            The text has changed:\n\nThis is the best day";
+        let told = html::text_of(news(&item, "VIP", "route", &of).as_str(), "> ");
+        let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
+            The text has changed:\n\n> This is the best day";
         assert!(told.starts_with(start), "{told}");
-        let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\
-            - Ann, 2021-03-17 20:00 UTC: Legal has to see this first\n";
+        let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\n\
+            Ann, 2021-03-17 20:00 UTC:\n\n> Legal has to see this first";
         assert!(told.ends_with(end), "{told}");
     }
 
@@ -966,7 +1084,7 @@ mod tests {
         }
         let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
         assert_eq!(public["comment"]["public"], false);
-        assert!(public["comment"]["body"].as_str().unwrap().starts_with("Khoros can no longer use"));
+        assert!(seen(&public).starts_with("Khoros can no longer use"));
     }
 
     #[test]
@@ -979,9 +1097,9 @@ mod tests {
                 "publicationResults": vec![json!({"serviceLink": long, "status": "ERROR"}); 12],
             }});
             let ticket = ticket(&published(&event.to_string()));
-            let body = ticket["comment"]["body"].as_str().unwrap();
-            assert!(html_bytes(body) <= COMMENT_BYTES, "{} bytes", html_bytes(body));
-            assert!(body.ends_with("Approve or reject the message in Khoros."));
+            let body = sent(&ticket);
+            assert!(body.len() <= COMMENT_BYTES, "{} bytes", body.len());
+            assert!(body.ends_with("Approve or reject the message in Khoros.</p>"));
             assert!(ticket["subject"].as_str().unwrap().graphemes(true).count() <= SUBJECT_GRAPHEMES);
             assert!(!ticket.to_string().contains("{{"));
         }

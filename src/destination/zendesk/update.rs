@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::reply::Reply;
 use super::{Audit, Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
+use crate::html::Html;
 use crate::retry::{Deed, Doubt, Outcome, Reason};
 use crate::story::News;
 
@@ -36,7 +37,7 @@ pub struct Update<'a> {
     pub then: Then,
     /// It comes before others from now on.
     pub urgent: bool,
-    pub comment: &'a str,
+    pub comment: &'a Html,
     /// Those of the route, for a ticket that another one made.
     pub tags: &'a [String],
     /// Set before the first byte of a change goes out.
@@ -189,7 +190,7 @@ impl Zendesk {
 
     async fn comment(&self, update: &Update<'_>, ticket: &Ticket, then: Then) -> Result<Change, Outcome> {
         let mut changes = json!({
-            "comment": { "body": update.comment, "public": false },
+            "comment": { "html_body": update.comment.as_str(), "public": false },
             "metadata": { "delivery": update.delivery },
             "safe_update": true,
             "updated_stamp": ticket.updated_at,

@@ -11,9 +11,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use super::{
-    AGENT, Fault, Minute, Model, SERVICE_USER, Shared, error_page, invalid, json_of, lock, malformed, only,
-    refusal, suspended, too_many, with_rate, wrong,
+    AGENT, Fault, Minute, Model, SERVICE_USER, Shared, error_page, flaw, invalid, json_of, lock, malformed,
+    only, refusal, suspended, too_many, with_rate, wrong,
 };
+
+use crate::html::text_of;
+use crate::text::is_blank;
 
 const READ: &[&str] = &["tickets:read", "read"];
 const WRITE: &[&str] = &["tickets:write", "write"];
@@ -83,7 +86,7 @@ impl Model {
             }
         }
         let comment = self.comment_event(&ticket["comment"], submitter);
-        for field in ["body", "public", "author_id"] {
+        for field in ["body", "html_body", "public", "author_id"] {
             ticket["comment"][field] = comment[field].clone();
         }
         let status = json!({"type": "Create", "field_name": "status", "value": ticket["status"]});
@@ -137,13 +140,14 @@ impl Model {
     }
 
     /// The event of a comment. What an agent writes is a template to Zendesk, and so is what the user of
-    /// the credential writes.
+    /// the credential writes. `body` is what a person sees of the HTML.
     fn comment_event(&self, comment: &Value, author: u64) -> Value {
         let author = comment["author_id"].as_u64().unwrap_or(author);
-        let body = comment["body"].as_str().unwrap_or_default();
-        let body = if author == SERVICE_USER { expanded(body) } else { body.to_owned() };
+        let (text, is_html) = said(comment);
+        let text = if author == SERVICE_USER { expanded(text) } else { text.to_owned() };
+        let body = if is_html { text_of(&text, "") } else { text.clone() };
         let public = comment["public"] == true && !self.private_only;
-        json!({"type": "Comment", "body": body, "public": public, "author_id": author})
+        json!({"type": "Comment", "body": body, "html_body": text, "public": public, "author_id": author})
     }
 
     /// Keeps what was done as an audit and moves `updated_at`; nothing done is no audit.
@@ -309,14 +313,22 @@ fn valid_status(map: &Map<String, Value>) -> Result<(), Value> {
 
 fn valid_comment(comment: &Value) -> Result<(), Value> {
     let Some(fields) = comment.as_object() else { return Err(wrong("comment", "cannot be blank")) };
-    only(fields, &["body", "public", "author_id"])?;
-    let text = comment["body"].as_str().unwrap_or_default();
+    only(fields, &["body", "html_body", "public", "author_id"])?;
+    let (text, is_html) = said(comment);
+    let seen = if is_html { text_of(text, "") } else { text_of(&text.replace('&', "&amp;"), "") };
     match () {
-        () if text.trim().is_empty() => Err(wrong("comment", "cannot be blank")),
+        () if is_blank(&seen) => Err(flaw("comment", "cannot be blank", "BlankValue")),
+        () if fields.contains_key("body") && is_html => Err(wrong("comment", "is there twice")),
         () if text.len() > 65_000 => Err(wrong("comment", "is too long")),
         () if !comment["public"].is_boolean() => Err(wrong("public", "is to be said")),
         () => Ok(()),
     }
+}
+
+/// What a comment says, and whether it is HTML.
+fn said(comment: &Value) -> (&str, bool) {
+    let html = comment["html_body"].as_str();
+    (html.or_else(|| comment["body"].as_str()).unwrap_or_default(), html.is_some())
 }
 
 fn valid_metadata(map: &Map<String, Value>) -> Result<(), Value> {

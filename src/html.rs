@@ -1,0 +1,310 @@
+//! Comments as HTML, in which nothing that others wrote is markup.
+//!
+//! Zendesk renders the `body` of an agent's comment as Markdown, strips its HTML and collapses its
+//! blanks; an `html_body` is shown as it is written
+//! (<https://developer.zendesk.com/api-reference/ticketing/tickets/ticket_comments/#bodies>). So texts
+//! are escaped, and whatever has several lines stands in a quotation, where it cannot pass for ours.
+
+use url::Url;
+
+use crate::text::{clean, graphemes, is_blank, one_line};
+
+/// A piece of a comment. Foreign text gets in escaped and in no other way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Html(String);
+
+/// A line is a name, a link or a date, and may turn out to be a novel.
+const LINE_BYTES: usize = 2_000;
+const CUT: &str = "… (cut here)";
+
+impl Html {
+    /// Text on one line, of 2,000 bytes at most.
+    pub fn line(text: &str) -> Html {
+        Html(cut(&one_line(text), LINE_BYTES, "…"))
+    }
+
+    /// A link that shows where it leads, if it leads to a web page and its host can be seen; else text.
+    pub fn link(address: &str) -> Html {
+        let shown = Html::line(address);
+        match web_page(address) {
+            Some(url) => Html(format!(
+                "<a href=\"{}\" rel=\"noopener noreferrer\">{}</a>",
+                escaped(url.as_str()),
+                shown.0
+            )),
+            None => shown,
+        }
+    }
+
+    /// A text of several lines as it was typed, with its repeated blanks, in a quotation of at most `room`
+    /// bytes. Nobody sees a blank one, and Zendesk may refuse it: it is said that there is none.
+    pub fn quote(text: &str, room: usize) -> Html {
+        const TAGS: usize = "<blockquote></blockquote>".len();
+        if is_blank(text) {
+            return Html::paragraph([Html::line("(no text)")]);
+        }
+        Html(format!("<blockquote>{}</blockquote>", cut(&clean(text), room.saturating_sub(TAGS), CUT)))
+    }
+
+    /// Lines without a gap; nothing, if there are none.
+    pub fn paragraph(lines: impl IntoIterator<Item = Html>) -> Html {
+        let lines: Vec<String> = lines.into_iter().map(|line| line.0).collect();
+        if lines.is_empty() { Html::default() } else { Html(format!("<p>{}</p>", lines.join("<br>"))) }
+    }
+
+    /// `name: value`
+    pub fn named(name: &str, value: &Html) -> Html {
+        Html(format!("{}: {}", Html::line(name).0, value.0))
+    }
+
+    /// What a template made that is HTML by the operator's wish: the values in it are escaped already.
+    pub fn from_template(html: &str) -> Html {
+        Html(clean(html))
+    }
+
+    #[must_use]
+    pub fn then(mut self, next: &Html) -> Html {
+        self.0.push_str(&next.0);
+        self
+    }
+
+    /// Its length as it is sent, which is how Zendesk counts it.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Text as HTML that shows it as it was typed.
+pub fn escaped(text: &str) -> String {
+    let mut escaper = Escaper::default();
+    escaper.push(text);
+    escaper.html
+}
+
+/// The page of the web that an address leads to, if everybody can see which one: what is shown is what the
+/// browser opens, no user name stands in front of the host, and no letter of another script is in it.
+fn web_page(address: &str) -> Option<Url> {
+    let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let start = format!("{}://{}", url.scheme(), url.host_str()?);
+    let shows_host = address.get(..start.len())?.eq_ignore_ascii_case(&start)
+        && matches!(address.as_bytes().get(start.len()), None | Some(b'/' | b'?' | b'#' | b':'));
+    let is_whole = address.len() <= LINE_BYTES && address.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_plain = is_whole && clean(address) == address;
+    (shows_host && is_plain && url.username().is_empty() && url.password().is_none()).then_some(url)
+}
+
+/// Clean text as HTML, cut between graphemes if it would have more than `room` bytes.
+fn cut(text: &str, room: usize, mark: &str) -> String {
+    // Most texts are short, and none gets shorter.
+    if text.len() <= room {
+        let whole = escaped(text);
+        if whole.len() <= room {
+            return whole;
+        }
+    }
+    let room = room.saturating_sub(mark.len());
+    let mut kept = Escaper::default();
+    for grapheme in graphemes(text) {
+        let before = kept.html.len();
+        kept.push(grapheme);
+        if kept.html.len() > room {
+            kept.html.truncate(before);
+            break;
+        }
+    }
+    kept.html + mark
+}
+
+/// Escapes text piece by piece.
+#[derive(Default)]
+struct Escaper {
+    html: String,
+    /// A blank that follows would be collapsed.
+    is_after_text: bool,
+}
+
+impl Escaper {
+    fn push(&mut self, text: &str) {
+        for c in text.chars() {
+            match c {
+                '&' => self.html.push_str("&amp;"),
+                '<' => self.html.push_str("&lt;"),
+                '>' => self.html.push_str("&gt;"),
+                '"' => self.html.push_str("&quot;"),
+                '\'' => self.html.push_str("&#39;"),
+                '\n' => self.html.push_str("<br>"),
+                '\t' => self.html.push_str("&nbsp;&nbsp;&nbsp;&nbsp;"),
+                ' ' if !self.is_after_text => self.html.push_str("&nbsp;"),
+                c => self.html.push(c),
+            }
+            self.is_after_text = !matches!(c, ' ' | '\n' | '\t');
+        }
+    }
+}
+
+/// What a person sees of HTML: a line for each line, an empty one between blocks, and `mark` before each
+/// line of a quotation.
+pub fn text_of(html: &str, mark: &str) -> String {
+    let mut shown = Shown { mark: mark.to_owned(), ..Shown::default() };
+    let mut rest = html;
+    while let Some(at) = rest.find(['<', '&']) {
+        shown.text(&rest[..at]);
+        rest = &rest[at..];
+        let length = match rest.find(if rest.starts_with('<') { '>' } else { ';' }) {
+            Some(end) => end + 1,
+            None => break,
+        };
+        let (part, after) = rest.split_at(length);
+        match part.strip_prefix('<') {
+            Some(tag) => shown.tag(tag),
+            None => shown.text(&entity(part)),
+        }
+        rest = after;
+    }
+    shown.text(rest);
+    shown.text.trim_end().to_owned()
+}
+
+#[derive(Default)]
+struct Shown {
+    text: String,
+    mark: String,
+    quotes: usize,
+    /// A block has begun or ended, and nothing was shown since.
+    is_at_block: bool,
+}
+
+impl Shown {
+    fn text(&mut self, text: &str) {
+        if text.is_empty() || self.is_at_block && text.trim().is_empty() {
+            return;
+        }
+        self.begin();
+        self.text.push_str(&text.replace('\n', " "));
+    }
+
+    /// Comes to where the next text belongs.
+    fn begin(&mut self) {
+        if std::mem::take(&mut self.is_at_block) && !self.text.is_empty() {
+            self.text.push_str("\n\n");
+        }
+        if self.text.is_empty() || self.text.ends_with('\n') {
+            self.text.push_str(&self.mark.repeat(self.quotes));
+        }
+    }
+
+    /// `br>`, `/p>`, `a href="…">`
+    fn tag(&mut self, tag: &str) {
+        const BLOCKS: &[&str] =
+            &["p", "div", "li", "ul", "ol", "hr", "pre", "tr", "table", "h1", "h2", "h3", "h4", "h5", "h6"];
+        let name = tag.split(|c: char| c.is_whitespace() || matches!(c, '>')).next().unwrap_or_default();
+        match name.trim_end_matches('/').to_ascii_lowercase().as_str() {
+            "br" => {
+                self.begin();
+                self.text.push('\n');
+            }
+            "blockquote" => (self.quotes, self.is_at_block) = (self.quotes + 1, true),
+            "/blockquote" => (self.quotes, self.is_at_block) = (self.quotes.saturating_sub(1), true),
+            name if BLOCKS.contains(&name.trim_start_matches('/')) => self.is_at_block = true,
+            _ => {}
+        }
+    }
+}
+
+/// What an entity stands for; itself, if it is none that is written here.
+fn entity(entity: &str) -> String {
+    let name = entity.trim_matches(['&', ';']);
+    let number = name.strip_prefix('#').and_then(|number| match number.strip_prefix(['x', 'X']) {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => number.parse().ok(),
+    });
+    match name {
+        "amp" => "&".to_owned(),
+        "lt" => "<".to_owned(),
+        "gt" => ">".to_owned(),
+        "quot" => "\"".to_owned(),
+        "nbsp" => " ".to_owned(),
+        _ => number.and_then(char::from_u32).map_or_else(|| entity.to_owned(), String::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_shown_as_it_was_typed() {
+        for (text, html) in [
+            ("5 < 10 & <b>\"it's\"</b>", "5 &lt; 10 &amp; &lt;b&gt;&quot;it&#39;s&quot;&lt;/b&gt;"),
+            (
+                "seat   A\n      12\n\nbye",
+                "seat &nbsp;&nbsp;A<br>&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;&nbsp;12<br><br>bye",
+            ),
+            ("[a](b) **c** `d` &lt;", "[a](b) **c** `d` &amp;lt;"),
+        ] {
+            let quote = Html::quote(text, 1000);
+            assert_eq!(quote.as_str(), format!("<blockquote>{html}</blockquote>"));
+            assert_eq!(text_of(quote.as_str(), ""), text);
+        }
+    }
+
+    #[test]
+    fn a_link_shows_its_host() {
+        for address in
+            ["https://t.example", "http://T.example/a?b=c&d#e", "https://t.example:8443/", "https://[::1]/"]
+        {
+            let html = Html::link(address);
+            assert!(html.as_str().starts_with("<a href=\"http"), "{html:?}");
+            assert_eq!(text_of(html.as_str(), ""), address);
+        }
+        for address in [
+            "javascript:alert(1)",
+            "ftp://t.example",
+            "https://bank.example@evil.example/",
+            "https:\\\\evil.example",
+            "https:evil.example",
+            "https://bänk.example/",
+            "https://t.example/{{ticket.id}}",
+            "https://t.example/\" onclick=\"x",
+            "see https://t.example",
+            &format!("https://t.example/{}", "x".repeat(LINE_BYTES)),
+        ] {
+            assert!(!Html::link(address).as_str().contains("<a"), "{address}");
+        }
+    }
+
+    #[test]
+    fn it_fits_whatever_it_is_made_of() {
+        for text in ["x", "é", "👩\u{200d}👩\u{200d}👧", "<", "\"", "\n.", "  ", "{{", "e\u{301}", "\t."]
+        {
+            let long = text.repeat(3000);
+            for room in [60, 500, 2999] {
+                let quote = Html::quote(&format!("x{long}"), room);
+                assert!(
+                    quote.bytes() <= room && quote.as_str().ends_with("(cut here)</blockquote>"),
+                    "{quote:?}"
+                );
+            }
+            assert!(Html::line(&long).bytes() <= LINE_BYTES);
+        }
+        let zalgo = Html::quote(&format!("e{}", "\u{301}".repeat(300_000)), 1000);
+        assert!(zalgo.bytes() <= 1000 && zalgo.as_str().contains("e\u{301}\u{301}"));
+    }
+
+    #[test]
+    fn html_is_read_as_a_person_reads_it() {
+        for (html, text) in [
+            ("<p>a<br>b</p><blockquote>c<br><br>d</blockquote><p>e</p>", "a\nb\n\n> c\n> \n> d\n\ne"),
+            ("<H2 class=\"x\">a</H2>\n<ul>\n<li>b<li>c&nbsp;&#x41;&amp;lt;</ul>", "a\n\nb\n\nc A&lt;"),
+            ("1 <2 & 3; &mdash;", "1 <2 & 3; &mdash;"),
+            ("<br/>a<img src=x>", "\na"),
+            ("", ""),
+        ] {
+            assert_eq!(text_of(html, "> "), text);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Texts that others wrote, without what nobody can see and what a reader of templates would fill in. Pure.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+/// The text without what cannot be seen: control characters, bidirectional overrides and other
+/// characters without a shape, except those that shape an emoji or a letter. Line breaks become `\n`.
+///
+/// A placeholder loses its meaning: a comment of our user is an agent's, in which Zendesk would fill in
+/// the `{{ticket.requester.email}}` of a post. The word joiner that breaks it is invisible.
+pub fn clean(text: &str) -> String {
+    let lines = text.replace("\r\n", "\n");
+    let mut clean = String::with_capacity(lines.len());
+    // Kept only between two characters that can be seen.
+    let mut joiner = None;
+    for c in lines.chars().map(line_break) {
+        let last = clean.chars().next_back().filter(|last| !last.is_whitespace());
+        match c {
+            ZERO_WIDTH_NON_JOINER | ZERO_WIDTH_JOINER => joiner = last.map(|_| c),
+            c if is_selector(c) => {
+                if joiner.is_none() && last.is_some_and(|last| !is_selector(last)) {
+                    clean.push(c);
+                }
+            }
+            c if is_tag(c) => {
+                if last.is_some_and(|last| last == BLACK_FLAG || is_tag(last)) {
+                    clean.push(c);
+                }
+            }
+            c if c.is_control() && !matches!(c, '\n' | '\t') || is_invisible(c) => {}
+            c => {
+                let joined = joiner.take().filter(|_| !c.is_whitespace());
+                let opens = matches!(c, '{' | '%') && last == Some('{');
+                clean.extend(joined.or(opens.then_some(WORD_JOINER)));
+                clean.push(c);
+            }
+        }
+    }
+    clean
+}
+
+/// Whether Zendesk would take the text for blank.
+pub fn is_blank(text: &str) -> bool {
+    clean(text).trim().is_empty()
+}
+
+const ZERO_WIDTH_NON_JOINER: char = '\u{200c}';
+const ZERO_WIDTH_JOINER: char = '\u{200d}';
+const WORD_JOINER: char = '\u{2060}';
+/// With tags behind it, the flag of a region.
+const BLACK_FLAG: char = '\u{1f3f4}';
+
+fn line_break(c: char) -> char {
+    if matches!(c, '\r' | '\u{2028}' | '\u{2029}') { '\n' } else { c }
+}
+
+/// Chooses between the forms of the character in front of it.
+fn is_selector(c: char) -> bool {
+    matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' | '\u{180b}'..='\u{180d}' | '\u{180f}')
+}
+
+fn is_tag(c: char) -> bool {
+    matches!(c, '\u{e0020}'..='\u{e007f}')
+}
+
+/// Unicode's `Default_Ignorable_Code_Point`, and the marks of interlinear annotations.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// On one line, with single blanks.
+pub fn one_line(text: &str) -> String {
+    clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Cut between graphemes, so that the result with its `mark` has at most `room` bytes.
+pub fn clip(text: &str, room: usize, mark: &str) -> String {
+    if text.len() <= room {
+        return text.to_owned();
+    }
+    let mut left = room.saturating_sub(mark.len());
+    let fits = |grapheme: &&str| {
+        let fits = grapheme.len() <= left;
+        left = left.saturating_sub(grapheme.len());
+        fits
+    };
+    let kept: String = graphemes(text).take_while(fits).collect();
+    format!("{kept}{mark}")
+}
+
+/// The graphemes of a text, and the single characters of one that somebody made to be endless.
+pub fn graphemes(text: &str) -> impl Iterator<Item = &str> {
+    const LONGEST: usize = 200;
+    text.graphemes(true).flat_map(|grapheme| {
+        let pieces = if grapheme.len() <= LONGEST { 1 } else { grapheme.chars().count() };
+        let mut rest = grapheme;
+        (0..pieces).map(move |_| {
+            let first = rest.chars().next().map_or(0, char::len_utf8);
+            let (piece, after) = rest.split_at(if pieces == 1 { rest.len() } else { first });
+            rest = after;
+            piece
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use regex::Regex;
+
+    use super::*;
+
+    #[test]
+    fn invisible_characters_are_those_that_unicode_names() {
+        let named = Regex::new(r"[\p{Default_Ignorable_Code_Point}\x{fff9}-\x{fffb}]").unwrap();
+        let all: String = ('\0'..=char::MAX).collect();
+        let named: Vec<&str> = named.find_iter(&all).map(|c| c.as_str()).collect();
+        let ours: String = all.chars().filter(|c| is_invisible(*c)).collect();
+        assert_eq!(named.concat(), ours);
+    }
+
+    #[test]
+    fn what_shapes_an_emoji_or_a_letter_stays() {
+        for text in [
+            "👩\u{200d}👩\u{200d}👧\u{200d}👦",
+            "❤\u{fe0f}\u{200d}🔥",
+            "1\u{fe0f}\u{20e3}",
+            "🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+            "می\u{200c}خواهم",
+            "葛\u{e0100}",
+        ] {
+            assert_eq!(clean(text), text);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_removed() {
+        for (text, expected) in [
+            ("a\u{202e}b\u{2066}c\u{2069}", "abc"),
+            ("\u{200b}\u{feff}\u{200d}\u{fe0f}\u{e0067}", ""),
+            ("a\u{200d}\u{200d} b\u{200c}", "a b"),
+            ("a\u{fe0f}\u{fe0f}\u{fe0f}", "a\u{fe0f}"),
+            ("a\u{0}\u{1b}[31m\u{9b}", "a[31m"),
+            ("a\r\nb\rc\u{2028}d\te", "a\nb\nc\nd\te"),
+            ("{\u{200b}{ {\u{200d}{ {%", "{\u{2060}{ {\u{200d}{ {\u{2060}%"),
+        ] {
+            assert_eq!(clean(text), expected, "{text:?}");
+            assert_eq!(clean(&clean(text)), expected, "{text:?}");
+        }
+        assert!(is_blank("\u{200b}\u{a0}\u{3000}\u{2028}\t") && !is_blank("\u{200b}."));
+    }
+}
