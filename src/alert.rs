@@ -12,6 +12,8 @@ pub const ZENDESK_ADDRESS: &str = "zendesk_address";
 pub const ZENDESK_REFUSES: &str = "zendesk_refuses";
 /// Zendesk refuses fields that `TICKET_…` sets, and tickets go out without them.
 pub const ZENDESK_FIELDS: &str = "zendesk_fields";
+/// A ticket of ours is not found, and not known to be deleted.
+pub const ZENDESK_TICKET_HIDDEN: &str = "zendesk_ticket_hidden";
 /// A first comment is public or private, and was not to be.
 pub const ZENDESK_PRIVACY: &str = "zendesk_privacy";
 /// Zendesk has not been usable for minutes.
@@ -94,7 +96,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 17);
+        assert_eq!(codes.len(), 18);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }

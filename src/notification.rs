@@ -22,9 +22,10 @@ use redact::{may_hold_secrets, redact};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
     /// `khoros:{company}:{event}:{entity}`: a redelivery has the same one, a re-applied label not. An
-    /// event that is about no post has no entity, but for the id of a message.
+    /// event that is about no post has no entity, but for the id of a message. Within the ids, what
+    /// separates them is escaped.
     pub identity: String,
-    /// The case that the item belongs to, and the ticket's `external_id`.
+    /// The case that the item belongs to, and the ticket's `external_id`. Networks are in lower case.
     pub case_key: String,
     pub event_id: String,
     pub event_name: String,
@@ -166,14 +167,15 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         odd,
     };
     let event = format!("khoros:{company}:{event_id}");
+    let own = format!("khoros:{company}:{}", event_part(&envelope, &event_id));
     if let Some(report) = Report::of(&envelope) {
-        let identity = report.id.map_or_else(|| event.clone(), |id| format!("{event}:{id}"));
+        let identity = report.id.map_or_else(|| own.clone(), |id| format!("{own}:{}", last_part(&id)));
         let case_key = report.case.map_or(event, |case| format!("khoros:{company}:{case}"));
         return vec![arrival(identity, case_key, envelope.to_string(), None)];
     }
     let items = match take_items(&mut envelope) {
         Ok(items) => items,
-        Err(odd) => return vec![arrival(event.clone(), event, envelope.to_string(), Some(odd))],
+        Err(odd) => return vec![arrival(own, event, envelope.to_string(), Some(odd))],
     };
     let only = items.len() == 1;
     let mut envelope = Envelope::new(envelope, items.len());
@@ -182,12 +184,14 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     for item in items {
         let odd = oddity(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
-            Some(entity) => (format!("{event}:{entity}"), format!("khoros:{company}:{entity}")),
+            Some(entity) => {
+                (format!("{own}:{}", last_part(&entity)), format!("khoros:{company}:{}", case_of(&entity)))
+            }
             // Without an id the event is its own case; with several of them, each item is.
-            None if only => (event.clone(), event.clone()),
+            None if only => (own.clone(), event.clone()),
             None => {
-                let own = format!("{event}:{}", sha256(&item.to_string()));
-                (own.clone(), own)
+                let hash = sha256(&item.to_string());
+                (format!("{own}:{hash}"), format!("{event}:{hash}"))
             }
         };
         // The same post twice, and not with the same words: both are owed.
@@ -448,6 +452,27 @@ pub(crate) fn looks_like_item(value: &Value) -> bool {
 /// `eventUuid`, or a hash of the envelope (serde_json sorts its keys), so that a redelivery is known.
 fn event_id(envelope: &Value) -> String {
     text(&envelope["eventUuid"]).unwrap_or_else(|| sha256(&envelope.to_string()))
+}
+
+/// The event within an identity. Ours has a colon, and one of Khoros' has none: it ends at the next.
+fn event_part(envelope: &Value, event_id: &str) -> String {
+    match text(&envelope["eventUuid"]) {
+        Some(id) => last_part(&id).replace(':', "%3A"),
+        None => event_id.to_owned(),
+    }
+}
+
+/// An id of Khoros' as the last part of an identity: `@{route}` and `#{revision}` may follow.
+fn last_part(id: &str) -> String {
+    id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
+}
+
+/// `Twitter:1` and `twitter:1` are one post.
+fn case_of(entity: &str) -> String {
+    match entity.split_once(':') {
+        Some((network, id)) => format!("{}:{id}", network.to_ascii_lowercase()),
+        None => entity.to_owned(),
+    }
 }
 
 /// An id as it may travel in headers and index rows: visible ASCII of at most 200 bytes.
@@ -717,6 +742,39 @@ mod tests {
         let bytes = b"{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"text\":\"caf\xe9\"}]}}";
         let item = Item::from_payload(&parse(bytes, 7).unwrap()[0].payload).unwrap();
         assert_eq!(item.text.as_deref(), Some("caf\u{fffd}"));
+    }
+
+    #[test]
+    fn ids_that_hold_what_separates_them_do_not_collide() {
+        let identity = |event: &str, entity: &str| {
+            let json = json!({"eventUuid": event, "data": {"items": [{"entityId": entity}]}});
+            only(&json.to_string()).identity
+        };
+        // As they have always been.
+        assert_eq!(identity("67c53595-efc3", "twitter:1:2"), "khoros:7:67c53595-efc3:twitter:1:2");
+        // A route and a revision are appended to what is stored.
+        for (one, other) in [
+            (format!("{}@vip", identity("e", "t:9")), identity("e", "t:9@vip")),
+            (format!("{}#1", identity("e", "t:1")), identity("e", "t:1#1")),
+            (identity("e:t", "1"), identity("e", "t:1")),
+            (identity("e", "t:1@"), identity("e", "t:1%40")),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn the_network_of_a_case_is_in_lower_case_and_its_id_is_not() {
+        let case = |entity: &str| {
+            only(&json!({"eventUuid": "e", "data": {"items": [{"entityId": entity}]}}).to_string()).case_key
+        };
+        for (entity, expected) in [
+            ("Twitter:1", "khoros:7:twitter:1"),
+            ("youTube:aB:C@d#1", "khoros:7:youtube:aB:C@d#1"),
+            ("A9", "khoros:7:A9"),
+        ] {
+            assert_eq!(case(entity), expected);
+        }
     }
 
     #[test]

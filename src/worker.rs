@@ -2,6 +2,7 @@
 
 mod attempt;
 mod lane;
+mod late_requester;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

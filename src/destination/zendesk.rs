@@ -3,10 +3,14 @@
 //! `Idempotency-Key` holds for two hours and for equal bytes; `external_id` holds for ever but is
 //! not enforced, so it is looked up whenever something may have been done already.
 
+mod audits;
 mod author;
 mod budget;
+mod deleted;
+mod merge;
 pub mod plan;
 mod reply;
+mod requester;
 mod setup;
 mod text;
 pub mod ticket;
@@ -27,15 +31,17 @@ use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
 use crate::retry::{Doubt, Outcome, Reason};
+use audits::Audit;
 pub use author::Author;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use plan::Plan;
 use reply::{Lost, Reply};
+pub use requester::LateRequester;
 pub use setup::{Presence, Trouble};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
-pub use update::{Standing, Then, Update};
+pub use update::{Ended, Standing, Then, Update};
 
 pub const NAME: &str = "zendesk";
 
@@ -57,6 +63,8 @@ pub struct Zendesk {
     authors: Authors,
     /// Zendesk refused what is configured.
     fields: Mutex<Reminder>,
+    /// A ticket of ours is not found.
+    hidden: Mutex<Reminder>,
     call_timeout: Duration,
     create_timeout: Duration,
 }
@@ -68,6 +76,30 @@ pub struct Create<'a> {
     pub case_key: &'a str,
     /// Set before the first byte goes out.
     pub sent: &'a AtomicBool,
+}
+
+/// What Zendesk lists of a case.
+pub struct CaseTickets {
+    /// The open ticket with the lowest number, else the newest; of those that were not merged.
+    current: Option<u64>,
+    /// Those that agents merged into others, the newest last.
+    merged: Vec<u64>,
+}
+
+impl CaseTickets {
+    /// The ticket of the case, unless it was merged.
+    pub fn current(&self) -> Option<String> {
+        self.current.map(|id| id.to_string())
+    }
+
+    /// The ticket of the case; else the newest that was merged.
+    pub fn last(&self) -> Option<String> {
+        self.current.or(self.merged.last().copied()).map(|id| id.to_string())
+    }
+
+    pub fn merged(&self) -> usize {
+        self.merged.len()
+    }
 }
 
 /// Why there is no ticket of a create.
@@ -95,9 +127,13 @@ enum Call {
     Comment,
     /// Adds tags, which can be repeated.
     Tags,
+    /// Gives a ticket its author as the requester, which can be repeated.
+    Requester,
     LookUp,
     /// The ticket or its history.
     Show,
+    /// The tickets that were deleted.
+    Deleted,
     /// Finds or makes the user of an author, or tells who we are.
     Author,
     Check,
@@ -127,6 +163,7 @@ impl Zendesk {
             updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
             fields: Mutex::default(),
+            hidden: Mutex::default(),
             call_timeout,
             create_timeout,
         }
@@ -147,6 +184,11 @@ impl Zendesk {
         };
         let reply = self.call(Call::Create, request, || create.sent.store(true, Ordering::Relaxed)).await?;
         match reply.json::<TicketReply>() {
+            // Whatever stands between may have mixed up its answers: it is looked up.
+            Some(TicketReply { ticket, .. }) if reply.is_success() && !ticket.is_of(create.case_key) => {
+                let reason = Reason::new("Zendesk answered the ticket with that of another case");
+                Err(Outcome::Retry { reason, doubt: Doubt::Answered }.into())
+            }
             Some(TicketReply { ticket, audit }) if reply.is_success() => {
                 compare_privacy(create, ticket.id, &audit.unwrap_or_default());
                 Ok(ticket.id.to_string())
@@ -170,12 +212,12 @@ impl Zendesk {
         }
     }
 
-    /// The ticket that carries this `external_id`: the open one with the lowest number, else the
-    /// newest. The list endpoint reads the store itself, not the search index, which lags behind.
+    /// What carries this `external_id`. The list endpoint reads the store itself, not the search index,
+    /// which lags behind.
     ///
     /// # Errors
     /// The outcome of the attempt that needed to know.
-    pub async fn look_up(&self, case_key: &str) -> Result<Option<String>, Outcome> {
+    pub async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets").query(&[("external_id", case_key)]);
         let mut reply = self.call(Call::LookUp, request, || ()).await?;
         if reply.status == 409 {
@@ -186,14 +228,17 @@ impl Zendesk {
         };
         // A filter that Zendesk did not apply must not make us adopt a stranger's ticket.
         let ours = tickets.into_iter().filter(|ticket| ticket.external_id.as_deref() == Some(case_key));
-        let (closed, open): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_closed);
+        let (merged, others): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_merged);
+        let (closed, open): (Vec<Ticket>, Vec<Ticket>) = others.into_iter().partition(Ticket::is_closed);
         // A closed one and the one that follows it up are two by design.
         if open.len() > 1 {
             warn!(case = case_key, "{} open tickets carry the id of one case", open.len());
         }
         let lowest_open = open.iter().map(|ticket| ticket.id).min();
         let found = lowest_open.or_else(|| closed.iter().map(|ticket| ticket.id).max());
-        Ok(found.map(|id| id.to_string()))
+        let mut merged: Vec<u64> = merged.iter().map(|ticket| ticket.id).collect();
+        merged.sort_unstable();
+        Ok(CaseTickets { current: found, merged })
     }
 
     /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
@@ -234,9 +279,23 @@ impl Zendesk {
         }
     }
 
+    /// A ticket is not found, and not known to be deleted: another would double it if it is there.
+    pub fn hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
+        let text = format!("ticket {ticket} is not found, and not among the deleted ones");
+        if lock(&self.hidden).is_due(ticket, Instant::now()) {
+            error!(
+                alert = alert::ZENDESK_TICKET_HIDDEN,
+                case = case_key,
+                ticket,
+                "{text}: the service user may not see it. No other is made; give it access, then `casebridge replay`"
+            );
+        }
+        Outcome::Retry { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text), doubt: Doubt::None }
+    }
+
     /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
     async fn adopt(&self, case_key: &str, reply: &Reply) -> Result<String, Failure> {
-        let found = self.look_up(case_key).await?;
+        let found = self.look_up(case_key).await?.last();
         found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
     }
 
@@ -298,9 +357,12 @@ impl Zendesk {
         taken.map(|()| InFlight(&self.updates)).map_err(|_| self.queue_update())
     }
 
-    /// When an update of a ticket may go out, if not now: they are scarcer than creates, which go
-    /// first.
-    fn update_is_due(&self) -> Result<(), Outcome> {
+    /// Whether an update of a ticket may go out now: they are scarcer than creates, which go first. To be asked
+    /// before the first look at a ticket, since each look takes from what creates need.
+    ///
+    /// # Errors
+    /// [`Outcome::Later`]: when to come back.
+    pub fn has_room_for_an_update(&self) -> Result<(), Outcome> {
         let now = Instant::now();
         let is_due = matches!(lock(&self.updates).ready(now), Ready::Now(_));
         match is_due && lock(&self.requests).has_plenty(now) {
@@ -321,8 +383,7 @@ impl Zendesk {
 fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
     let asked = serde_json::from_str::<Value>(create.body).unwrap_or_default();
     let asked = asked["ticket"]["comment"]["public"].as_bool();
-    let comment = audit.events.iter().flatten().find(|event| event["type"] == "Comment");
-    let word = match (asked, comment.and_then(|comment| comment["public"].as_bool())) {
+    let word = match (asked, audit.comment().and_then(|comment| comment["public"].as_bool())) {
         (Some(false), Some(true)) => "public, and was to be private",
         (Some(true), Some(false)) => "private, and was to be public",
         _ => return,
@@ -392,8 +453,10 @@ impl Call {
             Call::Create => "the ticket",
             Call::Comment => "the comment",
             Call::Tags => "the tags",
+            Call::Requester => "the requester",
             Call::LookUp => "the look-up",
             Call::Show => "a look at the ticket",
+            Call::Deleted => "the list of deleted tickets",
             Call::Author => "the author's user",
             Call::Check => "the check of the credential",
             Call::SetUp => "a look at what is set up",
@@ -406,11 +469,11 @@ impl Call {
     }
 
     fn is_about_one_ticket(self) -> bool {
-        matches!(self, Call::Comment | Call::Tags | Call::Show)
+        matches!(self, Call::Comment | Call::Tags | Call::Requester | Call::Show)
     }
 
     fn is_update(self) -> bool {
-        matches!(self, Call::Comment | Call::Tags)
+        matches!(self, Call::Comment | Call::Tags | Call::Requester)
     }
 }
 
@@ -418,20 +481,6 @@ impl Call {
 struct TicketReply {
     ticket: Ticket,
     audit: Option<Audit>,
-}
-
-/// What a request did; `metadata.custom` is what it said of itself.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Audit {
-    events: Option<Vec<Value>>,
-    metadata: Value,
-}
-
-impl Audit {
-    fn is_create(&self) -> bool {
-        self.events.iter().flatten().any(|event| event["type"] == "Create")
-    }
 }
 
 #[derive(Deserialize)]
@@ -447,6 +496,14 @@ struct Ticket {
     updated_at: Option<String>,
     priority: Option<String>,
     tags: Option<Vec<String>>,
+    requester_id: Option<u64>,
+}
+
+impl Ticket {
+    /// Not known to be that of another case.
+    fn is_of(&self, case_key: &str) -> bool {
+        self.external_id.as_deref().is_none_or(|id| id == case_key)
+    }
 }
 
 #[cfg(test)]

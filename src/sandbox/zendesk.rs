@@ -8,7 +8,7 @@ mod tests;
 mod tickets;
 mod users;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -66,6 +66,8 @@ pub enum Fault {
     Invalid,
     /// 422: the comment is blank.
     Blank,
+    /// The ticket is created, and the answer is that of the first ticket of all.
+    Mixed,
     /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
     /// the next update.
     Unauthorized,
@@ -124,6 +126,13 @@ pub struct Model {
     pub tickets: Vec<Value>,
     /// Tickets that nothing finds any more.
     pub deleted: Vec<Value>,
+    /// Tickets that the user of the credential may not see: not found, as if there was none.
+    pub hidden: BTreeSet<u64>,
+    /// What stands before Zendesk answers 403 with an HTML page to creates that hold this text.
+    pub firewall: Option<String>,
+    /// Authors, by their `external_id`, whose users cannot be read or written, and the status that is
+    /// answered.
+    pub refused_authors: BTreeMap<String, u16>,
     /// Of all tickets, in the order of their changes.
     pub audits: Vec<Value>,
     /// End users, deleted ones included: those are not `active`.
@@ -321,6 +330,7 @@ fn router(shared: Shared) -> Router {
         .route("/oauth/tokens", post(mint))
         .route("/api/v2/tickets", post(tickets::create).get(tickets::list))
         .route("/api/v2/tickets/count", get(tickets::count))
+        .route("/api/v2/deleted_tickets", get(tickets::deleted))
         .route("/api/v2/tickets/{id}", get(tickets::show).put(tickets::update))
         .route("/api/v2/tickets/{id}/tags", put(tickets::add_tags))
         .route("/api/v2/tickets/{id}/audits", get(tickets::audits))
@@ -413,6 +423,11 @@ impl Shared {
             Some(Fault::Invalid) => {
                 invalid(flaw("subject", "Subject: Jane Doe is no subject", "InvalidValue"))
             }
+            Some(Fault::Mixed) => {
+                work(model);
+                let other = model.tickets.first().cloned().unwrap_or_default();
+                (StatusCode::CREATED, Json(json!({"ticket": other}))).into_response()
+            }
             Some(Fault::Blank) => invalid(flaw("comment", "Description: cannot be blank", "BlankValue")),
             Some(Fault::Unauthorized) => {
                 model.void = model.minted;
@@ -468,10 +483,14 @@ impl Model {
             Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
             Fault::TooMany(seconds) => Some(too_many(seconds)),
             Fault::Html => Some(Html("<html>Welcome</html>").into_response()),
-            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Blank | Fault::Unauthorized => {
-                None
-            }
+            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Blank => None,
+            Fault::Mixed | Fault::Unauthorized => None,
         }
+    }
+
+    fn blocks(&self, body: &Bytes) -> bool {
+        let text = String::from_utf8_lossy(body);
+        self.firewall.as_ref().is_some_and(|blocked| text.contains(blocked))
     }
 
     fn outage_or_chaos(&mut self) -> Option<Fault> {

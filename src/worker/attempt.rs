@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 
 use tracing::{info, warn};
 
-use crate::config::{self, Repeat, Requester, Route};
+use crate::config::{self, LateRequester, Repeat, Requester, Route};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
-use crate::destination::zendesk::{self, Author, Create, Failure, Standing, Then, Update, Zendesk};
+use crate::destination::zendesk::{self, Author, Create, Ended, Failure, Standing, Then, Update, Zendesk};
 use crate::inbox::{CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
@@ -44,6 +44,21 @@ enum End {
     Abandoned(Abandoned),
 }
 
+/// The ticket that a case has.
+struct Held {
+    number: String,
+    /// The ticket whose memory says what it was told.
+    memory_of: String,
+    /// Agents merged ours into it.
+    is_of_another_case: bool,
+}
+
+impl Held {
+    fn new(number: String) -> Held {
+        Held { memory_of: number.clone(), number, is_of_another_case: false }
+    }
+}
+
 /// What a delivery has come to.
 struct Done {
     ticket: String,
@@ -62,61 +77,144 @@ impl Attempt<'_> {
 
     async fn deliver(&self) -> Result<Done, End> {
         let mut held = self.held().await?;
+        if held.as_ref().is_some_and(|held| self.is_sure_to_comment(held)) {
+            self.zendesk.has_room_for_an_update()?;
+        }
+        let mut looked_at: Vec<String> = Vec::new();
         for _ in 0..TICKETS {
             let Some(ticket) = held else { return self.create(None).await };
-            let follows = match self.tell(&ticket).await? {
-                Standing::Made => {
-                    let told = self.told_by(self.claim.request.as_deref());
-                    return Ok(Done { ticket, deed: Deed::Found, told });
-                }
-                Standing::Told(deed) => {
-                    let told = self.told_after(&ticket, deed);
-                    return Ok(Done { ticket, deed, told });
-                }
-                // Good news are no reason for another ticket.
-                Standing::Closed if self.item.closes_the_matter() => {
-                    let told = self.known(&ticket);
-                    return Ok(Done { ticket, deed: Deed::Unchanged, told });
-                }
-                Standing::Closed => Some(ticket.as_str()),
-                Standing::Gone => None,
+            let ended = match self.tell(&ticket).await? {
+                Standing::Made => return self.made(ticket.number).await,
+                Standing::Told(deed) => return Ok(self.told(ticket, deed)),
+                Standing::Ended(ended) => ended,
             };
+            match ended {
+                // Good news are no reason for another ticket.
+                Ended::Closed | Ended::Merged if self.item.closes_the_matter() => {
+                    let told = self.known(&ticket.memory_of);
+                    return Ok(Done { ticket: ticket.number, deed: Deed::Unchanged, told });
+                }
+                Ended::Merged => {
+                    if let Some(target) = self.zendesk.merge_target(&ticket.number).await? {
+                        looked_at.push(ticket.number.clone());
+                        held = Some(self.merged_into(target, ticket));
+                        continue;
+                    }
+                }
+                Ended::Closed | Ended::Deleted | Ended::Missing => {}
+            }
             // A delivery that died may have made another, which we were never told of.
-            held = self.zendesk.look_up(&self.claim.case_key).await?;
-            if held.as_ref().is_none_or(|other| *other == ticket) {
-                return self.create(follows).await;
+            let listed = self.zendesk.look_up(&self.claim.case_key).await?;
+            looked_at.push(ticket.number.clone());
+            match listed.current().filter(|other| !looked_at.contains(other)) {
+                Some(other) => held = Some(Held::new(other)),
+                None => return self.replace(&ticket.number, ended, listed.merged()).await,
             }
         }
         let reason = Reason::new("the tickets of the case come and go");
         Err(Outcome::Retry { reason, doubt: Doubt::None }.into())
     }
 
+    /// Goes on in another ticket than this one, if that doubles nothing. `merged` tickets of the case were
+    /// merged by agents.
+    async fn replace(&self, ticket: &str, ended: Ended, merged: usize) -> Result<Done, End> {
+        let case = &self.claim.case_key;
+        match ended {
+            Ended::Closed => self.create(Some(ticket)).await,
+            Ended::Deleted => self.create(None).await,
+            Ended::Missing if self.zendesk.is_deleted(ticket).await? => self.create(None).await,
+            Ended::Missing => Err(self.zendesk.hidden_ticket(case, ticket).into()),
+            // Agents would only merge the next one, too.
+            Ended::Merged if merged > 1 => {
+                let reason = format!(
+                    "ticket {ticket} was merged like the one before it, and the ticket that goes on with it \
+                     was not found"
+                );
+                Err(Outcome::Dead { reason: Reason::new(reason) }.into())
+            }
+            Ended::Merged => {
+                warn!(
+                    case,
+                    ticket,
+                    "ticket {ticket} was merged and the ticket that goes on with it was not found: following it up"
+                );
+                self.create(Some(ticket)).await
+            }
+        }
+    }
+
     /// The ticket that the case has. What we know is old once we have begun to make another, and there
     /// is nothing to know if nobody has tried.
-    async fn held(&self) -> Result<Option<String>, End> {
+    async fn held(&self) -> Result<Option<Held>, End> {
         let known = match self.ticket {
             CaseTicket::None if !self.claim.in_doubt => return Ok(None),
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
-        match (known, &self.claim.request) {
-            (Some(known), None) => Ok(Some(known)),
+        let held = match (known, &self.claim.request) {
+            (Some(known), None) => Some(known),
             // The list may leave out a ticket that was closed long ago.
-            (known, _) => Ok(self.zendesk.look_up(&self.claim.case_key).await?.or(known)),
-        }
+            (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
+        };
+        Ok(held.map(Held::new))
     }
 
-    async fn tell(&self, ticket: &str) -> Result<Standing, Outcome> {
+    /// The ticket into which another was merged goes on with what that one was told, unless it was told
+    /// something itself.
+    fn merged_into(&self, target: String, ticket: Held) -> Held {
+        let is_known = matches!(self.ticket, CaseTicket::Known { reference, .. } if *reference == target);
+        let memory_of = if is_known { target.clone() } else { ticket.memory_of };
+        Held { number: target, memory_of, is_of_another_case: true }
+    }
+
+    /// This delivery made the ticket, earlier.
+    async fn made(&self, ticket: String) -> Result<Done, End> {
+        let bytes = self.claim.request.as_deref();
+        if let Some(bytes) = bytes {
+            self.owe_requester(&ticket, Plan::of(bytes, None)).await?;
+        }
+        Ok(Done { ticket, deed: Deed::Found, told: self.told_by(bytes) })
+    }
+
+    /// Keeps in mind that a ticket has been made without its author; before the delivery is settled, after
+    /// which nobody would know.
+    async fn owe_requester(&self, ticket: &str, plan: Plan) -> Result<(), End> {
+        let is_wanted = self.settings().late_requester == LateRequester::Set;
+        let is_owed = is_wanted && plan.requester == RequesterUser::Pending;
+        if let Some(profile) = self.profile().filter(|_| is_owed) {
+            self.inbox.owe_requester(self.claim, ticket, &profile.key).await?;
+        }
+        Ok(())
+    }
+
+    fn told(&self, ticket: Held, deed: Deed) -> Done {
+        let told = self.told_after(&ticket.memory_of, deed);
+        Done { ticket: ticket.number, deed, told }
+    }
+
+    fn is_sure_to_comment(&self, held: &Held) -> bool {
+        self.repeat() == Repeat::Comment || !self.news(&held.memory_of).is_empty()
+    }
+
+    fn repeat(&self) -> Repeat {
+        if self.item.is_turn() { Repeat::New } else { self.settings().repeat }
+    }
+
+    async fn tell(&self, held: &Held) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
-        let news = self.news(ticket);
-        let then = self.then(ticket);
+        let news = self.news(&held.memory_of);
+        let then = match self.then(&held.memory_of) {
+            // Its own matter may not be closed.
+            Then::Solved if held.is_of_another_case => Then::AsItWas,
+            then => then,
+        };
         let update = Update {
-            ticket,
+            ticket: &held.number,
             delivery: &self.claim.identity,
             in_doubt: self.claim.in_doubt,
-            past: self.item.event_made.filter(|_| self.may_be_history(ticket)),
+            past: self.item.event_made.filter(|_| self.may_be_history(&held.memory_of)),
             news: &news,
-            repeat: if self.item.is_turn() { Repeat::New } else { self.settings().repeat },
+            repeat: self.repeat(),
             then,
             urgent: self.item.is_urgent() && then != Then::AsItWas,
             comment: &ticket::news(self.item, label, route, &news),
@@ -146,6 +244,7 @@ impl Attempt<'_> {
         loop {
             let (reason, fields) = match self.send(&claim, &body).await {
                 Ok(ticket) => {
+                    self.owe_requester(&ticket, plan).await?;
                     return Ok(Done { ticket, deed: plan.deed(), told: self.told_by(Some(&body)) });
                 }
                 Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::{Chaos, Fault, SERVICE_USER};
+use casebridge::sandbox::zendesk::{Chaos, Fault, Model, SERVICE_USER};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -275,6 +275,148 @@ async fn another_route_is_told_and_its_tags_are_added_to_those_of_the_agents() {
             assert!(tags.as_array().unwrap().contains(&json!(tag)), "{tags}");
         }
         tell(&world, &bridge, event("e3", "1"), "unchanged", 1000).await;
+    })
+    .await;
+}
+
+/// The closing comment of a merge, in the language of the account.
+const MERGED: &str = "Cette demande a \u{e9}t\u{e9} ferm\u{e9}e et fusionn\u{e9}e avec la demande n\u{ba} ";
+
+#[tokio::test]
+async fn later_events_of_a_merged_ticket_go_where_agents_merged_it() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
+        tell(&world, &bridge, event("other", "2"), "created", 1001).await;
+        world.zendesk.model().merge_ticket(1000, 1001, &format!("{MERGED}1001 \"2026\""));
+        tell(&world, &bridge, noted("e2", "1", &["first"]), "unchanged", 1001).await;
+        tell(&world, &bridge, noted("e3", "1", &["first", "second"]), "commented", 1001).await;
+        tell(&world, &bridge, noted("e4", "1", &["first", "second"]), "unchanged", 1001).await;
+        let comments = world.zendesk.model().comments(1001);
+        let second = |comment: &&Value| comment["body"].as_str().unwrap().contains("second");
+        assert_eq!(comments.iter().filter(second).count(), 1, "{comments:?}");
+        assert!(!comments.iter().any(|comment| comment["body"].as_str().unwrap().contains("first")));
+        // On it goes, and is followed up as any other.
+        tell(&world, &bridge, event("third", "3"), "created", 1002).await;
+        world.zendesk.model().merge_ticket(1001, 1002, &format!("{MERGED}1002"));
+        tell(&world, &bridge, noted("e5", "1", &["third"]), "commented", 1002).await;
+        world.zendesk.model().set_status(1002, "closed");
+        tell(&world, &bridge, noted("e6", "1", &["fourth"]), "followed_up", 1003).await;
+        assert_eq!(world.tickets(4).await[3]["via_followup_source_id"], 1002);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_comment_in_doubt_on_the_target_of_a_merge_is_added_once() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0,0,0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        tell(&world, &bridge, event("other", "2"), "created", 1001).await;
+        world.zendesk.model().merge_ticket(1000, 1001, &format!("{MERGED}1001"));
+        world.zendesk.queue_updates([Fault::ResetAfter]);
+        tell(&world, &bridge, noted("e2", "1", &["second"]), "found", 1001).await;
+        let comments = world.zendesk.model().comments(1001);
+        let second = |comment: &&Value| comment["body"].as_str().unwrap().contains("second");
+        assert_eq!(comments.iter().filter(second).count(), 1, "{comments:?}");
+    })
+    .await;
+}
+
+/// Nobody can tell where it went: one follow-up, and not one for each event when agents merge that, too.
+#[tokio::test]
+async fn a_merge_without_a_known_target_is_followed_up_once() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        tell(&world, &bridge, event("other", "2"), "created", 1001).await;
+        // The number in the comment is that of a ticket into which nothing was merged.
+        let merge = |model: &mut Model, ticket: u64| {
+            model.merge_ticket(ticket, 9999, "merged into #1001");
+        };
+        merge(&mut world.zendesk.model(), 1000);
+        tell(&world, &bridge, event("e2", "1"), "followed_up", 1002).await;
+        bridge.wait_for_line_with(&["WARN", "ticket 1000 was merged"]).await;
+        merge(&mut world.zendesk.model(), 1002);
+        for number in 3..8 {
+            world.notify(&event(&format!("e{number}"), "1")).await;
+            bridge.wait_for_line_with(&[&format!("khoros:1234:e{number}:"), " is dead"]).await;
+        }
+        // None of this is a reason to stop the others.
+        assert!(!bridge.log().contains("is paused"));
+        tell(&world, &bridge, event("e9", "9"), "created", 1003).await;
+        // Once agents have sorted it out, a replay brings it there.
+        world.zendesk.model().merge_ticket(1002, 1001, "merged into #1001");
+        replay(&world, "e3").await;
+        bridge.wait_for_line_with(&["khoros:1234:e3:", " is ticket 1001"]).await;
+    })
+    .await;
+}
+
+/// What we may not see is there all the same: no event makes another.
+#[tokio::test]
+async fn a_ticket_that_is_hidden_from_us_is_not_made_again() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().hidden.insert(1000);
+        world.notify(&noted("e2", "1", &["a note"])).await;
+        bridge.wait_for_line_with(&["zendesk_ticket_hidden", "ticket=\"1000\""]).await;
+        for post in 2..5 {
+            tell(&world, &bridge, event(&format!("of-{post}"), &post.to_string()), "created", 999 + post)
+                .await;
+        }
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is dead"]).await;
+        world.notify(&event("e3", "1")).await;
+        bridge.wait_for_line_with(&["khoros:1234:e3:", "tried again"]).await;
+        let of_case = |ticket: &&Value| ticket["external_id"] == "khoros:1234:twitter:1";
+        assert_eq!(world.zendesk.model().tickets.iter().filter(of_case).count(), 1);
+        world.zendesk.model().hidden.clear();
+        replay(&world, "e2").await;
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1000, commented"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_that_shows_another_ticket_is_no_success() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0,0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.queue([Fault::Mixed]);
+        tell(&world, &bridge, event("e2", "2"), "found", 1001).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn networks_are_the_same_in_upper_and_lower_case() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        let upper = event_with("e2", "1", |item| item["entityId"] = json!("Twitter:1"));
+        tell(&world, &bridge, upper, "unchanged", 1000).await;
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// A route's name and a revision stand behind an id in what is stored.
+#[tokio::test]
+async fn ids_that_hold_our_separators_do_not_collide() {
+    run_on_sqlite(|mut world| async move {
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e", "9@vip"), "created", 1000).await;
+        let request = world.http.post(world.url("/khoros/vip")).bearer_auth(crate::harness::BEARER);
+        let answer = request.body(event("e", "9")).send().await.unwrap();
+        assert_eq!(answer.json::<Value>().await.unwrap()["new"], 1);
+        bridge.wait_for_log(" is ticket 1001").await;
+        world.check_one_ticket_per_case().await;
     })
     .await;
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use casebridge::sandbox::zendesk::Fault;
 use futures_util::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Kind, World, event, on_both, run, run_on_sqlite};
+use crate::harness::{Kind, World, event, event_with, on_both, run, run_on_sqlite};
 
 async fn no_try_was_burnt(world: &World) {
     for delivery in world.list().await {
@@ -212,6 +212,33 @@ async fn one_item_that_fails_does_not_stop_the_others() {
         let list = world.list().await;
         let waiting: Vec<&Value> = list.iter().filter(|delivery| delivery["state"] == "waiting").collect();
         assert_eq!(waiting.len(), 1);
+    })
+    .await;
+}
+
+/// A firewall in front of Zendesk dislikes what somebody wrote, and nothing else.
+#[tokio::test]
+async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0,0");
+        world.zendesk.model().firewall = Some("union select".to_owned());
+        let bridge = world.start().await;
+        let bad = event_with("bad", "bad", |item| item["text"] = json!("' union select password --"));
+        world.notify(&bad).await;
+        bridge.wait_for_log("zendesk_forbidden").await;
+        // It fails by itself, and only while others pass.
+        let mut line = String::new();
+        for post in 0..20 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+            bridge.wait_for_logs(" is ticket ", post + 1).await;
+            line = bridge.wait_for_nth_line_with(&["WARN khoros:1234:twitter:bad is "], post + 1).await;
+            if line.contains("bad is dead") {
+                break;
+            }
+        }
+        assert!(line.contains("bad is dead") && line.contains("403") && line.contains("HTML page"), "{line}");
+        // It had paused the others once, when nobody could tell.
+        assert_eq!(bridge.log().matches("is paused").count(), 1, "{}", bridge.log());
     })
     .await;
 }

@@ -4,7 +4,7 @@
 //! batches, made one at a time, and a ticket that would have to wait for many others goes out in the
 //! name of the service user: a ticket is worth more than its requester.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -31,6 +31,8 @@ const FORBIDDEN_FOR: Duration = Duration::from_secs(3600);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Authors that Zendesk will not have, remembered for as long as that.
 const REFUSED: usize = 1000;
+/// So many authors that we may not touch, with no success between them: it is not the authors.
+const SUSPECTS: usize = 3;
 /// `show_many` takes so many ids.
 const BATCH: usize = 100;
 
@@ -49,6 +51,8 @@ pub struct Authors {
     asking: Turn<()>,
     /// Whom Zendesk would not make a user of, and when.
     refused: Mutex<HashMap<String, Instant>>,
+    /// Whom Zendesk forbade us to touch since we last could touch anybody.
+    forbidden: Mutex<HashSet<String>>,
     service_user: Mutex<Option<u64>>,
     longest_question: Duration,
 }
@@ -58,7 +62,7 @@ type UnderWay = Mutex<HashMap<String, (usize, Arc<Turn<Option<u64>>>)>>;
 
 struct Question {
     key: String,
-    answer: oneshot::Sender<Result<Option<User>, Outcome>>,
+    answer: oneshot::Sender<Result<Found, Outcome>>,
 }
 
 /// What an author is to a ticket.
@@ -125,6 +129,7 @@ impl Authors {
             asked: Mutex::default(),
             asking: Turn::default(),
             refused: Mutex::default(),
+            forbidden: Mutex::default(),
             service_user: Mutex::default(),
             longest_question: attempt_limit / 3,
         }
@@ -193,7 +198,10 @@ impl Zendesk {
             return Ok(known);
         }
         let request = || self.request(Method::GET, "/api/v2/users/me");
-        let Some(reply) = self.ask_users(request).await? else { return Ok(None) };
+        let reply = match self.ask_users(request).await? {
+            Answer::Users(reply) | Answer::Forbidden(reply) => reply,
+            Answer::None => return Ok(None),
+        };
         let id = reply.json::<Value>().and_then(|body| body["user"]["id"].as_u64());
         if id.is_none() {
             self.close_authors(&reply);
@@ -206,6 +214,7 @@ impl Zendesk {
         match self.find(&profile.key).await? {
             Found::User(user) => Ok(user.into()),
             Found::Nobody => self.make(profile).await,
+            Found::Forbidden(reason) => Ok(Author::Refused(reason)),
             Found::Closed => Ok(Author::NotNow),
         }
     }
@@ -221,32 +230,45 @@ impl Zendesk {
                 self.ask(questions).await;
             }
         }
-        match answered.await {
-            Ok(Ok(Some(user))) => Ok(Found::User(user)),
-            Ok(Ok(None)) if self.authors_are_closed() => Ok(Found::Closed),
-            Ok(Ok(None)) => Ok(Found::Nobody),
-            Ok(Err(outcome)) => Err(outcome),
-            // Who asked for us was stopped in the middle of it.
-            Err(_) => Ok(Found::Closed),
-        }
+        // Who asked for us may have been stopped in the middle of it.
+        answered.await.unwrap_or(Ok(Found::Closed))
     }
 
     async fn ask(&self, questions: Vec<Question>) {
         let keys: Vec<&str> = questions.iter().map(|question| question.key.as_str()).collect();
-        let users = self.show_many(&keys).await;
+        let found = self.show_many(&keys).await;
+        let is_about_one = questions.len() == 1;
         for question in questions {
-            let user = users.as_ref().map(|users| {
-                let matches = |user: &&User| {
-                    let id = user.external_id.as_deref().unwrap_or_default();
-                    user.active != Some(false) && id.eq_ignore_ascii_case(&question.key)
-                };
-                users.iter().find(matches).cloned()
-            });
-            let _ = question.answer.send(user.map_err(Outcome::clone));
+            let found = match &found {
+                // One of them is forbidden, and not the others.
+                Ok(Shown::Forbidden(_)) if !is_about_one => self.show_one(&question.key).await,
+                Ok(shown) => Ok(self.found(&question.key, shown)),
+                Err(outcome) => Err(outcome.clone()),
+            };
+            let _ = question.answer.send(found);
         }
     }
 
-    async fn show_many(&self, keys: &[&str]) -> Result<Vec<User>, Outcome> {
+    async fn show_one(&self, key: &str) -> Result<Found, Outcome> {
+        match self.authors_are_closed() {
+            true => Ok(Found::Closed),
+            false => Ok(self.found(key, &self.show_many(&[key]).await?)),
+        }
+    }
+
+    /// What an answer says of one author; a refusal is about this one.
+    fn found(&self, key: &str, shown: &Shown) -> Found {
+        match shown {
+            Shown::Users(users) => {
+                let is_of = |user: &&User| user.active != Some(false) && user.is_of(key);
+                users.iter().find(is_of).cloned().map_or(Found::Nobody, Found::User)
+            }
+            Shown::Forbidden(reply) => Found::Forbidden(self.forbid_author(key, reply)),
+            Shown::None => Found::Closed,
+        }
+    }
+
+    async fn show_many(&self, keys: &[&str]) -> Result<Shown, Outcome> {
         #[derive(Deserialize)]
         struct Users {
             users: Vec<User>,
@@ -254,40 +276,59 @@ impl Zendesk {
         let request = || {
             self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys.join(","))])
         };
-        let Some(reply) = self.ask_users(request).await? else { return Ok(Vec::new()) };
+        let reply = match self.ask_users(request).await? {
+            Answer::Users(reply) => reply,
+            Answer::Forbidden(reply) => return Ok(Shown::Forbidden(reply)),
+            Answer::None => return Ok(Shown::None),
+        };
         match reply.json::<Users>() {
-            Some(Users { users }) => Ok(users),
+            Some(Users { users }) => Ok(Shown::Users(users)),
             None => {
                 self.close_authors(&reply);
-                Ok(Vec::new())
+                Ok(Shown::None)
             }
         }
     }
 
-    /// An answer of success; `None` if there is none, and then users are left alone for a while: a
-    /// ticket does not wait for them.
-    async fn ask_users(&self, request: impl Fn() -> RequestBuilder) -> Result<Option<Reply>, Outcome> {
+    async fn ask_users(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Outcome> {
         self.judge_users(self.call(Call::Author, request, || ()).await)
     }
 
-    fn judge_users(&self, reply: Result<Reply, Outcome>) -> Result<Option<Reply>, Outcome> {
+    /// Whatever is wrong with users, a ticket does not wait for it: they are left alone for a while.
+    fn judge_users(&self, reply: Result<Reply, Outcome>) -> Result<Answer, Outcome> {
         let reply = match reply {
             Err(Outcome::Retry { reason, .. }) => {
                 self.close_authors_for(FAILED_FOR, &reason.log);
-                return Ok(None);
+                return Ok(Answer::None);
             }
             reply => reply?,
         };
         match reply.status {
-            200..=299 => Ok(Some(reply)),
+            200..=299 => Ok(Answer::Users(reply)),
             401 => Err(outcome(Call::Author, &reply)),
             // The account's own limit, which tickets share.
             429 if reply.rate.remaining == Some(0) => Err(outcome(Call::Author, &reply)),
+            403 | 404 => Ok(Answer::Forbidden(reply)),
             _ => {
                 self.close_authors(&reply);
-                Ok(None)
+                Ok(Answer::None)
             }
         }
+    }
+
+    /// We may not touch this author's user, as one of an agent or one that a firewall dislikes; several
+    /// such authors in a row are all of them. Returns why.
+    fn forbid_author(&self, key: &str, reply: &Reply) -> String {
+        let suspects = {
+            let mut forbidden = lock(&self.authors.forbidden);
+            forbidden.insert(key.to_owned());
+            forbidden.len()
+        };
+        if suspects >= SUSPECTS {
+            self.close_authors(reply);
+        }
+        self.authors.refuse(key);
+        reply.reason(Call::Author.name()).log
     }
 
     /// Waits for a turn, if not too many do.
@@ -334,10 +375,19 @@ impl Zendesk {
             }
             reply => reply,
         };
-        let Some(reply) = self.judge_users(reply)? else { return Ok(Author::NotNow) };
+        let reply = match self.judge_users(reply)? {
+            Answer::Users(reply) => reply,
+            Answer::Forbidden(reply) => {
+                return Ok(Author::Refused(self.forbid_author(&profile.key, &reply)));
+            }
+            Answer::None => return Ok(Author::NotNow),
+        };
         match reply.json::<Made>() {
-            Some(Made { user }) => Ok(user.into()),
-            None => {
+            Some(Made { user }) if user.is_of(&profile.key) => {
+                lock(&self.authors.forbidden).clear();
+                Ok(user.into())
+            }
+            _ => {
                 self.close_authors(&reply);
                 Ok(Author::NotNow)
             }
@@ -380,8 +430,32 @@ impl Zendesk {
 enum Found {
     User(User),
     Nobody,
-    /// We may not ask.
+    /// We may not touch this one, for this reason.
+    Forbidden(String),
+    /// Users are left alone at this time.
     Closed,
+}
+
+/// What came of a request about users.
+enum Answer {
+    Users(Reply),
+    /// 403 or 404: about one of those that were asked for, or about all users.
+    Forbidden(Reply),
+    /// None that is of use, and users are left alone for a while.
+    None,
+}
+
+/// What came of looking for several users.
+enum Shown {
+    Users(Vec<User>),
+    Forbidden(Reply),
+    None,
+}
+
+impl User {
+    fn is_of(&self, key: &str) -> bool {
+        self.external_id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(key))
+    }
 }
 
 /// What posts of one author share until the last of them has its answer.

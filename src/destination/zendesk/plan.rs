@@ -49,8 +49,8 @@ impl Plan {
         let author = ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user);
         Plan {
             requester: match author {
+                _ if has(NO_AUTHOR_TAG) => RequesterUser::Pending,
                 Some(id) => RequesterUser::Author(id),
-                None if has(NO_AUTHOR_TAG) => RequesterUser::Pending,
                 None => RequesterUser::Service,
             },
             fields: if has(FALLBACK_TAG) { Fields::Plain } else { Fields::Configured },

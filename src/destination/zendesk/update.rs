@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use reqwest::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::audits::{Audit, Search};
+use super::merge::MERGED_TAG;
 use super::reply::Reply;
-use super::{Audit, Call, Ticket, TicketReply, Zendesk, outcome};
+use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
 use crate::html::Html;
 use crate::retry::{Deed, Doubt, Outcome, Reason};
@@ -62,10 +63,20 @@ pub enum Standing {
     Made,
     /// It holds what there is to tell.
     Told(Deed),
-    /// It takes nothing any more: another one has to go on with it.
+    /// It takes nothing any more.
+    Ended(Ended),
+}
+
+/// Why a ticket takes nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Another one has to go on with it.
     Closed,
-    /// It was deleted.
-    Gone,
+    /// Agents merged it into another.
+    Merged,
+    Deleted,
+    /// It is not found: it was deleted, or we may not see it.
+    Missing,
 }
 
 impl Update<'_> {
@@ -90,11 +101,12 @@ impl Zendesk {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
         let mut then = update.then;
-        if update.is_sure_to_comment() {
-            self.update_is_due()?;
-        }
         for _ in 0..COLLISIONS {
-            let Some(ticket) = self.show(update.ticket).await? else { return Ok(Standing::Gone) };
+            let ticket = match self.show(update.ticket).await? {
+                Some(ticket) if ticket.is_deleted() => return Ok(Standing::Ended(Ended::Deleted)),
+                Some(ticket) => ticket,
+                None => return Ok(Standing::Ended(Ended::Missing)),
+            };
             if in_doubt && let Some(standing) = self.marked(update).await? {
                 return Ok(standing);
             }
@@ -103,7 +115,7 @@ impl Zendesk {
             }
             if ticket.is_closed() {
                 let is_past = update.past.is_some_and(|past| ticket.was_closed_after(past));
-                return Ok(if is_past { Standing::Told(Deed::Unchanged) } else { Standing::Closed });
+                return Ok(if is_past { Standing::Told(Deed::Unchanged) } else { ticket.closed() });
             }
             if !(update.is_sure_to_comment() || ticket.is_solved()) {
                 return Ok(Standing::Told(Deed::Unchanged));
@@ -129,52 +141,33 @@ impl Zendesk {
     /// A ticket that was closed in the meantime takes nothing any more.
     async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<Standing, Outcome> {
         match self.show(update.ticket).await? {
-            Some(ticket) if ticket.is_closed() => Ok(Standing::Closed),
+            Some(ticket) if ticket.is_closed() => Ok(ticket.closed()),
             _ => Err(outcome),
         }
     }
 
-    /// `None`: it was deleted.
-    async fn show(&self, ticket: &str) -> Result<Option<Ticket>, Outcome> {
+    /// `None`: it is not found.
+    pub(super) async fn show(&self, ticket: &str) -> Result<Option<Ticket>, Outcome> {
         let path = format!("/api/v2/tickets/{ticket}");
         let reply = self.call(Call::Show, || self.request(Method::GET, &path), || ()).await?;
-        match reply.json::<TicketReply>() {
-            Some(TicketReply { ticket, .. }) if reply.is_success() && ticket.is_deleted() => Ok(None),
-            Some(TicketReply { ticket, .. }) if reply.is_success() => Ok(Some(ticket)),
-            _ if is_gone(&reply) => Ok(None),
-            _ => Err(outcome(Call::Show, &reply)),
+        match shown(&reply, ticket) {
+            Some(ticket) => Ok(Some(ticket)),
+            None if is_gone(&reply) => Ok(None),
+            None => Err(outcome(Call::Show, &reply)),
         }
     }
 
     /// What this delivery has done to the ticket already: made it, or added its comment.
     async fn marked(&self, update: &Update<'_>) -> Result<Option<Standing>, Outcome> {
-        let path = format!("/api/v2/tickets/{}/audits", update.ticket);
-        let mut after: Option<String> = None;
-        for _ in 0..PAGES {
-            let mut page = vec![("sort", "-created_at"), ("page[size]", "100")];
-            page.extend(after.as_deref().map(|after| ("page[after]", after)));
-            let request = || self.request(Method::GET, &path).query(&page);
-            let reply = self.call(Call::Show, request, || ()).await?;
-            let page = match reply.json::<AuditsReply>() {
-                Some(page) if reply.is_success() => page,
-                // The next look at the ticket tells.
-                _ if is_gone(&reply) => return Ok(None),
-                _ => return Err(outcome(Call::Show, &reply)),
-            };
-            let is_ours = |audit: &&Audit| audit.metadata["custom"]["delivery"] == update.delivery;
-            if let Some(audit) = page.audits.iter().find(is_ours) {
-                return Ok(Some(if audit.is_create() {
-                    Standing::Made
-                } else {
-                    Standing::Told(Deed::Found)
-                }));
-            }
-            after = page.meta.after_cursor.filter(|_| page.meta.has_more);
-            if after.is_none() {
-                return Ok(None);
-            }
+        let mark = |audit: &Audit| {
+            let is_ours = audit.metadata["custom"]["delivery"] == update.delivery;
+            is_ours.then(|| if audit.is_create() { Standing::Made } else { Standing::Told(Deed::Found) })
+        };
+        match self.search_audits(update.ticket, PAGES, mark).await? {
+            Search::Found(standing) => Ok(Some(standing)),
+            Search::Absent => Ok(None),
+            Search::Hidden(outcome) => Err(outcome),
         }
-        Ok(None)
     }
 
     /// Tags that are sent with the ticket would replace those of the agents; here they are added.
@@ -206,9 +199,9 @@ impl Zendesk {
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
         let reply = self.call(Call::Comment, request, || update.sent.store(true, Ordering::Relaxed)).await?;
-        match reply.is_success() && reply.json::<TicketReply>().is_some() {
-            true => Ok(Change::Told),
-            false => too_late(Call::Comment, &reply),
+        match shown(&reply, update.ticket) {
+            Some(_) => Ok(Change::Told),
+            None => too_late(Call::Comment, &reply),
         }
     }
 }
@@ -232,8 +225,14 @@ fn too_late(call: Call, reply: &Reply) -> Result<Change, Outcome> {
     }
 }
 
+/// The ticket that an answer shows, if it is the one that was asked for.
+pub(super) fn shown(reply: &Reply, number: &str) -> Option<Ticket> {
+    let ticket = reply.json::<TicketReply>().filter(|_| reply.is_success())?.ticket;
+    (ticket.id.to_string() == number).then_some(ticket)
+}
+
 /// Not any 404: that of a wrong address must not look like a ticket that was deleted.
-fn is_gone(reply: &Reply) -> bool {
+pub(super) fn is_gone(reply: &Reply) -> bool {
     reply.status == 404 && reply.says("RecordNotFound")
 }
 
@@ -252,6 +251,19 @@ impl Ticket {
         self.status.as_deref() == Some("closed")
     }
 
+    /// What a closed ticket is to a delivery.
+    fn closed(&self) -> Standing {
+        Standing::Ended(if self.is_merged() { Ended::Merged } else { Ended::Closed })
+    }
+
+    pub fn is_merged(&self) -> bool {
+        self.is_closed() && self.has_tag(MERGED_TAG)
+    }
+
+    pub fn has_tag(&self, tag: &str) -> bool {
+        self.tags.iter().flatten().any(|held| held == tag)
+    }
+
     /// Nobody changes a closed ticket any more.
     fn was_closed_after(&self, moment: Timestamp) -> bool {
         let changed = self.updated_at.as_deref().and_then(|changed| changed.parse::<Timestamp>().ok());
@@ -262,29 +274,15 @@ impl Ticket {
         matches!(self.priority.as_deref(), Some("urgent" | "high"))
     }
 
-    fn is_deleted(&self) -> bool {
+    pub fn is_deleted(&self) -> bool {
         self.status.as_deref() == Some("deleted")
     }
 
     fn has(&self, tags: &[String]) -> bool {
-        tags.iter().all(|tag| self.tags.as_ref().is_some_and(|held| held.contains(tag)))
+        tags.iter().all(|tag| self.has_tag(tag))
     }
 
     fn is_solved(&self) -> bool {
         self.status.as_deref() == Some("solved")
     }
-}
-
-#[derive(Deserialize)]
-struct AuditsReply {
-    audits: Vec<Audit>,
-    #[serde(default)]
-    meta: Meta,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    has_more: bool,
-    after_cursor: Option<String>,
 }

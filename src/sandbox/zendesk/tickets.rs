@@ -42,6 +42,27 @@ impl Model {
         }
     }
 
+    /// An agent merges a ticket into another, as Zendesk does it: the first is closed, tagged and names the
+    /// other in a comment of the account's language, and the other's history names the first.
+    pub fn merge_ticket(&mut self, id: u64, into: u64, closing_comment: &str) {
+        self.tag_ticket(id, &[json!("closed_by_merge")]);
+        let event = |text: &str| json!({"type": "Comment", "body": text, "html_body": text, "public": false, "author_id": AGENT});
+        let closed = self.change_status(id, "closed");
+        let closing = std::iter::once(event(closing_comment)).chain(closed).collect();
+        self.record(id, AGENT, None, closing);
+        let merged = format!("Request #{id} was closed and merged into this request.");
+        self.record(into, AGENT, None, vec![event(&merged)]);
+        let source = json!({"from": {"ticket_id": id}, "to": {}, "rel": "merge"});
+        if let Some(audit) = self.audits.last_mut() {
+            audit["via"] = json!({"channel": "system", "source": source});
+        }
+    }
+
+    /// The ticket as the caller may see it.
+    fn visible(&self, id: u64) -> Option<&Value> {
+        self.ticket(id).filter(|_| !self.hidden.contains(&id))
+    }
+
     /// The comments of a ticket with the time of each, the first one included.
     pub fn comments(&self, ticket: u64) -> Vec<Value> {
         let mut comments = Vec::new();
@@ -111,6 +132,12 @@ impl Model {
             let previous = std::mem::replace(&mut ticket["priority"], priority.clone());
             events.push(changed("priority", priority, &previous));
         }
+        for field in ["requester_id", "tags"] {
+            if let (Some(value), Some(ticket)) = (sent.get(field), self.ticket_mut(id)) {
+                let previous = std::mem::replace(&mut ticket[field], value.clone());
+                events.push(changed(field, value, &previous));
+            }
+        }
         let audit = self.record(id, SERVICE_USER, sent.get("metadata"), events);
         self.answer(id, audit)
     }
@@ -170,6 +197,7 @@ impl Model {
             "created_at": now,
             "author_id": author,
             "metadata": {"custom": custom, "system": {}},
+            "via": {"channel": "api", "source": {"from": {}, "to": {}, "rel": null}},
             "events": events,
         });
         self.audits.push(audit.clone());
@@ -248,7 +276,7 @@ impl Model {
 
     /// What keeps an update from the ticket: it is gone, closed, or not as the caller believes.
     fn guard(&self, id: u64, sent: &Map<String, Value>) -> Option<Response> {
-        let Some(ticket) = self.ticket(id) else { return Some(not_found()) };
+        let Some(ticket) = self.visible(id) else { return Some(not_found()) };
         if ticket["status"] == "closed" {
             return Some(invalid(wrong("status", "closed prevents ticket update")));
         }
@@ -394,10 +422,24 @@ fn valid_ticket(body: &Value) -> Result<&Map<String, Value>, Value> {
     Ok(ticket)
 }
 
-/// Tags are not among the fields: they would replace those of the agents.
+/// Tags replace those of the agents: only who has just looked at them may send any.
 fn valid_update(body: &Value) -> Result<&Map<String, Value>, Value> {
     let sent = body["ticket"].as_object().ok_or_else(|| wrong("base", "no ticket"))?;
-    only(sent, &["comment", "status", "priority", "metadata", "safe_update", "updated_stamp"])?;
+    const KNOWN: &[&str] = &[
+        "comment",
+        "status",
+        "priority",
+        "metadata",
+        "safe_update",
+        "updated_stamp",
+        "requester_id",
+        "tags",
+    ];
+    only(sent, KNOWN)?;
+    if sent.contains_key("tags") && sent.get("safe_update").is_none() {
+        return Err(wrong("tags", "are without safe_update"));
+    }
+    present(sent, "tags").map_or(Ok(()), |tags| valid_tags(tags).map(|_| ()))?;
     one_of(sent, "priority", &["urgent", "high", "normal", "low"])?;
     sent.get("comment").map_or(Ok(()), valid_comment)?;
     valid_status(sent)?;
@@ -420,9 +462,10 @@ pub(super) async fn create(State(shared): State<Shared>, headers: HeaderMap, bod
     if let Some(refused) = shared.refuse(&headers, WRITE) {
         return refused;
     }
-    let draw = |model: &mut Model| {
+    let is_blocked = shared.change(|model| model.blocks(&body));
+    let draw = move |model: &mut Model| {
         model.creates += 1;
-        model.next_fault()
+        if is_blocked { Some(Fault::Status(403)) } else { model.next_fault() }
     };
     shared.perform(draw, move |model| create_ticket(model, &headers, &body)).await
 }
@@ -469,7 +512,10 @@ pub(super) async fn list(
             return lost;
         }
         let wanted = query.get("external_id");
-        let matches = |ticket: &&Value| wanted.is_none_or(|id| ticket["external_id"] == id.as_str());
+        let is_visible = |ticket: &&Value| !model.hidden.iter().any(|id| ticket["id"] == *id);
+        let matches = |ticket: &&Value| {
+            is_visible(ticket) && wanted.is_none_or(|id| ticket["external_id"] == id.as_str())
+        };
         let tickets: Vec<Value> = model.tickets.iter().filter(matches).map(shown).collect();
         let response = Json(json!({"tickets": tickets, "count": tickets.len()})).into_response();
         with_rate(model, "", response)
@@ -498,10 +544,32 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<u64>, head
         return refused;
     }
     shared.change(|model| {
-        let response = match model.ticket(id) {
+        let response = match model.visible(id) {
             Some(ticket) => Json(json!({"ticket": shown(ticket)})).into_response(),
             None => not_found(),
         };
+        model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))
+    })
+}
+
+/// `GET /api/v2/deleted_tickets`
+pub(super) async fn deleted(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = shared.refuse(&headers, READ) {
+        return refused;
+    }
+    shared.change(|model| {
+        let number = |name: &str, default: usize| query.get(name).map_or(Some(default), |n| n.parse().ok());
+        let (Some(page), Some(size)) = (number("page", 1), number("per_page", 100)) else {
+            return refusal(StatusCode::BAD_REQUEST, "InvalidPaginationParameter", "page or per_page");
+        };
+        let newest_first = model.deleted.iter().rev().skip(page.saturating_sub(1) * size).take(size);
+        let deleted: Vec<Value> = newest_first.map(|ticket| json!({"id": ticket["id"]})).collect();
+        let response =
+            Json(json!({"deleted_tickets": deleted, "count": model.deleted.len()})).into_response();
         model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))
     })
 }
@@ -531,7 +599,8 @@ fn put_ticket(model: &mut Model, id: u64, headers: &HeaderMap, body: &Bytes) -> 
         Ok(sent) => sent,
         Err(details) => return with_rate(model, "", invalid(details)),
     };
-    let response = match (model.guard(id, sent), model.knows_author(sent)) {
+    let known = model.knows_author(sent).and_then(|()| model.knows_user(sent, "requester"));
+    let response = match (model.guard(id, sent), known) {
         (Some(refused), _) => refused,
         (None, Err(details)) => invalid(details),
         (None, Ok(())) => Json(model.update_ticket(id, sent)).into_response(),
@@ -582,7 +651,7 @@ pub(super) async fn audits(
     }
     shared.change(|model| {
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let response = match model.ticket(id) {
+        let response = match model.visible(id) {
             Some(_) => audits_page(model, id, &query, host),
             None => not_found(),
         };

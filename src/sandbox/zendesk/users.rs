@@ -167,7 +167,11 @@ pub(super) async fn show_many(
         }
         let response = match query.get("external_ids") {
             _ if model.forbid_users => forbidden(),
-            Some(ids) => found(model, &ids.split(',').collect::<Vec<_>>()),
+            Some(ids) => {
+                let ids: Vec<&str> = ids.split(',').collect();
+                let refused = ids.iter().find_map(|id| model.refused_authors.get(*id));
+                refused.map_or_else(|| found(model, &ids), |status| super::error_page(*status))
+            }
             None => refusal(StatusCode::BAD_REQUEST, "InvalidParameter", "external_ids is missing"),
         };
         model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))

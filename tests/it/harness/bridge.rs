@@ -39,15 +39,16 @@ impl Bridge {
 
     /// The same for so many lines; returns the last of them.
     pub async fn wait_for_logs(&self, text: &str, count: usize) -> String {
-        self.wait_for_lines_with(&[text], count).await
+        self.wait_for_nth_line_with(&[text], count).await
     }
 
     /// Waits for a line that holds all of these texts, and returns it.
     pub async fn wait_for_line_with(&self, texts: &[&str]) -> String {
-        self.wait_for_lines_with(texts, 1).await
+        self.wait_for_nth_line_with(texts, 1).await
     }
 
-    async fn wait_for_lines_with(&self, texts: &[&str], count: usize) -> String {
+    /// The same of the line with this number, from 1 on.
+    pub async fn wait_for_nth_line_with(&self, texts: &[&str], count: usize) -> String {
         let mut lines = self.lines.clone();
         let wanted = |line: &&String| texts.iter().all(|text| line.contains(text));
         loop {

@@ -1,0 +1,89 @@
+//! What was done to a ticket: its audits, newest first.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::update::is_gone;
+use super::{Call, Zendesk, outcome};
+use crate::retry::Outcome;
+
+/// One change to a ticket; `metadata.custom` is what the request said of itself.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub struct Audit {
+    pub events: Option<Vec<Value>>,
+    pub metadata: Value,
+    /// How the change came about.
+    pub via: Value,
+}
+
+impl Audit {
+    pub fn is_create(&self) -> bool {
+        self.events.iter().flatten().any(|event| event["type"] == "Create")
+    }
+
+    pub fn comment(&self) -> Option<&Value> {
+        self.events.iter().flatten().find(|event| event["type"] == "Comment")
+    }
+}
+
+/// What came of looking through the audits of a ticket.
+pub enum Search<T> {
+    Found(T),
+    Absent,
+    /// We may not see them; the outcome is that of an attempt that has to.
+    Hidden(Outcome),
+}
+
+impl Zendesk {
+    /// The first thing that `find` finds in the audits of a ticket, in at most `pages` of a hundred. Those of
+    /// a ticket that is gone hold nothing.
+    ///
+    /// # Errors
+    /// The outcome of the attempt that needed to know.
+    pub(super) async fn search_audits<T>(
+        &self,
+        ticket: &str,
+        pages: usize,
+        mut find: impl FnMut(&Audit) -> Option<T>,
+    ) -> Result<Search<T>, Outcome> {
+        let path = format!("/api/v2/tickets/{ticket}/audits");
+        let mut after: Option<String> = None;
+        for _ in 0..pages {
+            let mut query = vec![("sort", "-created_at"), ("page[size]", "100")];
+            query.extend(after.as_deref().map(|after| ("page[after]", after)));
+            let request = || self.request(Method::GET, &path).query(&query);
+            let reply = self.call(Call::Show, request, || ()).await?;
+            let page = match reply.json::<AuditsReply>() {
+                Some(page) if reply.is_success() => page,
+                // The next look at the ticket tells.
+                _ if is_gone(&reply) => return Ok(Search::Absent),
+                _ if reply.status == 403 => return Ok(Search::Hidden(outcome(Call::Show, &reply))),
+                _ => return Err(outcome(Call::Show, &reply)),
+            };
+            if let Some(found) = page.audits.iter().find_map(&mut find) {
+                return Ok(Search::Found(found));
+            }
+            after = page.meta.after_cursor.filter(|_| page.meta.has_more);
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(Search::Absent)
+    }
+}
+
+#[derive(Deserialize)]
+struct AuditsReply {
+    audits: Vec<Audit>,
+    #[serde(default)]
+    meta: Meta,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Meta {
+    has_more: bool,
+    after_cursor: Option<String>,
+}

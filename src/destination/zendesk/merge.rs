@@ -1,0 +1,110 @@
+//! A ticket that agents merged into another: which one goes on with it.
+//!
+//! Zendesk closes a merged ticket, tags it, and leaves a comment in the account's language that names the
+//! other (<https://support.zendesk.com/hc/en-us/articles/4408882445594>). A comment can name any number, so
+//! a number counts only if the history of its ticket shows that ours was merged into it.
+
+use serde_json::Value;
+
+use super::Zendesk;
+use super::audits::{Audit, Search};
+use crate::retry::Outcome;
+
+/// On each ticket that was merged into another.
+pub const MERGED_TAG: &str = "closed_by_merge";
+/// So many numbers of a closing comment are followed.
+const CANDIDATES: usize = 10;
+/// Of a hundred audits each: a merge is seldom far back.
+const PAGES: usize = 10;
+
+impl Zendesk {
+    /// The ticket into which this one was merged; `None` if none is known to be.
+    ///
+    /// # Errors
+    /// The outcome of the attempt that needed to know.
+    pub async fn merge_target(&self, ticket: &str) -> Result<Option<String>, Outcome> {
+        let Ok(number) = ticket.parse::<u64>() else { return Ok(None) };
+        for candidate in self.candidates(ticket).await?.into_iter().filter(|candidate| *candidate != number) {
+            let shows_merge = |audit: &Audit| merges_of(audit).any(|merged| merged == number).then_some(());
+            let target = candidate.to_string();
+            if let Search::Found(()) = self.search_audits(&target, PAGES, shows_merge).await? {
+                return Ok(Some(target));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the last hundred audits of a merged ticket name: in the merge itself, and in the last comment.
+    async fn candidates(&self, ticket: &str) -> Result<Vec<u64>, Outcome> {
+        let (mut named, mut last_comment) = (Vec::new(), None);
+        let look = |audit: &Audit| {
+            named.extend(merges_of(audit));
+            if last_comment.is_none() {
+                last_comment =
+                    audit.comment().map(|comment| comment["body"].as_str().unwrap_or_default().to_owned());
+            }
+            None::<()>
+        };
+        if let Search::Hidden(outcome) = self.search_audits(ticket, 1, look).await? {
+            return Err(outcome);
+        }
+        let mut candidates = Vec::new();
+        for number in named.into_iter().chain(numbers(last_comment.as_deref().unwrap_or_default())) {
+            if !candidates.contains(&number) && candidates.len() < CANDIDATES {
+                candidates.push(number);
+            }
+        }
+        Ok(candidates)
+    }
+}
+
+/// The tickets that a change names as those of a merge, as in
+/// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are `ticket_ids`.
+fn merges_of(audit: &Audit) -> impl Iterator<Item = u64> {
+    let vias = audit.events.iter().flatten().map(|event| &event["via"]);
+    let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
+    merges.flat_map(|via| ["from", "to"].map(|end| &via["source"][end])).flat_map(|end| {
+        let several = end["ticket_ids"].as_array().into_iter().flatten();
+        several.chain([&end["ticket_id"]]).filter_map(ticket_number)
+    })
+}
+
+fn ticket_number(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+}
+
+/// The numbers in a text, in its order.
+fn numbers(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_merge_is_told_by_how_it_came_about() {
+        let merges = |audit: Value| merges_of(&serde_json::from_value(audit).unwrap()).collect::<Vec<_>>();
+        let via = |rel: &str| json!({"channel": "system", "source": {"from": {"ticket_id": 7}, "to": {}, "rel": rel}});
+        assert_eq!(merges(json!({"via": via("merge")})), [7]);
+        assert_eq!(merges(json!({"events": [{"type": "Comment", "via": via("merge")}]})), [7]);
+        assert_eq!(merges(json!({"via": via("follow_up")})), [0u64; 0]);
+        let several = json!({"source": {"from": {"ticket_ids": [7, "8"]}, "rel": "merge"}});
+        assert_eq!(merges(json!({"via": several})), [7, 8]);
+        assert_eq!(merges(json!({})), [0u64; 0]);
+    }
+
+    #[test]
+    fn a_closing_comment_names_its_ticket_in_any_language() {
+        for comment in [
+            "This request was closed and merged into request #4711 \"Order\".",
+            "Cette demande a été fermée et fusionnée dans la demande nº 4711",
+            "このリクエストはリクエスト#4711に統合されました",
+        ] {
+            assert_eq!(numbers(comment), [4711], "{comment}");
+        }
+        assert_eq!(numbers("99999999999999999999999 and 1"), [1]);
+    }
+}
