@@ -86,6 +86,8 @@ pub struct Claim {
     pub tries: i64,
     pub in_doubt: bool,
     pub received_at: i64,
+    /// The operator has said that the ticket of the case is gone for good.
+    pub ticket_gone: bool,
 }
 
 impl Claim {
@@ -479,18 +481,19 @@ impl Inbox {
 
     /// Gives a dead delivery a new schedule. It is looked up before anything is sent. What was refused
     /// for good is then sent as a new revision; what may have got through with its old bytes and key,
-    /// and not before the destination must be done with it. False: it is not dead.
-    pub async fn replay(&self, delivery: &Listed) -> sqlx::Result<bool> {
+    /// and not before the destination must be done with it. `ticket_gone`: the ticket of its case is gone for
+    /// good. False: it is not dead.
+    pub async fn replay(&self, delivery: &Listed, ticket_gone: bool) -> sqlx::Result<bool> {
         let sql = self.sql(
             "update delivery
-                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true,
+                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, ticket_gone = $3,
                     request = case when in_doubt then request end,
                     revision = case when in_doubt then revision else revision + 1 end,
                     due_at = case when in_doubt and due_at > {now} then due_at else {now} end
               where identity = $1 and destination = $2 and state = 'dead'",
         );
         changes!(self, pool => sqlx::query(sql)
-            .bind(&delivery.identity).bind(&delivery.destination).execute(pool))
+            .bind(&delivery.identity).bind(&delivery.destination).bind(ticket_gone).execute(pool))
     }
 
     /// Blanks the texts of deliveries that were settled so long ago, at most `limit` of them; returns
@@ -784,7 +787,7 @@ const CLAIM: &str = "
        set attempts = attempts + 1, in_doubt = in_doubt or leased, leased = true, due_at = {now} + $3
      where (identity, destination) in (select identity, destination from picked)
     returning identity, destination, case_key, route, payload, request, revision, attempts, tries,
-              in_doubt, received_at";
+              in_doubt, received_at, ticket_gone";
 
 /// Hops from route to route in the index of what is settled, so that no more is read than there are routes.
 const LAST_EVENTS: &str = "

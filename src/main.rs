@@ -113,6 +113,11 @@ enum Command {
         /// All that are dead
         #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
         all_dead: bool,
+        /// The tickets of these cases are gone for good: make new ones
+        ///
+        /// For the alert zendesk_ticket_hidden, where no other ticket is made as long as the first may be there.
+        #[arg(long, conflicts_with = "all_dead")]
+        new_ticket: bool,
         /// Say what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -164,8 +169,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Unsubscribe { external_id } => {
             operate::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
-        Command::Replay { all_dead: _, dry_run, ids } => {
-            operate::replay(&Database::from_env()?, &ids, dry_run).await?;
+        Command::Replay { all_dead: _, new_ticket, dry_run, ids } => {
+            operate::replay(&Database::from_env()?, &ids, new_ticket, dry_run).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -46,8 +46,14 @@ pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> a
     Ok(())
 }
 
-/// Gives dead deliveries a new schedule: those named, or all of them.
-pub async fn replay(database: &Database, ids: &[String], dry_run: bool) -> anyhow::Result<()> {
+/// Gives dead deliveries a new schedule: those named, or all of them. `new_ticket`: what Zendesk does not
+/// find is gone for good.
+pub async fn replay(
+    database: &Database,
+    ids: &[String],
+    new_ticket: bool,
+    dry_run: bool,
+) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let chosen = match ids {
         [] => all_dead(&inbox).await?,
@@ -57,7 +63,7 @@ pub async fn replay(database: &Database, ids: &[String], dry_run: bool) -> anyho
     let mut replayed = 0;
     for delivery in &chosen {
         // Another operator may have been quicker.
-        if dry_run || inbox.replay(delivery).await? {
+        if dry_run || inbox.replay(delivery, new_ticket).await? {
             replayed += 1;
             let done = if dry_run { "would replay" } else { "replayed" };
             writeln!(out, "{done} {} ({})", delivery.identity, reason(delivery))?;

@@ -258,6 +258,10 @@ impl Check {
     ) -> Option<Template> {
         let inherited = base.map(Template::is_html);
         let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
+        if text.is_none() && base.is_none() && format.is_some() {
+            self.warnings
+                .push(format!("{name}_FORMAT does nothing without {name}: the built-in comment is used"));
+        }
         let text = match text {
             Some(text) => text,
             None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),

@@ -126,6 +126,8 @@ pub struct Model {
     pub tickets: Vec<Value>,
     /// Tickets that nothing finds any more.
     pub deleted: Vec<Value>,
+    /// Of the deleted tickets, those that the list of them does not show any more.
+    pub purged: BTreeSet<u64>,
     /// Tickets that the user of the credential may not see: not found, as if there was none.
     pub hidden: BTreeSet<u64>,
     /// What stands before Zendesk answers 403 with an HTML page to creates that hold this text.

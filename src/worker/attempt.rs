@@ -122,7 +122,9 @@ impl Attempt<'_> {
         match ended {
             Ended::Closed => self.create(Some(ticket)).await,
             Ended::Deleted => self.create(None).await,
-            Ended::Missing if self.zendesk.is_deleted(ticket).await? => self.create(None).await,
+            Ended::Missing if self.claim.ticket_gone || self.zendesk.is_deleted(ticket).await? => {
+                self.create(None).await
+            }
             Ended::Missing => Err(self.zendesk.hidden_ticket(case, ticket).into()),
             // Agents would only merge the next one, too.
             Ended::Merged if merged > 1 => {

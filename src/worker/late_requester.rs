@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
+use super::Worker;
 use super::lane::Gate;
-use super::{Abandoned, Worker};
 use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
 use crate::destination::zendesk::{Author, LateRequester};
@@ -36,8 +36,8 @@ impl Worker {
                 Gate::Probe | Gate::Closed(_) => Ok(None),
             };
             match owed {
-                Ok(Some(owed)) => self.set_late_requester(&owed).await,
-                Ok(None) => tokio::time::sleep(LOOK_EVERY).await,
+                Ok(Some(owed)) if self.set_late_requester(&owed).await => {}
+                Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
                 Err(error) => {
                     self.storage_failed("late requesters cannot be read", &error);
                     tokio::time::sleep(POSTPONE).await;
@@ -46,20 +46,22 @@ impl Worker {
         }
     }
 
-    async fn set_late_requester(&self, owed: &OwedRequester) {
-        let stored = match self.make_requester(owed).await {
+    /// Whether it makes sense to go on with the next one at once.
+    async fn set_late_requester(&self, owed: &OwedRequester) -> bool {
+        let end = self.make_requester(owed).await;
+        let stored = match &end {
             Ok(End::Settled) => self.inbox.settle_late_requester(owed).await,
-            Ok(End::Postponed(wait)) => self.inbox.postpone_late_requester(owed, wait).await,
-            Err(Abandoned::Storage(error)) => Err(error),
-            Err(Abandoned::NotOurs) => return,
+            Ok(End::Postponed(wait)) => self.inbox.postpone_late_requester(owed, *wait).await,
+            Err(_) => Ok(()),
         };
         // It comes back by itself.
-        if let Err(error) = stored {
-            self.storage_failed("a late requester cannot be stored", &error);
+        if let Some(error) = end.as_ref().err().or(stored.as_ref().err()) {
+            self.storage_failed("a late requester cannot be stored", error);
         }
+        matches!((end, stored), (Ok(End::Settled), Ok(())))
     }
 
-    async fn make_requester(&self, owed: &OwedRequester) -> Result<End, Abandoned> {
+    async fn make_requester(&self, owed: &OwedRequester) -> sqlx::Result<End> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = &owed.ticket;
         // With its texts the delivery has lost who wrote them.
@@ -68,7 +70,7 @@ impl Worker {
         if let Err(outcome) = zendesk.has_room_for_an_update() {
             return Ok(End::Postponed(wait_of(&outcome)));
         }
-        let known = self.inbox.author(&owed.destination, &owed.author).await.map_err(Abandoned::Storage)?;
+        let known = self.inbox.author(&owed.destination, &owed.author).await?;
         let author = match known.and_then(|id| u64::try_from(id).ok()) {
             Some(id) => Ok(Author::User(id)),
             None => zendesk.author(&profile).await,
@@ -83,8 +85,7 @@ impl Worker {
             Err(outcome) => return Ok(End::Postponed(wait_of(&outcome))),
         };
         if let (None, Ok(id)) = (known, i64::try_from(user)) {
-            let remembered = self.inbox.remember_author(&owed.destination, &owed.author, id).await;
-            remembered.map_err(Abandoned::Storage)?;
+            self.inbox.remember_author(&owed.destination, &owed.author, id).await?;
         }
         match zendesk.set_requester(ticket, user).await {
             Ok(LateRequester::Set) => {

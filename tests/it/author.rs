@@ -72,6 +72,40 @@ on_both! {
         assert_eq!(requesters[2], requesters[1]);
         assert_eq!(world.zendesk.model().key_mismatches, 0);
     }
+
+    // A burst of new authors: each ticket goes out at once, and has its author in the end.
+    async fn tickets_that_did_not_wait_for_their_authors_get_them_later(world: World) {
+        const POSTS: usize = 12;
+        let mut world = world;
+        world.set("ZENDESK_BUDGET_PERCENT", "100");
+        world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
+        let bridge = world.start().await;
+        let posts: Vec<String> =
+            (0..POSTS).map(|n| by(&n.to_string(), &format!("e{n}"), &n.to_string())).collect();
+        join_all(posts.iter().map(|notification| world.notify(notification))).await;
+        bridge.wait_for_logs(" is ticket ", POSTS).await;
+        assert!(requesters(&world).contains(&SERVICE_USER), "nobody had to wait");
+        world
+            .zendesk
+            .wait_until(|model| model.tickets.iter().all(|ticket| ticket["requester_id"] != SERVICE_USER))
+            .await;
+        let (tickets, users, too_many) = {
+            let model = world.zendesk.model();
+            (model.tickets.clone(), model.users.clone(), model.too_many_user_writes)
+        };
+        for ticket in &tickets {
+            let user = users.iter().find(|user| user["id"] == ticket["requester_id"]).unwrap();
+            let post = ticket["external_id"].as_str().unwrap().rsplit(':').next().unwrap();
+            assert_eq!(user["external_id"], format!("khoros:twitter:{post}"));
+            assert!(!has_no_author_tag(ticket), "{ticket}");
+            assert!(has_tag(ticket, "khoros"), "{ticket}");
+        }
+        assert_eq!(too_many, 0, "the limit of new users was not kept");
+        // Nothing of this is a delivery.
+        assert_eq!(world.list().await.len(), POSTS);
+        assert!(bridge.stop().await.success());
+        world.check_one_ticket_per_case().await;
+    }
 }
 
 #[tokio::test]
@@ -135,43 +169,6 @@ async fn an_author_whom_we_may_not_touch_is_the_only_one() {
         })
         .await;
     }
-}
-
-/// A burst of new authors: each ticket goes out at once, and has its author in the end.
-#[tokio::test]
-async fn tickets_that_did_not_wait_for_their_authors_get_them_later() {
-    const POSTS: usize = 12;
-    run_on_sqlite(|mut world| async move {
-        world.set("ZENDESK_BUDGET_PERCENT", "100");
-        world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
-        let bridge = world.start().await;
-        let posts: Vec<String> =
-            (0..POSTS).map(|n| by(&n.to_string(), &format!("e{n}"), &n.to_string())).collect();
-        join_all(posts.iter().map(|notification| world.notify(notification))).await;
-        bridge.wait_for_logs(" is ticket ", POSTS).await;
-        assert!(requesters(&world).contains(&SERVICE_USER), "nobody had to wait");
-        world
-            .zendesk
-            .wait_until(|model| model.tickets.iter().all(|ticket| ticket["requester_id"] != SERVICE_USER))
-            .await;
-        let (tickets, users, too_many) = {
-            let model = world.zendesk.model();
-            (model.tickets.clone(), model.users.clone(), model.too_many_user_writes)
-        };
-        for ticket in &tickets {
-            let user = users.iter().find(|user| user["id"] == ticket["requester_id"]).unwrap();
-            let post = ticket["external_id"].as_str().unwrap().rsplit(':').next().unwrap();
-            assert_eq!(user["external_id"], format!("khoros:twitter:{post}"));
-            assert!(!has_no_author_tag(ticket), "{ticket}");
-            assert!(has_tag(ticket, "khoros"), "{ticket}");
-        }
-        assert_eq!(too_many, 0, "the limit of new users was not kept");
-        // Nothing of this is a delivery.
-        assert_eq!(world.list().await.len(), POSTS);
-        assert!(bridge.stop().await.success());
-        world.check_one_ticket_per_case().await;
-    })
-    .await;
 }
 
 fn has_no_author_tag(ticket: &Value) -> bool {

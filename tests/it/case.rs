@@ -380,6 +380,31 @@ async fn a_ticket_that_is_hidden_from_us_is_not_made_again() {
     .await;
 }
 
+/// Zendesk lists the deleted tickets of 30 days; later, or if it was deleted for good, only people know.
+#[tokio::test]
+async fn the_operator_may_say_that_a_ticket_is_gone_for_good() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().delete_ticket(1000);
+        world.zendesk.model().purged.insert(1000);
+        world.notify(&noted("e2", "1", &["a note"])).await;
+        for post in 2..5 {
+            world.notify(&event(&format!("of-{post}"), &post.to_string())).await;
+            bridge.wait_for_line_with(&[&format!("khoros:1234:of-{post}:"), " is ticket "]).await;
+        }
+        bridge.wait_for_line_with(&["khoros:1234:e2:", " is dead"]).await;
+        let id = "khoros:1234:e2:twitter:1";
+        assert!(world.command(&["replay", "--new-ticket", id]).await.status.success());
+        bridge.wait_for_line_with(&["khoros:1234:e2:", ", created "]).await;
+        world.notify(&noted("e3", "1", &["a note"])).await;
+        bridge.wait_for_line_with(&["khoros:1234:e3:", ", unchanged "]).await;
+        assert_eq!(world.command(&["replay", "--all-dead", "--new-ticket"]).await.status.code(), Some(2));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_answer_that_shows_another_ticket_is_no_success() {
     run_on_sqlite(|mut world| async move {

@@ -276,7 +276,7 @@ on_both! {
         assert!(claim(&inbox, LEASE).await.is_empty(), "the destination may be at work on it still");
 
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
-        assert!(inbox.replay(&dead).await.unwrap());
+        assert!(inbox.replay(&dead, false).await.unwrap());
         assert!(claim(&inbox, LEASE).await.is_empty(), "a replay waits as long");
     }
 
@@ -294,7 +294,7 @@ on_both! {
         inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap();
-        assert!(inbox.replay(&dead[0]).await.unwrap());
+        assert!(inbox.replay(&dead[0], false).await.unwrap());
         let again = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((again.request.as_deref(), again.in_doubt), (Some("bytes"), true));
         assert_eq!(again.idempotency_key(), "khoros:1:e1:p");
@@ -307,8 +307,8 @@ on_both! {
         inbox.freeze(&first, "bytes").await.unwrap();
         inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
-        assert!(inbox.replay(&dead).await.unwrap());
-        assert!(!inbox.replay(&dead).await.unwrap(), "it is not dead any more");
+        assert!(inbox.replay(&dead, false).await.unwrap());
+        assert!(!inbox.replay(&dead, false).await.unwrap(), "it is not dead any more");
 
         let second = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((second.request.as_deref(), second.in_doubt), (None, true));
@@ -379,7 +379,7 @@ on_both! {
         assert_eq!(last_events().await, expected);
 
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
-        assert!(inbox.replay(&dead).await.unwrap());
+        assert!(inbox.replay(&dead, false).await.unwrap());
         assert_eq!(last_events().await, expected, "a replay is no event");
         // By one and the same clock.
         let before = inbox.last_events().await.unwrap();

@@ -372,7 +372,7 @@ impl Trial {
                 let mut list = inbox.list(None, None, ALL).await.unwrap();
                 list.sort_by_key(|listed| listed.state != "dead");
                 let Some(listed) = list.get(delivery % list.len().max(1)) else { return false };
-                let changed = inbox.replay(listed).await.unwrap();
+                let changed = inbox.replay(listed, false).await.unwrap();
                 assert_eq!(changed, self.model.replay(&listed.identity, &listed.destination));
                 changed
             }
@@ -629,7 +629,7 @@ async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
     match transition {
         Transition::Dead { .. } => {
             let dead = inbox.find(&claim.identity).await.unwrap();
-            assert!(inbox.replay(&dead[0]).await.unwrap());
+            assert!(inbox.replay(&dead[0], false).await.unwrap());
         }
         Transition::Done { .. } => assert!(hands.done.lock().unwrap().insert(claim.identity.clone())),
         Transition::Again { .. } | Transition::GivenUp { .. } => {}

@@ -566,7 +566,9 @@ pub(super) async fn deleted(
         let (Some(page), Some(size)) = (number("page", 1), number("per_page", 100)) else {
             return refusal(StatusCode::BAD_REQUEST, "InvalidPaginationParameter", "page or per_page");
         };
-        let newest_first = model.deleted.iter().rev().skip(page.saturating_sub(1) * size).take(size);
+        let is_listed = |ticket: &&Value| !model.purged.iter().any(|id| ticket["id"] == *id);
+        let newest_first =
+            model.deleted.iter().rev().filter(is_listed).skip(page.saturating_sub(1) * size).take(size);
         let deleted: Vec<Value> = newest_first.map(|ticket| json!({"id": ticket["id"]})).collect();
         let response =
             Json(json!({"deleted_tickets": deleted, "count": model.deleted.len()})).into_response();

@@ -11,3 +11,6 @@ create table late_requester (
     primary key (destination, ticket)
 );
 create index late_requester_due on late_requester (destination, due_at);
+
+-- The operator has said that the ticket of the case is gone for good: it is made again.
+alter table delivery add column ticket_gone boolean not null default false;
