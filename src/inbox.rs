@@ -4,6 +4,7 @@
 //! `{skip locked}` are the only words that differ. Every write is one statement that is its own
 //! transaction, and none spans a call to a foreign host.
 
+mod backup;
 mod checkpoint;
 mod commit;
 mod file;
@@ -25,6 +26,7 @@ use sqlx::{AssertSqlSafe, Connection, FromRow};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+pub use backup::backup;
 pub use commit::{Committer, ReceiveError};
 
 use crate::config::{Database, Retention};
@@ -39,6 +41,8 @@ pub struct Inbox {
     queue: commit::Queue,
     writes: commit::WriteHealth,
     arrived: Arc<Notify>,
+    /// The row of this start in the table of runs; none beside a service.
+    run: Option<Arc<str>>,
     /// Held while this process serves an SQLite file.
     _lock: Option<Arc<File>>,
 }
@@ -158,6 +162,15 @@ pub enum Pick {
     /// Only what was pushed and never tried: neither what fails nor the past of a feed holds it up.
     Fresh,
     Any,
+}
+
+/// What the storage knows of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub ticket: CaseTicket,
+    /// The delivery may have been delivered although nothing here says so: it is older than this run, or the
+    /// database is older than this run, and so may have been restored.
+    pub may_be_restored: bool,
 }
 
 /// What is known of the ticket of a case.
@@ -316,9 +329,9 @@ impl Inbox {
                 })?
             }
             Database::Postgres(options) => {
-                let opened = Inbox::new(Store::postgres(options).await?, None);
-                opened.0.migrate().await?;
-                opened
+                let (inbox, committer) = Inbox::new(Store::postgres(options).await?, None);
+                inbox.migrate().await?;
+                (inbox.begin_run().await?, committer)
             }
         };
         Ok((inbox, committer))
@@ -329,7 +342,7 @@ impl Inbox {
         let (inbox, committer) = Inbox::new(Store::sqlite(path, true).await?, Some(lock));
         inbox.migrate().await?;
         inbox.free_unsent().await?;
-        Ok((inbox, committer))
+        Ok((inbox.begin_run().await?, committer))
     }
 
     /// Opens a storage that exists, beside the process that serves it.
@@ -349,7 +362,15 @@ impl Inbox {
     fn new(store: Store, lock: Option<File>) -> (Inbox, Committer) {
         let arrived = Arc::new(Notify::new());
         let (queue, writes, committer) = commit::channel(store.clone(), arrived.clone());
-        (Inbox { store, queue, writes, arrived, _lock: lock.map(Arc::new) }, committer)
+        (Inbox { store, queue, writes, arrived, run: None, _lock: lock.map(Arc::new) }, committer)
+    }
+
+    async fn begin_run(mut self) -> sqlx::Result<Inbox> {
+        let id = format!("{:032x}", fastrand::u128(..));
+        let sql = self.sql("insert into run (id, began_at, seen_at) values ($1, {now}, {now})");
+        on_writer!(self, pool => async { sqlx::query(sql).bind(&id).execute(pool).await.map(drop) })?;
+        self.run = Some(id.into());
+        Ok(self)
     }
 
     /// Stores deliveries and tells how many of them were not known before. When this returns `Ok`
@@ -393,10 +414,11 @@ impl Inbox {
         }
     }
 
-    /// What is known of the ticket of a claim's case.
-    pub async fn case_ticket(&self, claim: &Claim) -> sqlx::Result<CaseTicket> {
+    /// What is known of a claim's case.
+    pub async fn case(&self, claim: &Claim) -> sqlx::Result<Case> {
         let sql = self.sql(
-            "select held.reference, story.told, story.as_of, tried.others
+            "select held.reference, story.told, story.as_of, tried.others,
+                    (select began_at from run where id = $4) as began_at
                from (select count(*) as others from delivery
                       where destination = $1 and case_key = $2 and identity <> $3
                         and (attempts > 0 or in_doubt)) as tried
@@ -409,16 +431,30 @@ impl Inbox {
                            order by settled_at desc, identity desc limit 1) as story
                  on story.reference = held.reference",
         );
-        type Held = (Option<String>, Option<String>, Option<i64>, i64);
-        let (reference, told, as_of, others): Held = on_writer!(self, pool => sqlx::query_as(sql)
-            .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).fetch_one(pool))?;
-        Ok(match reference {
+        type Held = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
+        let (reference, told, as_of, others, began_at): Held = on_writer!(self, pool => sqlx::query_as(sql)
+            .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).bind(self.run.as_deref())
+            .fetch_one(pool))?;
+        let ticket = match reference {
             Some(reference) => {
                 CaseTicket::Known { reference, told: Told::read(told.as_deref()), as_of: as_of.unwrap_or(0) }
             }
             None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,
-        })
+        };
+        let may_be_restored = began_at.is_none_or(|began_at| claim.received_at < began_at);
+        Ok(Case { ticket, may_be_restored })
+    }
+
+    /// Whether a claim is still ours: nobody else has claimed the delivery since.
+    pub async fn is_ours(&self, claim: &Claim) -> sqlx::Result<bool> {
+        let sql = self.sql(
+            "select count(*) from delivery
+              where identity = $1 and destination = $2 and attempts = $3 and leased",
+        );
+        let ours: i64 = on_reader!(self, pool => sqlx::query_scalar(sql)
+            .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts).fetch_one(pool))?;
+        Ok(ours == 1)
     }
 
     /// Stores the bytes of a create, and which revision of them they are, before they are first sent.

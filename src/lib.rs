@@ -31,6 +31,10 @@ pub mod html;
 
 pub mod story;
 
+pub mod uptime;
+
+pub mod fence;
+
 pub mod intake;
 
 pub mod inbox;

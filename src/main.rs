@@ -108,6 +108,13 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
+    /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
+    ///
+    /// The copy is whole and only its owner may read it. PostgreSQL has pg_dump for that.
+    Backup {
+        /// The copy, which must not exist yet
+        file: PathBuf,
+    },
     /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
     Replay {
         /// All that are dead
@@ -169,6 +176,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Unsubscribe { external_id } => {
             operate::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
+        Command::Backup { file } => operate::backup(&Database::from_env()?, &file).await?,
         Command::Replay { all_dead: _, new_ticket, dry_run, ids } => {
             operate::replay(&Database::from_env()?, &ids, new_ticket, dry_run).await?;
         }

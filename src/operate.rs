@@ -13,7 +13,7 @@ use casebridge::config::{Config, Database, Preview, Requester, Route};
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::html::text_of;
-use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::inbox::{self, Inbox, Listed, State};
 use casebridge::khoros::{Held, Khoros, Refusal, Status};
 use casebridge::notification::{self, Arrival, Item};
 use casebridge::subscription;
@@ -71,6 +71,13 @@ pub async fn replay(
     }
     let done = if dry_run { "would be replayed" } else { "replayed" };
     writeln!(out, "{replayed} {done}")?;
+    Ok(())
+}
+
+/// Copies the SQLite file.
+pub async fn backup(database: &Database, file: &Path) -> anyhow::Result<()> {
+    inbox::backup(database, file).await?;
+    writeln!(std::io::stdout(), "{} is a copy of the database", file.display())?;
     Ok(())
 }
 

@@ -5,7 +5,6 @@ mod lane;
 mod late_requester;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -19,9 +18,11 @@ pub use lane::LaneStatus;
 use crate::alert::{self, Reminder};
 use crate::config::{self, Repeat};
 use crate::destination::{Destination, Ready};
+use crate::fence::Fence;
 use crate::inbox::{CaseTicket, Claim, Inbox, Pick};
 use crate::notification::Item;
 use crate::retry::{self, Deed, Doubt, Outcome, Reason, Transition};
+use crate::uptime::Uptime;
 use attempt::{Abandoned, Attempt};
 use lane::{Gate, Lane};
 
@@ -167,12 +168,13 @@ impl Worker {
 
     async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
         let Destination::Zendesk(zendesk) = &self.destination;
-        let ticket = self.inbox.case_ticket(claim).await.map_err(Abandoned::Storage)?;
+        let claimed = Uptime::now();
+        let case = self.inbox.case(claim).await.map_err(Abandoned::Storage)?;
         let route = zendesk.route(&claim.route);
         let item = Item::from_payload(&claim.payload);
         let is_turn = item.as_ref().is_ok_and(Item::is_turn);
         let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_turn;
-        if let (CaseTicket::Known { reference, told, .. }, true) = (&ticket, is_ignored) {
+        if let (CaseTicket::Known { reference, told, .. }, true) = (&case.ticket, is_ignored) {
             let (reference, told) = (reference.clone(), told.clone());
             return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
         }
@@ -182,12 +184,12 @@ impl Worker {
         };
         // So far nobody was asked, so nothing was learnt of the lane.
         let started = Instant::now();
-        let sent = AtomicBool::new(false);
+        let fence = Fence::new(&self.inbox, claim, claimed, self.delivery.lease);
         let attempt =
-            Attempt { inbox: &self.inbox, zendesk, route, claim, item: &item, ticket: &ticket, sent: &sent };
+            Attempt { inbox: &self.inbox, zendesk, route, claim, item: &item, case: &case, fence: &fence };
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
             Ok(attempted) => attempted?,
-            Err(_) => too_long(sent.load(Ordering::Relaxed)),
+            Err(_) => too_long(fence.was_passed()),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();

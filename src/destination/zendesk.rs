@@ -17,7 +17,6 @@ pub mod ticket;
 mod token;
 mod update;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,7 @@ use url::Url;
 use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
+use crate::fence::Fence;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
 pub use author::Author;
@@ -74,8 +74,6 @@ pub struct Create<'a> {
     pub body: &'a str,
     pub idempotency_key: &'a str,
     pub case_key: &'a str,
-    /// Set before the first byte goes out.
-    pub sent: &'a AtomicBool,
 }
 
 /// What Zendesk lists of a case.
@@ -170,11 +168,12 @@ impl Zendesk {
     }
 
     /// `POST /api/v2/tickets`, and the number of the ticket: one per call, since the bulk job has no
-    /// idempotency key and fails items silently. Safe to repeat with the same arguments.
+    /// idempotency key and fails items silently. Safe to repeat with the same arguments. The fence is
+    /// passed before the first byte goes out.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn create(&self, create: &Create<'_>) -> Result<String, Failure> {
+    pub async fn create(&self, create: &Create<'_>, fence: &Fence<'_>) -> Result<String, Failure> {
         let request = || {
             self.request(Method::POST, "/api/v2/tickets")
                 .timeout(self.create_timeout)
@@ -182,7 +181,7 @@ impl Zendesk {
                 .header("idempotency-key", create.idempotency_key)
                 .body(create.body.to_owned())
         };
-        let reply = self.call(Call::Create, request, || create.sent.store(true, Ordering::Relaxed)).await?;
+        let reply = self.call(Call::Create, request, Some(fence)).await?;
         match reply.json::<TicketReply>() {
             // Whatever stands between may have mixed up its answers: it is looked up.
             Some(TicketReply { ticket, .. }) if reply.is_success() && !ticket.is_of(create.case_key) => {
@@ -219,9 +218,9 @@ impl Zendesk {
     /// The outcome of the attempt that needed to know.
     pub async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets").query(&[("external_id", case_key)]);
-        let mut reply = self.call(Call::LookUp, request, || ()).await?;
+        let mut reply = self.repeatable(Call::LookUp, request).await?;
         if reply.status == 409 {
-            reply = self.call(Call::LookUp, request, || ()).await?;
+            reply = self.repeatable(Call::LookUp, request).await?;
         }
         let Some(TicketsReply { tickets }) = reply.json().filter(|_| reply.is_success()) else {
             return Err(outcome(Call::LookUp, &reply));
@@ -248,7 +247,7 @@ impl Zendesk {
     /// The outcome that a delivery would meet now.
     pub async fn check(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
-        let reply = self.call(Call::Check, request, || ()).await?;
+        let reply = self.repeatable(Call::Check, request).await?;
         match reply.json::<Value>() {
             Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
             _ => Err(outcome(Call::Check, &reply)),
@@ -305,18 +304,23 @@ impl Zendesk {
         self.http.request(method, url).header("accept", "application/json").timeout(self.call_timeout)
     }
 
-    /// Sends a request with the credential, and once more with a new one after a 401. `sending` is
-    /// called before bytes go out.
+    /// Sends a request that can be repeated.
+    async fn repeatable(&self, call: Call, request: impl Fn() -> RequestBuilder) -> Result<Reply, Outcome> {
+        self.call(call, request, None).await
+    }
+
+    /// Sends a request with the credential, and once more with a new one after a 401. The fence is passed
+    /// after every wait, immediately before bytes go out.
     async fn call(
         &self,
         call: Call,
         request: impl Fn() -> RequestBuilder,
-        sending: impl Fn(),
+        fence: Option<&Fence<'_>>,
     ) -> Result<Reply, Outcome> {
-        let (reply, key) = self.send(call, request(), &sending).await?;
+        let (reply, key) = self.send(call, request(), fence).await?;
         if reply.status == 401 && self.credential.refuses(&key).await {
             info!("Zendesk no longer takes our OAuth token: asking for a new one");
-            return self.send(call, request(), &sending).await.map(|(reply, _)| reply);
+            return self.send(call, request(), fence).await.map(|(reply, _)| reply);
         }
         Ok(reply)
     }
@@ -325,12 +329,14 @@ impl Zendesk {
         &self,
         call: Call,
         request: RequestBuilder,
-        sending: &impl Fn(),
+        fence: Option<&Fence<'_>>,
     ) -> Result<(Reply, Key), Outcome> {
         let key = self.credential.key().await?;
         let _request = self.take().await?;
         let _update = if call.is_update() { Some(self.take_update()?) } else { None };
-        sending();
+        if let Some(fence) = fence {
+            fence.pass().await?;
+        }
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
         let now = Instant::now();
         lock(&self.requests).learn(reply.rate, now);

@@ -294,6 +294,11 @@ impl Zendesk {
         Ok(())
     }
 
+    /// Two hours pass, after which no `Idempotency-Key` is known any more.
+    pub fn forget_keys(&self) {
+        self.model().idempotency.clear();
+    }
+
     /// A look at the state, or a change to it.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         lock(&self.model)

@@ -3,15 +3,14 @@
 //! The first delivery of a case makes its ticket, the later ones tell the ticket what is new. A closed
 //! ticket is followed up by another, and one that was deleted is made again.
 
-use std::sync::atomic::AtomicBool;
-
 use tracing::{info, warn};
 
 use crate::config::{self, LateRequester, Repeat, Requester, Route};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{self, Author, Create, Ended, Failure, Standing, Then, Update, Zendesk};
-use crate::inbox::{CaseTicket, Claim, Inbox};
+use crate::fence::Fence;
+use crate::inbox::{Case, CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
 use crate::story::{News, Told, Words};
@@ -27,9 +26,8 @@ pub struct Attempt<'a> {
     pub route: &'a Route,
     pub claim: &'a Claim,
     pub item: &'a Item,
-    pub ticket: &'a CaseTicket,
-    /// Set before the first byte goes out of a request that does something.
-    pub sent: &'a AtomicBool,
+    pub case: &'a Case,
+    pub fence: &'a Fence<'a>,
 }
 
 /// Why an attempt ended without an outcome.
@@ -148,8 +146,8 @@ impl Attempt<'_> {
     /// The ticket that the case has. What we know is old once we have begun to make another, and there
     /// is nothing to know if nobody has tried.
     async fn held(&self) -> Result<Option<Held>, End> {
-        let known = match self.ticket {
-            CaseTicket::None if !self.claim.in_doubt => return Ok(None),
+        let known = match &self.case.ticket {
+            CaseTicket::None if !self.may_be_done() => return Ok(None),
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
@@ -164,7 +162,8 @@ impl Attempt<'_> {
     /// The ticket into which another was merged goes on with what that one was told, unless it was told
     /// something itself.
     fn merged_into(&self, target: String, ticket: Held) -> Held {
-        let is_known = matches!(self.ticket, CaseTicket::Known { reference, .. } if *reference == target);
+        let is_known =
+            matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if *reference == target);
         let memory_of = if is_known { target.clone() } else { ticket.memory_of };
         Held { number: target, memory_of, is_of_another_case: true }
     }
@@ -194,6 +193,12 @@ impl Attempt<'_> {
         Done { ticket: ticket.number, deed, told }
     }
 
+    /// What this delivery has to do may be done already: an attempt of ours was not answered, or the database
+    /// was restored from a backup that does not know of it.
+    fn may_be_done(&self) -> bool {
+        self.claim.in_doubt || self.case.may_be_restored
+    }
+
     fn is_sure_to_comment(&self, held: &Held) -> bool {
         self.repeat() == Repeat::Comment || !self.news(&held.memory_of).is_empty()
     }
@@ -213,7 +218,7 @@ impl Attempt<'_> {
         let update = Update {
             ticket: &held.number,
             delivery: &self.claim.identity,
-            in_doubt: self.claim.in_doubt,
+            in_doubt: self.may_be_done(),
             past: self.item.event_made.filter(|_| self.may_be_history(&held.memory_of)),
             news: &news,
             repeat: self.repeat(),
@@ -221,9 +226,10 @@ impl Attempt<'_> {
             urgent: self.item.is_urgent() && then != Then::AsItWas,
             comment: &ticket::news(self.item, label, route, &news),
             tags: &ticket::tags(self.item, label, self.settings(), None),
-            sent: self.sent,
         };
-        self.zendesk.tell(&update).await
+        let told = self.zendesk.tell(&update, self.fence).await;
+        // An answer to the comment may have been wrong, and what failed then was the look after it.
+        told.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
     }
 
     /// Makes the ticket, from bytes that are stored before they are sent. What Zendesk refuses in them
@@ -263,7 +269,8 @@ impl Attempt<'_> {
 
     async fn send(&self, claim: &Claim, body: &str) -> Result<String, Failure> {
         let (idempotency_key, case_key) = (&claim.idempotency_key(), &claim.case_key);
-        self.zendesk.create(&Create { body, idempotency_key, case_key, sent: self.sent }).await
+        let create = Create { body, idempotency_key, case_key };
+        self.zendesk.create(&create, self.fence).await
     }
 
     /// Renders, and stores. In a private comment of an unknown author Zendesk might take the requester
@@ -375,7 +382,7 @@ impl Attempt<'_> {
 
     /// What a ticket has been told; nothing that we know of, if it is not the one that we know.
     fn known(&self, ticket: &str) -> Told {
-        match self.ticket {
+        match &self.case.ticket {
             CaseTicket::Known { reference, told, .. } if reference == ticket => told.clone(),
             _ => Told::default(),
         }
@@ -396,14 +403,15 @@ impl Attempt<'_> {
     /// A feed held it, which may have a past that this inbox knows nothing of. What was pushed is in doubt
     /// only after an attempt, and that at a ticket that we know.
     fn may_be_history(&self, ticket: &str) -> bool {
-        let is_known = matches!(self.ticket, CaseTicket::Known { reference, .. } if reference == ticket);
+        let is_known =
+            matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if reference == ticket);
         let is_pulled = self.claim.attempts == 1 || !is_known;
         self.claim.in_doubt && is_pulled && self.claim.revision == 0 && self.claim.request.is_none()
     }
 
     /// The event came before another that the ticket has heard of.
     fn is_older(&self, ticket: &str) -> bool {
-        matches!(self.ticket, CaseTicket::Known { reference, as_of, .. }
+        matches!(&self.case.ticket, CaseTicket::Known { reference, as_of, .. }
             if reference == ticket && self.claim.received_at < *as_of)
     }
 

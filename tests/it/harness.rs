@@ -9,6 +9,7 @@ use std::env;
 use std::future::Future;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
@@ -132,7 +133,7 @@ pub fn leak(text: &str) -> Option<&'static str> {
 pub struct Database {
     pub kind: Kind,
     pub url: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Database {
@@ -152,7 +153,7 @@ impl Database {
                 }
             },
         };
-        Some(Database { kind, url, _folder: folder })
+        Some(Database { kind, url, folder })
     }
 
     /// From now on it takes no row of this event.
@@ -230,6 +231,11 @@ impl World {
             self.database = database;
         }
         self
+    }
+
+    /// The folder of its SQLite file.
+    pub fn folder(&self) -> &Path {
+        self.database.folder.path()
     }
 
     pub fn set(&mut self, name: &'static str, value: impl Into<String>) {

@@ -248,17 +248,17 @@ on_both! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case_ticket(&first).await.unwrap(), CaseTicket::None);
+        assert_eq!(inbox.case(&first).await.unwrap().ticket, CaseTicket::None);
         inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let second = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case_ticket(&second).await.unwrap(), CaseTicket::Unknown);
+        assert_eq!(inbox.case(&second).await.unwrap().ticket, CaseTicket::Unknown);
         inbox.settle(&second, &done("7")).await.unwrap();
 
         inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
         let third = claim(&inbox, LEASE).await.remove(0);
-        let ticket = inbox.case_ticket(&third).await.unwrap();
+        let ticket = inbox.case(&third).await.unwrap().ticket;
         assert!(
             matches!(&ticket, CaseTicket::Known { reference, told, .. } if reference == "7" && *told == Told::default()),
             "{ticket:?}"
@@ -290,7 +290,7 @@ on_both! {
         inbox.settle(&first, &given_up).await.unwrap();
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let sibling = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case_ticket(&sibling).await.unwrap(), CaseTicket::Unknown);
+        assert_eq!(inbox.case(&sibling).await.unwrap().ticket, CaseTicket::Unknown);
         inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap();

@@ -365,7 +365,7 @@ impl Trial {
             }
             Step::CaseTicket { claim } => {
                 let Some(claim) = self.earlier(*claim) else { return false };
-                assert_eq!(inbox.case_ticket(&claim).await.unwrap(), self.model.case_ticket(&claim));
+                assert_eq!(inbox.case(&claim).await.unwrap().ticket, self.model.case_ticket(&claim));
                 false
             }
             Step::Replay { delivery } => {

@@ -1,13 +1,17 @@
 //! Storage that fails: never a 2xx for what is not stored, and recovery without a restart.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection};
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::harness::{Bridge, Cluster, Kind, Proxy, Wire, World, event, run, run_on_sqlite};
+use crate::harness::{
+    Bridge, Cluster, Kind, Proxy, Wire, World, event, event_with, free_port, run, run_on_sqlite,
+};
 
 #[tokio::test]
 async fn a_database_that_is_cut_off_comes_back() {
@@ -109,6 +113,131 @@ async fn deleted(suffix: &str) {
         bridge.wait_for_log("alert=\"storage\"").await;
     })
     .await;
+}
+
+/// What waited in the backup has been delivered since.
+#[tokio::test]
+async fn a_restored_backup_doubles_no_ticket() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        world.notify(&event("known", "0")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        world.zendesk.stop();
+        for post in 1..=3 {
+            world.notify(&event(&format!("e{post}"), &post.to_string())).await;
+        }
+        let noted = event_with("note", "0", |item| item["notes"] = json!(["call them"]));
+        world.notify(&noted).await;
+        let copy = world.folder().join("backup.db");
+        let backup = world.command(&["backup", copy.to_str().unwrap()]).await;
+        assert!(backup.status.success(), "{backup:?}");
+        assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(world.command(&["backup", copy.to_str().unwrap()]).await.status.code(), Some(1));
+
+        world.zendesk.restart().await.unwrap();
+        bridge.wait_for_logs(" is ticket ", 5).await;
+        bridge.stop().await;
+        world.zendesk.forget_keys();
+        let file = world.database.url.trim_start_matches("sqlite://").to_owned();
+        std::fs::copy(&copy, &file).unwrap();
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{file}{end}"));
+        }
+
+        let bridge = world.start().await;
+        bridge.wait_for_logs(", found ", 4).await;
+        assert_eq!(world.zendesk.model().comments(1000).len(), 2, "a comment was doubled");
+        for delivery in world.list().await {
+            assert_eq!(delivery["tries"], 0, "{delivery}");
+        }
+        // What comes from now on cannot be in a backup.
+        let look_ups = world.zendesk.model().look_ups;
+        world.notify(&event("new", "9")).await;
+        bridge.wait_for_log(" is ticket 1004").await;
+        assert_eq!(world.zendesk.model().look_ups, look_ups);
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// The backup is older than this run, which goes on.
+#[tokio::test]
+async fn a_database_that_is_restored_under_a_service_doubles_no_ticket() {
+    run(Kind::Postgres, async |world: World| {
+        let bridge = world.start().await;
+        world.notify(&event("e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        world.zendesk.forget_keys();
+        let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
+        connection.execute("delete from run").await.unwrap();
+        let waiting =
+            "update delivery set state = 'waiting', attempts = 0, settled_at = null, request = null,
+                              reference = null, told = null, due_at = 0";
+        connection.execute(waiting).await.unwrap();
+        bridge.wait_for_log(" is ticket 1000, found").await;
+        assert_eq!(world.zendesk.model().creates, 1);
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// A process that was stopped between the freezing of a create and its first byte, for longer than a key
+/// is known, while another delivered what it was about to send.
+#[tokio::test]
+async fn a_machine_that_wakes_up_sends_nothing_that_others_have_sent() {
+    const POSTS: usize = 12;
+    run(Kind::Postgres, async |world: World| {
+        // So few requests a second that attempts wait for a place in the middle.
+        world.zendesk.model().limit = 240;
+        let bridge = world.start().await;
+        let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
+        let stopped = 'stopped: {
+            for round in 0..20 {
+                for post in 0..POSTS {
+                    let by = |item: &mut Value| item["authorId"] = json!(format!("{round}-{post}"));
+                    world
+                        .notify(&event_with(&format!("{round}-{post}"), &format!("{round}-{post}"), by))
+                        .await;
+                }
+                for _ in 0..500 {
+                    if unsent(&mut connection, &world).await == 0 {
+                        continue;
+                    }
+                    bridge.signal("-STOP").await;
+                    if unsent(&mut connection, &world).await > 0 {
+                        break 'stopped true;
+                    }
+                    bridge.signal("-CONT").await;
+                }
+            }
+            false
+        };
+        assert!(stopped, "no create waited between its freezing and its sending");
+        world.zendesk.model().limit = 100_000;
+        let other = world.start_beside(free_port()).await;
+        while world.list().await.iter().any(|delivery| delivery["state"] != "done") {}
+        world.zendesk.forget_keys();
+        let tickets = world.zendesk.model().tickets.len();
+        bridge.signal("-CONT").await;
+        bridge.wait_for_log("the lease ran out before").await;
+        world.notify(&event("last", "last")).await;
+        world.tickets(tickets + 1).await;
+        while world.list().await.iter().any(|delivery| delivery["state"] != "done") {}
+        assert!(bridge.stop().await.success() && other.stop().await.success());
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+/// How many creates are frozen for the first time and have not reached Zendesk.
+async fn unsent(connection: &mut PgConnection, world: &World) -> usize {
+    let frozen = "select identity from delivery where leased and request is not null and attempts = 1";
+    let frozen: Vec<String> = sqlx::query_scalar(frozen).fetch_all(&mut *connection).await.unwrap();
+    let model = world.zendesk.model();
+    let is_there = |identity: &&String| {
+        !model.tickets.iter().any(|ticket| ticket["metadata"]["delivery"] == identity.as_str())
+    };
+    frozen.iter().filter(is_there).count()
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Zendesk {
             let mut query = vec![("sort", "-created_at"), ("page[size]", "100")];
             query.extend(after.as_deref().map(|after| ("page[after]", after)));
             let request = || self.request(Method::GET, &path).query(&query);
-            let reply = self.call(Call::Show, request, || ()).await?;
+            let reply = self.repeatable(Call::Show, request).await?;
             let page = match reply.json::<AuditsReply>() {
                 Some(page) if reply.is_success() => page,
                 // The next look at the ticket tells.

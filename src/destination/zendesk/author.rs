@@ -291,7 +291,7 @@ impl Zendesk {
     }
 
     async fn ask_users(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Outcome> {
-        self.judge_users(self.call(Call::Author, request, || ()).await)
+        self.judge_users(self.repeatable(Call::Author, request).await)
     }
 
     /// Whatever is wrong with users, a ticket does not wait for it: they are left alone for a while.
@@ -368,7 +368,7 @@ impl Zendesk {
         });
         let request =
             || self.request(Method::POST, "/api/v2/users/create_or_update").json(&json!({ "user": user }));
-        let reply = match self.call(Call::Author, request, || ()).await {
+        let reply = match self.repeatable(Call::Author, request).await {
             Ok(reply) if matches!(reply.status, 400 | 413 | 422) => {
                 self.authors.refuse(&profile.key);
                 return Ok(Author::Refused(reply.reason(Call::Author.name()).log));

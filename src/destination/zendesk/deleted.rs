@@ -25,7 +25,7 @@ impl Zendesk {
             let query =
                 [("sort_by", "deleted_at"), ("sort_order", "desc"), ("per_page", "100"), ("page", &page)];
             let request = || self.request(Method::GET, "/api/v2/deleted_tickets").query(&query);
-            let reply = self.call(Call::Deleted, request, || ()).await?;
+            let reply = self.repeatable(Call::Deleted, request).await?;
             let listed = match reply.json::<DeletedTickets>() {
                 Some(list) if reply.is_success() => list.deleted_tickets,
                 // The role may not see the list.

@@ -44,7 +44,7 @@ impl Zendesk {
             });
             let path = format!("/api/v2/tickets/{ticket}");
             let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
-            let reply = self.call(Call::Requester, request, || ()).await?;
+            let reply = self.repeatable(Call::Requester, request).await?;
             match reply.status {
                 _ if shown(&reply, ticket).is_some() => return Ok(LateRequester::Set),
                 409 => {}

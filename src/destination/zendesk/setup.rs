@@ -58,7 +58,7 @@ impl Zendesk {
     /// [`Trouble`]
     pub async fn access(&self) -> Result<(), Trouble> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
-        let reply = self.call(Call::Check, request, || ()).await.map_err(|outcome| trouble(&outcome))?;
+        let reply = self.repeatable(Call::Check, request).await.map_err(|outcome| trouble(&outcome))?;
         let body = reply.json::<Value>().unwrap_or_default();
         let log = reply.reason(Call::Check.name()).log;
         match reply.status {
@@ -81,7 +81,7 @@ impl Zendesk {
     pub async fn look_at(&self, reference: &Reference) -> Presence {
         let (path, field) = place(reference.to);
         let request = || self.request(Method::GET, &format!("/api/v2/{path}/{}", reference.id));
-        match self.call(Call::SetUp, request, || ()).await {
+        match self.repeatable(Call::SetUp, request).await {
             Ok(reply) => presence(&reply, reference.to, field),
             Err(outcome) => Presence::Unknown(log_of(&outcome)),
         }

@@ -4,8 +4,6 @@
 //! ticket's history shows and no customer; where one may have been added already, it is looked for.
 //! `safe_update` refuses what would be added to another ticket than the one that was looked at.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -15,6 +13,7 @@ use super::merge::MERGED_TAG;
 use super::reply::Reply;
 use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
+use crate::fence::Fence;
 use crate::html::Html;
 use crate::retry::{Deed, Doubt, Outcome, Reason};
 use crate::story::News;
@@ -41,8 +40,6 @@ pub struct Update<'a> {
     pub comment: &'a Html,
     /// Those of the route, for a ticket that another one made.
     pub tags: &'a [String],
-    /// Set before the first byte of a change goes out.
-    pub sent: &'a AtomicBool,
 }
 
 /// What becomes of a ticket once it is told.
@@ -86,18 +83,12 @@ impl Update<'_> {
 }
 
 impl Zendesk {
-    /// Brings what is new to a ticket, once. Safe to repeat if it is told to be in doubt.
+    /// Brings what is new to a ticket, once. Safe to repeat if it is told to be in doubt. The fence is
+    /// passed before the first byte of a comment goes out.
     ///
     /// # Errors
     /// The outcome of an attempt that came to no end.
-    pub async fn tell(&self, update: &Update<'_>) -> Result<Standing, Outcome> {
-        let told = self.look_and_tell(update).await;
-        // An answer to the comment may have been wrong, and what failed then was the look after it.
-        let sent = update.sent.load(Ordering::Relaxed);
-        told.map_err(|outcome| if sent { outcome.in_doubt() } else { outcome })
-    }
-
-    async fn look_and_tell(&self, update: &Update<'_>) -> Result<Standing, Outcome> {
+    pub async fn tell(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<Standing, Outcome> {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
         let mut then = update.then;
@@ -122,7 +113,7 @@ impl Zendesk {
             }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
-                false => self.comment(update, &ticket, then).await?,
+                false => self.comment(update, &ticket, then, fence).await?,
             };
             match change {
                 Change::Told => return Ok(Standing::Told(then.deed(&ticket))),
@@ -149,7 +140,7 @@ impl Zendesk {
     /// `None`: it is not found.
     pub(super) async fn show(&self, ticket: &str) -> Result<Option<Ticket>, Outcome> {
         let path = format!("/api/v2/tickets/{ticket}");
-        let reply = self.call(Call::Show, || self.request(Method::GET, &path), || ()).await?;
+        let reply = self.repeatable(Call::Show, || self.request(Method::GET, &path)).await?;
         match shown(&reply, ticket) {
             Some(ticket) => Ok(Some(ticket)),
             None if is_gone(&reply) => Ok(None),
@@ -174,14 +165,20 @@ impl Zendesk {
     async fn add_tags(&self, update: &Update<'_>) -> Result<Change, Outcome> {
         let path = format!("/api/v2/tickets/{}/tags", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "tags": update.tags }));
-        let reply = self.call(Call::Tags, request, || ()).await?;
+        let reply = self.repeatable(Call::Tags, request).await?;
         match reply.is_success() && reply.json::<Value>().is_some_and(|body| body["tags"].is_array()) {
             true => Ok(Change::Tagged),
             false => too_late(Call::Tags, &reply),
         }
     }
 
-    async fn comment(&self, update: &Update<'_>, ticket: &Ticket, then: Then) -> Result<Change, Outcome> {
+    async fn comment(
+        &self,
+        update: &Update<'_>,
+        ticket: &Ticket,
+        then: Then,
+        fence: &Fence<'_>,
+    ) -> Result<Change, Outcome> {
         let mut changes = json!({
             "comment": { "html_body": update.comment.as_str(), "public": false },
             "metadata": { "delivery": update.delivery },
@@ -198,7 +195,7 @@ impl Zendesk {
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
-        let reply = self.call(Call::Comment, request, || update.sent.store(true, Ordering::Relaxed)).await?;
+        let reply = self.call(Call::Comment, request, Some(fence)).await?;
         match shown(&reply, update.ticket) {
             Some(_) => Ok(Change::Told),
             None => too_late(Call::Comment, &reply),

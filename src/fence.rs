@@ -1,0 +1,51 @@
+//! The last check before something is sent that must not be sent twice: that the delivery is still ours.
+//!
+//! A machine can be suspended at any moment, and its timers with it. When it wakes up, another instance may
+//! have delivered what this one was about to send.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::inbox::{Claim, Inbox};
+use crate::retry::{Doubt, Outcome, Reason};
+use crate::uptime::Uptime;
+
+pub struct Fence<'a> {
+    inbox: &'a Inbox,
+    claim: &'a Claim,
+    claimed: Uptime,
+    lease: Duration,
+    /// Set once something may have been sent.
+    sent: AtomicBool,
+}
+
+impl<'a> Fence<'a> {
+    /// Of a delivery that was claimed at this moment, for the length of `lease`.
+    pub fn new(inbox: &'a Inbox, claim: &'a Claim, claimed: Uptime, lease: Duration) -> Fence<'a> {
+        Fence { inbox, claim, claimed, lease, sent: AtomicBool::new(false) }
+    }
+
+    /// To be called immediately before the first byte goes out.
+    ///
+    /// # Errors
+    /// Nothing may be sent: the lease has run out, or nobody can tell whether it has.
+    pub async fn pass(&self) -> Result<(), Outcome> {
+        let wait = |reason: &str| {
+            let (reason, doubt) = (Reason::new(reason), Doubt::None);
+            Err(Outcome::Wait { reason, doubt, wait: Duration::from_secs(1) })
+        };
+        match self.inbox.is_ours(self.claim).await {
+            Ok(true) if self.claimed.elapsed() < self.lease => {
+                self.sent.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(_) => wait("the lease ran out before anything was sent"),
+            Err(_) => wait("the database does not answer"),
+        }
+    }
+
+    /// Whether something may have been sent.
+    pub fn was_passed(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
