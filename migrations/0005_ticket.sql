@@ -1,6 +1,6 @@
--- Tickets that could not wait for their author to become a user, until the author is their requester. No
--- delivery, and not counted as one: the ticket is there.
-create table late_requester (
+-- Tickets that casebridge made before Zendesk had a user for their author. They are not deliveries: their
+-- tickets exist, and only the requester is still to be set.
+create table pending_requester (
     destination text   not null,
     ticket      text   not null,
     -- The author's external_id there.
@@ -10,7 +10,7 @@ create table late_requester (
     due_at      bigint not null,
     primary key (destination, ticket)
 );
-create index late_requester_due on late_requester (destination, due_at);
+create index pending_requester_due on pending_requester (destination, due_at);
 
--- The operator has said that the ticket of the case is gone for good: it is made again.
+-- Set by `replay --new-ticket`: the operator confirmed that the case's ticket is gone; the delivery makes another.
 alter table delivery add column ticket_gone boolean not null default false;

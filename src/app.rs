@@ -87,7 +87,7 @@ pub async fn run(
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
     };
-    until_stop(Box::pin(worker.clone().set_late_requesters()));
+    until_stop(Box::pin(worker.clone().set_pending_requesters()));
     until_stop(Box::pin(worker.watch_credential()));
     until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
     let names = config.routes.iter().map(|route| route.name.clone()).collect();

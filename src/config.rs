@@ -22,8 +22,8 @@ use url::Url;
 use parse::Parsed;
 pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{
-    CustomField, CustomValue, FALLBACK_TAG, Kind, LateRequester, NO_AUTHOR_TAG, Priority, Reference,
-    Referent, Repeat, Requester, Status, Ticket,
+    CustomField, CustomValue, FALLBACK_TAG, Kind, NO_AUTHOR_TAG, Priority, Reference, Referent, Repeat,
+    Requester, RequesterLater, Status, Ticket,
 };
 use variables::{Raw, Variables};
 
@@ -1027,7 +1027,7 @@ mod tests {
             ("TICKET_TAGS", "fine,a value", "TICKET_TAGS is not a list of tags"),
             ("TICKET_TAGS", &long, "TICKET_TAGS is not a list of tags"),
             ("TICKET_TAGS", &many.join(","), "TICKET_TAGS holds more than 20 tags"),
-            ("TICKET_TAGS", "casebridge_fallback", "TICKET_TAGS holds a tag that casebridge itself sets"),
+            ("TICKET_TAGS", "casebridge_fallback", "TICKET_TAGS holds casebridge_fallback"),
             ("TICKET_SUBJECT", "value {{ item.", "TICKET_SUBJECT: syntax error in line 1"),
             (
                 "TICKET_SUBJECT",

@@ -9,7 +9,8 @@ use url::Url;
 
 use crate::text::{clean, graphemes, is_blank, one_line};
 
-/// A piece of a comment. Foreign text gets in escaped and in no other way.
+/// A piece of a comment. Every constructor escapes foreign text, except `from_template`: HTML templates
+/// escape their own values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Html(String);
 
@@ -26,7 +27,7 @@ impl Html {
     /// A link that shows where it leads, if it leads to a web page and its host can be seen; else text.
     pub fn link(address: &str) -> Html {
         let shown = Html::line(address);
-        match web_page(address) {
+        match visible_web_url(address) {
             Some(url) => Html(format!(
                 "<a href=\"{}\" rel=\"noopener noreferrer\">{}</a>",
                 escaped(url.as_str()),
@@ -87,7 +88,7 @@ pub fn escaped(text: &str) -> String {
 
 /// The page of the web that an address leads to, if everybody can see which one: what is shown is what the
 /// browser opens, no user name stands in front of the host, and no letter of another script is in it.
-fn web_page(address: &str) -> Option<Url> {
+fn visible_web_url(address: &str) -> Option<Url> {
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let start = format!("{}://{}", url.scheme(), url.host_str()?);
     let shows_host = address.get(..start.len())?.eq_ignore_ascii_case(&start)
@@ -146,9 +147,9 @@ impl Escaper {
     }
 }
 
-/// What a person sees of HTML: a line for each line, an empty one between blocks, and `mark` before each
+/// Returns what a person sees of HTML: a line for each line, an empty one between blocks, and `mark` before each
 /// line of a quotation.
-pub fn text_of(html: &str, mark: &str) -> String {
+pub fn visible_text(html: &str, mark: &str) -> String {
     let mut shown = Shown { mark: mark.to_owned(), ..Shown::default() };
     let mut rest = html;
     while let Some(at) = rest.find(['<', '&']) {
@@ -248,7 +249,7 @@ mod tests {
         ] {
             let quote = Html::quote(text, 1000);
             assert_eq!(quote.as_str(), format!("<blockquote>{html}</blockquote>"));
-            assert_eq!(text_of(quote.as_str(), ""), text);
+            assert_eq!(visible_text(quote.as_str(), ""), text);
         }
     }
 
@@ -259,7 +260,7 @@ mod tests {
         {
             let html = Html::link(address);
             assert!(html.as_str().starts_with("<a href=\"http"), "{html:?}");
-            assert_eq!(text_of(html.as_str(), ""), address);
+            assert_eq!(visible_text(html.as_str(), ""), address);
         }
         for address in [
             "javascript:alert(1)",
@@ -304,7 +305,7 @@ mod tests {
             ("<br/>a<img src=x>", "\na"),
             ("", ""),
         ] {
-            assert_eq!(text_of(html, "> "), text);
+            assert_eq!(visible_text(html, "> "), text);
         }
     }
 }

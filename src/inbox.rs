@@ -208,9 +208,9 @@ pub struct Listed {
     pub last_error: Option<String>,
 }
 
-/// A ticket whose author is to become its requester.
+/// A ticket whose author is to become its requester, and who that is.
 #[derive(Clone, Debug, FromRow)]
-pub struct OwedRequester {
+pub struct PendingRequester {
     pub destination: String,
     pub ticket: String,
     /// The author's key at the destination.
@@ -586,10 +586,11 @@ impl Inbox {
         })
     }
 
-    /// The author is to become the requester of this ticket, which the claim's delivery made. Once is enough.
-    pub async fn owe_requester(&self, claim: &Claim, ticket: &str, author: &str) -> sqlx::Result<()> {
+    /// Records that the author is to become the requester of this ticket, which the claim's delivery made.
+    /// Idempotent.
+    pub async fn add_pending_requester(&self, claim: &Claim, ticket: &str, author: &str) -> sqlx::Result<()> {
         let sql = self.sql(
-            "insert into late_requester (destination, ticket, author, identity, due_at)
+            "insert into pending_requester (destination, ticket, author, identity, due_at)
              values ($1, $2, $3, $4, {now}) on conflict (destination, ticket) do nothing",
         );
         on_writer!(self, pool => async {
@@ -598,39 +599,43 @@ impl Inbox {
         })
     }
 
-    /// The requester that has been owed longest, if one is due; nobody else gets it within `lease`.
-    pub async fn claim_late_requester(
+    /// Claims the ticket that has been due longest for its requester. No other instance gets it within `lease`.
+    pub async fn claim_pending_requester(
         &self,
         destination: &str,
         lease: Duration,
-    ) -> sqlx::Result<Option<OwedRequester>> {
+    ) -> sqlx::Result<Option<PendingRequester>> {
         let sql = self.sql(
-            "update late_requester set due_at = {now} + $2
+            "update pending_requester set due_at = {now} + $2
               where destination = $1 and ticket in (
-                  select ticket from late_requester as mine
+                  select ticket from pending_requester as mine
                    where destination = $1 and due_at <= (select {now})
                    order by due_at limit 1 {skip locked})
              returning destination, ticket, author,
                        coalesce((select payload from delivery
-                                  where delivery.identity = late_requester.identity
-                                    and delivery.destination = late_requester.destination), '') as payload",
+                                  where delivery.identity = pending_requester.identity
+                                    and delivery.destination = pending_requester.destination), '') as payload",
         );
         let lease = lease.as_millis() as i64;
         on_writer!(self, pool => sqlx::query_as(sql).bind(destination).bind(lease).fetch_optional(pool))
     }
 
-    /// Nothing is owed to this ticket any more.
-    pub async fn settle_late_requester(&self, owed: &OwedRequester) -> sqlx::Result<()> {
-        let sql = self.sql("delete from late_requester where destination = $1 and ticket = $2");
+    /// Removes the ticket from those that wait for their requester.
+    pub async fn remove_pending_requester(&self, owed: &PendingRequester) -> sqlx::Result<()> {
+        let sql = self.sql("delete from pending_requester where destination = $1 and ticket = $2");
         on_writer!(self, pool => async {
             sqlx::query(sql).bind(&owed.destination).bind(&owed.ticket).execute(pool).await.map(drop)
         })
     }
 
-    /// It is due again after this time.
-    pub async fn postpone_late_requester(&self, owed: &OwedRequester, wait: Duration) -> sqlx::Result<()> {
-        let sql =
-            self.sql("update late_requester set due_at = {now} + $3 where destination = $1 and ticket = $2");
+    /// Makes the ticket due again after `wait`.
+    pub async fn postpone_pending_requester(
+        &self,
+        owed: &PendingRequester,
+        wait: Duration,
+    ) -> sqlx::Result<()> {
+        let sql = self
+            .sql("update pending_requester set due_at = {now} + $3 where destination = $1 and ticket = $2");
         let wait = wait.as_millis() as i64;
         on_writer!(self, pool => async {
             let postponed = sqlx::query(sql).bind(&owed.destination).bind(&owed.ticket).bind(wait);

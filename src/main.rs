@@ -98,7 +98,7 @@ enum Command {
         /// One ticket a line, as JSON
         #[arg(long, conflicts_with = "html")]
         json: bool,
-        /// The comment as it is sent, as HTML, instead of what an agent sees
+        /// Print the comment as the HTML that is sent, not as agents see it
         #[arg(long)]
         html: bool,
     },
@@ -120,9 +120,9 @@ enum Command {
         /// All that are dead
         #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
         all_dead: bool,
-        /// The tickets of these cases are gone for good: make new ones
+        /// Make new tickets for these cases, because their tickets were deleted for good
         ///
-        /// For the alert zendesk_ticket_hidden, where no other ticket is made as long as the first may be there.
+        /// Use it after the alert zendesk_ticket_hidden, when you know that Zendesk has no such ticket any longer.
         #[arg(long, conflicts_with = "all_dead")]
         new_ticket: bool,
         /// Say what would be replayed, and change nothing

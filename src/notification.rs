@@ -167,9 +167,9 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         odd,
     };
     let event = format!("khoros:{company}:{event_id}");
-    let own = format!("khoros:{company}:{}", event_part(&envelope, &event_id));
+    let own = format!("khoros:{company}:{}", event_component(&envelope, &event_id));
     if let Some(report) = Report::of(&envelope) {
-        let identity = report.id.map_or_else(|| own.clone(), |id| format!("{own}:{}", last_part(&id)));
+        let identity = report.id.map_or_else(|| own.clone(), |id| format!("{own}:{}", escape_id(&id)));
         let case_key = report.case.map_or(event, |case| format!("khoros:{company}:{case}"));
         return vec![arrival(identity, case_key, envelope.to_string(), None)];
     }
@@ -184,9 +184,10 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     for item in items {
         let odd = oddity(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
-            Some(entity) => {
-                (format!("{own}:{}", last_part(&entity)), format!("khoros:{company}:{}", case_of(&entity)))
-            }
+            Some(entity) => (
+                format!("{own}:{}", escape_id(&entity)),
+                format!("khoros:{company}:{}", case_entity(&entity)),
+            ),
             // Without an id the event is its own case; with several of them, each item is.
             None if only => (own.clone(), event.clone()),
             None => {
@@ -455,20 +456,20 @@ fn event_id(envelope: &Value) -> String {
 }
 
 /// The event within an identity. Ours has a colon, and one of Khoros' has none: it ends at the next.
-fn event_part(envelope: &Value, event_id: &str) -> String {
+fn event_component(envelope: &Value, event_id: &str) -> String {
     match text(&envelope["eventUuid"]) {
-        Some(id) => last_part(&id).replace(':', "%3A"),
+        Some(id) => escape_id(&id).replace(':', "%3A"),
         None => event_id.to_owned(),
     }
 }
 
 /// An id of Khoros' as the last part of an identity: `@{route}` and `#{revision}` may follow.
-fn last_part(id: &str) -> String {
+fn escape_id(id: &str) -> String {
     id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
 }
 
 /// `Twitter:1` and `twitter:1` are one post.
-fn case_of(entity: &str) -> String {
+fn case_entity(entity: &str) -> String {
     match entity.split_once(':') {
         Some((network, id)) => format!("{}:{id}", network.to_ascii_lowercase()),
         None => entity.to_owned(),
@@ -745,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_hold_what_separates_them_do_not_collide() {
+    fn ids_that_contain_separators_do_not_collide() {
         let identity = |event: &str, entity: &str| {
             let json = json!({"eventUuid": event, "data": {"items": [{"entityId": entity}]}});
             only(&json.to_string()).identity

@@ -12,7 +12,7 @@ use casebridge::app;
 use casebridge::config::{Config, Database, Preview, Requester, Route};
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
-use casebridge::html::text_of;
+use casebridge::html::visible_text;
 use casebridge::inbox::{self, Inbox, Listed, State};
 use casebridge::khoros::{Held, Khoros, Refusal, Status};
 use casebridge::notification::{self, Arrival, Item};
@@ -46,8 +46,8 @@ pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> a
     Ok(())
 }
 
-/// Gives dead deliveries a new schedule: those named, or all of them. `new_ticket`: what Zendesk does not
-/// find is gone for good.
+/// Gives dead deliveries a new schedule: those named, or all of them. `new_ticket`: make a new
+/// ticket if Zendesk does not find the old one.
 pub async fn replay(
     database: &Database,
     ids: &[String],
@@ -271,13 +271,13 @@ fn rendered(route: &Route, arrival: &Arrival, item: &Item, form: TicketForm) -> 
     Ok(format!("{}\n\n{comment}\nRequester: {requester}\n\n", serde_json::to_string_pretty(&body)?))
 }
 
-/// The comment, which stands by itself: as a field among others nobody could read it.
+/// Takes the comment out of `body` to print it separately: as a JSON string nobody could read it.
 fn take_comment(body: &mut Value, form: TicketForm) -> String {
     let comment = body["ticket"].as_object_mut().and_then(|ticket| ticket.remove("comment"));
     let comment = comment.unwrap_or_default();
     let kind = if comment["public"] == true { "Public" } else { "Internal" };
     let html = comment["html_body"].as_str().unwrap_or_default();
-    let text = if form == TicketForm::Html { html.to_owned() } else { text_of(html, "> ") };
+    let text = if form == TicketForm::Html { html.to_owned() } else { visible_text(html, "> ") };
     let text: String = text.lines().map(|line| format!("  | {line}\n")).collect();
     format!("{kind} comment:\n{text}")
 }

@@ -13,16 +13,16 @@ pub enum Outcome {
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
     Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
-    /// Something in front of the destination turned it away, or a permission is missing: a pause, unless
+    /// Something in front of the destination blocked it, or a permission is missing. The lane pauses unless
     /// other deliveries pass.
     Blocked { reason: Reason, doubt: Doubt },
     /// Its turn has not come: nothing was tried.
     Later { reason: Reason, wait: Duration },
     /// Only this delivery has to wait; it is none the worse for it.
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
-    /// The destination does not take it as it is: it is dead, unless others are refused for the same reason.
+    /// The destination refuses its content. It is dead unless others are refused for the same reason.
     Refused { reason: Reason },
-    /// It will never be accepted as it is, which tells nothing of others.
+    /// The destination will never accept its content. This says nothing about other deliveries.
     Dead { reason: Reason },
 }
 

@@ -118,7 +118,7 @@ impl Template {
     /// As above.
     pub fn html(name: &str, text: &str) -> Result<Template, String> {
         if text.contains("autoescape") {
-            return Err("values are always escaped: leave `autoescape` out".to_owned());
+            return Err("must not contain `autoescape`: casebridge escapes all values".to_owned());
         }
         Template::of(Format::Html, name, text)
     }

@@ -1,8 +1,8 @@
-//! Texts that others wrote, without what nobody can see and what a reader of templates would fill in. Pure.
+//! Cleans foreign text: removes invisible characters and defuses placeholders. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// The text without what cannot be seen: control characters, bidirectional overrides and other
+/// Removes invisible characters from a text: control characters, bidirectional overrides and other
 /// characters without a shape, except those that shape an emoji or a letter. Line breaks become `\n`.
 ///
 /// A placeholder loses its meaning: a comment of our user is an agent's, in which Zendesk would fill in
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shapes_an_emoji_or_a_letter_stays() {
+    fn characters_that_shape_emoji_or_letters_stay() {
         for text in [
             "👩\u{200d}👩\u{200d}👧\u{200d}👦",
             "❤\u{fe0f}\u{200d}🔥",
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_seen_is_removed() {
+    fn invisible_characters_are_removed() {
         for (text, expected) in [
             ("a\u{202e}b\u{2066}c\u{2069}", "abc"),
             ("\u{200b}\u{feff}\u{200d}\u{fe0f}\u{e0067}", ""),

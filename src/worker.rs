@@ -2,7 +2,7 @@
 
 mod attempt;
 mod lane;
-mod late_requester;
+mod pending_requester;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -23,7 +23,7 @@ pub(super) const PREFIX: &str = "TICKET_";
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
     pub requester: Requester,
-    pub late_requester: LateRequester,
+    pub requester_later: RequesterLater,
     pub repeat: Repeat,
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
@@ -70,12 +70,12 @@ pub enum Requester {
 
 /// `TICKET_REQUESTER_LATER`: what becomes of a ticket that could not wait for its author to become a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LateRequester {
+pub enum RequesterLater {
     /// The author becomes its requester as soon as there is a user.
     #[default]
     Set,
     /// It stays the service user's.
-    Leave,
+    Keep,
 }
 
 /// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
@@ -204,11 +204,11 @@ impl Check {
             requester: self.or(&name("REQUESTER"), raw.requester, base.requester, |text| {
                 word(text, "is neither author nor service")
             }),
-            late_requester: self.or(
+            requester_later: self.or(
                 &name("REQUESTER_LATER"),
                 raw.requester_later,
-                base.late_requester,
-                late_requester,
+                base.requester_later,
+                requester_later,
             ),
             repeat: self.or(&name("REPEAT"), raw.repeat, base.repeat, |text| {
                 word(text, "is none of new, comment and ignore")
@@ -340,9 +340,9 @@ fn word<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
     T::deserialize(deserializer).map_err(|_| reason)
 }
 
-fn late_requester(text: &str) -> Parsed<LateRequester> {
+fn requester_later(text: &str) -> Parsed<RequesterLater> {
     let is_set = parse::switch(text)?;
-    Ok(if is_set { LateRequester::Set } else { LateRequester::Leave })
+    Ok(if is_set { RequesterLater::Set } else { RequesterLater::Keep })
 }
 
 fn status(text: &str) -> Parsed<Status> {
@@ -375,7 +375,7 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     for part in text.to_lowercase().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let tag = tag(part)?;
         if tag == FALLBACK_TAG || tag == NO_AUTHOR_TAG {
-            return Err("holds a tag that casebridge itself sets where it is due");
+            return Err("holds casebridge_fallback or casebridge_no_author, which only casebridge sets");
         }
         if !tags.contains(&tag) {
             tags.push(tag);

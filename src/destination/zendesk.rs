@@ -37,7 +37,7 @@ use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use plan::Plan;
 use reply::{Lost, Reply};
-pub use requester::LateRequester;
+pub use requester::RequesterUpdate;
 pub use setup::{Presence, Trouble};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
@@ -183,9 +183,9 @@ impl Zendesk {
         };
         let reply = self.call(Call::Create, request, Some(fence)).await?;
         match reply.json::<TicketReply>() {
-            // Whatever stands between may have mixed up its answers: it is looked up.
+            // A proxy may have mixed up its answers, so the next attempt looks the ticket up.
             Some(TicketReply { ticket, .. }) if reply.is_success() && !ticket.is_of(create.case_key) => {
-                let reason = Reason::new("Zendesk answered the ticket with that of another case");
+                let reason = Reason::new("Zendesk's answer to the create shows the ticket of another case");
                 Err(Outcome::Retry { reason, doubt: Doubt::Answered }.into())
             }
             Some(TicketReply { ticket, audit }) if reply.is_success() => {
@@ -278,15 +278,15 @@ impl Zendesk {
         }
     }
 
-    /// A ticket is not found, and not known to be deleted: another would double it if it is there.
-    pub fn hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
-        let text = format!("ticket {ticket} is not found, and not among the deleted ones");
+    /// Reports a ticket that is not found and not known to be deleted: if it exists, another would double it.
+    pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
+        let text = format!("ticket {ticket} is neither found nor listed as deleted");
         if lock(&self.hidden).is_due(ticket, Instant::now()) {
             error!(
                 alert = alert::ZENDESK_TICKET_HIDDEN,
                 case = case_key,
                 ticket,
-                "{text}: the service user may not see it. No other is made; give it access, then `casebridge replay`"
+                "{text}; not replacing it. Give the service user access, then replay"
             );
         }
         Outcome::Retry { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text), doubt: Doubt::None }
@@ -363,12 +363,12 @@ impl Zendesk {
         taken.map(|()| InFlight(&self.updates)).map_err(|_| self.queue_update())
     }
 
-    /// Whether an update of a ticket may go out now: they are scarcer than creates, which go first. To be asked
-    /// before the first look at a ticket, since each look takes from what creates need.
+    /// Checks whether a ticket update may go out now. Updates are scarcer than creates, and creates go first.
+    /// Call it before the first read of a ticket, since each read uses up budget that creates need.
     ///
     /// # Errors
     /// [`Outcome::Later`]: when to come back.
-    pub fn has_room_for_an_update(&self) -> Result<(), Outcome> {
+    pub fn check_update_budget(&self) -> Result<(), Outcome> {
         let now = Instant::now();
         let is_due = matches!(lock(&self.updates).ready(now), Ready::Now(_));
         match is_due && lock(&self.requests).has_plenty(now) {
@@ -421,7 +421,7 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
     let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
     match reply.status {
         300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
-        // No rule of theirs is behind it, whatever number of posts has nothing to see.
+        // A blank post is no new rule of Zendesk's, however many blank posts come in a row.
         422 if reply.is_about_a_blank_text() => Outcome::Dead { reason },
         400 | 413 | 422 => Outcome::Refused { reason },
         401 => pause(alerting(alert::ZENDESK_CREDENTIAL), Doubt::None),

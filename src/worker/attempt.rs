@@ -5,7 +5,7 @@
 
 use tracing::{info, warn};
 
-use crate::config::{self, LateRequester, Repeat, Requester, Route};
+use crate::config::{self, Repeat, Requester, RequesterLater, Route};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{self, Author, Create, Ended, Failure, Standing, Then, Update, Zendesk};
@@ -43,7 +43,7 @@ enum End {
 }
 
 /// The ticket that a case has.
-struct Held {
+struct CurrentTicket {
     number: String,
     /// The ticket whose memory says what it was told.
     memory_of: String,
@@ -51,9 +51,9 @@ struct Held {
     is_of_another_case: bool,
 }
 
-impl Held {
-    fn new(number: String) -> Held {
-        Held { memory_of: number.clone(), number, is_of_another_case: false }
+impl CurrentTicket {
+    fn new(number: String) -> CurrentTicket {
+        CurrentTicket { memory_of: number.clone(), number, is_of_another_case: false }
     }
 }
 
@@ -76,7 +76,7 @@ impl Attempt<'_> {
     async fn deliver(&self) -> Result<Done, End> {
         let mut held = self.held().await?;
         if held.as_ref().is_some_and(|held| self.is_sure_to_comment(held)) {
-            self.zendesk.has_room_for_an_update()?;
+            self.zendesk.check_update_budget()?;
         }
         let mut looked_at: Vec<String> = Vec::new();
         for _ in 0..TICKETS {
@@ -105,7 +105,7 @@ impl Attempt<'_> {
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
             looked_at.push(ticket.number.clone());
             match listed.current().filter(|other| !looked_at.contains(other)) {
-                Some(other) => held = Some(Held::new(other)),
+                Some(other) => held = Some(CurrentTicket::new(other)),
                 None => return self.replace(&ticket.number, ended, listed.merged()).await,
             }
         }
@@ -113,8 +113,8 @@ impl Attempt<'_> {
         Err(Outcome::Retry { reason, doubt: Doubt::None }.into())
     }
 
-    /// Goes on in another ticket than this one, if that doubles nothing. `merged` tickets of the case were
-    /// merged by agents.
+    /// Makes a ticket in place of this ended one, unless that could create a duplicate. `merged`: the number
+    /// of this case's tickets that agents merged into others.
     async fn replace(&self, ticket: &str, ended: Ended, merged: usize) -> Result<Done, End> {
         let case = &self.claim.case_key;
         match ended {
@@ -123,12 +123,11 @@ impl Attempt<'_> {
             Ended::Missing if self.claim.ticket_gone || self.zendesk.is_deleted(ticket).await? => {
                 self.create(None).await
             }
-            Ended::Missing => Err(self.zendesk.hidden_ticket(case, ticket).into()),
+            Ended::Missing => Err(self.zendesk.report_hidden_ticket(case, ticket).into()),
             // Agents would only merge the next one, too.
             Ended::Merged if merged > 1 => {
                 let reason = format!(
-                    "ticket {ticket} was merged like the one before it, and the ticket that goes on with it \
-                     was not found"
+                    "ticket {ticket} was merged too and its target was not found: sort out the merge, then replay"
                 );
                 Err(Outcome::Dead { reason: Reason::new(reason) }.into())
             }
@@ -136,7 +135,7 @@ impl Attempt<'_> {
                 warn!(
                     case,
                     ticket,
-                    "ticket {ticket} was merged and the ticket that goes on with it was not found: following it up"
+                    "ticket {ticket} was merged; its target was not found. Making one follow-up; after another merge, events are dead"
                 );
                 self.create(Some(ticket)).await
             }
@@ -145,7 +144,7 @@ impl Attempt<'_> {
 
     /// The ticket that the case has. What we know is old once we have begun to make another, and there
     /// is nothing to know if nobody has tried.
-    async fn held(&self) -> Result<Option<Held>, End> {
+    async fn held(&self) -> Result<Option<CurrentTicket>, End> {
         let known = match &self.case.ticket {
             CaseTicket::None if !self.may_be_done() => return Ok(None),
             CaseTicket::None | CaseTicket::Unknown => None,
@@ -156,39 +155,39 @@ impl Attempt<'_> {
             // The list may leave out a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
-        Ok(held.map(Held::new))
+        Ok(held.map(CurrentTicket::new))
     }
 
     /// The ticket into which another was merged goes on with what that one was told, unless it was told
     /// something itself.
-    fn merged_into(&self, target: String, ticket: Held) -> Held {
+    fn merged_into(&self, target: String, ticket: CurrentTicket) -> CurrentTicket {
         let is_known =
             matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if *reference == target);
         let memory_of = if is_known { target.clone() } else { ticket.memory_of };
-        Held { number: target, memory_of, is_of_another_case: true }
+        CurrentTicket { number: target, memory_of, is_of_another_case: true }
     }
 
     /// This delivery made the ticket, earlier.
     async fn made(&self, ticket: String) -> Result<Done, End> {
         let bytes = self.claim.request.as_deref();
         if let Some(bytes) = bytes {
-            self.owe_requester(&ticket, Plan::of(bytes, None)).await?;
+            self.add_pending_requester(&ticket, Plan::of(bytes, None)).await?;
         }
         Ok(Done { ticket, deed: Deed::Found, told: self.told_by(bytes) })
     }
 
-    /// Keeps in mind that a ticket has been made without its author; before the delivery is settled, after
-    /// which nobody would know.
-    async fn owe_requester(&self, ticket: &str, plan: Plan) -> Result<(), End> {
-        let is_wanted = self.settings().late_requester == LateRequester::Set;
+    /// Stores that a ticket was made without its author. It has to precede settling the delivery: afterwards
+    /// nothing else records it.
+    async fn add_pending_requester(&self, ticket: &str, plan: Plan) -> Result<(), End> {
+        let is_wanted = self.settings().requester_later == RequesterLater::Set;
         let is_owed = is_wanted && plan.requester == RequesterUser::Pending;
         if let Some(profile) = self.profile().filter(|_| is_owed) {
-            self.inbox.owe_requester(self.claim, ticket, &profile.key).await?;
+            self.inbox.add_pending_requester(self.claim, ticket, &profile.key).await?;
         }
         Ok(())
     }
 
-    fn told(&self, ticket: Held, deed: Deed) -> Done {
+    fn told(&self, ticket: CurrentTicket, deed: Deed) -> Done {
         let told = self.told_after(&ticket.memory_of, deed);
         Done { ticket: ticket.number, deed, told }
     }
@@ -199,7 +198,7 @@ impl Attempt<'_> {
         self.claim.in_doubt || self.case.may_be_restored
     }
 
-    fn is_sure_to_comment(&self, held: &Held) -> bool {
+    fn is_sure_to_comment(&self, held: &CurrentTicket) -> bool {
         self.repeat() == Repeat::Comment || !self.news(&held.memory_of).is_empty()
     }
 
@@ -207,7 +206,7 @@ impl Attempt<'_> {
         if self.item.is_turn() { Repeat::New } else { self.settings().repeat }
     }
 
-    async fn tell(&self, held: &Held) -> Result<Standing, Outcome> {
+    async fn tell(&self, held: &CurrentTicket) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
         let news = self.news(&held.memory_of);
         let then = match self.then(&held.memory_of) {
@@ -252,7 +251,7 @@ impl Attempt<'_> {
         loop {
             let (reason, fields) = match self.send(&claim, &body).await {
                 Ok(ticket) => {
-                    self.owe_requester(&ticket, plan).await?;
+                    self.add_pending_requester(&ticket, plan).await?;
                     return Ok(Done { ticket, deed: plan.deed(), told: self.told_by(Some(&body)) });
                 }
                 Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),

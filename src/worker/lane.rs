@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const SUSPECTS: usize = 3;
 /// The longest wait of one that fails while nothing passes.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// Of deliveries that were turned away, so many are remembered.
+/// The number of blocked deliveries at which all of them are forgotten, to bound memory.
 const BLOCKED: usize = 1000;
 /// After this a pause is worth waking somebody.
 const ALARMING: Duration = Duration::from_secs(300);
@@ -59,7 +59,7 @@ pub struct Lane {
     down: Option<Down>,
     /// Deliveries that failed since the last success, and how often.
     suspects: HashMap<String, u32>,
-    /// Deliveries that were turned away, each of which may be at fault itself.
+    /// Deliveries that were blocked, each of which may be at fault itself.
     blocked: HashMap<String, Blocked>,
     /// Deliveries that were refused for one and the same reason since the last success.
     refused: HashSet<String>,
@@ -67,7 +67,7 @@ pub struct Lane {
     reminder: Reminder,
 }
 
-/// A delivery that was turned away.
+/// When a delivery was blocked.
 #[derive(Debug)]
 struct Blocked {
     at: Instant,
@@ -133,8 +133,8 @@ impl Lane {
         }
     }
 
-    /// A firewall may dislike what somebody wrote: if others got through since this delivery was turned away,
-    /// it fails by itself. It may be at fault or the lane may have failed again; either way the others show.
+    /// A firewall may block one post for its text. If another delivery passed since this one was blocked, only
+    /// this one fails; otherwise the lane pauses. If the lane is down again, the next deliveries will show it.
     fn blocked(
         &mut self,
         delivery: &str,
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn one_delivery_that_is_turned_away_while_others_pass_is_at_fault() {
+    fn one_delivery_that_is_blocked_while_others_pass_is_at_fault() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         assert!(matches!(lane.observe("a", blocked(), start, start), Outcome::Pause { .. }));
@@ -381,12 +381,12 @@ mod tests {
         assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Retry { .. }));
         assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Wait { .. }));
         assert_eq!(lane.gate(late), Gate::Open);
-        // Another that is turned away is the lane's failure again, as far as is known.
+        // Another that is blocked is the lane's failure again, as far as is known.
         assert!(matches!(lane.observe("c", blocked(), late, late), Outcome::Pause { .. }));
     }
 
     #[test]
-    fn what_was_under_way_already_does_not_show_that_others_pass() {
+    fn a_success_that_started_before_the_block_does_not_count() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         lane.observe("a", blocked(), start, at(start, 1));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dead_by_itself_never_pauses_the_others() {
+    fn dead_deliveries_never_pause_the_lane() {
         let now = Instant::now();
         let mut lane = Lane::new("zendesk");
         for delivery in 0..10 {

@@ -146,7 +146,7 @@ async fn without_leave_to_manage_users_there_is_one_warning_and_no_ticket_waits(
 
 /// An agent's own user, or a name that a firewall dislikes.
 #[tokio::test]
-async fn an_author_whom_we_may_not_touch_is_the_only_one() {
+async fn a_forbidden_author_does_not_affect_others() {
     for status in [403, 404] {
         run_on_sqlite(|world| async move {
             world.zendesk.model().refused_authors.insert("khoros:twitter:77".to_owned(), status);
@@ -195,7 +195,7 @@ async fn a_requester_whom_agents_have_set_stays() {
             model.tickets[0]["requester_id"] = json!(42);
         }
         let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
-        connection.execute("update late_requester set due_at = 0").await.unwrap();
+        connection.execute("update pending_requester set due_at = 0").await.unwrap();
         let bridge = world.start().await;
         bridge.wait_for_log("keeps the requester").await;
         assert_eq!(requesters(&world), [42]);
@@ -204,7 +204,7 @@ async fn a_requester_whom_agents_have_set_stays() {
 }
 
 #[tokio::test]
-async fn no_requester_is_set_later_if_that_is_not_wanted() {
+async fn requester_later_0_keeps_the_service_user() {
     run_on_sqlite(|mut world| async move {
         world.set("TICKET_REQUESTER_LATER", "0");
         world.zendesk.model().user_outage = Some(500);
@@ -213,7 +213,7 @@ async fn no_requester_is_set_later_if_that_is_not_wanted() {
         bridge.wait_for_log(" is ticket 1000").await;
         assert!(has_no_author_tag(&world.tickets(1).await[0]));
         let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
-        let owed: i64 = sqlx::query_scalar("select count(*) from late_requester")
+        let owed: i64 = sqlx::query_scalar("select count(*) from pending_requester")
             .fetch_one(&mut connection)
             .await
             .unwrap();
@@ -224,7 +224,7 @@ async fn no_requester_is_set_later_if_that_is_not_wanted() {
 
 /// Killed after the ticket was made and before anybody knew that its author is owed.
 #[tokio::test]
-async fn what_is_owed_is_known_to_who_finds_the_ticket() {
+async fn a_ticket_found_after_a_crash_still_gets_its_author() {
     run_on_sqlite(|world| async move {
         world.zendesk.model().user_outage = Some(500);
         let bridge = world.start().await;
@@ -235,7 +235,7 @@ async fn what_is_owed_is_known_to_who_finds_the_ticket() {
         world.zendesk.model().user_outage = None;
         let bridge = world.start().await;
         bridge.wait_for_log("deed=\"found\"").await;
-        bridge.wait_for_log("the author is the requester of ticket 1000").await;
+        bridge.wait_for_log("made the author the requester of ticket 1000").await;
         assert_ne!(requesters(&world), [SERVICE_USER]);
         world.check_one_ticket_per_case().await;
     })

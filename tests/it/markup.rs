@@ -131,7 +131,7 @@ fn foreign_text() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn whatever_comes_in_is_shown_as_it_was_typed() {
+fn foreign_text_is_shown_as_typed() {
     let texts = (foreign_text(), foreign_text(), foreign_text(), foreign_text(), foreign_text());
     for_any(300, texts, |(text, name, handle, link, note)| {
         let item = item(json!({
@@ -221,7 +221,7 @@ fn a_later_comment_and_templates_are_no_markup_either() {
 
 /// Each of these was lost, changed or live when it was sent as Markdown.
 #[tokio::test]
-async fn what_markdown_would_take_for_markup_reaches_zendesk_as_typed() {
+async fn markdown_in_a_post_reaches_zendesk_as_typed() {
     let posts = [
         "Your app says <order number missing> and 5 < 10 but 20 > 3, I <3 you no more",
         "<br>",

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::update::is_gone;
+use super::update::is_not_found;
 use super::{Call, Zendesk, outcome};
 use crate::retry::Outcome;
 
@@ -58,7 +58,7 @@ impl Zendesk {
             let page = match reply.json::<AuditsReply>() {
                 Some(page) if reply.is_success() => page,
                 // The next look at the ticket tells.
-                _ if is_gone(&reply) => return Ok(Search::Absent),
+                _ if is_not_found(&reply) => return Ok(Search::Absent),
                 _ if reply.status == 403 => return Ok(Search::Hidden(outcome(Call::Show, &reply))),
                 _ => return Err(outcome(Call::Show, &reply)),
             };

@@ -31,7 +31,7 @@ const FORBIDDEN_FOR: Duration = Duration::from_secs(3600);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Authors that Zendesk will not have, remembered for as long as that.
 const REFUSED: usize = 1000;
-/// So many authors that we may not touch, with no success between them: it is not the authors.
+/// After this many forbidden authors with no user created in between, the fault is not the authors'.
 const SUSPECTS: usize = 3;
 /// `show_many` takes so many ids.
 const BATCH: usize = 100;
@@ -51,7 +51,7 @@ pub struct Authors {
     asking: Turn<()>,
     /// Whom Zendesk would not make a user of, and when.
     refused: Mutex<HashMap<String, Instant>>,
-    /// Whom Zendesk forbade us to touch since we last could touch anybody.
+    /// Authors whose users Zendesk denied access to since it last created one.
     forbidden: Mutex<HashSet<String>>,
     service_user: Mutex<Option<u64>>,
     longest_question: Duration,
@@ -95,7 +95,7 @@ impl fmt::Display for Author {
             Author::Suspended => f.write_str("the author is suspended"),
             Author::Refused(reason) => f.write_str(reason),
             Author::TooMany => f.write_str("too many authors wait to become users"),
-            Author::NotNow => f.write_str("users cannot be asked for at this time"),
+            Author::NotNow => f.write_str("casebridge cannot look up Zendesk users at the moment"),
         }
     }
 }
@@ -316,8 +316,9 @@ impl Zendesk {
         }
     }
 
-    /// We may not touch this author's user, as one of an agent or one that a firewall dislikes; several
-    /// such authors in a row are all of them. Returns why.
+    /// Records that Zendesk denies access to this author's user, for example because it is an agent's or a
+    /// firewall blocks its name. After `SUSPECTS` such authors, stops all requests about users for a while.
+    /// Returns the reason.
     fn forbid_author(&self, key: &str, reply: &Reply) -> String {
         let suspects = {
             let mut forbidden = lock(&self.authors.forbidden);

@@ -1,4 +1,4 @@
-//! Whether a ticket that is not found was deleted: Zendesk may answer 404 as well for one that the service
+//! Whether a ticket that is not found was deleted: Zendesk may also answer 404 for one that the service
 //! user may not see.
 
 use reqwest::Method;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Call, Zendesk, outcome};
 use crate::retry::Outcome;
 
-/// Of a hundred each; Zendesk answers ten such requests a minute.
+/// Pages of 100 tickets: Zendesk answers 10 such requests a minute.
 const PAGES: usize = 5;
 const PER_PAGE: usize = 100;
 

@@ -1,4 +1,4 @@
-//! A ticket that agents merged into another: which one goes on with it.
+//! Finds the ticket into which agents merged another.
 //!
 //! Zendesk closes a merged ticket, tags it, and leaves a comment in the account's language that names the
 //! other (<https://support.zendesk.com/hc/en-us/articles/4408882445594>). A comment can name any number, so
@@ -12,9 +12,9 @@ use crate::retry::Outcome;
 
 /// On each ticket that was merged into another.
 pub const MERGED_TAG: &str = "closed_by_merge";
-/// So many numbers of a closing comment are followed.
+/// At most this many tickets that the merged one names are checked.
 const CANDIDATES: usize = 10;
-/// Of a hundred audits each: a merge is seldom far back.
+/// Pages of 100 audits: a merge is seldom far back.
 const PAGES: usize = 10;
 
 impl Zendesk {
@@ -25,7 +25,8 @@ impl Zendesk {
     pub async fn merge_target(&self, ticket: &str) -> Result<Option<String>, Outcome> {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(None) };
         for candidate in self.candidates(ticket).await?.into_iter().filter(|candidate| *candidate != number) {
-            let shows_merge = |audit: &Audit| merges_of(audit).any(|merged| merged == number).then_some(());
+            let shows_merge =
+                |audit: &Audit| merge_ticket_ids(audit).any(|merged| merged == number).then_some(());
             let target = candidate.to_string();
             if let Search::Found(()) = self.search_audits(&target, PAGES, shows_merge).await? {
                 return Ok(Some(target));
@@ -38,7 +39,7 @@ impl Zendesk {
     async fn candidates(&self, ticket: &str) -> Result<Vec<u64>, Outcome> {
         let (mut named, mut last_comment) = (Vec::new(), None);
         let look = |audit: &Audit| {
-            named.extend(merges_of(audit));
+            named.extend(merge_ticket_ids(audit));
             if last_comment.is_none() {
                 last_comment =
                     audit.comment().map(|comment| comment["body"].as_str().unwrap_or_default().to_owned());
@@ -60,7 +61,7 @@ impl Zendesk {
 
 /// The tickets that a change names as those of a merge, as in
 /// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are `ticket_ids`.
-fn merges_of(audit: &Audit) -> impl Iterator<Item = u64> {
+fn merge_ticket_ids(audit: &Audit) -> impl Iterator<Item = u64> {
     let vias = audit.events.iter().flatten().map(|event| &event["via"]);
     let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
     merges.flat_map(|via| ["from", "to"].map(|end| &via["source"][end])).flat_map(|end| {
@@ -85,8 +86,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_merge_is_told_by_how_it_came_about() {
-        let merges = |audit: Value| merges_of(&serde_json::from_value(audit).unwrap()).collect::<Vec<_>>();
+    fn merges_are_recognised_by_their_via_source() {
+        let merges =
+            |audit: Value| merge_ticket_ids(&serde_json::from_value(audit).unwrap()).collect::<Vec<_>>();
         let via = |rel: &str| json!({"channel": "system", "source": {"from": {"ticket_id": 7}, "to": {}, "rel": rel}});
         assert_eq!(merges(json!({"via": via("merge")})), [7]);
         assert_eq!(merges(json!({"events": [{"type": "Comment", "via": via("merge")}]})), [7]);

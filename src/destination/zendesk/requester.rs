@@ -1,22 +1,22 @@
-//! The author as the requester of a ticket that could not wait for that.
+//! Makes the author the requester of a ticket that was sent without one.
 
 use reqwest::Method;
 use serde_json::json;
 
-use super::update::{is_gone, shown};
+use super::update::{is_not_found, shown};
 use super::{Call, Ticket, Zendesk, outcome};
 use crate::config::NO_AUTHOR_TAG;
 use crate::retry::{Doubt, Outcome, Reason};
 
-/// So often somebody else may be quicker before we wait.
+/// Attempts to update a ticket that others change at the same time.
 const COLLISIONS: usize = 4;
 
-/// What became of a ticket whose author has a user by now.
+/// What became of the requester of a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LateRequester {
+pub enum RequesterUpdate {
     Set,
-    /// It is closed or gone, agents have given it another requester, or Zendesk refuses this one.
-    NotWanted,
+    /// It is closed or gone, an agent changed its requester or removed the tag, or Zendesk refuses the user.
+    Kept,
 }
 
 impl Zendesk {
@@ -24,15 +24,15 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome that a delivery would meet now.
-    pub async fn set_requester(&self, ticket: &str, user: u64) -> Result<LateRequester, Outcome> {
+    pub async fn set_requester(&self, ticket: &str, user: u64) -> Result<RequesterUpdate, Outcome> {
         let Some(service_user) = self.service_user().await? else {
-            let reason = Reason::new("users cannot be asked for at this time");
+            let reason = Reason::new("casebridge cannot look up Zendesk users at the moment");
             return Err(Outcome::Wait { reason, doubt: Doubt::None, wait: self.call_timeout });
         };
         for _ in 0..COLLISIONS {
             let held = self.show(ticket).await?;
             let Some(held) = held.filter(|held| held.waits_for_author(service_user)) else {
-                return Ok(LateRequester::NotWanted);
+                return Ok(RequesterUpdate::Kept);
             };
             // The tags are those that we have just seen, or the update is refused.
             let tags: Vec<&String> = held.tags.iter().flatten().filter(|tag| *tag != NO_AUTHOR_TAG).collect();
@@ -46,14 +46,17 @@ impl Zendesk {
             let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
             let reply = self.repeatable(Call::Requester, request).await?;
             match reply.status {
-                _ if shown(&reply, ticket).is_some() => return Ok(LateRequester::Set),
+                _ if shown(&reply, ticket).is_some() => return Ok(RequesterUpdate::Set),
                 409 => {}
-                404 if is_gone(&reply) => {}
-                422 => return Ok(LateRequester::NotWanted),
+                404 if is_not_found(&reply) => {}
+                422 => return Ok(RequesterUpdate::Kept),
                 _ => return Err(outcome(Call::Requester, &reply)),
             }
         }
-        Err(Outcome::Retry { reason: Reason::new("the ticket changes all the time"), doubt: Doubt::None })
+        Err(Outcome::Retry {
+            reason: Reason::new("the ticket kept changing while casebridge tried to update it"),
+            doubt: Doubt::None,
+        })
     }
 }
 

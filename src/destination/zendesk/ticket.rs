@@ -246,10 +246,10 @@ impl Templates {
         let html = Html::from_template(&said);
         // Cut anywhere, it would be broken markup.
         if html.bytes() > room {
-            self.fail(template, "what it made is longer than a comment can be");
+            self.fail(template, "the rendered HTML is longer than a comment may be");
             return None;
         }
-        (!is_blank(&html::text_of(html.as_str(), ""))).then_some(html)
+        (!is_blank(&html::visible_text(html.as_str(), ""))).then_some(html)
     }
 
     fn fail(&mut self, template: &Template, failure: &str) {
@@ -447,7 +447,7 @@ pub fn notes_held(item: &Item, body: &str) -> Vec<Note> {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let comment = &body["ticket"]["comment"];
     let held = match comment["html_body"].as_str() {
-        Some(html) => html::text_of(html, ""),
+        Some(html) => html::visible_text(html, ""),
         // Frozen by an earlier version.
         None => comment["body"].as_str().unwrap_or_default().to_owned(),
     };
@@ -752,7 +752,7 @@ mod tests {
 
     /// The comment as a person sees it.
     fn seen(ticket: &Value) -> String {
-        html::text_of(sent(ticket), "> ")
+        html::visible_text(sent(ticket), "> ")
     }
 
     #[test]
@@ -886,7 +886,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_is_html_has_markup_and_no_value_has() {
+    fn an_html_template_escapes_its_values() {
         let format = ("TICKET_COMMENT_FORMAT", "html");
         let of = |template: &str, text: &str| {
             let item = item(json!({"entityId": "twitter:1", "text": text}));
@@ -907,7 +907,7 @@ mod tests {
         }
         let (built_in, failures) = of("<p>{{ item.text }}</p>", &"x".repeat(COMMENT_BYTES));
         assert!(built_in.starts_with("<blockquote>xxx"));
-        assert_eq!(failures, ["TICKET_COMMENT: what it made is longer than a comment can be"]);
+        assert_eq!(failures, ["TICKET_COMMENT: the rendered HTML is longer than a comment may be"]);
         assert!(of("<p><br></p>&nbsp;", "seen").0.contains("seen"), "nobody would see anything");
     }
 
@@ -1001,7 +1001,7 @@ mod tests {
             created: Some("2017-04-12T09:01:11Z".to_owned()),
             text: "{{call}}".to_owned(),
         };
-        let told = |of: News| html::text_of(news(&item, "VIP", "care", &of).as_str(), "> ");
+        let told = |of: News| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
         assert_eq!(told(News::default()), "The label \"VIP\" was applied again in Khoros.");
         assert_eq!(
             told(News {
@@ -1026,7 +1026,7 @@ mod tests {
     fn news_of_a_rule_and_of_an_unknown_event() {
         let again = News::default();
         let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-        let told = |item: &Item, of: &News| html::text_of(news(item, "VIP", "r", of).as_str(), "");
+        let told = |item: &Item, of: &News| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
         assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
         let other = News { other_route: true, ..News::default() };
         let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
@@ -1039,7 +1039,7 @@ mod tests {
             let item = published(json);
             let news = News { is_report: true, ..News::default() };
             let news = super::news(&item, "VIP", "route", &news);
-            (item.closes_the_matter(), html::text_of(news.as_str(), "> "))
+            (item.closes_the_matter(), html::visible_text(news.as_str(), "> "))
         };
         assert_eq!(
             told(include_str!("../../../tests/fixtures/credential-reauth-instagram.json")),
@@ -1059,7 +1059,7 @@ mod tests {
         let json = include_str!("../../../tests/fixtures/message-needs-approval-facebook.json");
         let item = published(json);
         let of = News { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-        let told = html::text_of(news(&item, "VIP", "route", &of).as_str(), "> ");
+        let told = html::visible_text(news(&item, "VIP", "route", &of).as_str(), "> ");
         let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
             The text has changed:\n\n> This is the best day";
         assert!(told.starts_with(start), "{told}");

@@ -126,7 +126,10 @@ impl Zendesk {
                 Change::Refused(outcome) => return self.closed_or(update, outcome).await,
             }
         }
-        Err(Outcome::Retry { reason: Reason::new("the ticket changes all the time"), doubt: Doubt::None })
+        Err(Outcome::Retry {
+            reason: Reason::new("the ticket kept changing while casebridge tried to update it"),
+            doubt: Doubt::None,
+        })
     }
 
     /// A ticket that was closed in the meantime takes nothing any more.
@@ -143,7 +146,7 @@ impl Zendesk {
         let reply = self.repeatable(Call::Show, || self.request(Method::GET, &path)).await?;
         match shown(&reply, ticket) {
             Some(ticket) => Ok(Some(ticket)),
-            None if is_gone(&reply) => Ok(None),
+            None if is_not_found(&reply) => Ok(None),
             None => Err(outcome(Call::Show, &reply)),
         }
     }
@@ -216,7 +219,7 @@ enum Change {
 fn too_late(call: Call, reply: &Reply) -> Result<Change, Outcome> {
     match reply.status {
         409 => Ok(Change::ByOthers),
-        404 if is_gone(reply) => Ok(Change::ByOthers),
+        404 if is_not_found(reply) => Ok(Change::ByOthers),
         422 => Ok(Change::Refused(outcome(call, reply))),
         _ => Err(outcome(call, reply)),
     }
@@ -229,7 +232,7 @@ pub(super) fn shown(reply: &Reply, number: &str) -> Option<Ticket> {
 }
 
 /// Not any 404: that of a wrong address must not look like a ticket that was deleted.
-pub(super) fn is_gone(reply: &Reply) -> bool {
+pub(super) fn is_not_found(reply: &Reply) -> bool {
     reply.status == 404 && reply.says("RecordNotFound")
 }
 

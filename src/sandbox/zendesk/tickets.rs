@@ -15,7 +15,7 @@ use super::{
     only, refusal, suspended, too_many, with_rate, wrong,
 };
 
-use crate::html::text_of;
+use crate::html::visible_text;
 use crate::text::is_blank;
 
 const READ: &[&str] = &["tickets:read", "read"];
@@ -172,7 +172,7 @@ impl Model {
         let author = comment["author_id"].as_u64().unwrap_or(author);
         let (text, is_html) = said(comment);
         let text = if author == SERVICE_USER { expanded(text) } else { text.to_owned() };
-        let body = if is_html { text_of(&text, "") } else { text.clone() };
+        let body = if is_html { visible_text(&text, "") } else { text.clone() };
         let public = comment["public"] == true && !self.private_only;
         json!({"type": "Comment", "body": body, "html_body": text, "public": public, "author_id": author})
     }
@@ -343,7 +343,7 @@ fn valid_comment(comment: &Value) -> Result<(), Value> {
     let Some(fields) = comment.as_object() else { return Err(wrong("comment", "cannot be blank")) };
     only(fields, &["body", "html_body", "public", "author_id"])?;
     let (text, is_html) = said(comment);
-    let seen = if is_html { text_of(text, "") } else { text_of(&text.replace('&', "&amp;"), "") };
+    let seen = if is_html { visible_text(text, "") } else { visible_text(&text.replace('&', "&amp;"), "") };
     match () {
         () if is_blank(&seen) => Err(flaw("comment", "cannot be blank", "BlankValue")),
         () if fields.contains_key("body") && is_html => Err(wrong("comment", "is there twice")),

@@ -10,14 +10,14 @@ use super::Worker;
 use super::lane::Gate;
 use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
-use crate::destination::zendesk::{Author, LateRequester};
-use crate::inbox::OwedRequester;
+use crate::destination::zendesk::{Author, RequesterUpdate};
+use crate::inbox::PendingRequester;
 use crate::notification::Item;
 use crate::retry::Outcome;
 
-/// How long a new debt may go unnoticed.
+/// The time between two checks for due tickets when none was found.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How long one is left alone if nothing says how long to wait.
+/// The wait before the next attempt if Zendesk names none.
 const POSTPONE: Duration = Duration::from_secs(60);
 
 /// What became of one of them.
@@ -28,18 +28,18 @@ enum End {
 
 impl Worker {
     /// Goes on for ever.
-    pub async fn set_late_requesters(self: Arc<Self>) {
+    pub async fn set_pending_requesters(self: Arc<Self>) {
         loop {
             let gate = self.lane().gate(Instant::now());
             let owed = match gate {
-                Gate::Open => self.inbox.claim_late_requester(self.destination.name(), POSTPONE).await,
+                Gate::Open => self.inbox.claim_pending_requester(self.destination.name(), POSTPONE).await,
                 Gate::Probe | Gate::Closed(_) => Ok(None),
             };
             match owed {
-                Ok(Some(owed)) if self.set_late_requester(&owed).await => {}
+                Ok(Some(owed)) if self.set_pending_requester(&owed).await => {}
                 Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
                 Err(error) => {
-                    self.storage_failed("late requesters cannot be read", &error);
+                    self.storage_failed("tickets that wait for their requester cannot be read", &error);
                     tokio::time::sleep(POSTPONE).await;
                 }
             }
@@ -47,27 +47,30 @@ impl Worker {
     }
 
     /// Whether it makes sense to go on with the next one at once.
-    async fn set_late_requester(&self, owed: &OwedRequester) -> bool {
+    async fn set_pending_requester(&self, owed: &PendingRequester) -> bool {
         let end = self.make_requester(owed).await;
         let stored = match &end {
-            Ok(End::Settled) => self.inbox.settle_late_requester(owed).await,
-            Ok(End::Postponed(wait)) => self.inbox.postpone_late_requester(owed, *wait).await,
+            Ok(End::Settled) => self.inbox.remove_pending_requester(owed).await,
+            Ok(End::Postponed(wait)) => self.inbox.postpone_pending_requester(owed, *wait).await,
             Err(_) => Ok(()),
         };
         // It comes back by itself.
         if let Some(error) = end.as_ref().err().or(stored.as_ref().err()) {
-            self.storage_failed("a late requester cannot be stored", error);
+            self.storage_failed(
+                "the result for a ticket that waits for its requester cannot be stored",
+                error,
+            );
         }
         matches!((end, stored), (Ok(End::Settled), Ok(())))
     }
 
-    async fn make_requester(&self, owed: &OwedRequester) -> sqlx::Result<End> {
+    async fn make_requester(&self, owed: &PendingRequester) -> sqlx::Result<End> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = &owed.ticket;
-        // With its texts the delivery has lost who wrote them.
+        // Erasing the delivery's texts also erased their author.
         let item = Item::from_payload(&owed.payload).ok();
         let Some(profile) = item.as_ref().and_then(author_profile) else { return Ok(End::Settled) };
-        if let Err(outcome) = zendesk.has_room_for_an_update() {
+        if let Err(outcome) = zendesk.check_update_budget() {
             return Ok(End::Postponed(wait_of(&outcome)));
         }
         let known = self.inbox.author(&owed.destination, &owed.author).await?;
@@ -79,7 +82,7 @@ impl Worker {
             Ok(Author::User(id)) => id,
             Ok(Author::TooMany | Author::NotNow) => return Ok(End::Postponed(POSTPONE)),
             Ok(author @ (Author::Suspended | Author::Refused(_))) => {
-                info!(ticket, "the service user stays the requester of ticket {ticket}: {author}");
+                info!(ticket, "ticket {ticket} keeps the service user as requester: {author}");
                 return Ok(End::Settled);
             }
             Err(outcome) => return Ok(End::Postponed(wait_of(&outcome))),
@@ -88,17 +91,23 @@ impl Worker {
             self.inbox.remember_author(&owed.destination, &owed.author, id).await?;
         }
         match zendesk.set_requester(ticket, user).await {
-            Ok(LateRequester::Set) => {
-                info!(ticket, "the author is the requester of ticket {ticket} now");
+            Ok(RequesterUpdate::Set) => {
+                info!(ticket, "made the author the requester of ticket {ticket}");
                 Ok(End::Settled)
             }
-            Ok(LateRequester::NotWanted) => {
-                info!(ticket, "ticket {ticket} keeps the requester that it has");
+            Ok(RequesterUpdate::Kept) => {
+                info!(
+                    ticket,
+                    "ticket {ticket} keeps the requester it has: it is closed, an agent changed it, or Zendesk refused"
+                );
                 Ok(End::Settled)
             }
             Err(outcome) => {
                 let reason = outcome.reason().map_or("", |reason| &reason.log);
-                debug!(ticket, "the requester of ticket {ticket} has to wait: {reason}");
+                debug!(
+                    ticket,
+                    "could not set the requester of ticket {ticket}, trying again later: {reason}"
+                );
                 Ok(End::Postponed(wait_of(&outcome)))
             }
         }
