@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use url::Url;
 
 use crate::config::{Config, Database, Retention, Route};
@@ -30,6 +30,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(25);
 /// Hosts want a port within 60 s of the start.
 const STORAGE_LIMIT: Duration = Duration::from_secs(45);
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
+const CLOCK_EVERY: Duration = Duration::from_secs(30);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Serves until `stop`, then finishes what has begun.
@@ -46,7 +47,7 @@ pub async fn run(
     let remedy = config.public_url_remedy();
     let wanted = wanted(&config);
     let client = http_client(config.is_local())?;
-    let attempt_limit = config.delivery.attempt_limit();
+    let (attempt_limit, lease) = (config.delivery.attempt_limit(), config.delivery.lease);
     let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
     let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
     let worker = Arc::new(worker);
@@ -89,7 +90,8 @@ pub async fn run(
     };
     until_stop(Box::pin(worker.clone().set_pending_requesters()));
     until_stop(Box::pin(worker.watch_credential()));
-    until_stop(Box::pin(blank_old_texts(inbox.clone(), config.retention)));
+    until_stop(Box::pin(erase_old_texts(inbox.clone(), config.retention)));
+    until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
     let names = config.routes.iter().map(|route| route.name.clone()).collect();
     until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
     if let Some(limit) = config.silence_alert {
@@ -234,22 +236,60 @@ pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
         .context("no HTTPS client can be made: are CA certificates installed?")
 }
 
-/// In small steps, so that nothing else has to wait for the storage.
-async fn blank_old_texts(inbox: Inbox, retention: Retention) {
-    const ROWS: usize = 500;
+/// Erases what was due an hour ago as well: a clock that has jumped ahead erases nothing.
+async fn erase_old_texts(inbox: Inbox, retention: Retention) {
+    let mut checked_at = None;
     loop {
-        match inbox.blank(retention, ROWS).await {
-            Ok(0) => {}
-            Ok(count) => {
-                info!(count, "removed the texts of {count} settled deliveries");
-                continue;
-            }
-            Err(error) => warn!("old texts cannot be removed: {error}"),
+        let now = inbox.time().await;
+        if let Some(checked_at) = checked_at {
+            erase_what_was_due(&inbox, retention, checked_at).await;
         }
-        if let Err(error) = inbox.forget_authors(retention.dead).await {
-            warn!("old authors cannot be removed: {error}");
+        match now {
+            Ok(now) => checked_at = Some(now),
+            Err(error) => warn!("the database's clock cannot be read, old texts are kept: {error}"),
         }
         tokio::time::sleep(RETENTION_EVERY).await;
+    }
+}
+
+/// In small steps, so that nothing else has to wait for the storage.
+async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
+    const ROWS: usize = 500;
+    loop {
+        match inbox.erase(retention, checked_at, ROWS).await {
+            Ok(0) => break,
+            Ok(count) => info!(count, "erased the texts of {count} settled deliveries"),
+            Err(error) => {
+                warn!("old texts cannot be erased: {error}");
+                break;
+            }
+        }
+    }
+    if let Err(error) = inbox.forget_authors(retention.dead).await {
+        warn!("old authors cannot be removed: {error}");
+    }
+}
+
+/// What is stored in the future was stored by a clock that ran ahead and was corrected since: what waits
+/// would stay due in that future.
+async fn watch_clock(inbox: Inbox, lease: Duration) {
+    let mut handled = None;
+    loop {
+        match inbox.stamp().await {
+            Ok(newest) if newest.is_none() || newest == handled => {}
+            Ok(newest) => match inbox.bring_forward(lease).await {
+                Ok(count) => {
+                    handled = newest;
+                    warn!(
+                        count,
+                        "the clock was ahead and went back: {count} waiting deliveries are due again"
+                    );
+                }
+                Err(error) => warn!("the clock was ahead, and waiting deliveries stay due later: {error}"),
+            },
+            Err(error) => debug!("the clock cannot be compared: {error}"),
+        }
+        tokio::time::sleep(CLOCK_EVERY).await;
     }
 }
 

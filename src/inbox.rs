@@ -206,6 +206,8 @@ pub struct Listed {
     pub settled_at: Option<i64>,
     pub reference: Option<String>,
     pub last_error: Option<String>,
+    /// Its texts were erased.
+    pub erased: bool,
 }
 
 /// A ticket whose author is to become its requester, and who that is.
@@ -215,8 +217,10 @@ pub struct PendingRequester {
     pub ticket: String,
     /// The author's key at the destination.
     pub author: String,
-    /// That of the delivery that made the ticket; empty once its texts were removed.
+    /// That of the delivery that made the ticket; empty once its texts were erased.
     pub payload: String,
+    /// That of the same delivery.
+    pub route: String,
 }
 
 /// The states of a delivery: there is no fourth.
@@ -272,6 +276,8 @@ impl std::fmt::Display for Unusable {
     }
 }
 
+/// Two clocks that differ by less are taken for equal.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 /// No statement may hold its caller longer: a network that swallows packets looks like this.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
 
@@ -318,9 +324,8 @@ impl Inbox {
     pub async fn open(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
         let (inbox, committer) = match database {
             Database::Sqlite(path) => {
-                let path = std::path::absolute(path)?;
                 // A file does not get better by waiting, as a server may.
-                Inbox::open_file(&path).await.map_err(|error| {
+                Inbox::open_file(path).await.map_err(|error| {
                     Unusable(format!(
                         "{} cannot be used by user id {}: {error:#}",
                         path.display(),
@@ -338,8 +343,10 @@ impl Inbox {
     }
 
     async fn open_file(path: &Path) -> anyhow::Result<(Inbox, Committer)> {
-        let lock = file::lock(path)?;
-        let (inbox, committer) = Inbox::new(Store::sqlite(path, true).await?, Some(lock));
+        file::create(path)?;
+        let path = file::resolved(path)?;
+        let lock = file::lock(&path)?;
+        let (inbox, committer) = Inbox::new(Store::sqlite(&path, true).await?, Some(lock));
         inbox.migrate().await?;
         inbox.free_unsent().await?;
         Ok((inbox.begin_run().await?, committer))
@@ -351,7 +358,7 @@ impl Inbox {
     /// There is none, or it is out of reach.
     pub async fn open_beside(database: &Database) -> anyhow::Result<Inbox> {
         let store = match database {
-            Database::Sqlite(path) => Store::sqlite(path, false).await?,
+            Database::Sqlite(path) => Store::sqlite(&file::resolved(path)?, false).await?,
             Database::Postgres(options) => Store::postgres(options).await?,
         };
         let (inbox, _) = Inbox::new(store, None);
@@ -518,7 +525,7 @@ impl Inbox {
     /// Gives a dead delivery a new schedule. It is looked up before anything is sent. What was refused
     /// for good is then sent as a new revision; what may have got through with its old bytes and key,
     /// and not before the destination must be done with it. `ticket_gone`: the ticket of its case is gone for
-    /// good. False: it is not dead.
+    /// good. False: it is not dead, or its texts were erased.
     pub async fn replay(&self, delivery: &Listed, ticket_gone: bool) -> sqlx::Result<bool> {
         let sql = self.sql(
             "update delivery
@@ -526,28 +533,92 @@ impl Inbox {
                     request = case when in_doubt then request end,
                     revision = case when in_doubt then revision else revision + 1 end,
                     due_at = case when in_doubt and due_at > {now} then due_at else {now} end
-              where identity = $1 and destination = $2 and state = 'dead'",
+              where identity = $1 and destination = $2 and state = 'dead' and payload <> ''",
         );
         changes!(self, pool => sqlx::query(sql)
             .bind(&delivery.identity).bind(&delivery.destination).bind(ticket_gone).execute(pool))
     }
 
-    /// Blanks the texts of deliveries that were settled so long ago, at most `limit` of them; returns
-    /// of how many. The row stays, with its identity, case and reference: a late redelivery or a label
-    /// applied again is still known.
-    pub async fn blank(&self, retention: Retention, limit: usize) -> sqlx::Result<u64> {
+    /// Makes a waiting delivery due now; one that may be under way at the destination, within a minute, after
+    /// which no request of ours is worked on any longer. False: it does not wait, or a claim holds it.
+    pub async fn hasten(&self, delivery: &Listed) -> sqlx::Result<bool> {
+        let sql = self.sql(
+            "update delivery
+                set due_at = case when not in_doubt or due_at <= (select {now}) then (select {now})
+                                  when due_at > (select {now}) + 60000 then (select {now}) + 60000
+                                  else due_at end
+              where identity = $1 and destination = $2 and state = 'waiting' and not leased",
+        );
+        changes!(self, pool => sqlx::query(sql)
+            .bind(&delivery.identity).bind(&delivery.destination).execute(pool))
+    }
+
+    /// Erases the texts of deliveries that were settled so long ago, at most `limit` of them; returns
+    /// of how many. `checked_at` is the [`time`](Inbox::time) of an earlier check, by which they were due as
+    /// well: a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
+    /// reference: a late redelivery or a label applied again is still known.
+    pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
         let sql = self.sql(
             "update delivery set payload = '', request = null, last_error = null
               where (identity, destination) in (
                   select identity, destination from delivery
-                   where settled_at is not null and payload <> '' and settled_at < {now} - $1
-                     and (state = 'done' or settled_at < {now} - $2)
+                   where settled_at is not null and payload <> ''
+                     and settled_at < (select {now}) - $1 and settled_at < $4 - $1
+                     and (state = 'done'
+                          or settled_at < (select {now}) - $2 and settled_at < $4 - $2)
                    order by settled_at limit $3)",
         );
         let (done, dead) = (retention.done.as_millis() as i64, retention.dead.as_millis() as i64);
         on_writer!(self, pool => async {
-            let blanked = sqlx::query(sql).bind(done).bind(dead).bind(limit as i64).execute(pool).await;
-            blanked.map(|done| done.rows_affected())
+            let erased = sqlx::query(sql).bind(done).bind(dead).bind(limit as i64).bind(checked_at);
+            erased.execute(pool).await.map(|done| done.rows_affected())
+        })
+    }
+
+    /// The database's clock: milliseconds since 1970, UTC.
+    pub async fn time(&self) -> sqlx::Result<i64> {
+        let sql = self.sql("select {now}");
+        on_reader!(self, pool => sqlx::query_scalar(sql).fetch_one(pool))
+    }
+
+    /// Stamps this run with the clock, unless that is behind what is stored already: then it ran ahead when
+    /// that was stored, and the newest of these times is returned.
+    pub async fn stamp(&self) -> sqlx::Result<Option<i64>> {
+        let newest = self.sql(
+            "select newest from (
+                 select max(at) as newest from (
+                     select max(received_at) as at from delivery
+                     union all
+                     -- The partial index holds these alone.
+                     select max(settled_at) from delivery where settled_at is not null and payload <> ''
+                     union all
+                     select max(seen_at) from run) as times) as all_times
+              where newest > (select {now}) + $1",
+        );
+        let tolerance = CLOCK_TOLERANCE.as_millis() as i64;
+        let found =
+            on_reader!(self, pool => sqlx::query_scalar(newest).bind(tolerance).fetch_optional(pool))?;
+        if found.is_none() {
+            let sql = self.sql("update run set seen_at = {now} where id = $1");
+            on_writer!(self, pool => async {
+                sqlx::query(sql).bind(self.run.as_deref()).execute(pool).await.map(drop)
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Makes waiting deliveries due now, and those that may be under way after one lease: their times come
+    /// from a clock that ran ahead. Returns how many it brought forward.
+    pub async fn bring_forward(&self, lease: Duration) -> sqlx::Result<u64> {
+        let sql = self.sql(
+            "update delivery
+                set due_at = case when leased or in_doubt then (select {now}) + $1 else (select {now}) end
+              where state = 'waiting'
+                and due_at > (select {now}) + case when leased or in_doubt then $1 else 0 end",
+        );
+        on_writer!(self, pool => async {
+            let forward = sqlx::query(sql).bind(lease.as_millis() as i64).execute(pool).await;
+            forward.map(|done| done.rows_affected())
         })
     }
 
@@ -614,7 +685,10 @@ impl Inbox {
              returning destination, ticket, author,
                        coalesce((select payload from delivery
                                   where delivery.identity = pending_requester.identity
-                                    and delivery.destination = pending_requester.destination), '') as payload",
+                                    and delivery.destination = pending_requester.destination), '') as payload,
+                       coalesce((select route from delivery
+                                  where delivery.identity = pending_requester.identity
+                                    and delivery.destination = pending_requester.destination), '') as route",
         );
         let lease = lease.as_millis() as i64;
         on_writer!(self, pool => sqlx::query_as(sql).bind(destination).bind(lease).fetch_optional(pool))
@@ -847,7 +921,7 @@ const LAST_EVENTS: &str = "
 
 const LISTED: &str = "
     select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,
-           received_at, settled_at, reference, last_error
+           received_at, settled_at, reference, last_error, payload = '' as erased
       from delivery";
 
 impl Store {

@@ -19,7 +19,7 @@ use tracing_subscriber::prelude::*;
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, sandbox};
-use operate::TicketForm;
+use operate::{Replay, TicketForm};
 
 /// A notification is many small allocations that one thread makes and another gives back: with this
 /// one they take a fifth less of the processor than with glibc's.
@@ -125,6 +125,9 @@ enum Command {
         /// Use it after the alert zendesk_ticket_hidden, when you know that Zendesk has no such ticket any longer.
         #[arg(long, conflicts_with = "all_dead")]
         new_ticket: bool,
+        /// Deliver waiting deliveries now instead of at their next try
+        #[arg(long, conflicts_with_all = ["all_dead", "new_ticket"])]
+        now: bool,
         /// Say what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -177,8 +180,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             operate::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
         Command::Backup { file } => operate::backup(&Database::from_env()?, &file).await?,
-        Command::Replay { all_dead: _, new_ticket, dry_run, ids } => {
-            operate::replay(&Database::from_env()?, &ids, new_ticket, dry_run).await?;
+        Command::Replay { all_dead: _, new_ticket, now, dry_run, ids } => {
+            let how = match (new_ticket, now) {
+                (true, _) => Replay::NewTicket,
+                (false, true) => Replay::Now,
+                (false, false) => Replay::Again,
+            };
+            operate::replay(&Database::from_env()?, &ids, how, dry_run).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

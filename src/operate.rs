@@ -46,24 +46,51 @@ pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> a
     Ok(())
 }
 
-/// Gives dead deliveries a new schedule: those named, or all of them. `new_ticket`: make a new
-/// ticket if Zendesk does not find the old one.
-pub async fn replay(
-    database: &Database,
-    ids: &[String],
-    new_ticket: bool,
-    dry_run: bool,
-) -> anyhow::Result<()> {
+/// What becomes of deliveries that are replayed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// Dead ones get a new schedule.
+    Again,
+    /// The same, and a new ticket if Zendesk does not find the old one.
+    NewTicket,
+    /// Waiting ones are due now; dead ones get a new schedule.
+    Now,
+}
+
+impl Replay {
+    /// Why a delivery is not replayed; `None` if it is.
+    fn refuses(self, delivery: &Listed) -> Option<String> {
+        match delivery.state.as_str() {
+            _ if delivery.erased => Some("has no texts any longer, and nothing can be made of it".to_owned()),
+            "dead" => None,
+            "waiting" if self == Replay::Now => None,
+            "waiting" => Some("is waiting: --now delivers it now".to_owned()),
+            state => Some(format!("is {state}, and only dead deliveries can be replayed")),
+        }
+    }
+
+    async fn of(self, inbox: &Inbox, delivery: &Listed) -> sqlx::Result<bool> {
+        match delivery.state.as_str() {
+            "waiting" => inbox.hasten(delivery).await,
+            _ => inbox.replay(delivery, self == Replay::NewTicket).await,
+        }
+    }
+}
+
+/// Replays deliveries: those named, or all that are dead.
+pub async fn replay(database: &Database, ids: &[String], how: Replay, dry_run: bool) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let chosen = match ids {
         [] => all_dead(&inbox).await?,
-        ids => named(&inbox, ids).await?,
+        ids => named(&inbox, ids, how).await?,
     };
     let mut out = std::io::stdout().lock();
     let mut replayed = 0;
     for delivery in &chosen {
+        if let Some(refusal) = how.refuses(delivery) {
+            writeln!(out, "not replayed: {} {refusal}", delivery.identity)?;
         // Another operator may have been quicker.
-        if dry_run || inbox.replay(delivery, new_ticket).await? {
+        } else if dry_run || how.of(&inbox, delivery).await? {
             replayed += 1;
             let done = if dry_run { "would replay" } else { "replayed" };
             writeln!(out, "{done} {} ({})", delivery.identity, reason(delivery))?;
@@ -294,17 +321,20 @@ async fn all_dead(inbox: &Inbox) -> sqlx::Result<Vec<Listed>> {
 }
 
 /// All of them or none: a typing error should not leave half a replay behind.
-async fn named(inbox: &Inbox, ids: &[String]) -> anyhow::Result<Vec<Listed>> {
+async fn named(inbox: &Inbox, ids: &[String], how: Replay) -> anyhow::Result<Vec<Listed>> {
     let mut chosen = Vec::new();
     for id in ids {
         let found = inbox.find(id).await?;
-        match found.first() {
-            None => bail!("there is no delivery `{id}`: `casebridge list` shows their ids"),
-            Some(delivery) if found.iter().all(|delivery| delivery.state != "dead") => {
-                bail!("`{id}` is {}, and only dead deliveries can be replayed", delivery.state)
-            }
-            Some(_) => chosen.extend(found.into_iter().filter(|delivery| delivery.state == "dead")),
+        let Some(first) = found.first() else {
+            bail!("there is no delivery `{id}`: `casebridge list` shows their ids");
+        };
+        let refusal = how.refuses(first);
+        let taken: Vec<Listed> =
+            found.into_iter().filter(|delivery| how.refuses(delivery).is_none()).collect();
+        if let (true, Some(refusal)) = (taken.is_empty(), refusal) {
+            bail!("`{id}` {refusal}");
         }
+        chosen.extend(taken);
     }
     Ok(chosen)
 }

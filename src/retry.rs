@@ -20,6 +20,8 @@ pub enum Outcome {
     Later { reason: Reason, wait: Duration },
     /// Only this delivery has to wait; it is none the worse for it.
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
+    /// It cannot be done as things are, and may be later. This says nothing about other deliveries.
+    Stuck { reason: Reason },
     /// The destination refuses its content. It is dead unless others are refused for the same reason.
     Refused { reason: Reason },
     /// The destination will never accept its content. This says nothing about other deliveries.
@@ -36,6 +38,7 @@ impl Outcome {
             | Outcome::Blocked { reason, .. }
             | Outcome::Later { reason, .. }
             | Outcome::Wait { reason, .. }
+            | Outcome::Stuck { reason }
             | Outcome::Refused { reason }
             | Outcome::Dead { reason } => Some(reason),
         }
@@ -55,8 +58,11 @@ impl Outcome {
                     *doubt = Doubt::Answered;
                 }
             }
-            Outcome::Later { .. } | Outcome::Done { .. } | Outcome::Refused { .. } | Outcome::Dead { .. } => {
-            }
+            Outcome::Stuck { .. }
+            | Outcome::Later { .. }
+            | Outcome::Done { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Dead { .. } => {}
         }
         self
     }
@@ -185,6 +191,10 @@ pub fn next(
             in_doubt: *doubt != Doubt::None,
             reason: reason.full.clone(),
         },
+        Outcome::Stuck { reason } => {
+            let retry = Outcome::Retry { reason: reason.clone(), doubt: Doubt::None };
+            next(&retry, tries, schedule, lease, jitter)
+        }
         Outcome::Blocked { reason, doubt } => {
             let pause = Outcome::Pause { reason: reason.clone(), doubt: *doubt, retry_after: None };
             next(&pause, tries, schedule, lease, jitter)

@@ -13,7 +13,7 @@ use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value as Json;
 
-use crate::html;
+use crate::html::{self, Html};
 use crate::notification::{Item, Note};
 use crate::text::clean;
 
@@ -216,6 +216,9 @@ impl Template {
 fn escape_values(environment: &mut Environment) {
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.remove_filter("safe");
+    environment.add_filter("link", |address: String| {
+        Value::from_safe_string(Html::link(&address).as_str().to_owned())
+    });
     environment.set_formatter(|out, state, value| match value.as_str().filter(|_| !value.is_safe()) {
         Some(text) => Ok(out.write_str(&html::escaped(&clean(text)))?),
         None => minijinja::escape_formatter(out, state, value),

@@ -30,11 +30,13 @@ use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
 use crate::fence::Fence;
+use crate::notification::with_lower_network;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
 pub use author::Author;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
+use deleted::DeletedTickets;
 use plan::Plan;
 use reply::{Lost, Reply};
 pub use requester::RequesterUpdate;
@@ -65,6 +67,7 @@ pub struct Zendesk {
     fields: Mutex<Reminder>,
     /// A ticket of ours is not found.
     hidden: Mutex<Reminder>,
+    deleted: DeletedTickets,
     call_timeout: Duration,
     create_timeout: Duration,
 }
@@ -78,21 +81,27 @@ pub struct Create<'a> {
 
 /// What Zendesk lists of a case.
 pub struct CaseTickets {
-    /// The open ticket with the lowest number, else the newest; of those that were not merged.
-    current: Option<u64>,
+    /// The open one with the lowest number.
+    open: Option<u64>,
+    /// The newest that is closed and was not merged.
+    closed: Option<u64>,
     /// Those that agents merged into others, the newest last.
     merged: Vec<u64>,
 }
 
 impl CaseTickets {
+    pub fn open(&self) -> Option<String> {
+        self.open.map(|id| id.to_string())
+    }
+
     /// The ticket of the case, unless it was merged.
     pub fn current(&self) -> Option<String> {
-        self.current.map(|id| id.to_string())
+        self.open.or(self.closed).map(|id| id.to_string())
     }
 
     /// The ticket of the case; else the newest that was merged.
     pub fn last(&self) -> Option<String> {
-        self.current.or(self.merged.last().copied()).map(|id| id.to_string())
+        self.current().or_else(|| self.merged.last().map(ToString::to_string))
     }
 
     pub fn merged(&self) -> usize {
@@ -162,6 +171,7 @@ impl Zendesk {
             authors: Authors::new(attempt_limit),
             fields: Mutex::default(),
             hidden: Mutex::default(),
+            deleted: DeletedTickets::default(),
             call_timeout,
             create_timeout,
         }
@@ -233,11 +243,11 @@ impl Zendesk {
         if open.len() > 1 {
             warn!(case = case_key, "{} open tickets carry the id of one case", open.len());
         }
-        let lowest_open = open.iter().map(|ticket| ticket.id).min();
-        let found = lowest_open.or_else(|| closed.iter().map(|ticket| ticket.id).max());
+        let open = open.iter().map(|ticket| ticket.id).min();
+        let closed = closed.iter().map(|ticket| ticket.id).max();
         let mut merged: Vec<u64> = merged.iter().map(|ticket| ticket.id).collect();
         merged.sort_unstable();
-        Ok(CaseTickets { current: found, merged })
+        Ok(CaseTickets { open, closed, merged })
     }
 
     /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
@@ -281,7 +291,7 @@ impl Zendesk {
     /// Reports a ticket that is not found and not known to be deleted: if it exists, another would double it.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if lock(&self.hidden).is_due(ticket, Instant::now()) {
+        if lock(&self.hidden).is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
             error!(
                 alert = alert::ZENDESK_TICKET_HIDDEN,
                 case = case_key,
@@ -289,7 +299,7 @@ impl Zendesk {
                 "{text}; not replacing it. Give the service user access, then replay"
             );
         }
-        Outcome::Retry { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text), doubt: Doubt::None }
+        Outcome::Stuck { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text) }
     }
 
     /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
@@ -369,12 +379,14 @@ impl Zendesk {
     /// # Errors
     /// [`Outcome::Later`]: when to come back.
     pub fn check_update_budget(&self) -> Result<(), Outcome> {
+        if self.has_update_budget() { Ok(()) } else { Err(self.queue_update()) }
+    }
+
+    /// The same for what can wait, and takes no place in the queue of those that cannot.
+    pub fn has_update_budget(&self) -> bool {
         let now = Instant::now();
         let is_due = matches!(lock(&self.updates).ready(now), Ready::Now(_));
-        match is_due && lock(&self.requests).has_plenty(now) {
-            true => Ok(()),
-            false => Err(self.queue_update()),
-        }
+        is_due && lock(&self.requests).has_plenty(now)
     }
 
     fn queue_update(&self) -> Outcome {
@@ -508,7 +520,7 @@ struct Ticket {
 impl Ticket {
     /// Not known to be that of another case.
     fn is_of(&self, case_key: &str) -> bool {
-        self.external_id.as_deref().is_none_or(|id| id == case_key)
+        self.external_id.as_deref().is_none_or(|id| id == case_key || with_lower_network(id) == case_key)
     }
 }
 
@@ -522,6 +534,7 @@ mod tests {
             Outcome::Done { .. } => "done".to_owned(),
             Outcome::Dead { .. } => "dead".to_owned(),
             Outcome::Refused { .. } => "refused".to_owned(),
+            Outcome::Stuck { .. } => "stuck".to_owned(),
             Outcome::Blocked { reason, doubt } => {
                 format!("blocked {doubt:?} {}", reason.alert.unwrap_or("-"))
             }

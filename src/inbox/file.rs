@@ -10,20 +10,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use sqlx::sqlite::SqliteConnection;
 
-/// The file that was opened, and its log. Whoever deletes or replaces one of them would have us write,
-/// and answer 200, to a file that nobody can find again.
+/// The file that was opened, its log and its lock. Whoever deletes or replaces one of the first two would
+/// have us write, and answer 200, to a file that nobody can find again; without the lock two processes would
+/// serve one file.
 #[derive(Clone)]
 pub struct DatabaseFile {
     path: PathBuf,
     inode: u64,
+    /// None beside a file that nobody has served yet.
+    lock_inode: Option<u64>,
     /// Zero until the writer has opened it; another one when the writer was opened again.
     log_inode: Arc<AtomicU64>,
 }
 
 impl DatabaseFile {
+    /// `path` is [`resolved`].
     pub fn at(path: &Path) -> io::Result<DatabaseFile> {
-        let path = std::path::absolute(path)?;
-        Ok(DatabaseFile { inode: inode(&path)?, path, log_inode: Arc::default() })
+        Ok(DatabaseFile {
+            inode: inode(path)?,
+            lock_inode: inode(&lock_of(path)).ok(),
+            path: path.to_owned(),
+            log_inode: Arc::default(),
+        })
     }
 
     /// Takes note of the log that a new connection writes to: the first statement opens it.
@@ -36,14 +44,25 @@ impl DatabaseFile {
     pub fn is_in_place(&self) -> io::Result<()> {
         let log_inode = self.log_inode.load(Ordering::Relaxed);
         let log_is_in_place = log_inode == 0 || inode(&self.log()).is_ok_and(|inode| inode == log_inode);
-        match inode(&self.path)? == self.inode && log_is_in_place {
+        let lock_is_in_place =
+            self.lock_inode.is_none_or(|lock| inode(&lock_of(&self.path)).is_ok_and(|inode| inode == lock));
+        match inode(&self.path)? == self.inode && log_is_in_place && lock_is_in_place {
             true => Ok(()),
-            false => Err(io::Error::other("the database file or its log was replaced: restart")),
+            false => Err(io::Error::other("the database file, its log or its lock was replaced: restart")),
         }
     }
 
     fn log(&self) -> PathBuf {
         log_of(&self.path)
+    }
+}
+
+/// The file itself, if the path leads to it by symbolic links: SQLite keeps the log beside the file and not
+/// beside the link. A path that leads nowhere is only made absolute.
+pub fn resolved(path: &Path) -> io::Result<PathBuf> {
+    match std::fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path),
+        resolved => resolved,
     }
 }
 
@@ -99,17 +118,18 @@ pub fn check_sqlite_version(version: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes the file where there is none yet. What customers wrote is for the user of the process alone.
+pub fn create(path: &Path) -> anyhow::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.with_context(|| format!("{} cannot be written", path.display()))
+}
+
 /// One process serves an SQLite file. The lock is a file of its own: closing a second handle on the
-/// database itself would drop SQLite's locks.
+/// database itself would drop SQLite's locks. `path` is [`resolved`], or two names of one file would be two
+/// locks.
 pub fn lock(path: &Path) -> anyhow::Result<File> {
     let lock_path = lock_of(path);
-    // What customers wrote is for the user of the process alone.
-    let writable = |path: &Path| {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        file.with_context(|| format!("{} cannot be written", path.display()))
-    };
-    writable(path)?;
-    let lock = writable(&lock_path)?;
+    let lock = create(&lock_path)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => anyhow::bail!(

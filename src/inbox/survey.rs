@@ -70,7 +70,7 @@ impl fmt::Display for Unfit {
 pub async fn survey(database: &Database) -> Result<Survey, Unfit> {
     match database {
         Database::Sqlite(path) => {
-            let path = std::path::absolute(path).map_err(|error| Unfit::File(error.to_string()))?;
+            let path = file::resolved(path).map_err(|error| Unfit::File(error.to_string()))?;
             file_at(path).await
         }
         Database::Postgres(options) => server(options).await,

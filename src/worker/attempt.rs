@@ -11,7 +11,7 @@ use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{self, Author, Create, Ended, Failure, Standing, Then, Update, Zendesk};
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
-use crate::notification::{Item, Note};
+use crate::notification::{Item, Note, with_lower_network};
 use crate::retry::{Deed, Doubt, Outcome, Reason};
 use crate::story::{News, Told, Words};
 
@@ -47,13 +47,11 @@ struct CurrentTicket {
     number: String,
     /// The ticket whose memory says what it was told.
     memory_of: String,
-    /// Agents merged ours into it.
-    is_of_another_case: bool,
 }
 
 impl CurrentTicket {
     fn new(number: String) -> CurrentTicket {
-        CurrentTicket { memory_of: number.clone(), number, is_of_another_case: false }
+        CurrentTicket { memory_of: number.clone(), number }
     }
 }
 
@@ -86,25 +84,27 @@ impl Attempt<'_> {
                 Standing::Told(deed) => return Ok(self.told(ticket, deed)),
                 Standing::Ended(ended) => ended,
             };
-            match ended {
-                // Good news are no reason for another ticket.
-                Ended::Closed | Ended::Merged if self.item.closes_the_matter() => {
-                    let told = self.known(&ticket.memory_of);
-                    return Ok(Done { ticket: ticket.number, deed: Deed::Unchanged, told });
+            looked_at.push(ticket.number.clone());
+            if ended == Ended::Merged {
+                let target = self.zendesk.merge_target(&ticket.number).await?;
+                if let Some(target) = target.filter(|target| !looked_at.contains(target)) {
+                    held = Some(self.merged_into(target, ticket));
+                    continue;
                 }
-                Ended::Merged => {
-                    if let Some(target) = self.zendesk.merge_target(&ticket.number).await? {
-                        looked_at.push(ticket.number.clone());
-                        held = Some(self.merged_into(target, ticket));
-                        continue;
-                    }
-                }
-                Ended::Closed | Ended::Deleted | Ended::Missing => {}
+            }
+            // A resolution does not open a new ticket.
+            if matches!(ended, Ended::Closed | Ended::Merged) && self.item.closes_the_matter() {
+                let told = self.known(&ticket.memory_of);
+                return Ok(Done { ticket: ticket.number, deed: Deed::Unchanged, told });
             }
             // A delivery that died may have made another, which we were never told of.
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
-            looked_at.push(ticket.number.clone());
-            match listed.current().filter(|other| !looked_at.contains(other)) {
+            let other = match ended {
+                // What it followed up is no reason to follow that up again.
+                Ended::Missing => listed.open(),
+                Ended::Closed | Ended::Merged | Ended::Deleted => listed.current(),
+            };
+            match other.filter(|other| !looked_at.contains(other)) {
                 Some(other) => held = Some(CurrentTicket::new(other)),
                 None => return self.replace(&ticket.number, ended, listed.merged()).await,
             }
@@ -146,7 +146,7 @@ impl Attempt<'_> {
     /// is nothing to know if nobody has tried.
     async fn held(&self) -> Result<Option<CurrentTicket>, End> {
         let known = match &self.case.ticket {
-            CaseTicket::None if !self.may_be_done() => return Ok(None),
+            CaseTicket::None if !self.may_be_done() => return self.ticket_of_old_case().await,
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
@@ -155,7 +155,22 @@ impl Attempt<'_> {
             // The list may leave out a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
-        Ok(held.map(CurrentTicket::new))
+        match held {
+            Some(held) => Ok(Some(CurrentTicket::new(held))),
+            None => self.ticket_of_old_case().await,
+        }
+    }
+
+    /// The ticket that an earlier version made, for which a network in upper case was a case of its own.
+    async fn ticket_of_old_case(&self) -> Result<Option<CurrentTicket>, End> {
+        let case_key = &self.claim.case_key;
+        let prefix = case_key.match_indices(':').nth(1).map(|(colon, _)| &case_key[..=colon]);
+        let old =
+            prefix.zip(self.item.entity_id.as_ref()).map(|(prefix, entity)| format!("{prefix}{entity}"));
+        match old.filter(|old| old != case_key && with_lower_network(old) == *case_key) {
+            Some(old) => Ok(self.zendesk.look_up(&old).await?.last().map(CurrentTicket::new)),
+            None => Ok(None),
+        }
     }
 
     /// The ticket into which another was merged goes on with what that one was told, unless it was told
@@ -164,7 +179,7 @@ impl Attempt<'_> {
         let is_known =
             matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if *reference == target);
         let memory_of = if is_known { target.clone() } else { ticket.memory_of };
-        CurrentTicket { number: target, memory_of, is_of_another_case: true }
+        CurrentTicket { number: target, memory_of }
     }
 
     /// This delivery made the ticket, earlier.
@@ -209,13 +224,10 @@ impl Attempt<'_> {
     async fn tell(&self, held: &CurrentTicket) -> Result<Standing, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
         let news = self.news(&held.memory_of);
-        let then = match self.then(&held.memory_of) {
-            // Its own matter may not be closed.
-            Then::Solved if held.is_of_another_case => Then::AsItWas,
-            then => then,
-        };
+        let then = self.then(&held.memory_of);
         let update = Update {
             ticket: &held.number,
+            case_key: &self.claim.case_key,
             delivery: &self.claim.identity,
             in_doubt: self.may_be_done(),
             past: self.item.event_made.filter(|_| self.may_be_history(&held.memory_of)),

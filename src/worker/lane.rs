@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::retry::{Deed, Doubt, Outcome, Reason};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -119,13 +119,17 @@ impl Lane {
             Outcome::Blocked { reason, doubt } => self.blocked(delivery, reason, doubt, started, now),
             Outcome::Retry { reason, doubt } => self.failed(delivery, reason, doubt, started, now),
             Outcome::Refused { reason } => self.refused(delivery, reason, started, now),
-            Outcome::Dead { .. } => {
-                self.is_reached(started);
+            Outcome::Dead { .. } | Outcome::Stuck { .. } => {
+                self.checked(started);
                 outcome
             }
-            Outcome::Done { .. } => {
+            Outcome::Done { deed, .. } => {
                 self.blocked.remove(delivery);
-                self.works(started);
+                match deed {
+                    Deed::Created | Deed::FollowedUp => self.works(started),
+                    // Creates may be blocked all the same: of looks and comments nobody can tell.
+                    _ => self.checked(started),
+                }
                 outcome
             }
             // That one delivery has to wait tells nothing of the others.
@@ -197,7 +201,7 @@ impl Lane {
         Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }
     }
 
-    /// The destination did what it was asked.
+    /// The destination made a ticket.
     fn works(&mut self, started: Instant) {
         self.refused.clear();
         for blocked in self.blocked.values_mut().filter(|blocked| blocked.at <= started) {
@@ -217,7 +221,7 @@ impl Lane {
         }
     }
 
-    /// The credential works, which disproves a pause; but not one that was asked for and is not over,
+    /// The destination answers, and the credential works, which disproves a pause; but not one that was asked for and is not over,
     /// nor one that only a create can end.
     pub fn checked(&mut self, started: Instant) {
         self.worked = true;
@@ -271,7 +275,6 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::Deed;
     use crate::story::Told;
 
     fn at(start: Instant, seconds: u64) -> Instant {
@@ -396,12 +399,25 @@ mod tests {
     }
 
     #[test]
+    fn only_a_new_ticket_shows_that_creates_pass() {
+        let start = Instant::now();
+        let mut lane = Lane::new("zendesk");
+        lane.observe("a", blocked(), start, start);
+        let unchanged =
+            Outcome::Done { reference: "1".to_owned(), deed: Deed::Unchanged, told: Told::default() };
+        lane.observe("b", unchanged, at(start, 5), at(start, 6));
+        assert!(matches!(lane.observe("a", blocked(), at(start, 7), at(start, 7)), Outcome::Pause { .. }));
+    }
+
+    #[test]
     fn dead_deliveries_never_pause_the_lane() {
         let now = Instant::now();
         let mut lane = Lane::new("zendesk");
         for delivery in 0..10 {
             let dead = Outcome::Dead { reason: Reason::new("blank") };
             assert_eq!(lane.observe(&delivery.to_string(), dead.clone(), now, now), dead);
+            let stuck = Outcome::Stuck { reason: Reason::new("hidden") };
+            assert_eq!(lane.observe(&delivery.to_string(), stuck.clone(), now, now), stuck);
         }
         assert_eq!(lane.gate(now), Gate::Open);
     }

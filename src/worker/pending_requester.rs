@@ -8,6 +8,7 @@ use tracing::{debug, info};
 
 use super::Worker;
 use super::lane::Gate;
+use crate::config::RequesterLater;
 use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
 use crate::destination::zendesk::{Author, RequesterUpdate};
@@ -67,11 +68,14 @@ impl Worker {
     async fn make_requester(&self, owed: &PendingRequester) -> sqlx::Result<End> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let ticket = &owed.ticket;
+        if zendesk.route(&owed.route).ticket.requester_later == RequesterLater::Keep {
+            return Ok(End::Settled);
+        }
         // Erasing the delivery's texts also erased their author.
         let item = Item::from_payload(&owed.payload).ok();
         let Some(profile) = item.as_ref().and_then(author_profile) else { return Ok(End::Settled) };
-        if let Err(outcome) = zendesk.check_update_budget() {
-            return Ok(End::Postponed(wait_of(&outcome)));
+        if !zendesk.has_update_budget() {
+            return Ok(End::Postponed(POSTPONE));
         }
         let known = self.inbox.author(&owed.destination, &owed.author).await?;
         let author = match known.and_then(|id| u64::try_from(id).ok()) {

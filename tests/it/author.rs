@@ -374,3 +374,45 @@ async fn a_private_comment_is_never_left_unsigned_beside_an_author() {
     })
     .await;
 }
+
+/// Three in the course of time, with others between them, are three single ones.
+#[tokio::test]
+async fn forbidden_authors_among_others_stop_nobody_else() {
+    run_on_sqlite(|world| async move {
+        for author in ["70", "71", "72"] {
+            world.zendesk.model().refused_authors.insert(format!("khoros:twitter:{author}"), 403);
+        }
+        let bridge = world.start().await;
+        for (number, author) in ["1", "70", "2", "71", "3", "72", "4"].iter().enumerate() {
+            world.notify(&by(author, &format!("e{number}"), &number.to_string())).await;
+            bridge.wait_for_logs(" is ticket ", number + 1).await;
+        }
+        let requesters = requesters(&world);
+        for (number, requester) in requesters.iter().enumerate() {
+            assert_eq!(*requester == SERVICE_USER, number % 2 == 1, "{requesters:?}");
+        }
+    })
+    .await;
+}
+
+/// What was stored before is left as it is, too.
+#[tokio::test]
+async fn requester_later_0_holds_for_tickets_that_wait_already() {
+    run_on_sqlite(|mut world| async move {
+        world.zendesk.model().user_outage = Some(500);
+        let bridge = world.start().await;
+        world.notify(&by("77", "e1", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.kill().await;
+        world.zendesk.model().user_outage = None;
+        world.database.execute("update pending_requester set due_at = 0").await;
+        world.set("TICKET_REQUESTER_LATER", "0");
+        let bridge = world.start().await;
+        let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
+        let waiting = "select count(*) from pending_requester";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut connection).await.unwrap() > 0 {}
+        assert_eq!(requesters(&world), [SERVICE_USER]);
+        assert!(bridge.stop().await.success());
+    })
+    .await;
+}

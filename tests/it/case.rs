@@ -935,3 +935,86 @@ async fn an_account_is_lost_and_found() {
     })
     .await;
 }
+
+/// Agents merged the ticket of an account into a customer's: that is theirs to solve and to hurry.
+#[tokio::test]
+async fn a_ticket_of_another_case_is_told_and_neither_solved_nor_hurried() {
+    const LOST: &str = include_str!("../fixtures/credential-deauth-instagram.json");
+    const BACK: &str = include_str!("../fixtures/credential-reauth-instagram.json");
+    const DAY: u64 = 86_400_000;
+    run_on_sqlite(|mut world| async move {
+        world.set("ROUTE_ACCOUNTS_EVENT", "credential-deauth");
+        let bridge = world.start().await;
+        let day = |day: u64| 1_520_987_518_000 + day * DAY;
+        tell(&world, &bridge, event("other", "2"), "created", 1000).await;
+        account(&world, LOST, "a1", day(1)).await;
+        bridge.wait_for_line_with(&["a1", " is ticket 1001, created"]).await;
+        world.zendesk.model().merge_ticket(1001, 1000, &format!("{MERGED}1000"));
+        for (json, event, when) in [(BACK, "a2", day(2)), (LOST, "a3", day(3)), (BACK, "a4", day(4))] {
+            account(&world, json, event, when).await;
+            bridge.wait_for_line_with(&[event, " is ticket 1000, commented"]).await;
+        }
+        assert_eq!(status(&world, 1000), "new");
+        assert_eq!(world.tickets(2).await[0]["priority"], "normal");
+    })
+    .await;
+}
+
+/// First another ticket was merged into ours, then ours into a third one.
+#[tokio::test]
+async fn a_merge_is_followed_in_its_direction() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        tell(&world, &bridge, event("o2", "2"), "created", 1001).await;
+        tell(&world, &bridge, event("o3", "3"), "created", 1002).await;
+        {
+            let mut model = world.zendesk.model();
+            model.merge_ticket(1001, 1000, "merged into #1000");
+            let source = json!({"from": {}, "to": {"ticket_id": 1000}, "rel": "merge"});
+            let of_source = model.audits.iter_mut().rev().find(|audit| audit["ticket_id"] == 1001).unwrap();
+            of_source["via"] = json!({"channel": "web", "source": source});
+            model.merge_ticket(1000, 1002, "merged into #1002, as #1001 before");
+        }
+        tell(&world, &bridge, noted("e2", "1", &["note"]), "commented", 1002).await;
+    })
+    .await;
+}
+
+/// The closed ticket that it follows up can be seen, and is no reason for another follow-up.
+#[tokio::test]
+async fn a_follow_up_that_is_hidden_from_us_is_not_made_again() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETRY_SCHEDULE", "0");
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        world.zendesk.model().set_status(1000, "closed");
+        tell(&world, &bridge, event("e2", "1"), "followed_up", 1001).await;
+        world.zendesk.model().hidden.insert(1001);
+        for number in 0..4 {
+            world.notify(&noted(&format!("h{number}"), "1", &[&format!("note number {number}")])).await;
+            bridge.wait_for_line_with(&[&format!("khoros:1234:h{number}:"), " is dead"]).await;
+        }
+        assert_eq!(world.zendesk.model().tickets.len(), 2);
+        // It is the ticket's misfortune, and said once.
+        assert_eq!(bridge.log().matches("alert=\"zendesk_ticket_hidden\"").count(), 1);
+        assert!(!bridge.log().contains("is paused"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_ticket_that_was_made_when_networks_differed_by_case_is_found() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        bridge.kill().await;
+        world.zendesk.model().tickets[0]["external_id"] = json!("khoros:1234:Twitter:1");
+        world.database.execute("update delivery set case_key = 'khoros:1234:Twitter:1'").await;
+        let bridge = world.start().await;
+        let again = |event: &str| event_with(event, "1", |item| item["entityId"] = json!("Twitter:1"));
+        tell(&world, &bridge, again("e2"), "unchanged", 1000).await;
+        tell(&world, &bridge, again("e3"), "unchanged", 1000).await;
+    })
+    .await;
+}

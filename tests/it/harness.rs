@@ -156,6 +156,19 @@ impl Database {
         Some(Database { kind, url, folder })
     }
 
+    /// Runs a statement that both databases know.
+    pub async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self.kind {
+            Kind::Sqlite => {
+                SqliteConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+            }
+            Kind::Postgres => {
+                PgConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+            }
+        }
+    }
+
     /// From now on it takes no row of this event.
     pub async fn refuse_event(&self, event: &str) {
         match self.kind {
@@ -275,7 +288,12 @@ impl World {
     }
 
     pub fn spawn(&self) -> Bridge {
-        Bridge::spawn(&self.wrapper, &self.vars, self.logs.clone())
+        self.spawn_with(&self.vars)
+    }
+
+    /// The same with these variables alone.
+    pub fn spawn_with(&self, vars: &BTreeMap<&'static str, String>) -> Bridge {
+        Bridge::spawn(&self.wrapper, vars, self.logs.clone())
     }
 
     /// Runs a subcommand to its end, with these variables alone.

@@ -255,7 +255,7 @@ impl Model {
 
     fn replay(&mut self, identity: &str, destination: &str) -> bool {
         let row = self.row(identity, destination);
-        if row.state != "dead" {
+        if row.state != "dead" || row.payload.is_empty() {
             return false;
         }
         row.state = "waiting".to_owned();
@@ -270,18 +270,18 @@ impl Model {
     }
 
     /// Of how many the texts are gone now.
-    fn blank(&mut self, retention: Retention) -> u64 {
+    fn erase(&mut self, retention: Retention) -> u64 {
         let is_over = |row: &&mut Row| match row.state.as_str() {
             "done" => retention.done.is_zero(),
             "dead" => retention.done.is_zero() && retention.dead.is_zero(),
             _ => false,
         };
-        let mut blanked = 0;
+        let mut erased = 0;
         for row in self.rows.iter_mut().filter(is_over).filter(|row| !row.payload.is_empty()) {
             (row.payload, row.request, row.last_error) = (String::new(), None, None);
-            blanked += 1;
+            erased += 1;
         }
-        blanked
+        erased
     }
 
     /// One process serves an SQLite file, so a new one knows that nobody is at work on what was
@@ -377,13 +377,13 @@ impl Trial {
                 changed
             }
             Step::Blank(retention) => {
-                let expected = self.model.blank(*retention);
-                let mut blanked = 0;
+                let expected = self.model.erase(*retention);
+                let mut erased = 0;
                 // Again while the clock still shows the millisecond in which the last was settled.
-                while blanked < expected {
-                    blanked += inbox.blank(*retention, ALL).await.unwrap();
+                while erased < expected {
+                    erased += inbox.erase(*retention, i64::MAX, ALL).await.unwrap();
                 }
-                assert_eq!((blanked, inbox.blank(*retention, ALL).await.unwrap()), (expected, 0));
+                assert_eq!((erased, inbox.erase(*retention, i64::MAX, ALL).await.unwrap()), (expected, 0));
                 expected > 0
             }
         }

@@ -3,9 +3,9 @@
 use std::process::Output;
 
 use casebridge::sandbox::zendesk::Fault;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{World, event, on_both, run_on_sqlite};
+use crate::harness::{World, event, event_with, on_both, run_on_sqlite};
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -44,6 +44,31 @@ on_both! {
         assert!(text(&real).contains("1 replayed"), "{}", text(&real));
         bridge.wait_for_logs(" is ticket ", 2).await;
         world.check_one_ticket_per_case().await;
+    }
+
+    async fn what_waits_is_delivered_now_and_what_has_no_texts_is_not(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "86400");
+        let bridge = world.start().await;
+        world.notify(&event("event-0", "1")).await;
+        bridge.wait_for_log(" is ticket 1000").await;
+        world.zendesk.queue_updates([Fault::Status(403)]);
+        world.notify(&event_with("event-1", "1", |item| item["notes"] = json!(["a note"]))).await;
+        bridge.wait_for_log("is tried again").await;
+        let id = "khoros:1234:event-1:twitter:1";
+        let refused = world.command(&["replay", id]).await;
+        assert!(!refused.status.success() && text(&refused).contains("--now"), "{}", text(&refused));
+        assert!(world.command(&["replay", "--now", id]).await.status.success());
+        bridge.wait_for_log(" is ticket 1000, commented").await;
+
+        world.database.execute("update delivery set state = 'dead', payload = ''").await;
+        for arguments in [&["replay", id][..], &["replay", "--now", id]] {
+            let refused = world.command(arguments).await;
+            assert!(!refused.status.success() && text(&refused).contains("no texts"), "{}", text(&refused));
+        }
+        let all = world.command(&["replay", "--all-dead"]).await;
+        assert!(text(&all).contains("not replayed") && text(&all).contains("0 replayed"), "{}", text(&all));
+        assert_eq!(world.list().await[0]["state"], "dead");
     }
 
     async fn a_replay_that_makes_no_sense_changes_nothing(world: World) {

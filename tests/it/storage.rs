@@ -102,6 +102,37 @@ async fn a_log_that_was_deleted_is_not_written_to() {
     deleted("-wal").await;
 }
 
+/// With another lock in its place, a second process would serve the same file.
+#[tokio::test]
+async fn a_lock_that_was_deleted_is_noticed() {
+    deleted(".lock").await;
+}
+
+/// SQLite keeps its log beside the file, and not beside the link.
+#[tokio::test]
+async fn a_file_behind_a_link_is_guarded_like_the_file_itself() {
+    run_on_sqlite(|mut world| async move {
+        let file = world.database.url.trim_start_matches("sqlite://").to_owned();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let link = elsewhere.path().join("link.db");
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        world.set("DATABASE_URL", format!("sqlite://{}", link.display()));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_log(" is ticket ").await;
+        // One file by two names is served once.
+        let mut second = world.vars.clone();
+        second.insert("DATABASE_URL", format!("sqlite://{file}"));
+        second.insert("PORT", "0".to_owned());
+        let (status, log) = world.spawn_with(&second).end_with_log().await;
+        assert_eq!(status.code(), Some(2), "{log}");
+        std::fs::remove_file(format!("{file}-wal")).unwrap();
+        assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
+        bridge.wait_for_log("alert=\"storage\"").await;
+    })
+    .await;
+}
+
 async fn deleted(suffix: &str) {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
@@ -111,6 +142,36 @@ async fn deleted(suffix: &str) {
         std::fs::remove_file(format!("{file}{suffix}")).unwrap();
         assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
         bridge.wait_for_log("alert=\"storage\"").await;
+    })
+    .await;
+}
+
+/// Ten days ahead, and then corrected: nothing waits for ten days.
+#[tokio::test]
+async fn a_clock_that_ran_ahead_delays_nothing_on_sqlite() {
+    a_clock_that_ran_ahead(Kind::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_ran_ahead_delays_nothing_on_postgres() {
+    a_clock_that_ran_ahead(Kind::Postgres).await;
+}
+
+async fn a_clock_that_ran_ahead(kind: Kind) {
+    run(kind, async |world: World| {
+        world.zendesk.stop();
+        let bridge = world.start().await;
+        for post in 1..=3 {
+            world.notify(&event(&format!("e{post}"), &post.to_string())).await;
+        }
+        bridge.kill().await;
+        let ahead = "update delivery set received_at = received_at + 864000000, due_at = due_at + 864000000";
+        world.database.execute(ahead).await;
+        world.zendesk.restart().await.unwrap();
+        let bridge = world.start().await;
+        bridge.wait_for_line_with(&["the clock was ahead", "count=3"]).await;
+        bridge.wait_for_logs(" is ticket ", 3).await;
+        world.check_one_ticket_per_case().await;
     })
     .await;
 }

@@ -59,7 +59,9 @@ impl Zendesk {
                 Some(page) if reply.is_success() => page,
                 // The next look at the ticket tells.
                 _ if is_not_found(&reply) => return Ok(Search::Absent),
-                _ if reply.status == 403 => return Ok(Search::Hidden(outcome(Call::Show, &reply))),
+                _ if matches!(reply.status, 400 | 403 | 404) => {
+                    return Ok(Search::Hidden(outcome(Call::Show, &reply)));
+                }
                 _ => return Err(outcome(Call::Show, &reply)),
             };
             if let Some(found) = page.audits.iter().find_map(&mut find) {

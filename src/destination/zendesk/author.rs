@@ -31,7 +31,7 @@ const FORBIDDEN_FOR: Duration = Duration::from_secs(3600);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 /// Authors that Zendesk will not have, remembered for as long as that.
 const REFUSED: usize = 1000;
-/// After this many forbidden authors with no user created in between, the fault is not the authors'.
+/// After this many forbidden authors with no user found or created in between, the fault is not the authors'.
 const SUSPECTS: usize = 3;
 /// `show_many` takes so many ids.
 const BATCH: usize = 100;
@@ -51,7 +51,7 @@ pub struct Authors {
     asking: Turn<()>,
     /// Whom Zendesk would not make a user of, and when.
     refused: Mutex<HashMap<String, Instant>>,
-    /// Authors whose users Zendesk denied access to since it last created one.
+    /// Authors whose users Zendesk denied access to since it last showed or created one.
     forbidden: Mutex<HashSet<String>>,
     service_user: Mutex<Option<u64>>,
     longest_question: Duration,
@@ -261,7 +261,11 @@ impl Zendesk {
         match shown {
             Shown::Users(users) => {
                 let is_of = |user: &&User| user.active != Some(false) && user.is_of(key);
-                users.iter().find(is_of).cloned().map_or(Found::Nobody, Found::User)
+                let user = users.iter().find(is_of).cloned();
+                if user.is_some() {
+                    lock(&self.authors.forbidden).clear();
+                }
+                user.map_or(Found::Nobody, Found::User)
             }
             Shown::Forbidden(reply) => Found::Forbidden(self.forbid_author(key, reply)),
             Shown::None => Found::Closed,

@@ -26,7 +26,7 @@ impl Zendesk {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(None) };
         for candidate in self.candidates(ticket).await?.into_iter().filter(|candidate| *candidate != number) {
             let shows_merge =
-                |audit: &Audit| merge_ticket_ids(audit).any(|merged| merged == number).then_some(());
+                |audit: &Audit| merge_ticket_ids(audit, "from").any(|merged| merged == number).then_some(());
             let target = candidate.to_string();
             if let Search::Found(()) = self.search_audits(&target, PAGES, shows_merge).await? {
                 return Ok(Some(target));
@@ -39,7 +39,7 @@ impl Zendesk {
     async fn candidates(&self, ticket: &str) -> Result<Vec<u64>, Outcome> {
         let (mut named, mut last_comment) = (Vec::new(), None);
         let look = |audit: &Audit| {
-            named.extend(merge_ticket_ids(audit));
+            named.extend(merge_ticket_ids(audit, "to"));
             if last_comment.is_none() {
                 last_comment =
                     audit.comment().map(|comment| comment["body"].as_str().unwrap_or_default().to_owned());
@@ -59,12 +59,12 @@ impl Zendesk {
     }
 }
 
-/// The tickets that a change names as those of a merge, as in
+/// The tickets that a change names at this end of a merge, as in
 /// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are `ticket_ids`.
-fn merge_ticket_ids(audit: &Audit) -> impl Iterator<Item = u64> {
+fn merge_ticket_ids(audit: &Audit, end: &str) -> impl Iterator<Item = u64> {
     let vias = audit.events.iter().flatten().map(|event| &event["via"]);
     let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
-    merges.flat_map(|via| ["from", "to"].map(|end| &via["source"][end])).flat_map(|end| {
+    merges.map(move |via| &via["source"][end]).flat_map(|end| {
         let several = end["ticket_ids"].as_array().into_iter().flatten();
         several.chain([&end["ticket_id"]]).filter_map(ticket_number)
     })
@@ -74,9 +74,11 @@ fn ticket_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// The numbers in a text, in its order.
+/// The numbers in a text that may be those of tickets, in its order.
 fn numbers(text: &str) -> Vec<u64> {
-    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+    const MOST_DIGITS: usize = 15;
+    let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() <= MOST_DIGITS);
+    digits.filter_map(|digits| digits.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -87,8 +89,9 @@ mod tests {
 
     #[test]
     fn merges_are_recognised_by_their_via_source() {
-        let merges =
-            |audit: Value| merge_ticket_ids(&serde_json::from_value(audit).unwrap()).collect::<Vec<_>>();
+        let merges = |audit: Value| {
+            merge_ticket_ids(&serde_json::from_value(audit).unwrap(), "from").collect::<Vec<_>>()
+        };
         let via = |rel: &str| json!({"channel": "system", "source": {"from": {"ticket_id": 7}, "to": {}, "rel": rel}});
         assert_eq!(merges(json!({"via": via("merge")})), [7]);
         assert_eq!(merges(json!({"events": [{"type": "Comment", "via": via("merge")}]})), [7]);

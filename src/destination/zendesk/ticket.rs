@@ -887,6 +887,8 @@ mod tests {
 
     #[test]
     fn an_html_template_escapes_its_values() {
+        const LINK: &str = "<a href=\"https://t.example/%3Cb%3E\" rel=\"noopener noreferrer\">\
+                            https://t.example/&lt;b&gt;</a>";
         let format = ("TICKET_COMMENT_FORMAT", "html");
         let of = |template: &str, text: &str| {
             let item = item(json!({"entityId": "twitter:1", "text": text}));
@@ -902,6 +904,8 @@ mod tests {
             ("{% set x %}<i>{{ item.text }}</i>{% endset %}{{ x }}", "<b>", "<i>&lt;b&gt;</i>"),
             ("{{ '<br>' }}{{ item.text|replace('a', '<i>') }}", "a", "&lt;br&gt;&lt;i&gt;"),
             ("{{ item.text }}{{ item.text }}", "{", "{\u{2060}{"),
+            ("{{ item.text|link }}", "javascript:alert('1')", "javascript:alert(&#39;1&#39;)"),
+            ("{{ item.text|link }}", "https://t.example/<b>", LINK),
         ] {
             assert_eq!(of(template, text), (expected.to_owned(), vec![]), "{template}");
         }

@@ -26,6 +26,7 @@ const PAGES: usize = 50;
 /// What is new about a case, for its ticket.
 pub struct Update<'a> {
     pub ticket: &'a str,
+    pub case_key: &'a str,
     /// The delivery's identity, by which what it has done is known again.
     pub delivery: &'a str,
     /// It may have been told already.
@@ -111,6 +112,11 @@ impl Zendesk {
             if !(update.is_sure_to_comment() || ticket.is_solved()) {
                 return Ok(Standing::Told(Deed::Unchanged));
             }
+            // Agents merged ours into it: its own matter is not ours to close, nor to hurry.
+            let is_foreign = !ticket.is_of(update.case_key);
+            if is_foreign && then == Then::Solved {
+                then = Then::AsItWas;
+            }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
                 false => self.comment(update, &ticket, then, fence).await?,
@@ -193,7 +199,7 @@ impl Zendesk {
             (Then::Solved, false) => changes["status"] = json!("solved"),
             (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => {}
         }
-        if update.urgent && !ticket.is_urgent() {
+        if update.urgent && !ticket.is_urgent() && ticket.is_of(update.case_key) {
             changes["priority"] = json!("high");
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
