@@ -13,6 +13,7 @@ mod inbox;
 mod keep;
 mod markup;
 mod model;
+mod oauth;
 mod operate;
 mod outage;
 mod parser;
