@@ -82,7 +82,7 @@ pub async fn run(
     info!(%address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
     let mut tasks = JoinSet::new();
     // Told to stop, these two finish what has begun, and the rest just ends.
-    tasks.spawn(server::serve(listener, http::router(doors), stop.clone()));
+    tasks.spawn(server::serve(listener, http::router(doors), config.http_idle, stop.clone()));
     tasks.spawn(worker.clone().run(stop.clone()));
     let mut until_stop = |task: Task| {
         let stop = stop.clone();

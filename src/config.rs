@@ -31,6 +31,8 @@ use variables::{Raw, Variables};
 pub struct Config {
     /// `PORT`, on all interfaces; default 8080, 0 lets the system choose.
     pub port: u16,
+    /// `HTTP_IDLE_SECONDS`: how long a connection may wait for its next request.
+    pub http_idle: Duration,
     pub khoros: Khoros,
     /// `NOTIFICATION_BEARER_TOKEN`, comma-separated: the first is given to Khoros, all are accepted.
     /// Empty only if nothing is pushed.
@@ -185,6 +187,9 @@ impl fmt::Display for Problems {
     }
 }
 
+/// The default of `HTTP_IDLE_SECONDS`: Heroku's router keeps a connection for 90 s, and loses the request that
+/// meets our close.
+pub const HTTP_IDLE: Duration = Duration::from_secs(100);
 const CHECK_EVERY: Duration = Duration::from_secs(600);
 /// While Khoros pushes, the feed only repairs what a push lost.
 const POLL_EVERY_BESIDE_PUSH: Duration = Duration::from_secs(300);
@@ -219,6 +224,8 @@ impl Config {
         let retention = Retention { done, dead: done * 3 };
         let on_heroku = raw.dyno.is_some();
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
+        let http_idle =
+            check.or("HTTP_IDLE_SECONDS", raw.http_idle_seconds.take(), HTTP_IDLE, parse::idle_seconds);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
         let (public_url, public_url_variable) = check.public_url(&mut raw);
         let probe = raw.public_url_probe_seconds.take();
@@ -237,6 +244,7 @@ impl Config {
             {
                 Ok(Config {
                     port,
+                    http_idle,
                     khoros,
                     bearer_tokens,
                     public_url,

@@ -1,6 +1,7 @@
 //! The doors: where Khoros, the host's health checks and the operator come in.
 
 mod auth;
+mod connection;
 mod error;
 mod receive;
 pub mod server;

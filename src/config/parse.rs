@@ -110,6 +110,10 @@ pub fn poll_seconds(text: &str) -> Parsed<Duration> {
     seconds(text, 1, 86_400).ok_or("is not a number from 1 to 86400")
 }
 
+pub fn idle_seconds(text: &str) -> Parsed<Duration> {
+    seconds(text, 1, 3600).ok_or("is not a number from 1 to 3600")
+}
+
 pub fn probe_seconds(text: &str) -> Parsed<Duration> {
     seconds(text, 0, 3600).ok_or("is not a number from 0 to 3600")
 }
