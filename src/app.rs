@@ -15,7 +15,7 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
+use crate::http::{self, BearerTokens, Doors, Health, Receiver, Refused, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
@@ -63,16 +63,19 @@ pub async fn run(
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let keys = Keys::new(&config.bearer_tokens);
+    let refused = Refused::default();
     let doors = Doors {
         receiver: Receiver::new(intake.clone(), tokens),
         routes: config.routes.iter().map(door_of).collect(),
         keys: keys.clone(),
         missed: missed.clone(),
+        refused: refused.clone(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
             subscription.clone(),
             pull.clone(),
+            refused,
             config.admin_token.map(|token| BearerTokens::new(&[token])),
             wanted.is_none().then_some(remedy),
         )),

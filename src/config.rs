@@ -12,6 +12,7 @@ mod variables;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,8 +30,10 @@ use variables::{Raw, Variables};
 
 /// Everything that `casebridge serve` needs to know.
 pub struct Config {
-    /// `PORT`, on all interfaces; default 8080, 0 lets the system choose.
+    /// `PORT`; default 8080, 0 lets the system choose.
     pub port: u16,
+    /// `LISTEN`; by default all interfaces, of IPv6 and IPv4.
+    pub listen: IpAddr,
     /// `HTTP_IDLE_SECONDS`: how long a connection may wait for its next request.
     pub http_idle: Duration,
     pub khoros: Khoros,
@@ -224,6 +227,8 @@ impl Config {
         let retention = Retention { done, dead: done * 3 };
         let on_heroku = raw.dyno.is_some();
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
+        let listen = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let listen = check.or("LISTEN", raw.listen.take(), listen, parse::listen);
         let http_idle =
             check.or("HTTP_IDLE_SECONDS", raw.http_idle_seconds.take(), HTTP_IDLE, parse::idle_seconds);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
@@ -244,6 +249,7 @@ impl Config {
             {
                 Ok(Config {
                     port,
+                    listen,
                     http_idle,
                     khoros,
                     bearer_tokens,

@@ -4,6 +4,7 @@ mod auth;
 mod connection;
 mod error;
 mod receive;
+mod refused;
 pub mod server;
 
 use std::any::Any;
@@ -33,9 +34,10 @@ use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
 pub use receive::Receiver;
+pub use refused::Refused;
 
-/// Where the 2017 example listened: its subscription keeps working until it is taken over.
-pub const OLD_PATH: &str = "/createTicket";
+/// Where the 2017 example listened, in any case: its subscription keeps working until it is taken over.
+pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.
@@ -47,6 +49,7 @@ pub struct Doors {
     pub keys: Keys,
     /// Told of each push that was refused for a fault of ours: it may be in a feed.
     pub missed: Arc<Notify>,
+    pub refused: Refused,
     /// Each has a door; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -62,6 +65,7 @@ pub struct Health {
     pub lane: watch::Receiver<LaneStatus>,
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullStatus>,
+    pub refused: Refused,
     pub admin: Option<BearerTokens>,
     /// Set if we need our own address and do not know it: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
@@ -75,11 +79,12 @@ impl Health {
         lane: watch::Receiver<LaneStatus>,
         subscription: watch::Receiver<Subscriptions>,
         pull: watch::Receiver<PullStatus>,
+        refused: Refused,
         admin: Option<BearerTokens>,
         public_url_remedy: Option<&'static str>,
     ) -> Health {
         let (started, ready) = (Instant::now(), Mutex::default());
-        Health { inbox, lane, subscription, pull, admin, public_url_remedy, started, ready }
+        Health { inbox, lane, subscription, pull, refused, admin, public_url_remedy, started, ready }
     }
 
     /// Whether notifications can be stored; looked at every two seconds at most.
@@ -103,11 +108,11 @@ pub fn router(doors: Doors) -> Router {
         None => Router::new(),
     };
     let of_labels = doors.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
-    let old = of_labels.map(|route| (OLD_PATH.to_owned(), route.clone()));
+    let old = of_labels.into_iter().flat_map(|route| OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
     let named = doors.routes.iter().map(|route| (route_path(&route.name), route.clone()));
     let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
-        let receive = move |state, body| receive::receive(route.clone(), state, body);
-        router.route(&path, post(receive))
+        let receive = post(move |state, body| receive::receive(route.clone(), state, body));
+        router.route(&format!("{path}/"), receive.clone()).route(&path, receive)
     });
     routes
         .route("/", get(front_page))
@@ -115,6 +120,7 @@ pub fn router(doors: Doors) -> Router {
         .route(&format!("{}{{nonce}}", public_url::PATH), get(prove))
         .route("/readyz", get(ready))
         .merge(status)
+        .layer(middleware::from_fn_with_state((doors.receiver.clone(), doors.refused.clone()), refused::note))
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
         .layer(middleware::from_fn_with_state(doors.missed.clone(), note_missed))
@@ -192,6 +198,7 @@ async fn status(
         "pull_reason": pull.reason(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
+        "refused_notifications": health.refused.totals(),
     })))
 }
 

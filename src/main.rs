@@ -3,13 +3,11 @@
 mod operate;
 
 use std::io::{IsTerminal, Write};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -17,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
+use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, sandbox};
 use operate::{Replay, TicketForm};
@@ -219,8 +218,8 @@ async fn serve() -> anyhow::Result<()> {
     let Some(storage) = app::open_storage(&config.database, &stop).await? else {
         return Ok(());
     };
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await;
-    let listener = listener.with_context(|| format!("port {} cannot be listened on", config.port))?;
+    let listener = server::listen(config.listen, config.port);
+    let listener = listener.with_context(|| format!("cannot listen on port {}", config.port))?;
     app::run(config, storage, listener, stop).await
 }
 

@@ -390,7 +390,9 @@ fn astray(wanted: &Wanted, door: &Url, uri: &str) -> Option<Finding> {
     }
     // Served as well, until the next start.
     let is_first = wanted.config.routes.first().is_some_and(|first| first.name == wanted.route.name);
-    let is_old = |there: &Url| there.origin() == door.origin() && there.path().ends_with(http::OLD_PATH);
+    let is_old_path =
+        |path: &str| http::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
+    let is_old = |there: &Url| there.origin() == door.origin() && is_old_path(there.path());
     if is_first && there.as_ref().is_some_and(is_old) {
         return Some(Finding::warning(
             "points to the address of the 2017 example, which is served",

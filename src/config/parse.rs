@@ -1,5 +1,6 @@
 //! One value each: what people paste, and what we make of it. A reason names no value.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -52,6 +53,12 @@ pub fn text(text: &str) -> Parsed<String> {
 
 pub fn port(text: &str) -> Parsed<u16> {
     text.parse().map_err(|_| "is not a port number (0 to 65535)")
+}
+
+/// An address of this machine, as a URL or a socket has it: `0.0.0.0`, `::`, `[::1]`.
+pub fn listen(text: &str) -> Parsed<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "is not an IP address to listen on ([::], 0.0.0.0, 127.0.0.1); the port is PORT")
 }
 
 pub fn switch(text: &str) -> Parsed<bool> {
@@ -207,7 +214,7 @@ pub fn url(text: &str) -> Parsed<Url> {
 pub fn api_url(text: &str) -> Parsed<Url> {
     let mut url = url(text)?;
     let path = url.path().trim_end_matches('/').to_owned();
-    let known = ["/subscription", "/khoros/label", "/createTicket"];
+    let known = ["/subscription", "/khoros/label", "/createTicket", "/createticket"];
     url.set_path(known.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path));
     Ok(url)
 }

@@ -1,6 +1,7 @@
 //! The accept loop: HTTP/1.1 with limits on what a connection may cost, and a drain.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_io_timeout::TimeoutStream;
@@ -20,6 +22,8 @@ use super::connection::{Connection, Connections, HeadTimeout};
 
 /// Open connections. For a further one, the connection that has waited longest for a request is closed.
 const CONNECTIONS: usize = 2000;
+/// Connections that wait to be accepted, as tokio has it.
+const BACKLOG: i32 = 1024;
 /// The largest head of a request, and how much of a body is read at once.
 const BUFFER_BYTES: usize = 32 << 10;
 /// Who asks and does not read the answer is not waited for.
@@ -28,6 +32,33 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const SHORTAGE_LINE: Duration = Duration::from_secs(60);
 /// Long enough for a busy system to close something when it is out of file handles or of connections.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// Listens on an address. That of all IPv6 interfaces includes those of IPv4, and means them alone
+/// where the system has no IPv6.
+///
+/// # Errors
+/// The system's: the port is taken, or the address is not this machine's.
+pub fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
+    match bind(SocketAddr::new(address, port)) {
+        Err(error) if address == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
+            bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+        }
+        bound => bound,
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == Ipv6Addr::UNSPECIFIED {
+        socket.set_only_v6(false)?;
+    }
+    // What is left of the last process' connections is no reason to wait.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
 
 /// Serves until told to stop, then lets every request that has begun come to its end. The caller
 /// bounds how long that may take: dropping this future closes what is still open.
