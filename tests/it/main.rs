@@ -11,6 +11,7 @@ mod deliver;
 mod edge;
 mod inbox;
 mod keep;
+mod log;
 mod markup;
 mod model;
 mod oauth;
