@@ -18,6 +18,8 @@ use super::error::ApiError;
 use crate::intake::{Intake, NotStored, Route, Way};
 
 const BODY_LIMIT: usize = 2 << 20;
+/// Takes some milliseconds to read. Compressed, few bytes can be as many as the limit allows.
+const LARGE_BODY: usize = 16 << 10;
 const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -56,7 +58,8 @@ pub async fn receive(
     State(receiver): State<Receiver>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let notification = receiver.intake.read(&route, &body, Way::Pushed).map_err(|_| ApiError::NotJson)?;
+    let read = || receiver.intake.read(&route, &body, Way::Pushed).map_err(|_| ApiError::NotJson);
+    let notification = apart_if_large(body.len(), read)?;
     drop(body);
     let received = notification.items();
     let (event, event_name) = (notification.event.clone(), notification.event_name.clone());
@@ -79,9 +82,20 @@ impl FromRequest<super::Doors> for Authenticated {
         }
         let encoding = Encoding::of(request.headers())?;
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
-            Ok(body) => encoding.decode(body?).map(Authenticated),
+            Ok(body) => {
+                let body = body?;
+                apart_if_large(body.len(), || encoding.decode(body)).map(Authenticated)
+            }
             Err(_) => Err(ApiError::TooSlow),
         }
+    }
+}
+
+/// Does work on a body of this length; if it is large, where no other request waits for the thread.
+fn apart_if_large<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    match bytes > LARGE_BODY {
+        true => tokio::task::block_in_place(work),
+        false => work(),
     }
 }
 

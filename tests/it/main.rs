@@ -4,6 +4,7 @@
 mod harness;
 
 mod author;
+mod bounds;
 mod case;
 mod check;
 mod crash;
