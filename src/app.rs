@@ -19,7 +19,7 @@ use crate::http::{self, BearerTokens, Doors, Health, Receiver, Refused, server};
 use crate::inbox::{Committer, Inbox, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
-use crate::public_url::{self, Address, Keys, Probe};
+use crate::public_url::{self, Address, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
 use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
@@ -39,7 +39,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// The HTTP client cannot be made; later, only a defect of our own ends the service.
 pub async fn run(
     config: Config,
-    (inbox, committer): Storage,
+    (inbox, committer, instance): Storage,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -62,12 +62,11 @@ pub async fn run(
 
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
-    let keys = Keys::new(&config.bearer_tokens);
     let refused = Refused::default();
     let doors = Doors {
         receiver: Receiver::new(intake.clone(), tokens),
         routes: config.routes.iter().map(door_of).collect(),
-        keys: keys.clone(),
+        instance: instance.clone(),
         missed: missed.clone(),
         refused: refused.clone(),
         health: Arc::new(Health::new(
@@ -110,7 +109,7 @@ pub async fn run(
         Some(wanted) => {
             let address = config.public_url.filter(|_| mode.pushes());
             let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
-            let probe = address.map(|address| Probe::new(client, address, keys));
+            let probe = address.map(|address| Probe::new(client, address, instance));
             let check_every = config.khoros.check_every;
             let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds_known);
             until_stop(Box::pin(keep_subscribed(keeper, probe, config.public_url_probe)));
@@ -195,7 +194,7 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
 }
 
 /// What [`open_storage`] opens and [`run`] needs.
-pub type Storage = (Inbox, Committer);
+pub type Storage = (Inbox, Committer, Instance);
 
 /// Opens the storage, before anything listens. A database server may come up after us: it is waited
 /// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
@@ -210,7 +209,7 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     let give_up = tokio::time::Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
-        match Inbox::open(database).await {
+        match open(database).await {
             Ok(opened) => return Ok(opened),
             Err(error) if error.is::<Unusable>() => return Err(error),
             Err(error) if tokio::time::Instant::now() + wait > give_up => return Err(error),
@@ -219,6 +218,12 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
+}
+
+async fn open(database: &Database) -> anyhow::Result<Storage> {
+    let (inbox, committer) = Inbox::open(database).await?;
+    let instance = Instance::new(&inbox.deployment_id().await?);
+    Ok((inbox, committer, instance))
 }
 
 /// One client for all: no redirect is followed, since a credential would follow it. The proxies of

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::app;
 use crate::config::{Config, Database};
 use crate::inbox::survey::{self, Migrations, Survey, Unfit};
-use crate::public_url::{Address, Keys, Probe};
+use crate::public_url::{Address, Instance, Probe};
 pub use report::{Mark, Report, Row};
 
 pub const CONFIGURATION: &str = "configuration";
@@ -60,7 +60,7 @@ pub async fn run() -> Report {
     let client = match app::http_client(config.is_local()) {
         Ok(client) => client,
         Err(error) => {
-            let storage = storage(&config.database).await;
+            let storage = storage(&look_at(&config.database).await);
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
             let broken = Row::failed(CONFIGURATION, format!("{error:#}"), remedy);
             let others = OTHERS.iter().skip(1).map(|name| Row::not_checked(name, "there is no HTTPS client"));
@@ -72,11 +72,14 @@ pub async fn run() -> Report {
 
 async fn look(config: Config, client: reqwest::Client) -> Report {
     let configuration = configuration(&config);
-    let (storage, khoros, [credential, fields], public_url, clock) = tokio::join!(
-        storage(&config.database),
+    let own = async {
+        let survey = look_at(&config.database).await;
+        (storage(&survey), public_url(&config, client.clone(), &survey).await)
+    };
+    let ((storage, public_url), khoros, [credential, fields], clock) = tokio::join!(
+        own,
         khoros::Seen::ask(&config, client.clone()),
         zendesk::rows(&config.zendesk, &config.routes, &config.references, client.clone()),
-        public_url(&config, client.clone()),
         clock::row(&config, &client),
     );
     let [token, label, subscription, pull] = khoros.rows(&config, public_url.mark == Mark::Ok);
@@ -109,21 +112,28 @@ fn configuration(config: &Config) -> Row {
     }
 }
 
-async fn storage(database: &Database) -> Row {
-    let Some(survey) = within(survey::survey(database)).await else {
-        let remedy = "see whether this host reaches the server of DATABASE_URL (network, firewall)";
-        return Row::failed(STORAGE, "the database does not answer in time", remedy);
-    };
+/// What there is of the storage; `None` if it does not answer in time.
+type Surveyed = Option<Result<Survey, Unfit>>;
+
+async fn look_at(database: &Database) -> Surveyed {
+    within(survey::survey(database)).await
+}
+
+fn storage(survey: &Surveyed) -> Row {
     let (what, path, served, migrations) = match survey {
-        Err(unfit) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(&unfit)),
-        Ok(Survey::Absent { path }) => {
+        None => {
+            let remedy = "see whether this host reaches the server of DATABASE_URL (network, firewall)";
+            return Row::failed(STORAGE, "the database does not answer in time", remedy);
+        }
+        Some(Err(unfit)) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(unfit)),
+        Some(Ok(Survey::Absent { path })) => {
             let text = format!("{} does not exist yet", path.display());
             return Row::warning(STORAGE, text, Some("the first `casebridge serve` makes it".to_owned()));
         }
-        Ok(Survey::Present { what, path, served, migrations }) => (what, path, served, migrations),
+        Some(Ok(Survey::Present { what, path, served, migrations, .. })) => (what, path, served, migrations),
     };
-    let path = path.map(|path| format!(", {}", path.display())).unwrap_or_default();
-    let served = if served { "; a service is running" } else { "" };
+    let path = path.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
+    let served = if *served { "; a service is running" } else { "" };
     let Migrations { applied, pending, unknown } = migrations;
     let newer = match unknown {
         0 => String::new(),
@@ -157,7 +167,7 @@ fn remedy_of(unfit: &Unfit) -> &'static str {
 }
 
 /// Whether Khoros would reach us, as far as we reach ourselves by the same way.
-async fn public_url(config: &Config, client: reqwest::Client) -> Row {
+async fn public_url(config: &Config, client: reqwest::Client, survey: &Surveyed) -> Row {
     if !config.khoros.mode.pushes() {
         return Row::ok(PUBLIC_URL, "not needed: SPREDFAST_MODE is poll");
     }
@@ -170,7 +180,13 @@ async fn public_url(config: &Config, client: reqwest::Client) -> Row {
     };
     let variable = config.public_url_variable;
     let address = Address { url: url.clone(), variable, remedy: config.public_url_remedy() };
-    let Err(seen) = Probe::new(client, address, Keys::new(&config.bearer_tokens)).attempt().await else {
+    let instance = match survey {
+        Some(Ok(Survey::Present { deployment: Some(id), .. })) => Instance::new(id),
+        // No service has answered with an id yet, so no answer is ours.
+        Some(Ok(_)) => Instance::new("none"),
+        _ => return Row::not_checked(PUBLIC_URL, "the storage says by which id the service would be known"),
+    };
+    let Err(seen) = Probe::new(client, address, instance).attempt().await else {
         return Row::ok(PUBLIC_URL, format!("{url} leads to the running service"));
     };
     let text = format!("{url}, which {variable} gives, does not lead to a running service: {seen}");

@@ -232,6 +232,7 @@ impl Config {
         let http_idle =
             check.or("HTTP_IDLE_SECONDS", raw.http_idle_seconds.take(), HTTP_IDLE, parse::idle_seconds);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
+        check.warn_of_short("ADMIN_TOKEN", admin_token.as_slice());
         let (public_url, public_url_variable) = check.public_url(&mut raw);
         let probe = raw.public_url_probe_seconds.take();
         let probe =
@@ -491,6 +492,7 @@ impl Check {
             let tokens = tokens.map(parse::secret).collect::<Parsed<Vec<_>>>()?;
             if tokens.is_empty() { Err("holds no token") } else { Ok(tokens) }
         })?;
+        self.warn_of_short("NOTIFICATION_BEARER_TOKEN", &tokens);
         if tokens.len() > 1 {
             self.warnings.push(format!(
                 "NOTIFICATION_BEARER_TOKEN holds {} tokens: Khoros is given the first, all are \
@@ -499,6 +501,14 @@ impl Check {
             ));
         }
         Some(tokens)
+    }
+
+    fn warn_of_short(&mut self, name: &str, secrets: &[SecretString]) {
+        if secrets.iter().any(parse::is_short_secret) {
+            self.warnings.push(format!(
+                "{name} is shorter than 24 characters: replace it by a stronger one (openssl rand -hex 32)"
+            ));
+        }
     }
 
     fn zendesk(&mut self, raw: &mut Raw) -> Option<Zendesk> {
@@ -662,7 +672,7 @@ mod tests {
         ("ZENDESK_API_URL", "https://acme.zendesk.com"),
         ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
         ("ZENDESK_OAUTH_CLIENT_SECRET", "oauth-secret"),
-        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
+        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef01234567"),
     ];
 
     /// The complete environment with some variables changed; an empty value is an absent one.
@@ -688,7 +698,10 @@ mod tests {
             ("ZENDESK_API_URL", " https://acme.zendesk.com/agent/dashboard?brand=1#top "),
             ("SPREDFAST_COMPANY_ID", "20,307,234"),
             ("SPREDFAST_API_TOKEN", "Bearer khoros-token"),
-            ("NOTIFICATION_BEARER_TOKEN", "\"bearer 0123456789abcdef, Bearer fedcba9876543210,\""),
+            (
+                "NOTIFICATION_BEARER_TOKEN",
+                "\"bearer 0123456789abcdef01234567, Bearer fedcba9876543210fedcba98,\"",
+            ),
             ("PUBLIC_URL", "bridge.example.com/khoros/label/"),
             ("ZENDESK_BUDGET_PERCENT", "40 %"),
         ]);
@@ -698,7 +711,7 @@ mod tests {
         assert_eq!(config.zendesk.budget_percent, 40);
         assert_eq!(config.public_url.map(String::from).as_deref(), Some("https://bridge.example.com/"));
         let tokens: Vec<_> = config.bearer_tokens.iter().map(|token| token.expose_secret()).collect();
-        assert_eq!(tokens, ["0123456789abcdef", "fedcba9876543210"]);
+        assert_eq!(tokens, ["0123456789abcdef01234567", "fedcba9876543210fedcba98"]);
     }
 
     #[test]
@@ -772,6 +785,22 @@ mod tests {
         }
         assert!(!report.contains("value"), "a value is in: {report}");
         assert!(report.starts_with("the configuration has 18 problems:"), "{report}");
+    }
+
+    #[test]
+    fn a_weak_token_is_refused_and_a_short_one_is_warned_of() {
+        for name in ["NOTIFICATION_BEARER_TOKEN", "ADMIN_TOKEN"] {
+            for weak in
+                ["0123456789abcde", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabcabcabcabcabc"]
+            {
+                assert!(refused(&[(name, weak)]).contains("openssl rand -hex 32"), "{name}");
+            }
+            let config = accepted(&[(name, "0123456789abcdef")]);
+            assert!(config.warnings[0].contains("openssl rand -hex 32"), "{:?}", config.warnings);
+            assert!(accepted(&[(name, "0123456789abcdef01234567")]).warnings.is_empty());
+        }
+        let one_of_two = "0123456789abcdef01234567,aaaaaaaaaaaaaaaaaaaaaaaa";
+        assert!(refused(&[("NOTIFICATION_BEARER_TOKEN", one_of_two)]).contains("8 different"));
     }
 
     #[test]
@@ -958,7 +987,7 @@ mod tests {
             ("ZENDESK_API_URL", ""),
             ("ZENDESK_APP_URL", "https://old.zendesk.com"),
             ("NOTIFICATION_BEARER_TOKEN", ""),
-            ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210"),
+            ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210fedcba98"),
         ]);
         assert_eq!(config.zendesk.url.as_str(), "https://old.zendesk.com/");
         assert_eq!(config.warnings.len(), 2);

@@ -11,8 +11,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRef, Path, Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
@@ -26,7 +25,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
 use crate::intake::Route;
-use crate::public_url::{self, Keys};
+use crate::public_url::{self, Instance};
 use crate::pull::PullStatus;
 use crate::silence;
 use crate::subscription::Subscriptions;
@@ -46,7 +45,7 @@ pub struct Doors {
     pub receiver: Receiver,
     pub health: Arc<Health>,
     /// What tells us from others at the public address.
-    pub keys: Keys,
+    pub instance: Instance,
     /// Told of each push that was refused for a fault of ours: it may be in a feed.
     pub missed: Arc<Notify>,
     pub refused: Refused,
@@ -117,7 +116,7 @@ pub fn router(doors: Doors) -> Router {
     routes
         .route("/", get(front_page))
         .route("/healthz", get(|| async { "ok" }))
-        .route(&format!("{}{{nonce}}", public_url::PATH), get(prove))
+        .route(public_url::PATH, get(instance))
         .route("/readyz", get(ready))
         .merge(status)
         .layer(middleware::from_fn_with_state((doors.receiver.clone(), doors.refused.clone()), refused::note))
@@ -140,12 +139,9 @@ async fn in_span(request: Request, next: Next) -> Response {
     next.run(request).instrument(span).await
 }
 
-/// Proves to an instance of ours that the public address leads to one.
-async fn prove(
-    State(keys): State<Keys>,
-    nonce: Result<Path<String>, PathRejection>,
-) -> Result<String, StatusCode> {
-    nonce.ok().and_then(|Path(nonce)| keys.answer(&nonce)).ok_or(StatusCode::NOT_FOUND)
+/// By this, a process of this deployment knows that the public address leads to one. No cache may answer.
+async fn instance(State(instance): State<Instance>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", instance.id()))
 }
 
 /// What is refused for a fault of ours may be kept in a feed.

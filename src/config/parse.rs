@@ -1,5 +1,6 @@
 //! One value each: what people paste, and what we make of it. A reason names no value.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
@@ -36,6 +37,9 @@ const POSTGRES_OPTIONS: &[&str] = &[
     "statement-cache-capacity",
 ];
 const SECRET_MIN_LENGTH: usize = 16;
+const SECRET_MIN_VARIETY: usize = 8;
+/// A secret that is shorter is accepted, with advice.
+const SECRET_GOOD_LENGTH: usize = 24;
 
 /// `.env` files and web forms leave quotes around values.
 pub fn unquoted(value: &str) -> &str {
@@ -179,10 +183,20 @@ pub fn token(text: &str) -> Parsed<SecretString> {
 /// A token that guards one of our own doors.
 pub fn secret(text: &str) -> Parsed<SecretString> {
     let token = token(text)?;
-    match token.expose_secret().len() >= SECRET_MIN_LENGTH {
-        true => Ok(token),
-        false => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+    let bytes = token.expose_secret().as_bytes();
+    let variety = bytes.iter().collect::<HashSet<_>>().len();
+    match (bytes.len() >= SECRET_MIN_LENGTH, variety >= SECRET_MIN_VARIETY) {
+        (true, true) => Ok(token),
+        (false, _) => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+        (true, false) => Err(
+            "has fewer than 8 different characters, so it can be guessed (make one with: openssl rand -hex 32)",
+        ),
     }
+}
+
+/// Whether a secret is one that ought to be replaced, but was accepted by earlier versions.
+pub fn is_short_secret(secret: &SecretString) -> bool {
+    secret.expose_secret().len() < SECRET_GOOD_LENGTH
 }
 
 /// An address to call or to be called at: https, or http on loopback; no user, query or fragment.

@@ -152,6 +152,17 @@ on_both! {
         }
     }
 
+    async fn a_casebridge_on_another_database_is_not_ours(world: World) {
+        let mut world = world;
+        furnish(&mut world);
+        let _bridge = world.start_subscribed().await;
+        assert_eq!(check(&world).await.row("public url")["mark"], "ok");
+        execute(&world, "update deployment set id = 'another'").await;
+        let checked = check(&world).await;
+        assert_eq!(checked.marked("failed"), ["public url"]);
+        assert!(checked.text("public url").contains("is not ours"), "{checked:?}");
+    }
+
     async fn what_is_pending_and_what_is_newer_is_told(world: World) {
         world.start().await.stop().await;
         let sql = "update _sqlx_migrations set version = 99990000 where version = 1";
@@ -274,7 +285,6 @@ const BROKEN: &[(Break, &str, &str)] = &[
         "zendesk fields",
         "brand 30 is not active",
     ),
-    (|world| world.set("NOTIFICATION_BEARER_TOKEN", "another-bearer-token"), "public url", "is not ours"),
     (|world| world.unset("PUBLIC_URL"), "public url", "restart: PUBLIC_URL=https"),
     (
         |world| world.set("PUBLIC_URL", format!("http://127.0.0.1:{}", free_port())),
