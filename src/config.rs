@@ -7,6 +7,7 @@
 mod parse;
 mod route;
 mod ticket;
+mod typos;
 mod variables;
 
 use std::collections::HashMap;
@@ -243,6 +244,7 @@ impl Config {
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
         check.optional("LOG_FORMAT", raw.log_format.take(), parse::log_format);
         check.optional("RUST_LOG", raw.rust_log.take(), parse::log_filter);
+        check.names(&vars);
 
         match (khoros, bearer_tokens, zendesk, database) {
             (Some(khoros), Some(bearer_tokens), Some(zendesk), Some(database))
@@ -260,13 +262,13 @@ impl Config {
                     silence_alert,
                     zendesk,
                     routes,
-                    references: check.references,
+                    references: std::mem::take(&mut check.references),
                     database,
                     delivery,
                     retention,
                     admin_token,
                     on_heroku,
-                    warnings: check.warnings,
+                    warnings: check.into_warnings(),
                 })
             }
             _ => Err(check.into_problems()),
@@ -334,8 +336,11 @@ impl Preview {
         let company_id =
             check.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
         let routes = check.routes(&vars, &mut raw);
+        check.names(&vars);
         match company_id.filter(|_| check.problems.is_empty()) {
-            Some(company_id) => Ok(Preview { routes, company_id, assumptions, warnings: check.warnings }),
+            Some(company_id) => {
+                Ok(Preview { routes, company_id, assumptions, warnings: check.into_warnings() })
+            }
             None => Err(check.into_problems()),
         }
     }
@@ -364,6 +369,8 @@ impl Logging {
 struct Check {
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Names that look like ours: warnings, but problems beside others, of which they may be the cause.
+    hints: Vec<String>,
     references: Vec<Reference>,
 }
 
@@ -378,16 +385,25 @@ impl Check {
 
     /// A typing error may be the cause of a problem.
     fn into_problems(self) -> Problems {
-        let hints = self.warnings.into_iter().filter(|warning| warning.contains("a typing error?"));
-        Problems(self.problems.into_iter().chain(hints).collect())
+        Problems(self.problems.into_iter().chain(self.hints).collect())
     }
 
-    /// The settings of one kind of ticket, and a word about names that look like theirs.
+    fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_iter().chain(self.hints).collect()
+    }
+
+    /// Looks for names that were meant to be ours.
+    fn names(&mut self, vars: &HashMap<OsString, OsString>) {
+        let set = vars.iter().filter(|(_, value)| !value.is_empty());
+        let mut hints: Vec<String> =
+            set.filter_map(|(name, _)| name.to_str()).filter_map(typos::of).collect();
+        hints.sort_unstable();
+        self.hints.extend(hints);
+    }
+
+    /// The settings of one kind of ticket.
     fn ticket_of(&mut self, vars: &HashMap<OsString, OsString>, prefix: &str, base: &Ticket) -> Ticket {
         let raw = self.read_from(vars).read_ticket(prefix);
-        for name in self.read_from(vars).unknown(prefix) {
-            self.warnings.push(format!("{name} is no setting of casebridge: a typing error?"));
-        }
         self.ticket(prefix, raw, base)
     }
 
@@ -942,6 +958,7 @@ mod tests {
             ("ROUTE_H_QUERY", "same"),
             ("ROUTE_I_QUERY", "same"),
             ("ROUTE_J_LABLE", "x"),
+            ("ROUTE_VIP-2_LABEL", "x"),
         ]);
         for named in [
             "ROUTE_A_EVENT is no event that Khoros publishes",
@@ -953,30 +970,37 @@ mod tests {
             "ROUTE_LABEL_…: there is a route `label` already",
             "ROUTE_G_EVENT is no event",
             "ROUTE_I_…: the route `h` is about the same events",
-            "ROUTE_J_LABLE is no setting of casebridge: a typing error?",
+            "ROUTE_J_LABLE is no setting of a route",
+            "ROUTE_VIP-2_LABEL is no setting of a route",
+            "did you mean ROUTE_VIP2_LABEL?",
         ] {
             assert!(report.contains(named), "{named} is missing in: {report}");
         }
         assert!(refused(&[("SPREDFAST_LABEL_NAME", "")]).contains("neither is any ROUTE_<NAME>_LABEL"));
+        for name in ["ROUTE_VIP_2_LABEL", "ROUTE_VIP-2_LABEL", "ROUTE_VIP_LABLE"] {
+            assert!(refused(&[(name, "x")]).contains(&format!("{name} is no setting of a route")));
+        }
         let config = accepted(&[
-            ("ROUTE_VIP_LABLE", "x"),
-            ("ROUTE_VIP-2_LABEL", "x"),
             ("ROUTE_V_QUERY", "x"),
             ("ROUTE_V_TICKET_PRIO", "x"),
+            ("ROUTE_SERVICE_HOST", "10.0.0.1"),
         ]);
-        for name in ["ROUTE_VIP_LABLE", "ROUTE_VIP-2_LABEL", "ROUTE_V_TICKET_PRIO"] {
-            assert!(
-                config.warnings.iter().any(|warning| warning.starts_with(&format!("{name} is no setting"))),
-                "{:?}",
-                config.warnings
-            );
-        }
+        assert_eq!(
+            config.warnings,
+            [
+                "ROUTE_SERVICE_HOST is no setting of casebridge: see the table in the README",
+                "ROUTE_V_TICKET_PRIO is no setting of casebridge: did you mean ROUTE_V_TICKET_PRIORITY?",
+            ]
+        );
     }
 
     #[test]
     fn a_name_that_is_nobodys_is_told() {
         let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
-        assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: a typing error?"]);
+        assert_eq!(
+            config.warnings,
+            ["TICKET_PRIO is no setting of casebridge: did you mean TICKET_PRIORITY?"]
+        );
         let solved = accepted(&[("TICKET_STATUS", "solved")]);
         assert!(solved.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.warnings);
     }

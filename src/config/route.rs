@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::parse::{self, Parsed};
 use super::ticket::{PREFIX as TICKET, Ticket};
-use super::{Check, Raw};
+use super::{Check, Raw, typos};
 use crate::event::Event;
 
 /// One kind of event that we subscribe to, and the tickets that it makes.
@@ -28,7 +28,9 @@ pub struct Route {
 const LABEL_APPLIED: &str = "stream-item-label-applied";
 /// The name of the route that the tutorial's variables make.
 pub const LABEL: &str = "label";
-const PREFIX: &str = "ROUTE_";
+pub(super) const PREFIX: &str = "ROUTE_";
+/// What a route is about; beside these it has the settings of its tickets.
+pub(super) const SETTINGS: [&str; 3] = ["EVENT", "LABEL", "QUERY"];
 const NAME_LENGTH: usize = 40;
 
 impl Route {
@@ -128,6 +130,18 @@ impl Check {
         Some(Route { name: lower.to_owned(), event, query, label, external_id, ticket })
     }
 
+    /// What cannot be a route's would make no ticket, and say nothing.
+    fn wrong_route(&mut self, rest: &str) {
+        let name = format!("{PREFIX}{rest}");
+        match typos::route_meant(rest) {
+            Some(meant) => self.problems.push(format!(
+                "{name} is no setting of a route, whose name is of letters and digits, at most {NAME_LENGTH}: did you \
+                 mean {meant}?"
+            )),
+            None => self.hints.push(format!("{name} is no setting of casebridge: see the table in the README")),
+        }
+    }
+
     /// The names between `ROUTE_` and the next underscore: in lower case, and as they are written.
     fn route_names(&mut self, vars: &HashMap<OsString, OsString>) -> BTreeMap<String, String> {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
@@ -140,9 +154,10 @@ impl Check {
             let is_name = !name.is_empty() && name.len() <= NAME_LENGTH;
             let is_name = is_name && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
             if !is_name || !is_setting(end) {
-                self.warnings.push(format!("{PREFIX}{rest} is no setting of casebridge: a typing error?"));
+                self.wrong_route(rest);
                 continue;
             }
+            self.hints.extend(typos::of_route(name, end));
             let known = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
             if known != name {
                 let problem = format!(
@@ -158,7 +173,7 @@ impl Check {
 }
 
 fn is_setting(end: &str) -> bool {
-    ["EVENT", "LABEL", "QUERY"].contains(&end) || end.starts_with(TICKET)
+    SETTINGS.contains(&end) || end.starts_with(TICKET)
 }
 
 fn event_name(text: &str) -> Parsed<String> {

@@ -23,6 +23,7 @@ mod public_url;
 mod pull;
 mod receive;
 mod render;
+mod settings;
 mod silence;
 mod storage;
 mod storm;
