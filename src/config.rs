@@ -177,6 +177,10 @@ pub struct Problems(Vec<String>);
 impl std::error::Error for Problems {}
 
 impl Problems {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// One by one, each naming its variable.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -213,11 +217,16 @@ impl Config {
 
     /// The same from given variables; names that are not ours are passed over.
     pub fn from_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Problems> {
+        Config::read(vars).map_err(|partial| partial.problems)
+    }
+
+    fn read(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Box<Partial>> {
         let vars = vars.collect();
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
+        // A wrong one is a problem once, of Khoros' settings.
+        let mode = raw.spredfast_mode.as_deref().and_then(|text| parse::mode(text).ok()).unwrap_or_default();
         let khoros = check.khoros(&mut raw);
-        let mode = khoros.as_ref().map(|khoros| khoros.mode).unwrap_or_default();
         let bearer_tokens = check.bearer_tokens(&mut raw, mode);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
@@ -271,7 +280,19 @@ impl Config {
                     warnings: check.into_warnings(),
                 })
             }
-            _ => Err(check.into_problems()),
+            (khoros, _, zendesk, database) => Err(Box::new(Partial {
+                mode,
+                khoros,
+                zendesk,
+                database,
+                routes,
+                references: std::mem::take(&mut check.references),
+                public_url,
+                public_url_variable,
+                on_heroku,
+                warnings: check.warnings.clone(),
+                problems: check.into_problems(),
+            })),
         }
     }
 
@@ -282,11 +303,65 @@ impl Config {
 
     /// The one line that tells Khoros where we are; for the log and for `GET /`.
     pub fn public_url_remedy(&self) -> &'static str {
-        if self.on_heroku {
-            "heroku config:set -a YOUR-APP PUBLIC_URL=$(heroku info -s -a YOUR-APP | sed -n s/^web_url=//p)"
-        } else {
-            "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
+        public_url_remedy(self.on_heroku)
+    }
+}
+
+fn public_url_remedy(on_heroku: bool) -> &'static str {
+    if on_heroku {
+        "heroku config:set -a YOUR-APP PUBLIC_URL=$(heroku info -s -a YOUR-APP | sed -n s/^web_url=//p)"
+    } else {
+        "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
+    }
+}
+
+/// The settings as far as they are there and right, for `casebridge check`. The fields are as in
+/// [`Config`].
+pub struct Partial {
+    pub mode: Mode,
+    pub khoros: Option<Khoros>,
+    pub zendesk: Option<Zendesk>,
+    pub database: Option<Database>,
+    /// Empty if none could be read.
+    pub routes: Vec<Route>,
+    pub references: Vec<Reference>,
+    pub public_url: Option<Url>,
+    pub public_url_variable: &'static str,
+    on_heroku: bool,
+    pub warnings: Vec<String>,
+    /// Empty if the service would start with these settings.
+    pub problems: Problems,
+}
+
+impl Partial {
+    pub fn from_env() -> Partial {
+        Config::read(std::env::vars_os()).map_or_else(|partial| *partial, Partial::of)
+    }
+
+    fn of(config: Config) -> Partial {
+        Partial {
+            mode: config.khoros.mode,
+            khoros: Some(config.khoros),
+            zendesk: Some(config.zendesk),
+            database: Some(config.database),
+            routes: config.routes,
+            references: config.references,
+            public_url: config.public_url,
+            public_url_variable: config.public_url_variable,
+            on_heroku: config.on_heroku,
+            warnings: config.warnings,
+            problems: Problems(Vec::new()),
         }
+    }
+
+    /// As of [`Config`], as far as the neighbours are known.
+    pub fn is_local(&self) -> bool {
+        let khoros = self.khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url));
+        khoros && self.zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url))
+    }
+
+    pub fn public_url_remedy(&self) -> &'static str {
+        public_url_remedy(self.on_heroku)
     }
 }
 
@@ -938,6 +1013,37 @@ mod tests {
         );
         let alone = accepted(&[("SPREDFAST_LABEL_NAME", ""), ("ROUTE_LABEL_LABEL", "CreateCase")]);
         assert_eq!(alone.routes.len(), 1);
+    }
+
+    #[test]
+    fn a_label_that_khoros_would_not_find_is_warned_of() {
+        for (value, sent, warned) in [
+            ("CreateCase", "CreateCase", None),
+            ("^CreateCase$", "^CreateCase$", None),
+            ("VIP|Create.*", "VIP|Create.*", None),
+            ("\u{feff}Create\u{200b}Case\u{200b} ", "CreateCase", None),
+            ("👩\u{200d}👩", "👩\u{200d}👩", None),
+            (
+                "Create Case (VIP)",
+                "Create Case (VIP)",
+                Some("the regular expression `Create Case (VIP)`, which"),
+            ),
+            ("C++ [new", "C++ [new", Some("does not match a label of this name")),
+            ("CreateCase   # our label", "CreateCase   # our label", Some("holds a #")),
+        ] {
+            let config = accepted(&[("SPREDFAST_LABEL_NAME", value)]);
+            assert_eq!(config.routes[0].query.as_deref(), Some(sent));
+            assert_eq!(config.routes[0].label.as_deref(), Some(sent));
+            match warned {
+                None => assert!(config.warnings.is_empty(), "{:?}", config.warnings),
+                Some(warned) => assert!(config.warnings[0].contains(warned), "{:?}", config.warnings),
+            }
+        }
+        let route = accepted(&[("ROUTE_VIP_LABEL", "Create Case (VIP)"), ("ROUTE_B_QUERY", "b # c")]);
+        assert_eq!(route.warnings.len(), 1, "{:?}", route.warnings);
+        assert!(route.warnings[0].contains("ROUTE_B_QUERY holds a #"));
+        let token = accepted(&[("SPREDFAST_API_TOKEN", "\u{200b}khoros-token\u{feff}")]).khoros.token;
+        assert_eq!(token.expose_secret(), "khoros-token");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use casebridge::check::Moment;
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
@@ -51,6 +52,7 @@ What a ticket is like, all optional; try them with render:
   TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
 Is everything there? Changes nothing, and says what to do:
+  casebridge check --before-start
   casebridge check
 
 Exit codes:
@@ -68,6 +70,9 @@ enum Command {
     /// well, ! it can be done without or could not be looked at, ✗ it is broken. Beside a running service it
     /// also tells whether that is reached at its public address. Exit code 1 if any row is ✗.
     Check {
+        /// No service has been started yet: what only a service makes or answers is ! and not ✗
+        #[arg(long)]
+        before_start: bool,
         /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text", "remedy"}]}
         #[arg(long)]
         json: bool,
@@ -185,7 +190,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => return Ok(serve_and_log().await),
-        Command::Check { json } => return check(json).await,
+        Command::Check { json, before_start } => return check(json, before_start).await,
         Command::Demo { once } => sandbox::demo(once, stop_on_signal()?).await?,
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await?,
         Command::Render { file, route, json, html } => {
@@ -212,8 +217,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(as_json: bool) -> anyhow::Result<ExitCode> {
-    let report = check::run().await;
+async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
+    let report = check::run(if before_start { Moment::BeforeStart } else { Moment::Anytime }).await;
     let text = match as_json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
         false => report.to_string(),

@@ -41,11 +41,27 @@ const SECRET_MIN_VARIETY: usize = 8;
 /// A secret that is shorter is accepted, with advice.
 const SECRET_GOOD_LENGTH: usize = 24;
 
-/// `.env` files and web forms leave quotes around values.
+/// `.env` files and web forms leave quotes around values, and chats leave marks that nobody sees.
 pub fn unquoted(value: &str) -> &str {
-    let value = value.trim();
+    let value = value.trim_matches(is_blank);
     let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    bare.unwrap_or(value).trim()
+    bare.unwrap_or(value).trim_matches(is_blank)
+}
+
+/// The name of a label, or an expression for some, without marks that nobody sees or types.
+pub fn label(text: &str) -> Parsed<String> {
+    self::text(text).map(|text| text.chars().filter(|c| !is_mark(*c)).collect())
+}
+
+fn is_blank(c: char) -> bool {
+    // Joiners are part of emoji and of words, but neither begins nor ends with one.
+    c.is_whitespace() || is_mark(c) || matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Zero-width space, word joiner, byte order mark, soft hyphen, and marks of direction.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
+        | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 pub fn text(text: &str) -> Parsed<String> {

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 
+use regex::Regex;
+
 use super::parse::{self, Parsed};
 use super::ticket::{PREFIX as TICKET, Ticket};
 use super::{Check, Raw, typos};
 use crate::event::Event;
 
 /// One kind of event that we subscribe to, and the tickets that it makes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Route {
     /// In the path of its door, `/khoros/{name}`: lower-case letters and digits.
     pub name: String,
@@ -50,7 +52,8 @@ impl Check {
             parse::text,
         );
         let ticket = self.ticket_of(vars, TICKET, &Ticket::default());
-        let label = self.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
+        let label = self.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::label);
+        self.warn_of_label("SPREDFAST_LABEL_NAME", label.as_deref(), true);
         let names = self.route_names(vars);
         if label.is_none() && names.is_empty() {
             self.problems
@@ -99,8 +102,10 @@ impl Check {
         // With a wrong one there is no telling what else is wrong.
         let is_wrong = says_event && event.is_none();
         let event = event.unwrap_or_else(|| LABEL_APPLIED.to_owned());
-        let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::text);
-        let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::text);
+        let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::label);
+        self.warn_of_label(&format!("{prefix}LABEL"), label.as_deref(), false);
+        let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::label);
+        self.warn_of_label(&format!("{prefix}QUERY"), query.as_deref(), false);
         let is_label = event == LABEL_APPLIED;
         // What is said of posts does not fit what is none.
         let base = match Event::named(&event) {
@@ -128,6 +133,23 @@ impl Check {
         let external_id = format!("{external_id}-{lower}");
         let query = query.or_else(|| label.as_deref().map(exactly));
         Some(Route { name: lower.to_owned(), event, query, label, external_id, ticket })
+    }
+
+    /// What Khoros takes without complaint, and what then matches nothing: an expression by accident, or
+    /// a comment after it, which files for `docker --env-file` do not have.
+    fn warn_of_label(&mut self, name: &str, label: Option<&str>, is_expression: bool) {
+        let Some(label) = label else { return };
+        if label.contains('#') {
+            self.warnings.push(format!(
+                "{name} holds a #: if a comment begins there, remove it; Khoros is sent `{label}` as a whole"
+            ));
+        }
+        if is_expression && !matches_itself(label) {
+            self.warnings.push(format!(
+                "{name} is sent to Khoros as the regular expression `{label}`, which does not match a label of this \
+                 name: if the name is meant, set ROUTE_<NAME>_LABEL in its place, which is escaped"
+            ));
+        }
     }
 
     /// What cannot be a route's would make no ticket, and say nothing.
@@ -181,6 +203,13 @@ fn event_name(text: &str) -> Parsed<String> {
         true => Ok(text.to_ascii_lowercase()),
         false => Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)"),
     }
+}
+
+/// Whether an expression finds the name that it looks like. Anchors are meant as such.
+fn matches_itself(label: &str) -> bool {
+    let name = label.strip_prefix('^').unwrap_or(label);
+    let name = name.strip_suffix('$').unwrap_or(name);
+    Regex::new(label).is_ok_and(|expression| expression.is_match(name))
 }
 
 /// A regular expression that matches this text and no other.
