@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use url::Url;
@@ -16,7 +17,7 @@ use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, BearerTokens, Doors, Health, Receiver, Refused, server};
-use crate::inbox::{Committer, Inbox, Unusable};
+use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Instance, Probe};
@@ -206,16 +207,25 @@ pub async fn open_storage(database: &Database, stop: &CancellationToken) -> anyh
 }
 
 async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
-    let give_up = tokio::time::Instant::now() + STORAGE_LIMIT;
+    let give_up = Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
-        match open(database).await {
+        let error = match open(database).await {
             Ok(opened) => return Ok(opened),
             Err(error) if error.is::<Unusable>() => return Err(error),
-            Err(error) if tokio::time::Instant::now() + wait > give_up => return Err(error),
-            Err(error) => warn!("waiting for the database, next try in {} s: {error:#}", wait.as_secs()),
+            Err(error) => error,
+        };
+        let left = give_up.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(
+                error.context(format!("the database was out of reach for {} s", STORAGE_LIMIT.as_secs()))
+            );
         }
-        tokio::time::sleep(wait).await;
+        // The last try is at the end of the time.
+        let next = wait.min(left);
+        let wait_s = next.as_secs_f64();
+        warn!(wait_s, "waiting for the database, next try in {wait_s:.0} s: {error:#}");
+        sleep(next).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
 }
@@ -256,7 +266,24 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
             Ok(now) => checked_at = Some(now),
             Err(error) => warn!("the database's clock cannot be read, old texts are kept: {error}"),
         }
-        tokio::time::sleep(RETENTION_EVERY).await;
+        sleep(RETENTION_EVERY).await;
+    }
+}
+
+/// What an earlier process has left to do: something has waited for longer than this one runs.
+async fn report_backlog(inbox: &Inbox, started: Instant) {
+    match inbox.summary().await {
+        Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })
+            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest > started.elapsed().as_millis()) =>
+        {
+            let oldest_s = oldest_ms / 1000;
+            info!(
+                waiting,
+                oldest_s, "{waiting} deliveries wait from before the start, the oldest for {oldest_s} s"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => warn!("the waiting deliveries cannot be counted: {error}"),
     }
 }
 
@@ -309,8 +336,10 @@ async fn report_status(
     subscription: watch::Receiver<Subscriptions>,
     pull: watch::Receiver<PullStatus>,
 ) {
+    let started = Instant::now();
+    report_backlog(&inbox, started).await;
     loop {
-        tokio::time::sleep(STATUS_EVERY).await;
+        sleep(STATUS_EVERY).await;
         let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
         let pull = pull.borrow().word();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {

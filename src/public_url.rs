@@ -3,9 +3,7 @@
 //! `GET {public address}/healthz/instance` is answered with the random id of this deployment, which its
 //! processes share in the database: equal means this deployment. The id is no secret and opens nothing.
 
-use std::error::Error;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::alert::Reminder;
+use crate::connect::NoConnection;
 
 /// The path that the id is served at.
 pub const PATH: &str = "/healthz/instance";
@@ -62,10 +61,7 @@ pub struct Address {
 /// What was seen in our place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreached {
-    /// Nothing listens there.
-    Refused,
-    /// There is no such host, or no TLS with it.
-    NoConnection,
+    NoConnection(NoConnection),
     Timeout,
     /// The connection broke.
     Broken,
@@ -78,8 +74,7 @@ pub enum Unreached {
 impl fmt::Display for Unreached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unreached::Refused => f.write_str("the connection is refused"),
-            Unreached::NoConnection => f.write_str("no connection (unknown host, no way to it, or TLS)"),
+            Unreached::NoConnection(why) => write!(f, "no connection: {why}"),
             Unreached::Timeout => write!(f, "no answer within {} s", TIMEOUT.as_secs()),
             Unreached::Broken => f.write_str("the connection broke"),
             Unreached::Status(status) => write!(f, "an answer of status {status}"),
@@ -94,17 +89,10 @@ impl From<reqwest::Error> for Unreached {
     fn from(error: reqwest::Error) -> Unreached {
         match &error {
             error if error.is_timeout() => Unreached::Timeout,
-            error if is_refused(error) => Unreached::Refused,
-            error if error.is_connect() => Unreached::NoConnection,
+            error if error.is_connect() => Unreached::NoConnection(NoConnection::of(error)),
             _ => Unreached::Broken,
         }
     }
-}
-
-fn is_refused(error: &(dyn Error + 'static)) -> bool {
-    let io = error.downcast_ref::<io::Error>();
-    io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-        || error.source().is_some_and(is_refused)
 }
 
 /// Looks whether the public address leads to us.

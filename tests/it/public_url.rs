@@ -103,7 +103,7 @@ async fn khoros_is_told_late_of_an_address_that_leads_elsewhere() {
 #[tokio::test]
 async fn khoros_is_told_late_of_an_address_where_nobody_answers() {
     let silences = [
-        (None, "the connection is refused"),
+        (None, "refused: nothing listens there"),
         (Some(Wire::Cut), "the connection broke"),
         (Some(Wire::Silent), "no answer within 5 s"),
     ];

@@ -16,6 +16,11 @@ use crate::alert;
 use crate::config::ZendeskCredentials;
 use crate::retry::{Doubt, Outcome, Reason};
 
+/// What to do about a 401, for the log and for whoever reads it there.
+const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAUTH_CLIENT_SECRET (or \
+                                     ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN) with Admin Center > Apps and \
+                                     integrations > APIs, and restart";
+
 /// What later features need too: a scope that grew later would stop running deployments.
 pub const SCOPE: &str = "tickets:write users:write read";
 /// For a client that may not have the former.
@@ -274,6 +279,12 @@ impl Token {
     }
 }
 
+/// A refused credential, with what to do about it.
+pub fn advised(reason: Reason) -> Reason {
+    let log = format!("{}: {CREDENTIAL_ADVICE}", reason.log);
+    Reason { log, alert: Some(alert::ZENDESK_CREDENTIAL), ..reason }
+}
+
 /// Whatever the reason, nothing gets through without a token, and no delivery is to blame.
 fn refused(reply: &Reply) -> Outcome {
     let reason = reply.reason("the request for an OAuth token");
@@ -284,7 +295,11 @@ fn refused(reply: &Reply) -> Outcome {
         status if reply.is_html() && !matches!(status, 401 | 403) => alert::ZENDESK_ADDRESS,
         _ => alert::ZENDESK_CREDENTIAL,
     });
-    Outcome::Pause { reason: Reason { alert, ..reason }, doubt: Doubt::None, retry_after: reply.retry_after }
+    let reason = match alert {
+        Some(alert::ZENDESK_CREDENTIAL) => advised(reason),
+        _ => Reason { alert, ..reason },
+    };
+    Outcome::Pause { reason, doubt: Doubt::None, retry_after: reply.retry_after }
 }
 
 #[cfg(test)]
