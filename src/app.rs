@@ -270,7 +270,8 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     }
 }
 
-/// What an earlier process has left to do: something has waited for longer than this one runs.
+/// Logs the deliveries that an earlier process has left: the oldest has waited for longer than this
+/// process runs.
 async fn report_backlog(inbox: &Inbox, started: Instant) {
     match inbox.summary().await {
         Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })

@@ -1,4 +1,4 @@
-//! Why a connection was not made, in a few words: its remedy depends on that.
+//! Why no connection was made. Each reason has its own remedy, so the log names it.
 
 use std::error::Error;
 use std::fmt;

@@ -97,7 +97,7 @@ struct Output {
     stdout: Arc<File>,
     format: LogFormat,
     dropped: Arc<OnceLock<ErrorCounter>>,
-    /// The dropped lines that the log has said so of.
+    /// The dropped lines that a line has reported.
     reported: usize,
 }
 
@@ -125,7 +125,7 @@ impl Output {
         tracing::subscriber::with_default(direct, || {
             warn!(
                 dropped,
-                "dropped {dropped} log line(s): nobody read them in time; nothing else was affected"
+                "dropped {dropped} log line(s) that nobody read in time; deliveries were not affected"
             );
         });
     }

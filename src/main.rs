@@ -46,6 +46,8 @@ Needed to subscribe, where the host does not tell it:
   PUBLIC_URL
 Where it is stored (default sqlite://casebridge.db):
   DATABASE_URL
+Where it listens (default [::] and 8080):
+  LISTEN PORT HTTP_IDLE_SECONDS
 How events come, and how it is watched over, all optional:
   SPREDFAST_MODE SPREDFAST_POLL_SECONDS SPREDFAST_CHECK_MINUTES SILENCE_ALERT_HOURS ADMIN_TOKEN ...
 What a ticket is like, all optional; try them with render:
@@ -70,7 +72,7 @@ enum Command {
     /// well, ! it can be done without or could not be looked at, ✗ it is broken. Beside a running service it
     /// also tells whether that is reached at its public address. Exit code 1 if any row is ✗.
     Check {
-        /// No service has been started yet: what only a service makes or answers is ! and not ✗
+        /// No service has been started yet: rows that need a running service show ! instead of ✗
         #[arg(long)]
         before_start: bool,
         /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text", "remedy"}]}

@@ -1,4 +1,4 @@
-//! Whether the public address leads to us: we call ourselves there before Khoros is told of it.
+//! Whether the public address leads to us: we call ourselves there before we give it to Khoros.
 //!
 //! `GET {public address}/healthz/instance` is answered with the random id of this deployment, which its
 //! processes share in the database: equal means this deployment. The id is no secret and opens nothing.

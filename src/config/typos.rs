@@ -1,11 +1,10 @@
-//! Names of variables that are not ours but were meant to be: a typing error would do nothing, and
-//! say nothing.
+//! Misspelt names of variables. Without a warning a misspelt setting would silently do nothing.
 
 use super::route;
 use super::ticket::PREFIX as TICKET;
 use super::variables::{known_names, ticket_names};
 
-/// Whatever begins like this was meant for us.
+/// A name with one of these prefixes is meant for us.
 const OURS: [&str; 9] = [
     "SPREDFAST_",
     "ZENDESK_",
@@ -17,13 +16,13 @@ const OURS: [&str; 9] = [
     "RETRY_",
     "LEASE_",
 ];
-/// What hosts set by the dozen.
+/// Prefixes of the variables that hosts set.
 const HOSTS: [&str; 4] = ["HEROKU_", "RENDER_", "RAILWAY_", "FLY_"];
 /// Shorter names are too near to too many others.
 const LETTERS: usize = 6;
 const NEAR: usize = 2;
 
-/// What to say of a variable that is none of ours and looks like one.
+/// A warning about a name that is not ours and looks like one that is.
 pub fn of(name: &str) -> Option<String> {
     let known = known_names();
     let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::PREFIX);
@@ -37,7 +36,7 @@ pub fn of(name: &str) -> Option<String> {
     is_meant.then(|| unknown(name, meant(name, &known)))
 }
 
-/// The same of what follows the name of a route.
+/// The same for the part of a name that follows the route: `TICKET_PRIO` of `ROUTE_VIP_TICKET_PRIO`.
 pub fn of_route(name: &str, end: &str) -> Option<String> {
     let ends = route_ends();
     let is_known = ends.iter().any(|known| known == end);
@@ -47,8 +46,8 @@ pub fn of_route(name: &str, end: &str) -> Option<String> {
     })
 }
 
-/// The setting of a route that something after `ROUTE_` was meant to be: `VIP_2_LABEL`, `VIP-2_LABEL`,
-/// `VIP_LABLE`. Others may use the prefix for what is theirs.
+/// The route setting that a name was meant to be; `rest` follows `ROUTE_`: `VIP_2_LABEL`, `VIP-2_LABEL`,
+/// `VIP_LABLE`. `None`: the variable may belong to another program.
 pub fn route_meant(rest: &str) -> Option<String> {
     let ends = route_ends();
     let is_end = |end: &&String| rest.strip_suffix(end.as_str()).is_some_and(|name| name.ends_with('_'));
@@ -97,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_looks_like_a_setting_is_told_with_what_was_meant() {
+    fn a_name_that_looks_like_a_setting_gets_a_suggestion() {
         for (name, meant) in [
             ("RETENTION_DAY", Some("RETENTION_DAYS")),
             ("DATABSE_URL", Some("DATABASE_URL")),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_name_of_a_route_is_told_from_what_is_not_ours() {
+    fn a_wrong_route_name_is_told_apart_from_names_of_other_programs() {
         for (rest, meant) in [
             ("VIP_2_LABEL", Some("ROUTE_VIP2_LABEL")),
             ("VIP-2_LABEL", Some("ROUTE_VIP2_LABEL")),

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// From the first byte of a request to the last one of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection that has waited for less than this may have a request under way to us.
+/// If a connection has waited for less than this, its request may be on the way to us.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// All open connections; clones share them.
@@ -68,8 +68,8 @@ impl Connections {
         Registered { connection, connections: self.clone(), id }
     }
 
-    /// Asks the connection to close that has waited longest for a complete head: first among those
-    /// that never had a request, then among the others.
+    /// Asks one connection to close: the one that has waited longest for a complete head. Connections
+    /// that never had a request come first.
     pub fn close_longest_waiting(&self) {
         let now = Instant::now();
         let open = lock(&self.0);

@@ -1,4 +1,4 @@
-//! Authenticated notifications that are refused: each may be a label that becomes no ticket.
+//! Refused notifications that carried a valid token: each may be a label that becomes no ticket.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -63,7 +63,7 @@ impl Refused {
     }
 }
 
-/// Logs and counts what is refused of whoever has a valid token.
+/// Logs and counts the refused requests that carry a valid token.
 pub async fn note(
     State((receiver, refused)): State<(Receiver, Refused)>,
     request: Request,
@@ -83,7 +83,7 @@ pub async fn note(
     response
 }
 
-/// The path, if it looks like one of ours and no secret.
+/// The path, unless it is long or has digits, as a secret would.
 fn plain(path: &str) -> &str {
     let is_plain = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'/' | b'-' | b'_');
     if path.len() <= 60 && path.bytes().all(is_plain) { path } else { "" }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_logged_if_it_can_be_no_secret() {
+    fn a_path_is_logged_only_if_it_cannot_hold_a_secret() {
         assert_eq!(plain("/khoros/lable"), "/khoros/lable");
         for odd in ["/a%20b", "/0123456789abcdef", "/\u{e9}", &"/x".repeat(40)] {
             assert_eq!(plain(odd), "");

@@ -6,14 +6,15 @@
 use minijinja::value::{ArgType, Kwargs, Rest, StringInput, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
 
-/// More than any field of a ticket takes, of a post's text and of a filter's result.
+/// The longest text of a post that a template sees, and the longest result of a filter: more than any
+/// field of a ticket takes.
 pub const TEXT_BYTES: usize = 256 << 10;
 /// The members of a post's list that a template sees.
 pub const MEMBERS: usize = 500;
-/// The largest width, precision or number of columns: one that a post gives can be anything.
+/// The largest width, precision or number of columns, which may come from a post.
 const WIDTH: usize = 1000;
 
-/// Puts the bounded filters in the place of minijinja's.
+/// Replaces minijinja's filters by the bounded ones.
 pub fn bound_filters(environment: &mut Environment<'static>) {
     environment.add_filter("replace", replace);
     environment.add_filter("join", join);
