@@ -159,8 +159,8 @@ async fn may_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
         select coalesce(has_schema_privilege(current_schema(), 'create'), false)
            and coalesce(
             (select bool_and(has_table_privilege(to_regclass(name), privilege))
-               from unnest(array['delivery', 'author', 'late_requester', 'subscription', 'feed', 'deployment',
-                                 '_sqlx_migrations']) as name,
+               from unnest(array['delivery', 'author', 'pending_requester', 'subscription', 'feed', 'deployment',
+                                 'run', '_sqlx_migrations']) as name,
                     unnest(array['select', 'insert', 'update', 'delete']) as privilege
               where to_regclass(name) is not null),
             true)";
