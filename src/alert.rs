@@ -36,6 +36,10 @@ pub const PUBLIC_URL: &str = "public_url";
 pub const ROUTE_SILENT: &str = "route_silent";
 /// The database does not answer or does not accept.
 pub const STORAGE: &str = "storage";
+/// The service does not start: settings are missing or wrong.
+pub const CONFIGURATION: &str = "configuration";
+/// The service does not start, or has ended, for a reason of this machine or a defect.
+pub const START: &str = "start";
 /// A defect of casebridge itself.
 pub const PANIC: &str = "panic";
 
@@ -96,7 +100,7 @@ mod tests {
             line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
         });
         let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 18);
+        assert_eq!(codes.len(), 20);
         for code in codes {
             assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
         }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use url::Url;
@@ -15,11 +16,11 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, BearerTokens, Doors, Health, Receiver, server};
-use crate::inbox::{Committer, Inbox, Unusable};
+use crate::http::{self, BearerTokens, Doors, Health, Receiver, Refused, server};
+use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
-use crate::public_url::{self, Address, Keys, Probe};
+use crate::public_url::{self, Address, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
 use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
@@ -39,7 +40,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// The HTTP client cannot be made; later, only a defect of our own ends the service.
 pub async fn run(
     config: Config,
-    (inbox, committer): Storage,
+    (inbox, committer, instance): Storage,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -62,17 +63,19 @@ pub async fn run(
 
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
-    let keys = Keys::new(&config.bearer_tokens);
+    let refused = Refused::default();
     let doors = Doors {
         receiver: Receiver::new(intake.clone(), tokens),
         routes: config.routes.iter().map(door_of).collect(),
-        keys: keys.clone(),
+        instance: instance.clone(),
         missed: missed.clone(),
+        refused: refused.clone(),
         health: Arc::new(Health::new(
             inbox.clone(),
             lane.clone(),
             subscription.clone(),
             pull.clone(),
+            refused,
             config.admin_token.map(|token| BearerTokens::new(&[token])),
             wanted.is_none().then_some(remedy),
         )),
@@ -82,7 +85,7 @@ pub async fn run(
     info!(%address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
     let mut tasks = JoinSet::new();
     // Told to stop, these two finish what has begun, and the rest just ends.
-    tasks.spawn(server::serve(listener, http::router(doors), stop.clone()));
+    tasks.spawn(server::serve(listener, http::router(doors), config.http_idle, stop.clone()));
     tasks.spawn(worker.clone().run(stop.clone()));
     let mut until_stop = |task: Task| {
         let stop = stop.clone();
@@ -107,7 +110,7 @@ pub async fn run(
         Some(wanted) => {
             let address = config.public_url.filter(|_| mode.pushes());
             let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
-            let probe = address.map(|address| Probe::new(client, address, keys));
+            let probe = address.map(|address| Probe::new(client, address, instance));
             let check_every = config.khoros.check_every;
             let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds_known);
             until_stop(Box::pin(keep_subscribed(keeper, probe, config.public_url_probe)));
@@ -192,7 +195,7 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
 }
 
 /// What [`open_storage`] opens and [`run`] needs.
-pub type Storage = (Inbox, Committer);
+pub type Storage = (Inbox, Committer, Instance);
 
 /// Opens the storage, before anything listens. A database server may come up after us: it is waited
 /// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
@@ -204,18 +207,33 @@ pub async fn open_storage(database: &Database, stop: &CancellationToken) -> anyh
 }
 
 async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
-    let give_up = tokio::time::Instant::now() + STORAGE_LIMIT;
+    let give_up = Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
-        match Inbox::open(database).await {
+        let error = match open(database).await {
             Ok(opened) => return Ok(opened),
             Err(error) if error.is::<Unusable>() => return Err(error),
-            Err(error) if tokio::time::Instant::now() + wait > give_up => return Err(error),
-            Err(error) => warn!("waiting for the database, next try in {} s: {error:#}", wait.as_secs()),
+            Err(error) => error,
+        };
+        let left = give_up.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(
+                error.context(format!("the database was out of reach for {} s", STORAGE_LIMIT.as_secs()))
+            );
         }
-        tokio::time::sleep(wait).await;
+        // The last try is at the end of the time.
+        let next = wait.min(left);
+        let wait_s = next.as_secs_f64();
+        warn!(wait_s, "waiting for the database, next try in {wait_s:.0} s: {error:#}");
+        sleep(next).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
+}
+
+async fn open(database: &Database) -> anyhow::Result<Storage> {
+    let (inbox, committer) = Inbox::open(database).await?;
+    let instance = Instance::new(&inbox.deployment_id().await?);
+    Ok((inbox, committer, instance))
 }
 
 /// One client for all: no redirect is followed, since a credential would follow it. The proxies of
@@ -248,7 +266,25 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
             Ok(now) => checked_at = Some(now),
             Err(error) => warn!("the database's clock cannot be read, old texts are kept: {error}"),
         }
-        tokio::time::sleep(RETENTION_EVERY).await;
+        sleep(RETENTION_EVERY).await;
+    }
+}
+
+/// Logs the deliveries that an earlier process has left: the oldest has waited for longer than this
+/// process runs.
+async fn report_backlog(inbox: &Inbox, started: Instant) {
+    match inbox.summary().await {
+        Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })
+            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest > started.elapsed().as_millis()) =>
+        {
+            let oldest_s = oldest_ms / 1000;
+            info!(
+                waiting,
+                oldest_s, "{waiting} deliveries wait from before the start, the oldest for {oldest_s} s"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => warn!("the waiting deliveries cannot be counted: {error}"),
     }
 }
 
@@ -301,8 +337,10 @@ async fn report_status(
     subscription: watch::Receiver<Subscriptions>,
     pull: watch::Receiver<PullStatus>,
 ) {
+    let started = Instant::now();
+    report_backlog(&inbox, started).await;
     loop {
-        tokio::time::sleep(STATUS_EVERY).await;
+        sleep(STATUS_EVERY).await;
         let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
         let pull = pull.borrow().word();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {

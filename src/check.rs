@@ -9,12 +9,13 @@ mod khoros;
 mod report;
 mod zendesk;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::app;
-use crate::config::{Config, Database};
+use crate::config::{Database, Partial};
 use crate::inbox::survey::{self, Migrations, Survey, Unfit};
-use crate::public_url::{Address, Keys, Probe};
+use crate::public_url::{Address, Instance, Probe};
 pub use report::{Mark, Report, Row};
 
 pub const CONFIGURATION: &str = "configuration";
@@ -41,47 +42,66 @@ const OTHERS: [&str; 9] = [
     CLOCK,
 ];
 
+/// Why nothing is asked where a setting is missing; the row `configuration` names it.
+const INCOMPLETE: &str = "its settings are missing or wrong";
+
 /// The longest wait for one step. No row takes more than three, one after the other.
 const STEP: Duration = Duration::from_secs(9);
 
+/// Whether a service is expected to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the first start: what only a service makes or answers can be no failure.
+    BeforeStart,
+    Anytime,
+}
+
 /// Looks at everything, with the settings that `casebridge serve` would have.
-pub async fn run() -> Report {
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(problems) => {
-            let wrong = problems.iter().collect::<Vec<_>>().join("\n");
-            let remedy = "set these variables as the README's table says: `casebridge serve` would end with \
-                          exit code 2";
-            let wrong = Row::failed(CONFIGURATION, wrong, remedy);
-            let others = OTHERS.map(|name| Row::not_checked(name, "the configuration is wrong"));
-            return Report::of([wrong].into_iter().chain(others));
-        }
-    };
+pub async fn run(moment: Moment) -> Report {
+    let config = Partial::from_env();
     let client = match app::http_client(config.is_local()) {
         Ok(client) => client,
         Err(error) => {
-            let storage = storage(&config.database).await;
+            let storage = storage(&look_at(&config).await, moment);
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
             let broken = Row::failed(CONFIGURATION, format!("{error:#}"), remedy);
             let others = OTHERS.iter().skip(1).map(|name| Row::not_checked(name, "there is no HTTPS client"));
             return Report::of([broken, storage].into_iter().chain(others));
         }
     };
-    look(config, client).await
+    look(&config, client, moment).await
 }
 
-async fn look(config: Config, client: reqwest::Client) -> Report {
-    let configuration = configuration(&config);
-    let (storage, khoros, [credential, fields], public_url, clock) = tokio::join!(
-        storage(&config.database),
-        khoros::Seen::ask(&config, client.clone()),
-        zendesk::rows(&config.zendesk, &config.routes, &config.references, client.clone()),
-        public_url(&config, client.clone()),
-        clock::row(&config, &client),
-    );
-    let [token, label, subscription, pull] = khoros.rows(&config, public_url.mark == Mark::Ok);
+/// What is wrong with one setting hides nothing that others are enough for.
+async fn look(config: &Partial, client: reqwest::Client, moment: Moment) -> Report {
+    let own = async {
+        let surveyed = look_at(config).await;
+        let public_url = public_url(config, client.clone(), &surveyed, moment).await;
+        (storage(&surveyed, moment), public_url)
+    };
+    let khoros = async {
+        let Partial { routes, public_url, .. } = config;
+        let khoros = config.khoros.as_ref()?;
+        let settings = khoros::Settings { khoros, routes, public_url: public_url.as_ref() };
+        Some((khoros::Seen::ask(settings, client.clone()).await, settings))
+    };
+    let zendesk = async {
+        let zendesk = config.zendesk.as_ref()?;
+        Some(zendesk::rows(zendesk, &config.routes, &config.references, client.clone()).await)
+    };
+    let ((storage, public_url), khoros, zendesk, clock) =
+        tokio::join!(own, khoros, zendesk, clock::row(config, &client));
+    let is_reached = public_url.mark == Mark::Ok;
+    let khoros = khoros.map(|(seen, settings)| seen.rows(settings, is_reached));
+    let [token, label, subscription, pull] = khoros.unwrap_or_else(|| {
+        [KHOROS_TOKEN, KHOROS_LABEL, KHOROS_SUBSCRIPTION, KHOROS_PULL]
+            .map(|name| Row::not_checked(name, INCOMPLETE))
+    });
+    let [credential, fields] = zendesk.unwrap_or_else(|| {
+        [ZENDESK_CREDENTIAL, ZENDESK_FIELDS].map(|name| Row::not_checked(name, INCOMPLETE))
+    });
     Report::of([
-        configuration,
+        configuration(config),
         storage,
         token,
         label,
@@ -99,7 +119,13 @@ async fn within<T>(step: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(STEP, step).await.ok()
 }
 
-fn configuration(config: &Config) -> Row {
+fn configuration(config: &Partial) -> Row {
+    if !config.problems.is_empty() {
+        let wrong = config.problems.iter().collect::<Vec<_>>().join("\n");
+        let remedy = "set these variables as the README's table says: `casebridge serve` would end with \
+                      exit code 2";
+        return Row::failed(CONFIGURATION, wrong, remedy);
+    }
     let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let routes = if names.len() == 1 { "route" } else { "routes" };
     let text = format!("{} {routes}: {}", names.len(), names.join(", "));
@@ -109,21 +135,59 @@ fn configuration(config: &Config) -> Row {
     }
 }
 
-async fn storage(database: &Database) -> Row {
-    let Some(survey) = within(survey::survey(database)).await else {
-        let remedy = "see whether this host reaches the server of DATABASE_URL (network, firewall)";
-        return Row::failed(STORAGE, "the database does not answer in time", remedy);
-    };
-    let (what, path, served, migrations) = match survey {
-        Err(unfit) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(&unfit)),
-        Ok(Survey::Absent { path }) => {
+/// What there is of the storage.
+enum Surveyed {
+    /// Its setting is wrong.
+    Unset,
+    Late,
+    /// The folder of its file is not there.
+    NoFolder(PathBuf),
+    Unfit(Unfit),
+    Fit(Survey),
+}
+
+async fn look_at(config: &Partial) -> Surveyed {
+    let Some(database) = &config.database else { return Surveyed::Unset };
+    if let Database::Sqlite(path) = database
+        && let Some(folder) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
+        && folder.try_exists().is_ok_and(|exists| !exists)
+    {
+        return Surveyed::NoFolder(folder.to_owned());
+    }
+    match within(survey::survey(database)).await {
+        None => Surveyed::Late,
+        Some(Err(unfit)) => Surveyed::Unfit(unfit),
+        Some(Ok(survey)) => Surveyed::Fit(survey),
+    }
+}
+
+fn storage(surveyed: &Surveyed, moment: Moment) -> Row {
+    let (what, path, served, migrations) = match surveyed {
+        Surveyed::Unset => return Row::not_checked(STORAGE, INCOMPLETE),
+        Surveyed::Late => {
+            let remedy = "see whether this host reaches the server of DATABASE_URL (network, firewall)";
+            return Row::failed(STORAGE, "the database does not answer in time", remedy);
+        }
+        Surveyed::NoFolder(folder) => {
+            let text = format!("the folder {} does not exist", folder.display());
+            let remedy = "let it be made before the start (systemd: StateDirectory), or name a file in another one \
+                          in DATABASE_URL";
+            return match moment {
+                Moment::BeforeStart => Row::warning(STORAGE, text, Some(remedy.to_owned())),
+                Moment::Anytime => Row::failed(STORAGE, text, remedy),
+            };
+        }
+        Surveyed::Unfit(unfit) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(unfit)),
+        Surveyed::Fit(Survey::Absent { path }) => {
             let text = format!("{} does not exist yet", path.display());
             return Row::warning(STORAGE, text, Some("the first `casebridge serve` makes it".to_owned()));
         }
-        Ok(Survey::Present { what, path, served, migrations }) => (what, path, served, migrations),
+        Surveyed::Fit(Survey::Present { what, path, served, migrations, .. }) => {
+            (what, path, served, migrations)
+        }
     };
-    let path = path.map(|path| format!(", {}", path.display())).unwrap_or_default();
-    let served = if served { "; a service is running" } else { "" };
+    let path = path.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
+    let served = if *served { "; a service is running" } else { "" };
     let Migrations { applied, pending, unknown } = migrations;
     let newer = match unknown {
         0 => String::new(),
@@ -157,27 +221,36 @@ fn remedy_of(unfit: &Unfit) -> &'static str {
 }
 
 /// Whether Khoros would reach us, as far as we reach ourselves by the same way.
-async fn public_url(config: &Config, client: reqwest::Client) -> Row {
-    if !config.khoros.mode.pushes() {
+async fn public_url(config: &Partial, client: reqwest::Client, surveyed: &Surveyed, moment: Moment) -> Row {
+    if !config.mode.pushes() {
         return Row::ok(PUBLIC_URL, "not needed: SPREDFAST_MODE is poll");
     }
-    let Some(url) = config.public_url.as_ref() else {
-        return Row::failed(
-            PUBLIC_URL,
-            "not known",
-            format!("set it and restart: {}", config.public_url_remedy()),
-        );
+    let remedy = config.public_url_remedy();
+    let Some(url) = config.public_url.clone() else {
+        return match config.problems.is_empty() {
+            true => Row::failed(PUBLIC_URL, "not known", format!("set it and restart: {remedy}")),
+            false => Row::not_checked(PUBLIC_URL, "not known"),
+        };
+    };
+    let instance = match surveyed {
+        Surveyed::Fit(Survey::Present { deployment: Some(id), .. }) => Instance::new(id),
+        // No service has answered with an id yet, so no answer is ours.
+        Surveyed::Fit(_) => Instance::new("none"),
+        Surveyed::NoFolder(_) if moment == Moment::BeforeStart => Instance::new("none"),
+        _ => return Row::not_checked(PUBLIC_URL, "only the storage knows by which id the service answers"),
     };
     let variable = config.public_url_variable;
-    let address = Address { url: url.clone(), variable, remedy: config.public_url_remedy() };
-    let Err(seen) = Probe::new(client, address, Keys::new(&config.bearer_tokens)).attempt().await else {
+    let address = Address { url: url.clone(), variable, remedy };
+    let Err(seen) = Probe::new(client, address, instance).attempt().await else {
         return Row::ok(PUBLIC_URL, format!("{url} leads to the running service"));
     };
     let text = format!("{url}, which {variable} gives, does not lead to a running service: {seen}");
+    if moment == Moment::BeforeStart {
+        return Row::warning(PUBLIC_URL, text, Some("look again once the service runs".to_owned()));
+    }
     let remedy = format!(
         "start the service if it is not running; if it is, see that the proxy and the firewall let it \
-         through, or set the address and restart: {}",
-        config.public_url_remedy()
+         through, or set the address and restart: {remedy}"
     );
     Row::failed(PUBLIC_URL, text, remedy)
 }

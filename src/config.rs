@@ -7,11 +7,13 @@
 mod parse;
 mod route;
 mod ticket;
+mod typos;
 mod variables;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,8 +31,12 @@ use variables::{Raw, Variables};
 
 /// Everything that `casebridge serve` needs to know.
 pub struct Config {
-    /// `PORT`, on all interfaces; default 8080, 0 lets the system choose.
+    /// `PORT`; default 8080, 0 lets the system choose.
     pub port: u16,
+    /// `LISTEN`; by default all interfaces, of IPv6 and IPv4.
+    pub listen: IpAddr,
+    /// `HTTP_IDLE_SECONDS`: how long a connection may wait for its next request.
+    pub http_idle: Duration,
     pub khoros: Khoros,
     /// `NOTIFICATION_BEARER_TOKEN`, comma-separated: the first is given to Khoros, all are accepted.
     /// Empty only if nothing is pushed.
@@ -171,6 +177,10 @@ pub struct Problems(Vec<String>);
 impl std::error::Error for Problems {}
 
 impl Problems {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// One by one, each naming its variable.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
@@ -185,6 +195,9 @@ impl fmt::Display for Problems {
     }
 }
 
+/// The default of `HTTP_IDLE_SECONDS`: Heroku's router keeps a connection for 90 s, and loses the request that
+/// meets our close.
+pub const HTTP_IDLE: Duration = Duration::from_secs(100);
 const CHECK_EVERY: Duration = Duration::from_secs(600);
 /// While Khoros pushes, the feed only repairs what a push lost.
 const POLL_EVERY_BESIDE_PUSH: Duration = Duration::from_secs(300);
@@ -204,11 +217,16 @@ impl Config {
 
     /// The same from given variables; names that are not ours are passed over.
     pub fn from_vars(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Problems> {
+        Config::read(vars).map_err(|partial| partial.problems)
+    }
+
+    fn read(vars: impl Iterator<Item = (OsString, OsString)>) -> Result<Config, Box<Partial>> {
         let vars = vars.collect();
         let mut check = Check::default();
         let mut raw = check.read_from(&vars).read();
+        // A wrong one is a problem once, of Khoros' settings.
+        let mode = raw.spredfast_mode.as_deref().and_then(|text| parse::mode(text).ok()).unwrap_or_default();
         let khoros = check.khoros(&mut raw);
-        let mode = khoros.as_ref().map(|khoros| khoros.mode).unwrap_or_default();
         let bearer_tokens = check.bearer_tokens(&mut raw, mode);
         let zendesk = check.zendesk(&mut raw);
         let database = check.database(&mut raw);
@@ -219,7 +237,12 @@ impl Config {
         let retention = Retention { done, dead: done * 3 };
         let on_heroku = raw.dyno.is_some();
         let port = check.or("PORT", raw.port.take(), 8080, parse::port);
+        let listen = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let listen = check.or("LISTEN", raw.listen.take(), listen, parse::listen);
+        let http_idle =
+            check.or("HTTP_IDLE_SECONDS", raw.http_idle_seconds.take(), HTTP_IDLE, parse::idle_seconds);
         let admin_token = check.optional("ADMIN_TOKEN", raw.admin_token.take(), parse::secret);
+        check.warn_of_short("ADMIN_TOKEN", admin_token.as_slice());
         let (public_url, public_url_variable) = check.public_url(&mut raw);
         let probe = raw.public_url_probe_seconds.take();
         let probe =
@@ -230,6 +253,7 @@ impl Config {
         // Read elsewhere, checked here: a typing error should not wait until somebody wonders.
         check.optional("LOG_FORMAT", raw.log_format.take(), parse::log_format);
         check.optional("RUST_LOG", raw.rust_log.take(), parse::log_filter);
+        check.names(&vars);
 
         match (khoros, bearer_tokens, zendesk, database) {
             (Some(khoros), Some(bearer_tokens), Some(zendesk), Some(database))
@@ -237,6 +261,8 @@ impl Config {
             {
                 Ok(Config {
                     port,
+                    listen,
+                    http_idle,
                     khoros,
                     bearer_tokens,
                     public_url,
@@ -245,16 +271,28 @@ impl Config {
                     silence_alert,
                     zendesk,
                     routes,
-                    references: check.references,
+                    references: std::mem::take(&mut check.references),
                     database,
                     delivery,
                     retention,
                     admin_token,
                     on_heroku,
-                    warnings: check.warnings,
+                    warnings: check.into_warnings(),
                 })
             }
-            _ => Err(check.into_problems()),
+            (khoros, _, zendesk, database) => Err(Box::new(Partial {
+                mode,
+                khoros,
+                zendesk,
+                database,
+                routes,
+                references: std::mem::take(&mut check.references),
+                public_url,
+                public_url_variable,
+                on_heroku,
+                warnings: check.warnings.clone(),
+                problems: check.into_problems(),
+            })),
         }
     }
 
@@ -265,11 +303,65 @@ impl Config {
 
     /// The one line that tells Khoros where we are; for the log and for `GET /`.
     pub fn public_url_remedy(&self) -> &'static str {
-        if self.on_heroku {
-            "heroku config:set -a YOUR-APP PUBLIC_URL=$(heroku info -s -a YOUR-APP | sed -n s/^web_url=//p)"
-        } else {
-            "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
+        public_url_remedy(self.on_heroku)
+    }
+}
+
+fn public_url_remedy(on_heroku: bool) -> &'static str {
+    if on_heroku {
+        "heroku config:set -a YOUR-APP PUBLIC_URL=$(heroku info -s -a YOUR-APP | sed -n s/^web_url=//p)"
+    } else {
+        "PUBLIC_URL=https://… (on Heroku: heroku config:set PUBLIC_URL=https://…)"
+    }
+}
+
+/// The settings as far as they are there and right, for `casebridge check`. The fields are as in
+/// [`Config`].
+pub struct Partial {
+    pub mode: Mode,
+    pub khoros: Option<Khoros>,
+    pub zendesk: Option<Zendesk>,
+    pub database: Option<Database>,
+    /// Empty if none could be read.
+    pub routes: Vec<Route>,
+    pub references: Vec<Reference>,
+    pub public_url: Option<Url>,
+    pub public_url_variable: &'static str,
+    on_heroku: bool,
+    pub warnings: Vec<String>,
+    /// Empty if the service would start with these settings.
+    pub problems: Problems,
+}
+
+impl Partial {
+    pub fn from_env() -> Partial {
+        Config::read(std::env::vars_os()).map_or_else(|partial| *partial, Partial::of)
+    }
+
+    fn of(config: Config) -> Partial {
+        Partial {
+            mode: config.khoros.mode,
+            khoros: Some(config.khoros),
+            zendesk: Some(config.zendesk),
+            database: Some(config.database),
+            routes: config.routes,
+            references: config.references,
+            public_url: config.public_url,
+            public_url_variable: config.public_url_variable,
+            on_heroku: config.on_heroku,
+            warnings: config.warnings,
+            problems: Problems(Vec::new()),
         }
+    }
+
+    /// As of [`Config`], as far as the neighbours are known.
+    pub fn is_local(&self) -> bool {
+        let khoros = self.khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url));
+        khoros && self.zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url))
+    }
+
+    pub fn public_url_remedy(&self) -> &'static str {
+        public_url_remedy(self.on_heroku)
     }
 }
 
@@ -319,8 +411,11 @@ impl Preview {
         let company_id =
             check.required("SPREDFAST_COMPANY_ID", raw.spredfast_company_id.take(), parse::company_id);
         let routes = check.routes(&vars, &mut raw);
+        check.names(&vars);
         match company_id.filter(|_| check.problems.is_empty()) {
-            Some(company_id) => Ok(Preview { routes, company_id, assumptions, warnings: check.warnings }),
+            Some(company_id) => {
+                Ok(Preview { routes, company_id, assumptions, warnings: check.into_warnings() })
+            }
             None => Err(check.into_problems()),
         }
     }
@@ -349,6 +444,8 @@ impl Logging {
 struct Check {
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Names that look like ours: warnings, but problems beside others, of which they may be the cause.
+    hints: Vec<String>,
     references: Vec<Reference>,
 }
 
@@ -363,16 +460,25 @@ impl Check {
 
     /// A typing error may be the cause of a problem.
     fn into_problems(self) -> Problems {
-        let hints = self.warnings.into_iter().filter(|warning| warning.contains("a typing error?"));
-        Problems(self.problems.into_iter().chain(hints).collect())
+        Problems(self.problems.into_iter().chain(self.hints).collect())
     }
 
-    /// The settings of one kind of ticket, and a word about names that look like theirs.
+    fn into_warnings(self) -> Vec<String> {
+        self.warnings.into_iter().chain(self.hints).collect()
+    }
+
+    /// Looks for names that were meant to be ours.
+    fn names(&mut self, vars: &HashMap<OsString, OsString>) {
+        let set = vars.iter().filter(|(_, value)| !value.is_empty());
+        let mut hints: Vec<String> =
+            set.filter_map(|(name, _)| name.to_str()).filter_map(typos::of).collect();
+        hints.sort_unstable();
+        self.hints.extend(hints);
+    }
+
+    /// The settings of one kind of ticket.
     fn ticket_of(&mut self, vars: &HashMap<OsString, OsString>, prefix: &str, base: &Ticket) -> Ticket {
         let raw = self.read_from(vars).read_ticket(prefix);
-        for name in self.read_from(vars).unknown(prefix) {
-            self.warnings.push(format!("{name} is no setting of casebridge: a typing error?"));
-        }
         self.ticket(prefix, raw, base)
     }
 
@@ -477,6 +583,7 @@ impl Check {
             let tokens = tokens.map(parse::secret).collect::<Parsed<Vec<_>>>()?;
             if tokens.is_empty() { Err("holds no token") } else { Ok(tokens) }
         })?;
+        self.warn_of_short("NOTIFICATION_BEARER_TOKEN", &tokens);
         if tokens.len() > 1 {
             self.warnings.push(format!(
                 "NOTIFICATION_BEARER_TOKEN holds {} tokens: Khoros is given the first, all are \
@@ -485,6 +592,14 @@ impl Check {
             ));
         }
         Some(tokens)
+    }
+
+    fn warn_of_short(&mut self, name: &str, secrets: &[SecretString]) {
+        if secrets.iter().any(parse::is_short_secret) {
+            self.warnings.push(format!(
+                "{name} is shorter than 24 characters: replace it by a stronger one (openssl rand -hex 32)"
+            ));
+        }
     }
 
     fn zendesk(&mut self, raw: &mut Raw) -> Option<Zendesk> {
@@ -648,7 +763,7 @@ mod tests {
         ("ZENDESK_API_URL", "https://acme.zendesk.com"),
         ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
         ("ZENDESK_OAUTH_CLIENT_SECRET", "oauth-secret"),
-        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
+        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef01234567"),
     ];
 
     /// The complete environment with some variables changed; an empty value is an absent one.
@@ -674,7 +789,10 @@ mod tests {
             ("ZENDESK_API_URL", " https://acme.zendesk.com/agent/dashboard?brand=1#top "),
             ("SPREDFAST_COMPANY_ID", "20,307,234"),
             ("SPREDFAST_API_TOKEN", "Bearer khoros-token"),
-            ("NOTIFICATION_BEARER_TOKEN", "\"bearer 0123456789abcdef, Bearer fedcba9876543210,\""),
+            (
+                "NOTIFICATION_BEARER_TOKEN",
+                "\"bearer 0123456789abcdef01234567, Bearer fedcba9876543210fedcba98,\"",
+            ),
             ("PUBLIC_URL", "bridge.example.com/khoros/label/"),
             ("ZENDESK_BUDGET_PERCENT", "40 %"),
         ]);
@@ -684,7 +802,7 @@ mod tests {
         assert_eq!(config.zendesk.budget_percent, 40);
         assert_eq!(config.public_url.map(String::from).as_deref(), Some("https://bridge.example.com/"));
         let tokens: Vec<_> = config.bearer_tokens.iter().map(|token| token.expose_secret()).collect();
-        assert_eq!(tokens, ["0123456789abcdef", "fedcba9876543210"]);
+        assert_eq!(tokens, ["0123456789abcdef01234567", "fedcba9876543210fedcba98"]);
     }
 
     #[test]
@@ -758,6 +876,22 @@ mod tests {
         }
         assert!(!report.contains("value"), "a value is in: {report}");
         assert!(report.starts_with("the configuration has 18 problems:"), "{report}");
+    }
+
+    #[test]
+    fn a_weak_token_is_refused_and_a_short_one_is_warned_of() {
+        for name in ["NOTIFICATION_BEARER_TOKEN", "ADMIN_TOKEN"] {
+            for weak in
+                ["0123456789abcde", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "abcabcabcabcabcabcabcabcabcabc"]
+            {
+                assert!(refused(&[(name, weak)]).contains("openssl rand -hex 32"), "{name}");
+            }
+            let config = accepted(&[(name, "0123456789abcdef")]);
+            assert!(config.warnings[0].contains("openssl rand -hex 32"), "{:?}", config.warnings);
+            assert!(accepted(&[(name, "0123456789abcdef01234567")]).warnings.is_empty());
+        }
+        let one_of_two = "0123456789abcdef01234567,aaaaaaaaaaaaaaaaaaaaaaaa";
+        assert!(refused(&[("NOTIFICATION_BEARER_TOKEN", one_of_two)]).contains("8 different"));
     }
 
     #[test]
@@ -882,6 +1016,37 @@ mod tests {
     }
 
     #[test]
+    fn a_label_that_khoros_would_not_find_is_warned_of() {
+        for (value, sent, warned) in [
+            ("CreateCase", "CreateCase", None),
+            ("^CreateCase$", "^CreateCase$", None),
+            ("VIP|Create.*", "VIP|Create.*", None),
+            ("\u{feff}Create\u{200b}Case\u{200b} ", "CreateCase", None),
+            ("👩\u{200d}👩", "👩\u{200d}👩", None),
+            (
+                "Create Case (VIP)",
+                "Create Case (VIP)",
+                Some("the regular expression `Create Case (VIP)`, which"),
+            ),
+            ("C++ [new", "C++ [new", Some("does not match a label of this name")),
+            ("CreateCase   # our label", "CreateCase   # our label", Some("holds a #")),
+        ] {
+            let config = accepted(&[("SPREDFAST_LABEL_NAME", value)]);
+            assert_eq!(config.routes[0].query.as_deref(), Some(sent));
+            assert_eq!(config.routes[0].label.as_deref(), Some(sent));
+            match warned {
+                None => assert!(config.warnings.is_empty(), "{:?}", config.warnings),
+                Some(warned) => assert!(config.warnings[0].contains(warned), "{:?}", config.warnings),
+            }
+        }
+        let route = accepted(&[("ROUTE_VIP_LABEL", "Create Case (VIP)"), ("ROUTE_B_QUERY", "b # c")]);
+        assert_eq!(route.warnings.len(), 1, "{:?}", route.warnings);
+        assert!(route.warnings[0].contains("ROUTE_B_QUERY holds a #"));
+        let token = accepted(&[("SPREDFAST_API_TOKEN", "\u{200b}khoros-token\u{feff}")]).khoros.token;
+        assert_eq!(token.expose_secret(), "khoros-token");
+    }
+
+    #[test]
     fn every_wrong_route_is_named() {
         let report = refused(&[
             ("ROUTE_A_EVENT", "nothing"),
@@ -899,6 +1064,7 @@ mod tests {
             ("ROUTE_H_QUERY", "same"),
             ("ROUTE_I_QUERY", "same"),
             ("ROUTE_J_LABLE", "x"),
+            ("ROUTE_VIP-2_LABEL", "x"),
         ]);
         for named in [
             "ROUTE_A_EVENT is no event that Khoros publishes",
@@ -910,30 +1076,37 @@ mod tests {
             "ROUTE_LABEL_…: there is a route `label` already",
             "ROUTE_G_EVENT is no event",
             "ROUTE_I_…: the route `h` is about the same events",
-            "ROUTE_J_LABLE is no setting of casebridge: a typing error?",
+            "ROUTE_J_LABLE is no setting of a route",
+            "ROUTE_VIP-2_LABEL is no setting of a route",
+            "did you mean ROUTE_VIP2_LABEL?",
         ] {
             assert!(report.contains(named), "{named} is missing in: {report}");
         }
         assert!(refused(&[("SPREDFAST_LABEL_NAME", "")]).contains("neither is any ROUTE_<NAME>_LABEL"));
+        for name in ["ROUTE_VIP_2_LABEL", "ROUTE_VIP-2_LABEL", "ROUTE_VIP_LABLE"] {
+            assert!(refused(&[(name, "x")]).contains(&format!("{name} is no setting of a route")));
+        }
         let config = accepted(&[
-            ("ROUTE_VIP_LABLE", "x"),
-            ("ROUTE_VIP-2_LABEL", "x"),
             ("ROUTE_V_QUERY", "x"),
             ("ROUTE_V_TICKET_PRIO", "x"),
+            ("ROUTE_SERVICE_HOST", "10.0.0.1"),
         ]);
-        for name in ["ROUTE_VIP_LABLE", "ROUTE_VIP-2_LABEL", "ROUTE_V_TICKET_PRIO"] {
-            assert!(
-                config.warnings.iter().any(|warning| warning.starts_with(&format!("{name} is no setting"))),
-                "{:?}",
-                config.warnings
-            );
-        }
+        assert_eq!(
+            config.warnings,
+            [
+                "ROUTE_SERVICE_HOST is no setting of casebridge: see the table in the README",
+                "ROUTE_V_TICKET_PRIO is no setting of casebridge: did you mean ROUTE_V_TICKET_PRIORITY?",
+            ]
+        );
     }
 
     #[test]
     fn a_name_that_is_nobodys_is_told() {
         let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
-        assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: a typing error?"]);
+        assert_eq!(
+            config.warnings,
+            ["TICKET_PRIO is no setting of casebridge: did you mean TICKET_PRIORITY?"]
+        );
         let solved = accepted(&[("TICKET_STATUS", "solved")]);
         assert!(solved.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.warnings);
     }
@@ -944,7 +1117,7 @@ mod tests {
             ("ZENDESK_API_URL", ""),
             ("ZENDESK_APP_URL", "https://old.zendesk.com"),
             ("NOTIFICATION_BEARER_TOKEN", ""),
-            ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210"),
+            ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210fedcba98"),
         ]);
         assert_eq!(config.zendesk.url.as_str(), "https://old.zendesk.com/");
         assert_eq!(config.warnings.len(), 2);

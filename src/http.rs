@@ -1,16 +1,17 @@
 //! The doors: where Khoros, the host's health checks and the operator come in.
 
 mod auth;
+mod connection;
 mod error;
 mod receive;
+mod refused;
 pub mod server;
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRef, Path, Request, State};
+use axum::extract::{FromRef, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
@@ -24,7 +25,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
 use crate::intake::Route;
-use crate::public_url::{self, Keys};
+use crate::public_url::{self, Instance};
 use crate::pull::PullStatus;
 use crate::silence;
 use crate::subscription::Subscriptions;
@@ -32,9 +33,10 @@ use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
 pub use receive::Receiver;
+pub use refused::Refused;
 
-/// Where the 2017 example listened: its subscription keeps working until it is taken over.
-pub const OLD_PATH: &str = "/createTicket";
+/// Where the 2017 example listened, in any case: its subscription keeps working until it is taken over.
+pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.
@@ -43,9 +45,10 @@ pub struct Doors {
     pub receiver: Receiver,
     pub health: Arc<Health>,
     /// What tells us from others at the public address.
-    pub keys: Keys,
+    pub instance: Instance,
     /// Told of each push that was refused for a fault of ours: it may be in a feed.
     pub missed: Arc<Notify>,
+    pub refused: Refused,
     /// Each has a door; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -61,6 +64,7 @@ pub struct Health {
     pub lane: watch::Receiver<LaneStatus>,
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullStatus>,
+    pub refused: Refused,
     pub admin: Option<BearerTokens>,
     /// Set if we need our own address and do not know it: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
@@ -74,11 +78,12 @@ impl Health {
         lane: watch::Receiver<LaneStatus>,
         subscription: watch::Receiver<Subscriptions>,
         pull: watch::Receiver<PullStatus>,
+        refused: Refused,
         admin: Option<BearerTokens>,
         public_url_remedy: Option<&'static str>,
     ) -> Health {
         let (started, ready) = (Instant::now(), Mutex::default());
-        Health { inbox, lane, subscription, pull, admin, public_url_remedy, started, ready }
+        Health { inbox, lane, subscription, pull, refused, admin, public_url_remedy, started, ready }
     }
 
     /// Whether notifications can be stored; looked at every two seconds at most.
@@ -102,18 +107,19 @@ pub fn router(doors: Doors) -> Router {
         None => Router::new(),
     };
     let of_labels = doors.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
-    let old = of_labels.map(|route| (OLD_PATH.to_owned(), route.clone()));
+    let old = of_labels.into_iter().flat_map(|route| OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
     let named = doors.routes.iter().map(|route| (route_path(&route.name), route.clone()));
     let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
-        let receive = move |state, body| receive::receive(route.clone(), state, body);
-        router.route(&path, post(receive))
+        let receive = post(move |state, body| receive::receive(route.clone(), state, body));
+        router.route(&format!("{path}/"), receive.clone()).route(&path, receive)
     });
     routes
         .route("/", get(front_page))
         .route("/healthz", get(|| async { "ok" }))
-        .route(&format!("{}{{nonce}}", public_url::PATH), get(prove))
+        .route(public_url::PATH, get(instance))
         .route("/readyz", get(ready))
         .merge(status)
+        .layer(middleware::from_fn_with_state((doors.receiver.clone(), doors.refused.clone()), refused::note))
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
         .layer(middleware::from_fn_with_state(doors.missed.clone(), note_missed))
@@ -133,12 +139,9 @@ async fn in_span(request: Request, next: Next) -> Response {
     next.run(request).instrument(span).await
 }
 
-/// Proves to an instance of ours that the public address leads to one.
-async fn prove(
-    State(keys): State<Keys>,
-    nonce: Result<Path<String>, PathRejection>,
-) -> Result<String, StatusCode> {
-    nonce.ok().and_then(|Path(nonce)| keys.answer(&nonce)).ok_or(StatusCode::NOT_FOUND)
+/// By this, a process of this deployment knows that the public address leads to one. No cache may answer.
+async fn instance(State(instance): State<Instance>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", instance.id()))
 }
 
 /// What is refused for a fault of ours may be kept in a feed.
@@ -191,6 +194,7 @@ async fn status(
         "pull_reason": pull.reason(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
+        "refused_notifications": health.refused.totals(),
     })))
 }
 

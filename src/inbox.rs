@@ -734,6 +734,15 @@ impl Inbox {
         })
     }
 
+    /// The random id that all processes on this database share, which the first of them makes.
+    pub async fn deployment_id(&self) -> sqlx::Result<String> {
+        let made = format!("{:032x}", fastrand::u128(..));
+        let sql = self.sql("insert into deployment (one, id) values (1, $1) on conflict do nothing");
+        on_writer!(self, pool => async { sqlx::query(sql).bind(&made).execute(pool).await.map(drop) })?;
+        let sql = self.sql(SELECT_DEPLOYMENT);
+        on_reader!(self, pool => sqlx::query_scalar(sql).fetch_one(pool))
+    }
+
     /// When the operator last ended the subscription of this name.
     pub async fn ended_at(&self, external_id: &str) -> sqlx::Result<Option<i64>> {
         let sql = self.sql("select ended_at from subscription where external_id = $1");
@@ -992,6 +1001,8 @@ impl Store {
         text.replace("{now}", now).replace("{skip locked}", skip_locked)
     }
 }
+
+const SELECT_DEPLOYMENT: &str = "select id from deployment";
 
 /// Additive migrations only, and an unknown newer one is no error: a rollback must not brick.
 fn migrator() -> Migrator {

@@ -16,6 +16,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
+use crate::connect::NoConnection;
 use crate::{config, notification};
 pub use account::{Company, Label, User};
 pub use held::{Held, Status};
@@ -234,7 +235,7 @@ fn is_about_the_token(code: &str) -> bool {
 fn unreachable(error: &reqwest::Error) -> Refusal {
     Refusal::Unreachable(match error {
         error if error.is_timeout() => "no answer in time",
-        error if error.is_connect() => "no connection (refused, unknown host, or TLS)",
+        error if error.is_connect() => NoConnection::of(error).words(),
         _ => "the connection broke",
     })
 }

@@ -45,6 +45,8 @@ pub mod retry;
 
 pub mod destination;
 
+pub mod connect;
+
 pub mod khoros;
 
 pub mod subscription;

@@ -1,24 +1,24 @@
 //! The command line: which subcommand, how to log, and what to exit with.
 
+mod log;
 mod operate;
 
-use std::io::{IsTerminal, Write};
-use std::net::Ipv4Addr;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::prelude::*;
 
+use casebridge::check::Moment;
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
+use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, sandbox};
+use log::Log;
 use operate::{Replay, TicketForm};
 
 /// A notification is many small allocations that one thread makes and another gives back: with this
@@ -46,12 +46,15 @@ Needed to subscribe, where the host does not tell it:
   PUBLIC_URL
 Where it is stored (default sqlite://casebridge.db):
   DATABASE_URL
+Where it listens (default [::] and 8080):
+  LISTEN PORT HTTP_IDLE_SECONDS
 How events come, and how it is watched over, all optional:
   SPREDFAST_MODE SPREDFAST_POLL_SECONDS SPREDFAST_CHECK_MINUTES SILENCE_ALERT_HOURS ADMIN_TOKEN ...
 What a ticket is like, all optional; try them with render:
   TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
 Is everything there? Changes nothing, and says what to do:
+  casebridge check --before-start
   casebridge check
 
 Exit codes:
@@ -69,6 +72,9 @@ enum Command {
     /// well, ! it can be done without or could not be looked at, ✗ it is broken. Beside a running service it
     /// also tells whether that is reached at its public address. Exit code 1 if any row is ✗.
     Check {
+        /// No service has been started yet: rows that need a running service show ! instead of ✗
+        #[arg(long)]
+        before_start: bool,
         /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text", "remedy"}]}
         #[arg(long)]
         json: bool,
@@ -143,30 +149,51 @@ const OPEN_FILES: u64 = 4096;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments.command.unwrap_or(Command::Serve)) {
-        Ok(code) => code,
+    let command = Arguments::parse().command.unwrap_or(Command::Serve);
+    let log = match start_log(&command) {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
+    let code = run(command).unwrap_or_else(|error| match is_broken_pipe(&error) {
         // Whoever reads our output has seen enough.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("casebridge: {error:#}");
-            match error.is::<Problems>() || error.is::<Unusable>() {
-                true => ExitCode::from(MISCONFIGURED),
-                false => ExitCode::FAILURE,
-            }
+        true => ExitCode::SUCCESS,
+        false => fail(&error),
+    });
+    // Up to here everything may still log.
+    drop(log);
+    code
+}
+
+fn start_log(command: &Command) -> anyhow::Result<Option<Log>> {
+    let log = match command {
+        Command::Serve => {
+            let Logging { filter, format } = Logging::from_env();
+            log::start(&filter, format)
         }
+        Command::Demo { .. } => log::start("warn", LogFormat::Text),
+        _ => return Ok(None),
+    };
+    log.map(Some).context("cannot log to standard output")
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("casebridge: {error:#}");
+    exit_code(error)
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.is::<Problems>() || error.is::<Unusable>() {
+        true => ExitCode::from(MISCONFIGURED),
+        false => ExitCode::FAILURE,
     }
 }
 
 #[tokio::main]
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve => serve().await?,
-        Command::Check { json } => return check(json).await,
-        Command::Demo { once } => {
-            log_with("warn", LogFormat::Text);
-            sandbox::demo(once, stop_on_signal()?).await?;
-        }
+        Command::Serve => return Ok(serve_and_log().await),
+        Command::Check { json, before_start } => return check(json, before_start).await,
+        Command::Demo { once } => sandbox::demo(once, stop_on_signal()?).await?,
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await?,
         Command::Render { file, route, json, html } => {
             let form = match (json, html) {
@@ -192,8 +219,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(as_json: bool) -> anyhow::Result<ExitCode> {
-    let report = check::run().await;
+async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
+    let report = check::run(if before_start { Moment::BeforeStart } else { Moment::Anytime }).await;
     let text = match as_json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
         false => report.to_string(),
@@ -206,22 +233,45 @@ async fn check(as_json: bool) -> anyhow::Result<ExitCode> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn serve() -> anyhow::Result<()> {
-    let logging = Logging::from_env();
-    log_with(&logging.filter, logging.format);
-    log_panics();
-    let config = Config::from_env()?;
-    let stop = stop_on_signal()?;
+/// Standard error may be the same pipe that nobody reads, so why the service ends is logged, too.
+async fn serve_and_log() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { alert, error }) => {
+            match error.downcast_ref::<Problems>() {
+                Some(problems) => problems.iter().for_each(|problem| error!(alert, "{problem}")),
+                None => error!(alert, "{error:#}"),
+            }
+            exit_code(&error)
+        }
+    }
+}
+
+/// Why the service did not start, or has ended, and the code of `alert.rs` for it.
+struct Failure {
+    alert: &'static str,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    fn of<E: Into<anyhow::Error>>(alert: &'static str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure { alert, error: error.into() }
+    }
+}
+
+async fn serve() -> Result<(), Failure> {
+    let config = Config::from_env().map_err(Failure::of(alert::CONFIGURATION))?;
+    let stop = stop_on_signal().map_err(Failure::of(alert::START))?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!("the limit of open files cannot be raised: {error}");
     }
-    let Some(storage) = app::open_storage(&config.database, &stop).await? else {
-        return Ok(());
-    };
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, config.port)).await;
-    let listener = listener.with_context(|| format!("port {} cannot be listened on", config.port))?;
-    app::run(config, storage, listener, stop).await
+    let storage = app::open_storage(&config.database, &stop).await;
+    let Some(storage) = storage.map_err(Failure::of(alert::STORAGE))? else { return Ok(()) };
+    let listener = server::listen(config.listen, config.port);
+    let listener = listener.with_context(|| format!("cannot listen on port {}", config.port));
+    let listener = listener.map_err(Failure::of(alert::START))?;
+    app::run(config, storage, listener, stop).await.map_err(Failure::of(alert::START))
 }
 
 /// SIGTERM is what hosts send; SIGINT is Fly's, and a person's.
@@ -238,31 +288,6 @@ fn stop_on_signal() -> anyhow::Result<CancellationToken> {
         told.cancel();
     });
     Ok(stop)
-}
-
-fn log_with(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
-    match format {
-        LogFormat::Text => {
-            let colour = std::io::stdout().is_terminal();
-            let layer = tracing_subscriber::fmt::layer().with_target(false).with_ansi(colour);
-            registry.with(layer).init();
-        }
-        // Heroku adds its own time to each line.
-        LogFormat::Logfmt => registry.with(tracing_logfmt::builder().with_timestamp(false).layer()).init(),
-        LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true)).init();
-        }
-    }
-}
-
-/// The message of a panic can repeat a text that it stumbled over; its place cannot.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        error!(alert = alert::PANIC, place, "a defect in casebridge at {place}: please report it");
-    }));
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -505,10 +505,14 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     }
 }
 
+/// The members of a list that are read: more than any post has, and few enough to be compared with
+/// each other. The payload holds them all.
+const MEMBERS: usize = 500;
+
 /// Published as a string, shown as an array, and elsewhere an array of objects.
 fn labels(value: &Value) -> Vec<String> {
     match value {
-        Value::Array(labels) => labels.iter().flat_map(labels_of_one).collect(),
+        Value::Array(labels) => labels.iter().take(MEMBERS).flat_map(labels_of_one).collect(),
         other => labels_of_one(other).into_iter().collect(),
     }
 }
@@ -531,7 +535,7 @@ fn notes(value: &Value) -> Vec<Note> {
         })
     };
     match value {
-        Value::Array(notes) => notes.iter().filter_map(one).collect(),
+        Value::Array(notes) => notes.iter().filter_map(one).take(MEMBERS).collect(),
         other => one(other).into_iter().collect(),
     }
 }

@@ -5,6 +5,8 @@
 //! and, by a trial on an item with everything and on one with nothing, a filter or a function that
 //! there is not. Fields that an item lacks are empty, so that they need no care.
 
+mod bounds;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value as Json;
+
+use bounds::MEMBERS;
 
 use crate::html::{self, Html};
 use crate::notification::{Item, Note};
@@ -45,8 +49,10 @@ const OTHERS: &[&str] = &["event", "label", "route"];
 const STEPS: u64 = 500_000;
 /// Longer than anybody writes, and short enough to be read without care for how deep it nests.
 const TEMPLATE_BYTES: usize = 16 << 10;
-/// More than any field of a ticket takes; what comes after is not even made.
-const OUTPUT_BYTES: usize = 256 << 10;
+/// What comes after is not even made.
+const OUTPUT_BYTES: usize = bounds::TEXT_BYTES;
+/// More followers than anybody has: a template that uses the number as a length fails its trial.
+const MANY_FOLLOWERS: &str = "2000000000";
 /// A problem may repeat a word of the template, and not all of it.
 const DETAIL_CHARS: usize = 120;
 
@@ -84,7 +90,7 @@ impl Context {
     /// `item`, `author`, `event`, `label` and `route`.
     pub fn new(item: &Item, label: &str, route: &str) -> Context {
         let author = &item.author;
-        let text = |text: &Option<String>| Value::from(text.as_deref().unwrap_or_default());
+        let text = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
         let author = [
             ("id", text(&author.id)),
             ("name", text(&author.name)),
@@ -133,15 +139,17 @@ impl Template {
             Format::Text => environment.set_auto_escape_callback(|_| AutoEscape::None),
             Format::Html => escape_values(&mut environment),
         }
+        bounds::bound_filters(&mut environment);
         environment.set_fuel(Some(STEPS));
         environment.remove_global("debug");
         environment.add_template_owned("", text.to_owned()).map_err(|error| in_detail(&error))?;
         let (name, source) = (name.to_owned(), text.to_owned());
         let template = Template { name, source, format, environment: Arc::new(environment) };
         template.check_names()?;
-        template
-            .try_on(&Item::from_payload(SAMPLE).unwrap_or_default())
-            .map_err(|error| in_detail(&error))?;
+        for sample in [SAMPLE, &SAMPLE.replace("8424", MANY_FOLLOWERS)] {
+            let item = Item::from_payload(sample).unwrap_or_default();
+            template.try_on(&item).map_err(|error| in_detail(&error))?;
+        }
         // With little of an item it may fail for want of it, but not for want of a filter.
         match template.try_on(&Item::default()) {
             Err(error) if is_unknown(error.kind()) => Err(in_detail(&error)),
@@ -235,10 +243,10 @@ pub fn known_names() -> Vec<String> {
 /// As it came, but for what Khoros sends in several forms, which has one.
 fn field_of(item: &Item, field: &str) -> Value {
     match field {
-        "labels" => item.labels.iter().map(Value::from).collect(),
-        "notes" => item.notes.iter().map(note).collect(),
+        "labels" => item.labels.iter().take(MEMBERS).map(|label| bounded(label)).collect(),
+        "notes" => item.notes.iter().take(MEMBERS).map(note).collect(),
         "initiativeIds" => match &item.fields[field] {
-            Json::Array(ids) => ids.iter().map(value).collect(),
+            Json::Array(ids) => ids.iter().take(MEMBERS).map(value).collect(),
             Json::Null => Value::from_iter::<[Value; 0]>([]),
             id => Value::from_iter([value(id)]),
         },
@@ -249,7 +257,7 @@ fn field_of(item: &Item, field: &str) -> Value {
 
 /// Khoros sends counts as texts, and a text is greater than any number.
 fn count(text: &str) -> Value {
-    text.parse::<i64>().map_or_else(|_| Value::from(text), Value::from)
+    text.parse::<i64>().map_or_else(|_| bounded(text), Value::from)
 }
 
 fn is_unknown(kind: ErrorKind) -> bool {
@@ -264,19 +272,25 @@ fn is_unknown(kind: ErrorKind) -> bool {
 
 fn note(note: &Note) -> Value {
     map([
-        ("text", Value::from(&note.text)),
-        ("createdByDisplayName", Value::from(note.author.as_deref().unwrap_or_default())),
-        ("createdDate", Value::from(note.created.as_deref().unwrap_or_default())),
+        ("text", bounded(&note.text)),
+        ("createdByDisplayName", bounded(note.author.as_deref().unwrap_or_default())),
+        ("createdDate", bounded(note.created.as_deref().unwrap_or_default())),
     ])
+}
+
+fn bounded(text: &str) -> Value {
+    Value::from(bounds::start_of(text, bounds::TEXT_BYTES))
 }
 
 fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::from(""),
         Json::Bool(bool) => Value::from(*bool),
-        Json::String(text) => Value::from(text),
-        Json::Array(values) => values.iter().map(value).collect(),
-        Json::Object(fields) => map(fields.iter().map(|(name, json)| (name.as_str(), value(json)))),
+        Json::String(text) => bounded(text),
+        Json::Array(values) => values.iter().take(MEMBERS).map(value).collect(),
+        Json::Object(fields) => {
+            map(fields.iter().take(MEMBERS).map(|(name, json)| (name.as_str(), value(json))))
+        }
         Json::Number(number) => match (number.as_i64(), number.as_u64()) {
             (Some(number), _) => Value::from(number),
             (None, Some(number)) => Value::from(number),
@@ -469,6 +483,8 @@ mod tests {
             ("{{ shout(item.text) }}", "there is no `shout`"),
             ("{{ debug() }}", "there is no `debug`"),
             ("{{ item.text.upper() }}", "unknown method in line 1"),
+            ("{{ '=' * author.followers }}", "invalid operation in line 1: repeated string is too large"),
+            ("{{ item.text|indent(item.followerCount) }}", "invalid operation in line 1: a width is larger"),
             (
                 "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
                 "too many steps",
@@ -484,6 +500,21 @@ mod tests {
         let error =
             rendered("{{ item.text|int if item.text != 'Text' }}", json!({"text": "zebra"})).unwrap_err();
         assert_eq!(error, "invalid operation in line 1");
+    }
+
+    #[test]
+    fn a_template_takes_no_more_memory_than_its_bounds() {
+        let text = "a\n".repeat(1 << 20);
+        let fields = json!({"text": text, "author": text, "notes": vec![&text[..1000]; 2000]});
+        for template in [
+            "{{ item.text|replace('a', item.text) }}",
+            "{{ item.notes|map(attribute='text')|join(item.text) }}",
+            "{{ author.name|indent(1000) }}",
+            "{% for note in item.notes %}{{ item.text|replace('a', note.text) }}{% endfor %}",
+        ] {
+            let made = rendered(template, fields.clone()).unwrap();
+            assert!((900..=OUTPUT_BYTES).contains(&made.len()), "{template}: {}", made.len());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
+use casebridge::config::HTTP_IDLE;
 use casebridge::http::{BearerTokens, route_path, server};
 use casebridge::notification;
 use serde_json::{Value, json};
@@ -51,7 +52,7 @@ pub async fn serve(port: u16) {
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(tokens);
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    server::serve(listener, router, CancellationToken::new()).await;
+    server::serve(listener, router, HTTP_IDLE, CancellationToken::new()).await;
 }
 
 async fn in_span(request: Request, next: Next) -> Response {

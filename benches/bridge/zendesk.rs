@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use casebridge::config::HTTP_IDLE;
 use casebridge::http::server;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -44,7 +45,7 @@ impl Zendesk {
             .with_state(shared);
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(server::serve(listener, router, stop.clone()));
+        tokio::spawn(server::serve(listener, router, HTTP_IDLE, stop.clone()));
         Zendesk { creates, _stop: stop.drop_guard() }
     }
 }

@@ -6,9 +6,9 @@ use regex::Regex;
 use url::Url;
 
 use super::report::{Finding, Mark, Row};
-use super::{KHOROS_LABEL, KHOROS_PULL, KHOROS_SUBSCRIPTION, KHOROS_TOKEN, within};
+use super::{INCOMPLETE, KHOROS_LABEL, KHOROS_PULL, KHOROS_SUBSCRIPTION, KHOROS_TOKEN, within};
 use crate::app;
-use crate::config::{Config, LABEL_ROUTE, Mode, Route};
+use crate::config::{self, LABEL_ROUTE, Mode, Route};
 use crate::http;
 use crate::khoros::{Company, Held, Khoros, Label, Refusal, Status, User};
 use crate::subscription::{self, host};
@@ -37,6 +37,14 @@ const POLL_REMEDY: &str = "set SPREDFAST_MODE to both, so that Khoros pushes the
 /// Earlier than this nobody has to think of a new token.
 const SOON_DAYS: i64 = 60;
 
+/// The settings that these rows are about.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    pub khoros: &'a config::Khoros,
+    pub routes: &'a [Route],
+    pub public_url: Option<&'a Url>,
+}
+
 /// What Khoros answered, as far as it was asked.
 pub struct Seen {
     user: Result<User, Refusal>,
@@ -49,8 +57,8 @@ pub struct Seen {
 
 impl Seen {
     /// Asks who we are, and then for the rest, if that makes sense.
-    pub async fn ask(config: &Config, client: reqwest::Client) -> Seen {
-        let khoros = Khoros::new(&config.khoros, client);
+    pub async fn ask(config: Settings<'_>, client: reqwest::Client) -> Seen {
+        let khoros = Khoros::new(config.khoros, client);
         let user = in_time(khoros.who_am_i()).await;
         let expiry = khoros.token_expiry();
         if user.as_ref().is_err_and(is_broken) {
@@ -67,7 +75,7 @@ impl Seen {
     }
 
     /// The four rows; `is_reached` if our public address is known to be right.
-    pub fn rows(&self, config: &Config, is_reached: bool) -> [Row; 4] {
+    pub fn rows(&self, config: Settings<'_>, is_reached: bool) -> [Row; 4] {
         let token = self.token(config, Timestamp::now());
         let why = match &self.user {
             Err(refusal) if is_broken(refusal) => match refusal {
@@ -75,16 +83,17 @@ impl Seen {
                 Refusal::Unreachable(_) | Refusal::Failed(..) => "Khoros does not answer",
                 _ => "Khoros is not at this address",
             },
+            _ if config.routes.is_empty() => INCOMPLETE,
             _ => {
                 let subscription = self.subscription(config, is_reached);
-                return [token, self.label(&config.routes), subscription, self.pull(config)];
+                return [token, self.label(config.routes), subscription, self.pull(config)];
             }
         };
         let not_checked = |name| Row::not_checked(name, why);
         [token, not_checked(KHOROS_LABEL), not_checked(KHOROS_SUBSCRIPTION), not_checked(KHOROS_PULL)]
     }
 
-    fn token(&self, config: &Config, now: Timestamp) -> Row {
+    fn token(&self, config: Settings<'_>, now: Timestamp) -> Row {
         let user = match &self.user {
             Ok(user) => user,
             Err(refusal) => {
@@ -117,7 +126,7 @@ impl Seen {
         }
     }
 
-    fn subscription(&self, config: &Config, is_reached: bool) -> Row {
+    fn subscription(&self, config: Settings<'_>, is_reached: bool) -> Row {
         let held = match &self.held {
             Ok(held) => held,
             Err(Refusal::NotOffered) => {
@@ -138,7 +147,7 @@ impl Seen {
             }
         };
         let judged = config.routes.iter().map(|route| {
-            let door = config.public_url.as_ref().map(|url| app::door(url, &route.name));
+            let door = config.public_url.map(|url| app::door(url, &route.name));
             let door = door.filter(|_| config.khoros.mode.pushes());
             judge_subscription(
                 &Wanted { route, door, is_reached, config },
@@ -148,7 +157,7 @@ impl Seen {
         Row::of(KHOROS_SUBSCRIPTION, &judged.collect::<Vec<_>>())
     }
 
-    fn pull(&self, config: &Config) -> Row {
+    fn pull(&self, config: Settings<'_>) -> Row {
         if !config.khoros.mode.polls() {
             return Row::ok(KHOROS_PULL, "not used: SPREDFAST_MODE is push");
         }
@@ -185,7 +194,7 @@ async fn in_time<T>(call: impl Future<Output = Result<T, Refusal>>) -> Result<T,
 }
 
 /// The first event of each subscription that one of ours would be read from.
-async fn feeds(khoros: &Khoros, config: &Config, held: &[Held]) -> Vec<(String, Result<(), Refusal>)> {
+async fn feeds(khoros: &Khoros, config: Settings<'_>, held: &[Held]) -> Vec<(String, Result<(), Refusal>)> {
     let mut feeds = Vec::new();
     let wanted = config.routes.iter().filter(|_| config.khoros.mode.polls());
     let wanted = wanted.filter_map(|route| {
@@ -329,7 +338,7 @@ struct Wanted<'a> {
     /// Where events are pushed to, if they are.
     door: Option<Url>,
     is_reached: bool,
-    config: &'a Config,
+    config: Settings<'a>,
 }
 
 /// `held` are those of its name, and the first is the one that the service keeps.
@@ -390,7 +399,9 @@ fn astray(wanted: &Wanted, door: &Url, uri: &str) -> Option<Finding> {
     }
     // Served as well, until the next start.
     let is_first = wanted.config.routes.first().is_some_and(|first| first.name == wanted.route.name);
-    let is_old = |there: &Url| there.origin() == door.origin() && there.path().ends_with(http::OLD_PATH);
+    let is_old_path =
+        |path: &str| http::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
+    let is_old = |there: &Url| there.origin() == door.origin() && is_old_path(there.path());
     if is_first && there.as_ref().is_some_and(is_old) {
         return Some(Finding::warning(
             "points to the address of the 2017 example, which is served",

@@ -40,7 +40,9 @@ pub async fn rows(
     client: reqwest::Client,
 ) -> [Row; 2] {
     // Of an attempt each call may take three tenths.
-    let zendesk = Zendesk::new(config.clone(), routes.to_vec(), client, STEP * 10 / 3);
+    // Only deliveries have a route: if no route could be read, any will do.
+    let routes = if routes.is_empty() { vec![config::Route::default()] } else { routes.to_vec() };
+    let zendesk = Zendesk::new(config.clone(), routes, client, STEP * 10 / 3);
     let no_answer = || Err(Trouble::Away("Zendesk did not answer in time".to_owned()));
     let access = within(zendesk.access()).await.unwrap_or_else(no_answer);
     let grant = zendesk.grant().await;

@@ -1,5 +1,7 @@
 //! One value each: what people paste, and what we make of it. A reason names no value.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -35,12 +37,31 @@ const POSTGRES_OPTIONS: &[&str] = &[
     "statement-cache-capacity",
 ];
 const SECRET_MIN_LENGTH: usize = 16;
+const SECRET_MIN_VARIETY: usize = 8;
+/// A secret that is shorter is accepted, with advice.
+const SECRET_GOOD_LENGTH: usize = 24;
 
-/// `.env` files and web forms leave quotes around values.
+/// `.env` files and web forms leave quotes around values, and chats leave marks that nobody sees.
 pub fn unquoted(value: &str) -> &str {
-    let value = value.trim();
+    let value = value.trim_matches(is_blank);
     let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    bare.unwrap_or(value).trim()
+    bare.unwrap_or(value).trim_matches(is_blank)
+}
+
+/// The name of a label, or an expression for some, without marks that nobody sees or types.
+pub fn label(text: &str) -> Parsed<String> {
+    self::text(text).map(|text| text.chars().filter(|c| !is_mark(*c)).collect())
+}
+
+fn is_blank(c: char) -> bool {
+    // Joiners are part of emoji and of words, but neither begins nor ends with one.
+    c.is_whitespace() || is_mark(c) || matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Zero-width space, word joiner, byte order mark, soft hyphen, and marks of direction.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
+        | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 pub fn text(text: &str) -> Parsed<String> {
@@ -52,6 +73,12 @@ pub fn text(text: &str) -> Parsed<String> {
 
 pub fn port(text: &str) -> Parsed<u16> {
     text.parse().map_err(|_| "is not a port number (0 to 65535)")
+}
+
+/// An address of this machine, as a URL or a socket has it: `0.0.0.0`, `::`, `[::1]`.
+pub fn listen(text: &str) -> Parsed<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "is not an IP address to listen on ([::], 0.0.0.0, 127.0.0.1); the port is PORT")
 }
 
 pub fn switch(text: &str) -> Parsed<bool> {
@@ -108,6 +135,10 @@ fn span(text: &str, unit: f64, most: f64) -> Option<Duration> {
 
 pub fn poll_seconds(text: &str) -> Parsed<Duration> {
     seconds(text, 1, 86_400).ok_or("is not a number from 1 to 86400")
+}
+
+pub fn idle_seconds(text: &str) -> Parsed<Duration> {
+    seconds(text, 1, 3600).ok_or("is not a number from 1 to 3600")
 }
 
 pub fn probe_seconds(text: &str) -> Parsed<Duration> {
@@ -168,10 +199,20 @@ pub fn token(text: &str) -> Parsed<SecretString> {
 /// A token that guards one of our own doors.
 pub fn secret(text: &str) -> Parsed<SecretString> {
     let token = token(text)?;
-    match token.expose_secret().len() >= SECRET_MIN_LENGTH {
-        true => Ok(token),
-        false => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+    let bytes = token.expose_secret().as_bytes();
+    let variety = bytes.iter().collect::<HashSet<_>>().len();
+    match (bytes.len() >= SECRET_MIN_LENGTH, variety >= SECRET_MIN_VARIETY) {
+        (true, true) => Ok(token),
+        (false, _) => Err("is shorter than 16 characters (make one with: openssl rand -hex 32)"),
+        (true, false) => Err(
+            "has fewer than 8 different characters, so it can be guessed (make one with: openssl rand -hex 32)",
+        ),
     }
+}
+
+/// Whether a secret is one that ought to be replaced, but was accepted by earlier versions.
+pub fn is_short_secret(secret: &SecretString) -> bool {
+    secret.expose_secret().len() < SECRET_GOOD_LENGTH
 }
 
 /// An address to call or to be called at: https, or http on loopback; no user, query or fragment.
@@ -203,7 +244,7 @@ pub fn url(text: &str) -> Parsed<Url> {
 pub fn api_url(text: &str) -> Parsed<Url> {
     let mut url = url(text)?;
     let path = url.path().trim_end_matches('/').to_owned();
-    let known = ["/subscription", "/khoros/label", "/createTicket"];
+    let known = ["/subscription", "/khoros/label", "/createTicket", "/createticket"];
     url.set_path(known.iter().find_map(|end| path.strip_suffix(end)).unwrap_or(&path));
     Ok(url)
 }

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 
+use regex::Regex;
+
 use super::parse::{self, Parsed};
 use super::ticket::{PREFIX as TICKET, Ticket};
-use super::{Check, Raw};
+use super::{Check, Raw, typos};
 use crate::event::Event;
 
 /// One kind of event that we subscribe to, and the tickets that it makes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Route {
     /// In the path of its door, `/khoros/{name}`: lower-case letters and digits.
     pub name: String,
@@ -28,7 +30,9 @@ pub struct Route {
 const LABEL_APPLIED: &str = "stream-item-label-applied";
 /// The name of the route that the tutorial's variables make.
 pub const LABEL: &str = "label";
-const PREFIX: &str = "ROUTE_";
+pub(super) const PREFIX: &str = "ROUTE_";
+/// What a route is about; beside these it has the settings of its tickets.
+pub(super) const SETTINGS: [&str; 3] = ["EVENT", "LABEL", "QUERY"];
 const NAME_LENGTH: usize = 40;
 
 impl Route {
@@ -48,7 +52,8 @@ impl Check {
             parse::text,
         );
         let ticket = self.ticket_of(vars, TICKET, &Ticket::default());
-        let label = self.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::text);
+        let label = self.optional("SPREDFAST_LABEL_NAME", raw.spredfast_label_name.take(), parse::label);
+        self.warn_of_label("SPREDFAST_LABEL_NAME", label.as_deref(), true);
         let names = self.route_names(vars);
         if label.is_none() && names.is_empty() {
             self.problems
@@ -97,8 +102,10 @@ impl Check {
         // With a wrong one there is no telling what else is wrong.
         let is_wrong = says_event && event.is_none();
         let event = event.unwrap_or_else(|| LABEL_APPLIED.to_owned());
-        let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::text);
-        let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::text);
+        let label = self.optional(&format!("{prefix}LABEL"), raw.label, parse::label);
+        self.warn_of_label(&format!("{prefix}LABEL"), label.as_deref(), false);
+        let query = self.optional(&format!("{prefix}QUERY"), raw.query, parse::label);
+        self.warn_of_label(&format!("{prefix}QUERY"), query.as_deref(), false);
         let is_label = event == LABEL_APPLIED;
         // What is said of posts does not fit what is none.
         let base = match Event::named(&event) {
@@ -128,6 +135,35 @@ impl Check {
         Some(Route { name: lower.to_owned(), event, query, label, external_id, ticket })
     }
 
+    /// What Khoros takes without complaint, and what then matches nothing: an expression by accident, or
+    /// a comment after it, which files for `docker --env-file` do not have.
+    fn warn_of_label(&mut self, name: &str, label: Option<&str>, is_expression: bool) {
+        let Some(label) = label else { return };
+        if label.contains('#') {
+            self.warnings.push(format!(
+                "{name} holds a #: if a comment begins there, remove it; Khoros is sent `{label}` as a whole"
+            ));
+        }
+        if is_expression && !matches_itself(label) {
+            self.warnings.push(format!(
+                "{name} is sent to Khoros as the regular expression `{label}`, which does not match a label of this \
+                 name: if the name is meant, set ROUTE_<NAME>_LABEL in its place, which is escaped"
+            ));
+        }
+    }
+
+    /// What cannot be a route's would make no ticket, and say nothing.
+    fn wrong_route(&mut self, rest: &str) {
+        let name = format!("{PREFIX}{rest}");
+        match typos::route_meant(rest) {
+            Some(meant) => self.problems.push(format!(
+                "{name} is no setting of a route, whose name is of letters and digits, at most {NAME_LENGTH}: did you \
+                 mean {meant}?"
+            )),
+            None => self.hints.push(format!("{name} is no setting of casebridge: see the table in the README")),
+        }
+    }
+
     /// The names between `ROUTE_` and the next underscore: in lower case, and as they are written.
     fn route_names(&mut self, vars: &HashMap<OsString, OsString>) -> BTreeMap<String, String> {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
@@ -140,9 +176,10 @@ impl Check {
             let is_name = !name.is_empty() && name.len() <= NAME_LENGTH;
             let is_name = is_name && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
             if !is_name || !is_setting(end) {
-                self.warnings.push(format!("{PREFIX}{rest} is no setting of casebridge: a typing error?"));
+                self.wrong_route(rest);
                 continue;
             }
+            self.hints.extend(typos::of_route(name, end));
             let known = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
             if known != name {
                 let problem = format!(
@@ -158,7 +195,7 @@ impl Check {
 }
 
 fn is_setting(end: &str) -> bool {
-    ["EVENT", "LABEL", "QUERY"].contains(&end) || end.starts_with(TICKET)
+    SETTINGS.contains(&end) || end.starts_with(TICKET)
 }
 
 fn event_name(text: &str) -> Parsed<String> {
@@ -166,6 +203,13 @@ fn event_name(text: &str) -> Parsed<String> {
         true => Ok(text.to_ascii_lowercase()),
         false => Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)"),
     }
+}
+
+/// Whether an expression finds the name that it looks like. Anchors are meant as such.
+fn matches_itself(label: &str) -> bool {
+    let name = label.strip_prefix('^').unwrap_or(label);
+    let name = name.strip_suffix('$').unwrap_or(name);
+    Regex::new(label).is_ok_and(|expression| expression.is_match(name))
 }
 
 /// A regular expression that matches this text and no other.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::parse;
+use super::ticket::PREFIX;
 
 /// One list of variables: the struct that envy fills and the names to look for.
 macro_rules! variables {
@@ -20,7 +21,7 @@ macro_rules! variables {
 variables! { Raw NAMES:
     heroku_app_name spredfast_api_token spredfast_company_id spredfast_label_name
     zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
-    notification_bearer_token notifier_bearer_token port
+    notification_bearer_token notifier_bearer_token port listen http_idle_seconds
     public_url public_url_probe_seconds database_url
     spredfast_api_url spredfast_external_id spredfast_mode spredfast_check_minutes spredfast_poll_seconds
     silence_alert_hours
@@ -36,6 +37,17 @@ variables! { RawTicket TICKET_NAMES:
 
 variables! { RawRoute ROUTE_NAMES:
     event label query
+}
+
+/// Every name but those of routes.
+pub fn known_names() -> Vec<String> {
+    let tickets = ticket_names().map(|name| format!("{PREFIX}{name}"));
+    NAMES.iter().map(|name| name.to_uppercase()).chain(tickets).collect()
+}
+
+/// The names of a ticket's settings, without their prefix.
+pub fn ticket_names() -> impl Iterator<Item = String> {
+    TICKET_NAMES.iter().map(|name| name.trim_start_matches("r#").to_uppercase())
 }
 
 /// What is set of the variables that are ours; an empty one counts as not set.
@@ -57,17 +69,6 @@ impl Variables<'_> {
     /// Those that say what a route is about, without the prefix of their names.
     pub fn read_route(&mut self, prefix: &str) -> RawRoute {
         self.read_these(prefix, ROUTE_NAMES)
-    }
-
-    /// Names with this prefix that are nobody's: a typing error would do nothing, and say nothing.
-    pub fn unknown(&self, prefix: &str) -> Vec<String> {
-        let known =
-            |end: &str| TICKET_NAMES.iter().any(|name| name.trim_start_matches("r#").to_uppercase() == end);
-        let names = self.vars.keys().filter_map(|name| name.to_str());
-        let unknown = names.filter(|name| name.strip_prefix(prefix).is_some_and(|end| !known(end)));
-        let mut unknown: Vec<String> = unknown.map(str::to_owned).collect();
-        unknown.sort();
-        unknown
     }
 
     /// envy alone would panic on a variable that is not UTF-8, and take an empty one for a value.
@@ -92,16 +93,13 @@ impl Variables<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ticket::PREFIX;
     use super::*;
 
     #[test]
     fn every_variable_is_in_the_readme_and_in_the_example() {
         let readme = include_str!("../../README.md");
         let example = include_str!("../../.env.example");
-        let tickets = TICKET_NAMES.iter().map(|name| format!("{PREFIX}{}", name.trim_start_matches("r#")));
-        for name in NAMES.iter().map(|name| (*name).to_owned()).chain(tickets) {
-            let name = name.to_uppercase();
+        for name in known_names() {
             assert!(readme.contains(&format!("\n| `{name}` |")), "{name}");
             let lines = [format!("\n{name}="), format!("\n#{name}=")];
             assert!(lines.iter().any(|line| example.contains(line)), "{name}");

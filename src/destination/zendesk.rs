@@ -436,7 +436,7 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
         // A blank post is no new rule of Zendesk's, however many blank posts come in a row.
         422 if reply.is_about_a_blank_text() => Outcome::Dead { reason },
         400 | 413 | 422 => Outcome::Refused { reason },
-        401 => pause(alerting(alert::ZENDESK_CREDENTIAL), Doubt::None),
+        401 => pause(token::advised(reason), Doubt::None),
         // One ticket that we may not see or touch: several of them are the lane's.
         403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
         403 => blocked(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),

@@ -11,6 +11,10 @@ pub enum ApiError {
     Unauthorized,
     /// The body is not JSON.
     NotJson,
+    /// The body is not what its `Content-Encoding` says.
+    Garbled,
+    /// `Content-Encoding` names what we cannot inflate.
+    UnknownEncoding,
     TooLarge,
     /// The body did not come in time.
     TooSlow,
@@ -25,6 +29,12 @@ impl IntoResponse for ApiError {
         let (status, text) = match self {
             ApiError::Unauthorized => (StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"),
             ApiError::NotJson => (StatusCode::BAD_REQUEST, "the body is not JSON"),
+            ApiError::Garbled => {
+                (StatusCode::BAD_REQUEST, "the body is not encoded as Content-Encoding says")
+            }
+            ApiError::UnknownEncoding => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Encoding is neither gzip nor deflate")
+            }
             ApiError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 2 MiB"),
             ApiError::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 s"),
             ApiError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "nothing can be stored now"),
@@ -33,10 +43,12 @@ impl IntoResponse for ApiError {
         let mut response = (status, format!("{text}\n")).into_response();
         let header = match self {
             ApiError::Unauthorized => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            // RFC 9110, 15.5.16: what would have been accepted.
+            ApiError::UnknownEncoding => Some((header::ACCEPT_ENCODING, "gzip, deflate")),
             ApiError::Unavailable => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
             // The rest of the body is not read, so the connection cannot serve another request.
             ApiError::TooLarge | ApiError::TooSlow => Some((header::CONNECTION, "close")),
-            ApiError::NotJson | ApiError::Broken => None,
+            ApiError::NotJson | ApiError::Garbled | ApiError::Broken => None,
         };
         if let Some((name, value)) = header {
             response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -1,20 +1,25 @@
 //! A notification comes in: authenticated, read, stored, and only then answered.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use serde::Serialize;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::auth::BearerTokens;
 use super::error::ApiError;
 use crate::intake::{Intake, NotStored, Route, Way};
 
 const BODY_LIMIT: usize = 2 << 20;
+/// Takes some milliseconds to read. Compressed, few bytes can be as many as the limit allows.
+const LARGE_BODY: usize = 16 << 10;
 const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,6 +45,11 @@ impl Receiver {
     pub fn new(intake: Intake, tokens: BearerTokens) -> Receiver {
         Receiver { intake, tokens: Arc::new(tokens) }
     }
+
+    /// Whether a header `Authorization` holds a valid token.
+    pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
+        self.tokens.knows(authorization)
+    }
 }
 
 /// What comes in by the door of a route.
@@ -48,10 +58,8 @@ pub async fn receive(
     State(receiver): State<Receiver>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let notification = receiver.intake.read(&route, &body, Way::Pushed).map_err(|_| {
-        warn!(size_bytes = body.len(), "refused an authenticated notification that is not JSON");
-        ApiError::NotJson
-    })?;
+    let read = || receiver.intake.read(&route, &body, Way::Pushed).map_err(|_| ApiError::NotJson);
+    let notification = apart_if_large(body.len(), read)?;
     drop(body);
     let received = notification.items();
     let (event, event_name) = (notification.event.clone(), notification.event_name.clone());
@@ -72,10 +80,67 @@ impl FromRequest<super::Doors> for Authenticated {
         if !doors.receiver.tokens.admit(request.headers()) {
             return Err(ApiError::Unauthorized);
         }
+        let encoding = Encoding::of(request.headers())?;
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
-            Ok(read) => read.map(Authenticated),
+            Ok(body) => {
+                let body = body?;
+                apart_if_large(body.len(), || encoding.decode(body)).map(Authenticated)
+            }
             Err(_) => Err(ApiError::TooSlow),
         }
+    }
+}
+
+/// Does work on a body of this length; if it is large, where no other request waits for the thread.
+fn apart_if_large<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    match bytes > LARGE_BODY {
+        true => tokio::task::block_in_place(work),
+        false => work(),
+    }
+}
+
+/// How a body is encoded on its way: proxies in between compress as they like.
+#[derive(Clone, Copy)]
+enum Encoding {
+    Identity,
+    Gzip,
+    /// zlib's format by the standard (RFC 9110, 8.4.1.2), and the bare one by some senders.
+    Deflate,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        let encoding = encodings.next().map_or(Ok(""), |encoding| encoding.to_str());
+        match encoding.unwrap_or("unknown").trim().to_ascii_lowercase().as_str() {
+            _ if encodings.next().is_some() => Err(ApiError::UnknownEncoding),
+            "" | "identity" => Ok(Encoding::Identity),
+            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+            "deflate" => Ok(Encoding::Deflate),
+            _ => Err(ApiError::UnknownEncoding),
+        }
+    }
+
+    fn decode(self, body: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+        match self {
+            Encoding::Identity => Ok(body),
+            Encoding::Gzip => inflate(MultiGzDecoder::new(body.as_slice())),
+            Encoding::Deflate => inflate(ZlibDecoder::new(body.as_slice())).or_else(|error| match error {
+                ApiError::Garbled => inflate(DeflateDecoder::new(body.as_slice())),
+                error => Err(error),
+            }),
+        }
+    }
+}
+
+/// Stops at the limit that holds for every body.
+fn inflate(decoder: impl Read) -> Result<Vec<u8>, ApiError> {
+    let mut body = Vec::new();
+    let inflated = decoder.take(BODY_LIMIT as u64 + 1).read_to_end(&mut body);
+    match inflated {
+        Ok(length) if length > BODY_LIMIT => Err(ApiError::TooLarge),
+        Ok(_) => Ok(body),
+        Err(_) => Err(ApiError::Garbled),
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use super::file::{self, check_sqlite_version};
-use super::migrator;
+use super::{SELECT_DEPLOYMENT, migrator};
 use crate::config::Database;
 
 /// What serves well is no older.
@@ -30,6 +30,8 @@ pub enum Survey {
         /// Whether a process serves it now; only the system that locks a file can tell.
         served: bool,
         migrations: Migrations,
+        /// The id that a service on it answers with, once one was started.
+        deployment: Option<String>,
     },
 }
 
@@ -92,11 +94,11 @@ async fn file_at(path: PathBuf) -> Result<Survey, Unfit> {
         OpenOptions::new().write(true).open(file).map_err(|error| unwritable(file, error))?;
     }
     let served = file::is_served(&path);
-    let (what, migrations) = read(&path).await?;
-    Ok(Survey::Present { what, path: Some(path), served, migrations })
+    let (what, migrations, deployment) = read(&path).await?;
+    Ok(Survey::Present { what, path: Some(path), served, migrations, deployment })
 }
 
-async fn read(path: &Path) -> Result<(String, Migrations), Unfit> {
+async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), Unfit> {
     let wrong = |error: sqlx::Error| Unfit::Wrong(format!("{} cannot be read: {error}", path.display()));
     // Who opens a file that has a log makes what goes with it. Without one nobody writes.
     let immutable = !file::log_of(path).exists();
@@ -111,8 +113,10 @@ async fn read(path: &Path) -> Result<(String, Migrations), Unfit> {
         true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(wrong)?,
         false => Vec::new(),
     };
+    // Its table is as new as the migration that makes it.
+    let deployment = sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(&mut connection).await;
     let _ = connection.close().await;
-    Ok((format!("SQLite {version}"), Migrations::of(&applied)?))
+    Ok((format!("SQLite {version}"), Migrations::of(&applied)?, deployment.unwrap_or_default()))
 }
 
 async fn server(options: &PgConnectOptions) -> Result<Survey, Unfit> {
@@ -141,8 +145,11 @@ async fn server(options: &PgConnectOptions) -> Result<Survey, Unfit> {
         true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(lost)?,
         false => Vec::new(),
     };
+    let deployment = sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(&mut connection).await;
+    let deployment = deployment.unwrap_or_default();
     let _ = connection.close().await;
-    Ok(Survey::Present { what, path: None, served: false, migrations: Migrations::of(&applied)? })
+    let migrations = Migrations::of(&applied)?;
+    Ok(Survey::Present { what, path: None, served: false, migrations, deployment })
 }
 
 /// Into all tables that there are, and beside them: a start would make the table of the migrations if
@@ -152,7 +159,8 @@ async fn may_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
         select coalesce(has_schema_privilege(current_schema(), 'create'), false)
            and coalesce(
             (select bool_and(has_table_privilege(to_regclass(name), privilege))
-               from unnest(array['delivery', 'author', 'subscription', 'feed', '_sqlx_migrations']) as name,
+               from unnest(array['delivery', 'author', 'pending_requester', 'subscription', 'feed', 'deployment',
+                                 'run', '_sqlx_migrations']) as name,
                     unnest(array['select', 'insert', 'update', 'delete']) as privilege
               where to_regclass(name) is not null),
             true)";

@@ -3,6 +3,7 @@
 //! The first delivery of a case makes its ticket, the later ones tell the ticket what is new. A closed
 //! ticket is followed up by another, and one that was deleted is made again.
 
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::config::{self, Repeat, Requester, RequesterLater, Route};
@@ -304,7 +305,8 @@ impl Attempt<'_> {
             plan,
             service_user,
         };
-        let rendered = ticket::render(&draft);
+        // A post and a template can make this long, and others wait for this thread.
+        let rendered = block_in_place(|| ticket::render(&draft));
         // A next revision would only say it again.
         for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
             warn!(case = claim.case_key, delivery = claim.identity, "a template fails: {failure}");

@@ -152,6 +152,17 @@ on_both! {
         }
     }
 
+    async fn a_casebridge_on_another_database_is_not_ours(world: World) {
+        let mut world = world;
+        furnish(&mut world);
+        let _bridge = world.start_subscribed().await;
+        assert_eq!(check(&world).await.row("public url")["mark"], "ok");
+        execute(&world, "update deployment set id = 'another'").await;
+        let checked = check(&world).await;
+        assert_eq!(checked.marked("failed"), ["public url"]);
+        assert!(checked.text("public url").contains("is not ours"), "{checked:?}");
+    }
+
     async fn what_is_pending_and_what_is_newer_is_told(world: World) {
         world.start().await.stop().await;
         let sql = "update _sqlx_migrations set version = 99990000 where version = 1";
@@ -274,7 +285,6 @@ const BROKEN: &[(Break, &str, &str)] = &[
         "zendesk fields",
         "brand 30 is not active",
     ),
-    (|world| world.set("NOTIFICATION_BEARER_TOKEN", "another-bearer-token"), "public url", "is not ours"),
     (|world| world.unset("PUBLIC_URL"), "public url", "restart: PUBLIC_URL=https"),
     (
         |world| world.set("PUBLIC_URL", format!("http://127.0.0.1:{}", free_port())),
@@ -466,6 +476,62 @@ fn api_token(world: &mut World, token: &str) {
     world.unset("ZENDESK_OAUTH_CLIENT_SECRET");
     world.set("ZENDESK_USER_EMAIL", zendesk::USER_EMAIL);
     world.set("ZENDESK_API_TOKEN", token);
+}
+
+/// What is missing hides nothing that the other settings are enough for.
+#[tokio::test]
+async fn with_settings_missing_everything_else_is_checked() {
+    run_on_sqlite(|mut world| async move {
+        furnish(&mut world);
+        let _bridge = world.start_subscribed().await;
+        let vars = world.vars.clone();
+        for (missing, not_checked) in [
+            (
+                "SPREDFAST_API_TOKEN",
+                &["khoros token", "khoros label", "khoros subscription", "khoros pull"][..],
+            ),
+            ("ZENDESK_API_URL", &["zendesk credential", "zendesk fields"]),
+            ("SPREDFAST_LABEL_NAME", &["khoros label", "khoros subscription", "khoros pull"]),
+            ("NOTIFICATION_BEARER_TOKEN", &[]),
+        ] {
+            world.unset(missing);
+            let checked = check(&world).await;
+            assert_eq!(checked.marked("failed"), ["configuration"], "{missing}");
+            assert_eq!(checked.marked("warning"), not_checked, "{missing}: {checked:?}");
+            assert!(checked.text("configuration").contains(missing), "{checked:?}");
+            world.vars = vars.clone();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn before_the_first_start_nothing_is_broken() {
+    run_on_sqlite(|mut world| async move {
+        furnish(&mut world);
+        let marks = async |world: &World, arguments: &[&str]| {
+            let output = world.command_with_settings(arguments).await;
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let rows = report["rows"].as_array().unwrap().clone();
+            let checked = Checked { code: output.status.code(), rows };
+            let names = |mark| checked.marked(mark).iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+            (checked.code, names("failed"), names("warning"))
+        };
+        let missing = ["storage", "khoros subscription", "khoros pull", "public url"];
+        let (code, failed, warned) = marks(&world, &["check", "--json", "--before-start"]).await;
+        assert_eq!((code, failed.len()), (Some(0), 0), "{failed:?}");
+        assert_eq!(warned, missing);
+        assert_eq!(marks(&world, &["check", "--json"]).await.1, ["public url"]);
+
+        // As where the service's folder is made by whatever starts it.
+        world.set("DATABASE_URL", "sqlite:///no/such/folder/a.db");
+        let (code, _, warned) = marks(&world, &["check", "--json", "--before-start"]).await;
+        assert_eq!((code, warned.len()), (Some(0), missing.len()));
+        world.unset("ZENDESK_API_URL");
+        let (code, failed, _) = marks(&world, &["check", "--json", "--before-start"]).await;
+        assert_eq!((code, failed), (Some(1), vec!["configuration".to_owned()]));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod harness;
 
 mod author;
+mod bounds;
 mod case;
 mod check;
 mod crash;
@@ -11,8 +12,10 @@ mod deliver;
 mod edge;
 mod inbox;
 mod keep;
+mod log;
 mod markup;
 mod model;
+mod oauth;
 mod operate;
 mod outage;
 mod parser;
@@ -20,6 +23,7 @@ mod public_url;
 mod pull;
 mod receive;
 mod render;
+mod settings;
 mod silence;
 mod storage;
 mod storm;

@@ -1,5 +1,9 @@
 //! What the doors let in, and what they say to the rest.
 
+use std::io::Read;
+
+use flate2::Compression;
+use flate2::read::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};
@@ -203,6 +207,132 @@ async fn the_path_of_the_2017_example_still_works() {
         assert_eq!(response.status(), 200);
         assert_eq!(response.json::<Value>().await.unwrap(), json!({"received": 1, "new": 1}));
         bridge.wait_for_log(" is ticket ").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_path_may_end_with_a_slash_and_that_of_2017_has_two_cases() {
+    run_on_sqlite(|world| async move {
+        let _bridge = world.start().await;
+        for (number, path) in
+            ["/khoros/label/", "/createTicket", "/createTicket/", "/createticket", "/createticket/"]
+                .iter()
+                .enumerate()
+        {
+            let request = world.http.post(world.url(path)).bearer_auth(BEARER);
+            let response = request.body(event(&format!("event-{number}"), "1")).send().await.unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+        }
+    })
+    .await;
+}
+
+/// A label is lost with each of them.
+#[tokio::test]
+async fn a_refused_notification_leaves_a_line_and_a_count() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        let (label, http) = (world.url("/khoros/label"), &world.http);
+        let post = |path: &str| http.post(world.url(path)).body(event("event-1", "1"));
+        let status = async |request: reqwest::RequestBuilder| {
+            request.bearer_auth(BEARER).send().await.unwrap().status().as_u16()
+        };
+        for _ in 0..3 {
+            assert_eq!(status(post("/khoros/lable")).await, 404);
+        }
+        assert_eq!(status(http.put(&label)).await, 405);
+        assert_eq!(status(http.post(&label).body("no JSON")).await, 400);
+        assert_eq!(status(http.post(&label).body(" ".repeat(3 << 20))).await, 413);
+        assert_eq!(status(post("/khoros/label").header("content-encoding", "br")).await, 415);
+        let mut slow = TcpStream::connect(world.url("").trim_start_matches("http://")).await.unwrap();
+        let head = format!("POST /khoros/label HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {BEARER}\r\n");
+        slow.write_all(format!("{head}content-length: 9\r\n\r\n").as_bytes()).await.unwrap();
+        // Strangers cause neither.
+        assert_eq!(post("/khoros/lable").send().await.unwrap().status(), 404);
+        for status in [404, 405, 400, 413, 415, 408] {
+            let line = bridge.wait_for_line_with(&["WARN", "refused", &format!("status={status}")]).await;
+            assert!(line.contains("count=1"), "{line}");
+        }
+        assert_eq!(bridge.log().matches("status=404").count(), 1, "{}", bridge.log());
+        bridge.wait_for_line_with(&["status=404", "path=\"/khoros/lable\""]).await;
+
+        let status = http.get(world.url("/status")).bearer_auth(ADMIN).send().await.unwrap();
+        let status: Value = status.json().await.unwrap();
+        let counts = json!({"400": 1, "404": 3, "405": 1, "408": 1, "413": 1, "415": 1});
+        assert_eq!(status["refused_notifications"], counts);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_inflated_under_the_same_limit() {
+    run_on_sqlite(|world| async move {
+        let _bridge = world.start().await;
+        let send = async |encoding: &str, body: Vec<u8>| {
+            let request = world.http.post(world.url("/khoros/label")).bearer_auth(BEARER);
+            request.header("content-encoding", encoding).body(body).send().await.unwrap()
+        };
+        let fast = Compression::fast();
+        let gzip = |text: &str| all(GzEncoder::new(text.as_bytes(), fast));
+        let zlib = |text: &str| all(ZlibEncoder::new(text.as_bytes(), fast));
+        let bare = |text: &str| all(DeflateEncoder::new(text.as_bytes(), fast));
+        let text = |number| event(&format!("event-{number}"), &format!("{number}"));
+        for (encoding, body) in [
+            ("gzip", gzip(&text(1))),
+            ("X-GZIP", gzip(&text(2))),
+            ("deflate", zlib(&text(3))),
+            ("deflate", bare(&text(4))),
+            ("identity", text(5).into_bytes()),
+        ] {
+            let response = send(encoding, body).await;
+            assert_eq!(response.status(), 200, "{encoding}");
+            assert_eq!(response.json::<Value>().await.unwrap(), json!({"received": 1, "new": 1}));
+        }
+        let bomb = " ".repeat(100 << 20);
+        for (encoding, body, status) in [
+            ("gzip", gzip(&bomb), 413),
+            ("deflate", zlib(&bomb), 413),
+            ("gzip", text(6).into_bytes(), 400),
+            ("gzip", gzip(&text(6))[..100].to_vec(), 400),
+            ("deflate", text(6).into_bytes(), 400),
+            ("br", text(6).into_bytes(), 415),
+            ("gzip, gzip", gzip(&text(6)), 415),
+        ] {
+            let response = send(encoding, body).await;
+            assert_eq!(response.status(), status, "{encoding}");
+            let accepted = response.headers().get("accept-encoding").map(|value| value.to_str().unwrap());
+            assert_eq!(accepted, (status == 415).then_some("gzip, deflate"));
+        }
+        assert_eq!(world.list().await.len(), 5);
+    })
+    .await;
+}
+
+fn all(mut encoder: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encoder.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[tokio::test]
+async fn it_listens_on_ipv6_and_ipv4() {
+    run_on_sqlite(|mut world| async move {
+        let ipv4 = world.url("/healthz");
+        let ipv6 = ipv4.replace("127.0.0.1", "[::1]");
+        let answers = async |url: &str| world.http.get(url).send().await.is_ok();
+        let bridge = world.start().await;
+        assert!(answers(&ipv4).await && answers(&ipv6).await);
+        bridge.stop().await;
+        for (listen, on_ipv4, on_ipv6) in
+            [("0.0.0.0", true, false), ("127.0.0.1", true, false), ("[::1]", false, true), ("::", true, true)]
+        {
+            world.set("LISTEN", listen);
+            let bridge = world.start().await;
+            let answers = async |url: &str| world.http.get(url).send().await.is_ok();
+            assert_eq!((answers(&ipv4).await, answers(&ipv6).await), (on_ipv4, on_ipv6), "{listen}");
+            bridge.stop().await;
+        }
     })
     .await;
 }

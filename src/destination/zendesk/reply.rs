@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::budget::Rate;
+use crate::connect::NoConnection;
 use crate::retry::Reason;
 
 /// An answer is read up to here; a create's holds all that triggers did, and is still far smaller.
@@ -58,7 +59,18 @@ impl Lost {
     fn new(error: &reqwest::Error) -> Lost {
         let kind = match error {
             error if error.is_connect() && error.is_timeout() => "Zendesk does not answer the connection",
-            error if error.is_connect() => "no connection to Zendesk (refused, unknown host, or TLS)",
+            error if error.is_connect() => match NoConnection::of(error) {
+                NoConnection::Refused => {
+                    "no connection to Zendesk: refused, nothing listens at ZENDESK_API_URL"
+                }
+                NoConnection::UnknownHost => {
+                    "no connection to Zendesk: unknown host (DNS), see ZENDESK_API_URL"
+                }
+                NoConnection::Tls => {
+                    "no connection to Zendesk: TLS failed, a wrong certificate or no TLS there"
+                }
+                NoConnection::NoWay => "no connection to Zendesk: no way to the host (network, firewall)",
+            },
             error if error.is_timeout() => "Zendesk did not answer in time",
             _ => "the connection to Zendesk broke before the answer",
         };

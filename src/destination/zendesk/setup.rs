@@ -133,7 +133,10 @@ fn trouble(outcome: &Outcome) -> Trouble {
         Outcome::Pause { .. } | Outcome::Blocked { .. } if alert == Some(alert::ZENDESK_ADDRESS) => {
             Trouble::Address(log)
         }
-        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert.is_some() => Trouble::Credential(log),
+        // Without the advice of the log: the check has its own, which knows the kind of credential.
+        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert.is_some() => {
+            Trouble::Credential(outcome.reason().map_or(log, |reason| reason.kind.clone()))
+        }
         Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => Trouble::Busy(log),
         _ => Trouble::Away(log),
     }

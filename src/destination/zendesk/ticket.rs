@@ -486,12 +486,14 @@ pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Pl
     let labels = labels.map(|slug| format!("khoros_label_{slug}"));
     let mut tags = vec!["khoros".to_owned()];
     for mut tag in network.into_iter().chain(event).chain(labels) {
+        if tags.len() == TAGS {
+            break;
+        }
         tag.truncate(TAG_LENGTH);
         if !tags.contains(&tag) {
             tags.push(tag);
         }
     }
-    tags.truncate(TAGS);
     let lacks_fields = plan.is_some_and(|plan| plan.fields == Fields::Plain).then_some(FALLBACK_TAG);
     let lacks_author = plan.is_some_and(|plan| plan.requester == RequesterUser::Pending);
     let lacks = lacks_fields.into_iter().chain(lacks_author.then_some(NO_AUTHOR_TAG)).map(str::to_owned);

@@ -1,12 +1,13 @@
 //! The credential: an OAuth client that mints short-lived tokens, or the tutorial's API token.
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 use url::Url;
 
@@ -15,12 +16,19 @@ use crate::alert;
 use crate::config::ZendeskCredentials;
 use crate::retry::{Doubt, Outcome, Reason};
 
+/// What to do about a 401, for the log and for whoever reads it there.
+const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAUTH_CLIENT_SECRET (or \
+                                     ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN) with Admin Center > Apps and \
+                                     integrations > APIs, and restart";
+
 /// What later features need too: a scope that grew later would stop running deployments.
 pub const SCOPE: &str = "tickets:write users:write read";
 /// For a client that may not have the former.
 const NARROW_SCOPE: &str = "tickets:write tickets:read";
 /// Asked for in seconds; Zendesk takes more than 300 and less than 172,800.
 const LIFE_SECONDS: u64 = 7200;
+/// A token is renewed at least this seldom and at least this often, whatever life the answer gives it.
+const LIFE_LIMITS: RangeInclusive<f64> = 60.0..=30.0 * 86_400.0;
 
 pub enum Credential {
     OAuth(Box<OAuth>),
@@ -201,18 +209,12 @@ impl OAuth {
     }
 
     fn accept(&self, reply: Reply) -> Result<Minted, Outcome> {
-        #[derive(Deserialize)]
-        struct Token {
-            access_token: String,
-            scope: Option<String>,
-            expires_in: Option<u64>,
-        }
         let token = match reply.json::<Token>() {
             Some(token) if reply.is_success() && !token.access_token.is_empty() => token,
             _ => return Err(refused(&reply)),
         };
-        let lacks = self.lacking(token.scope.as_deref().unwrap_or_default());
-        let life = Duration::from_secs(token.expires_in.unwrap_or(LIFE_SECONDS));
+        let lacks = token.scopes().map(|granted| self.lacking(&granted)).unwrap_or_default();
+        let life = token.life();
         info!("new OAuth token from Zendesk, valid for {} s", life.as_secs());
         Ok(Minted {
             token: token.access_token.into(),
@@ -222,8 +224,7 @@ impl OAuth {
     }
 
     /// A scope that was not granted still gives a token, with which everything is then forbidden.
-    fn lacking(&self, granted: &str) -> Vec<String> {
-        let granted: Vec<&str> = granted.split_whitespace().collect();
+    fn lacking(&self, granted: &[&str]) -> Vec<String> {
         let covers = |wanted: &str| {
             let broad = wanted.rsplit(':').next().unwrap_or(wanted);
             granted.contains(&wanted) || granted.contains(&broad)
@@ -242,6 +243,48 @@ impl OAuth {
     }
 }
 
+/// The answer to a request for a token, whose numbers and lists come in several forms.
+#[derive(Deserialize)]
+struct Token {
+    access_token: String,
+    #[serde(default)]
+    scope: Value,
+    #[serde(default)]
+    expires_in: Value,
+}
+
+impl Token {
+    /// The granted scopes, from a text or a list. `None`: the answer names none, which RFC 6749
+    /// (section 5.1) allows if all that were asked for are granted.
+    fn scopes(&self) -> Option<Vec<&str>> {
+        match &self.scope {
+            Value::String(scopes) => Some(scopes.split_whitespace().collect()),
+            Value::Array(scopes) => {
+                Some(scopes.iter().filter_map(Value::as_str).flat_map(str::split_whitespace).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// From a number of seconds or a text of one, within [`LIFE_LIMITS`]; without either, the life that
+    /// was asked for.
+    fn life(&self) -> Duration {
+        let seconds = match &self.expires_in {
+            Value::String(seconds) => seconds.trim().parse().ok(),
+            Value::Number(seconds) => seconds.to_string().parse().ok(),
+            _ => None,
+        };
+        let seconds = seconds.filter(|seconds: &f64| !seconds.is_nan()).unwrap_or(LIFE_SECONDS as f64);
+        Duration::from_secs_f64(seconds.clamp(*LIFE_LIMITS.start(), *LIFE_LIMITS.end()))
+    }
+}
+
+/// A refused credential, with what to do about it.
+pub fn advised(reason: Reason) -> Reason {
+    let log = format!("{}: {CREDENTIAL_ADVICE}", reason.log);
+    Reason { log, alert: Some(alert::ZENDESK_CREDENTIAL), ..reason }
+}
+
 /// Whatever the reason, nothing gets through without a token, and no delivery is to blame.
 fn refused(reply: &Reply) -> Outcome {
     let reason = reply.reason("the request for an OAuth token");
@@ -252,5 +295,42 @@ fn refused(reply: &Reply) -> Outcome {
         status if reply.is_html() && !matches!(status, 401 | 403) => alert::ZENDESK_ADDRESS,
         _ => alert::ZENDESK_CREDENTIAL,
     });
-    Outcome::Pause { reason: Reason { alert, ..reason }, doubt: Doubt::None, retry_after: reply.retry_after }
+    let reason = match alert {
+        Some(alert::ZENDESK_CREDENTIAL) => advised(reason),
+        _ => Reason { alert, ..reason },
+    };
+    Outcome::Pause { reason, doubt: Doubt::None, retry_after: reply.retry_after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
+        let month = 30 * 86_400;
+        for (answer, seconds, scopes) in [
+            (
+                r#"{"access_token": "t", "scope": "tickets:write read", "expires_in": "1800"}"#,
+                1800.0,
+                Some(vec!["tickets:write", "read"]),
+            ),
+            (
+                r#"{"access_token": "t", "scope": ["tickets:write", "read users:write"], "expires_in": 1800.5}"#,
+                1800.5,
+                Some(vec!["tickets:write", "read", "users:write"]),
+            ),
+            (r#"{"access_token": "t", "expires_in": -1}"#, 60.0, None),
+            (r#"{"access_token": "t", "expires_in": 1e18}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": 18446744073709551615}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": 1e999}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": "NaN"}"#, 7200.0, None),
+            (r#"{"access_token": "t", "expires_in": "soon", "scope": null}"#, 7200.0, None),
+            (r#"{"access_token": "t", "expires_in": null, "scope": []}"#, 7200.0, Some(vec![])),
+        ] {
+            let token: Token = serde_json::from_str(answer).unwrap();
+            assert_eq!(token.life(), Duration::from_secs_f64(seconds), "{answer}");
+            assert_eq!(token.scopes(), scopes, "{answer}");
+        }
+    }
 }

@@ -93,6 +93,13 @@ impl Bridge {
         self.child.id().unwrap().to_string()
     }
 
+    /// The most memory that it has had resident so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
+        peak.unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
     pub async fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([signal, &self.id()]).status().await.unwrap();
         assert!(sent.success());

@@ -1,0 +1,171 @@
+//! Misspelt names of variables. Without a warning a misspelt setting would silently do nothing.
+
+use super::route;
+use super::ticket::PREFIX as TICKET;
+use super::variables::{known_names, ticket_names};
+
+/// A name with one of these prefixes is meant for us.
+const OURS: [&str; 9] = [
+    "SPREDFAST_",
+    "ZENDESK_",
+    "NOTIFICATION_",
+    "NOTIFIER_",
+    TICKET,
+    "SILENCE_",
+    "RETENTION_",
+    "RETRY_",
+    "LEASE_",
+];
+/// Prefixes of the variables that hosts set.
+const HOSTS: [&str; 4] = ["HEROKU_", "RENDER_", "RAILWAY_", "FLY_"];
+/// Shorter names are too near to too many others.
+const LETTERS: usize = 6;
+const NEAR: usize = 2;
+
+/// A warning about a name that is not ours and looks like one that is.
+pub fn of(name: &str) -> Option<String> {
+    let known = known_names();
+    let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::PREFIX);
+    if is_excepted || known.iter().any(|known| known == name) {
+        return None;
+    }
+    let is_near = |known: &String| {
+        name.len().min(known.len()) >= LETTERS && distance(&name.to_uppercase(), known) <= NEAR
+    };
+    let is_meant = OURS.iter().any(|ours| name.starts_with(ours)) || known.iter().any(is_near);
+    is_meant.then(|| unknown(name, meant(name, &known)))
+}
+
+/// The same for the part of a name that follows the route: `TICKET_PRIO` of `ROUTE_VIP_TICKET_PRIO`.
+pub fn of_route(name: &str, end: &str) -> Option<String> {
+    let ends = route_ends();
+    let is_known = ends.iter().any(|known| known == end);
+    (!is_known).then(|| {
+        let meant = meant(end, &ends).map(|meant| format!("{}{name}_{meant}", route::PREFIX));
+        unknown(&format!("{}{name}_{end}", route::PREFIX), meant)
+    })
+}
+
+/// The route setting that a name was meant to be; `rest` follows `ROUTE_`: `VIP_2_LABEL`, `VIP-2_LABEL`,
+/// `VIP_LABLE`. `None`: the variable may belong to another program.
+pub fn route_meant(rest: &str) -> Option<String> {
+    let ends = route_ends();
+    let is_end = |end: &&String| rest.strip_suffix(end.as_str()).is_some_and(|name| name.ends_with('_'));
+    if let Some(end) = ends.iter().filter(is_end).max_by_key(|end| end.len()) {
+        let name = &rest[..rest.len() - end.len()];
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        return Some(format!("{}{}_{end}", route::PREFIX, if name.is_empty() { "NAME" } else { &name }));
+    }
+    if ends.iter().any(|end| end == rest) {
+        return Some(format!("{}NAME_{rest}", route::PREFIX));
+    }
+    let (name, end) = rest.rsplit_once('_')?;
+    // One letter of five: two would be another word.
+    let near = ends.iter().find(|known| distance(end, known) <= 1)?;
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    Some(format!("{}{name}_{near}", route::PREFIX))
+}
+
+fn route_ends() -> Vec<String> {
+    let tickets = ticket_names().map(|name| format!("{TICKET}{name}"));
+    route::SETTINGS.iter().map(|name| (*name).to_owned()).chain(tickets).collect()
+}
+
+fn unknown(name: &str, meant: Option<String>) -> String {
+    match meant {
+        Some(meant) => format!("{name} is no setting of casebridge: did you mean {meant}?"),
+        None => format!("{name} is no setting of casebridge: see the table in the README"),
+    }
+}
+
+/// The nearest name, unless it is too far away to be the one.
+fn meant(name: &str, known: &[String]) -> Option<String> {
+    let upper = name.to_uppercase();
+    let nearest = known.iter().min_by_key(|known| distance(&upper, known))?;
+    let is_close = distance(&upper, nearest) <= NEAR.max(upper.len() / 4);
+    let longer = || known.iter().find(|known| known.starts_with(&upper));
+    Some(nearest).filter(|_| is_close).or_else(longer).cloned()
+}
+
+fn distance(one: &str, other: &str) -> usize {
+    strsim::osa_distance(one, other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_looks_like_a_setting_gets_a_suggestion() {
+        for (name, meant) in [
+            ("RETENTION_DAY", Some("RETENTION_DAYS")),
+            ("DATABSE_URL", Some("DATABASE_URL")),
+            ("DATABASE_URI", Some("DATABASE_URL")),
+            ("ADMIN_TOKN", Some("ADMIN_TOKEN")),
+            ("LOG_FROMAT", Some("LOG_FORMAT")),
+            ("PUBLIC_ULR", Some("PUBLIC_URL")),
+            ("SPREDFAST_LABEL", Some("SPREDFAST_LABEL_NAME")),
+            ("SPREADFAST_API_TOKEN", Some("SPREDFAST_API_TOKEN")),
+            ("spredfast_api_token", Some("SPREDFAST_API_TOKEN")),
+            ("ZENDESK_TOKEN", None),
+            ("ZENDESK_OAUTH_SECRET", None),
+            ("TICKET_PRIO", Some("TICKET_PRIORITY")),
+            ("TICKET_GROUP", Some("TICKET_GROUP_ID")),
+        ] {
+            let told = of(name).unwrap_or_default();
+            assert!(told.starts_with(&format!("{name} is no setting of casebridge: ")), "{name}: {told}");
+            match meant {
+                Some(meant) => assert!(told.ends_with(&format!("did you mean {meant}?")), "{told}"),
+                None => assert!(told.ends_with("README"), "{told}"),
+            }
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "HOSTNAME",
+            "PORTS",
+            "DYNOS",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "RUST_BACKTRACE",
+            "LANG",
+            "DATABASE_POOL_SIZE",
+            "LOG_LEVEL",
+            "LISTEN_FDS",
+            "LISTEN_PID",
+            "HEROKU_APP_NAMES",
+            "HEROKU_APP_ID",
+            "RENDER_EXTERNAL_URLS",
+            "FLY_APP_NAMES",
+            "RAILWAY_PUBLIC_DOMAINS",
+            "PUBLIC_IP",
+            "ADMIN_EMAIL",
+            "SSL_CERT_FILE",
+            "KUBERNETES_PORT",
+            "SPREDFAST_API_TOKEN",
+            "TICKET_TYPE",
+            "ROUTE_SERVICE_HOST",
+        ] {
+            assert_eq!(of(name), None);
+        }
+    }
+
+    #[test]
+    fn a_wrong_route_name_is_told_apart_from_names_of_other_programs() {
+        for (rest, meant) in [
+            ("VIP_2_LABEL", Some("ROUTE_VIP2_LABEL")),
+            ("VIP-2_LABEL", Some("ROUTE_VIP2_LABEL")),
+            ("VIP_LABLE", Some("ROUTE_VIP_LABEL")),
+            ("VIP_QUERRY", Some("ROUTE_VIP_QUERY")),
+            ("VIP_2_TICKET_TAGS", Some("ROUTE_VIP2_TICKET_TAGS")),
+            ("LABEL", Some("ROUTE_NAME_LABEL")),
+            ("_LABEL", Some("ROUTE_NAME_LABEL")),
+            ("SERVICE_HOST", None),
+            ("PORT_8080_TCP", None),
+            ("LOG_LEVEL", None),
+            ("TABLE", None),
+        ] {
+            assert_eq!(route_meant(rest).as_deref(), meant, "{rest}");
+        }
+    }
+}

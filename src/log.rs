@@ -1,0 +1,132 @@
+//! Where log lines go: through a bounded queue to a thread of its own, so that a reader of standard
+//! output that stalls or is slow can never hold up the service.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tracing::{error, warn};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use casebridge::alert;
+use casebridge::config::LogFormat;
+
+/// Lines that wait to be written; further ones are dropped and counted.
+const LINES: usize = 8192;
+/// How long the end of the process waits for lines to be written: more than the guard itself takes.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Lines are written until this is dropped.
+#[must_use]
+pub struct Log(Option<WorkerGuard>);
+
+/// Logs to standard output from now on.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn start(filter: &str, format: LogFormat) -> io::Result<Log> {
+    let stdout = Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    let dropped = Arc::new(OnceLock::new());
+    let output = Output {
+        lines: BufWriter::new(stdout.clone()),
+        stdout,
+        format,
+        dropped: dropped.clone(),
+        reported: 0,
+    };
+    let (queue, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log").finish(output);
+    // It is set once, and before the first line.
+    let _ = dropped.set(queue.error_counter());
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::registry().with(layer(format, queue)).with(filter).init();
+    log_panics();
+    Ok(Log(Some(guard)))
+}
+
+fn layer<W>(format: LogFormat, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    match format {
+        LogFormat::Text => {
+            let colour = io::stdout().is_terminal();
+            tracing_subscriber::fmt::layer().with_target(false).with_ansi(colour).with_writer(writer).boxed()
+        }
+        // Heroku adds its own time to each line.
+        LogFormat::Logfmt => {
+            tracing_logfmt::builder().with_timestamp(false).layer().with_writer(writer).boxed()
+        }
+        LogFormat::Json => {
+            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
+        }
+    }
+}
+
+/// The message of a panic can repeat a text that it stumbled over; its place cannot.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(alert = alert::PANIC, place, "a defect in casebridge at {place}: please report it");
+    }));
+}
+
+impl Drop for Log {
+    /// Waits for the lines that are queued. With a full queue the guard would wait for ever, since it
+    /// prints a complaint to the same output: so it is dropped by a thread that may be left behind.
+    fn drop(&mut self) {
+        let guard = self.0.take();
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            drop(guard);
+            let _ = done.send(());
+        });
+        let _ = is_done.recv_timeout(END_LIMIT);
+    }
+}
+
+/// What the thread writes to: standard output, in as few calls as the queue allows.
+struct Output {
+    lines: BufWriter<Arc<File>>,
+    stdout: Arc<File>,
+    format: LogFormat,
+    dropped: Arc<OnceLock<ErrorCounter>>,
+    /// The dropped lines that a line has reported.
+    reported: usize,
+}
+
+impl Write for Output {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.write(line)
+    }
+
+    /// Called when the queue is empty, so the output flows.
+    fn flush(&mut self) -> io::Result<()> {
+        self.lines.flush()?;
+        let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
+        if dropped > self.reported {
+            self.report(dropped - self.reported);
+            self.reported = dropped;
+        }
+        Ok(())
+    }
+}
+
+impl Output {
+    /// Goes past the queue, which may be full again.
+    fn report(&self, dropped: usize) {
+        let direct = tracing_subscriber::registry().with(layer(self.format, self.stdout.clone()));
+        tracing::subscriber::with_default(direct, || {
+            warn!(
+                dropped,
+                "dropped {dropped} log line(s) that nobody read in time; deliveries were not affected"
+            );
+        });
+    }
+}

@@ -1,0 +1,65 @@
+//! The answers to requests for an OAuth token: forms that differ from Zendesk's published example.
+
+use std::future::IntoFuture;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::harness::{event, run_on_sqlite};
+
+#[tokio::test]
+async fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
+    run_on_sqlite(|mut world| async move {
+        let zendesk = world.zendesk.url();
+        let answers = [
+            json!({"scope": "tickets:write users:write read", "expires_in": "1800"}),
+            json!({"scope": ["tickets:write", "users:write", "read"], "expires_in": 1800.5}),
+            json!({"expires_in": -1}),
+            json!({"expires_in": 1e18}),
+            json!({"expires_in": u64::MAX}),
+        ];
+        for (number, answer) in answers.into_iter().enumerate() {
+            world.set("ZENDESK_API_URL", front(&zendesk, answer.clone()).await);
+            let bridge = world.start().await;
+            bridge.wait_for_log("the Zendesk credential works").await;
+            world.notify(&event(&format!("event-{number}"), &number.to_string())).await;
+            world.tickets(number + 1).await;
+            assert!(!bridge.log().contains("without the scope"), "{answer}: {}", bridge.log());
+            assert_eq!(bridge.stop().await.code(), Some(0), "{answer}");
+        }
+    })
+    .await;
+}
+
+/// Zendesk's stand-in, but each answer with an OAuth token has the fields of `answer` around its token.
+async fn front(zendesk: &str, answer: Value) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(forward).with_state((zendesk.to_owned(), answer));
+    tokio::spawn(axum::serve(listener, router).into_future());
+    url
+}
+
+async fn forward(State((zendesk, mut answer)): State<(String, Value)>, request: Request) -> Response {
+    let is_mint = request.uri().path() == "/oauth/tokens";
+    let url = format!("{zendesk}{}", request.uri());
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let reply = http.request(head.method, url).headers(head.headers).body(body).send().await.unwrap();
+    let mut response = Response::builder().status(reply.status());
+    for (name, value) in reply.headers().iter().filter(|(name, _)| *name != "content-length") {
+        response = response.header(name, value);
+    }
+    let mut bytes = reply.bytes().await.unwrap().to_vec();
+    if is_mint {
+        let minted: Value = serde_json::from_slice(&bytes).unwrap();
+        answer["access_token"] = minted["access_token"].clone();
+        bytes = answer.to_string().into_bytes();
+    }
+    response.body(Body::from(bytes)).unwrap()
+}

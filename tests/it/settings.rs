@@ -1,0 +1,139 @@
+//! Settings that people get wrong, and how the service says so.
+
+use casebridge::sandbox::zendesk;
+use serde_json::{Value, json};
+
+use crate::harness::{Kind, World, event, free_port, on_both, run, run_on_sqlite};
+
+#[tokio::test]
+async fn a_name_that_is_nearly_ours_is_warned_of() {
+    run_on_sqlite(|mut world| async move {
+        world.set("RETENTION_DAY", "7");
+        world.set("ADMIN_TOKN", "0123456789abcdef01234567");
+        world.set("HEROKU_APP_NAMES", "x");
+        let bridge = world.start().await;
+        bridge.wait_for_line_with(&["WARN", "RETENTION_DAY ", "did you mean RETENTION_DAYS?"]).await;
+        bridge.wait_for_line_with(&["WARN", "ADMIN_TOKN ", "did you mean ADMIN_TOKEN?"]).await;
+        assert!(!bridge.log().contains("HEROKU_APP_NAMES"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wrong_name_of_a_route_stops_the_start() {
+    run_on_sqlite(|mut world| async move {
+        for name in ["ROUTE_VIP_2_LABEL", "ROUTE_VIP-2_LABEL", "ROUTE_VIP_LABLE"] {
+            world.set(name, "VIP");
+            let (status, log) = world.spawn().end_with_log().await;
+            assert_eq!(status.code(), Some(2), "{log}");
+            assert!(log.contains(&format!("{name} is no setting of a route")), "{log}");
+            world.unset(name);
+        }
+    })
+    .await;
+}
+
+/// Where the errors of a start are looked for is where the log goes.
+#[tokio::test]
+async fn a_start_that_fails_is_logged_in_the_configured_format_with_an_alert() {
+    run_on_sqlite(|mut world| async move {
+        let vars = world.vars.clone();
+        let port = world.vars["PORT"].clone();
+        let _taken = std::net::TcpListener::bind(format!("127.0.0.1:{port}")).unwrap();
+        for (name, value, alert, code) in [
+            ("SPREDFAST_COMPANY_ID", "acme", "configuration", 2),
+            ("DATABASE_URL", "sqlite:///no/such/folder/a.db", "storage", 2),
+            ("LISTEN", "127.0.0.1", "start", 1),
+        ] {
+            world.set(name, value);
+            world.set("LOG_FORMAT", "json");
+            let (status, log) = world.spawn().end_with_log().await;
+            assert_eq!(status.code(), Some(code), "{log}");
+            let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let errors: Vec<Value> = lines.filter(|line| line["level"] == "ERROR").collect();
+            assert_eq!((errors.len(), &errors[0]["alert"]), (1, &json!(alert)), "{log}");
+            world.vars = vars.clone();
+        }
+        world.unset("SPREDFAST_COMPANY_ID");
+        world.unset("ZENDESK_API_URL");
+        world.set("LOG_FORMAT", "logfmt");
+        let (_, log) = world.spawn().end_with_log().await;
+        assert_eq!(log.matches("alert=configuration").count(), 2, "one line for each problem: {log}");
+    })
+    .await;
+}
+
+on_both! {
+    async fn a_start_says_what_an_earlier_one_has_left_to_do(world: World) {
+        world.zendesk.stop();
+        let bridge = world.start().await;
+        for number in 0..3 {
+            world.notify(&event(&format!("event-{number}"), &number.to_string())).await;
+        }
+        assert!(!bridge.log().contains("wait from before the start"));
+        bridge.stop().await;
+        let bridge = world.start().await;
+        bridge.wait_for_line_with(&["INFO", "3 deliveries wait from before the start", "waiting=3", "oldest_s="]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_zendesk_credential_is_logged_with_what_to_do() {
+    run_on_sqlite(|mut world| async move {
+        let variables = ["ZENDESK_OAUTH_CLIENT_SECRET", "ZENDESK_API_TOKEN", "Admin Center"];
+        world.set("ZENDESK_OAUTH_CLIENT_SECRET", "another-secret");
+        let bridge = world.start().await;
+        let line = bridge.wait_for_line_with(&["ERROR", "alert=\"zendesk_credential\"", "401"]).await;
+        assert!(variables.iter().all(|word| line.contains(word)), "{line}");
+        bridge.stop().await;
+
+        world.unset("ZENDESK_OAUTH_CLIENT_ID");
+        world.unset("ZENDESK_OAUTH_CLIENT_SECRET");
+        world.set("ZENDESK_USER_EMAIL", zendesk::USER_EMAIL);
+        world.set("ZENDESK_API_TOKEN", "another-token");
+        let bridge = world.start().await;
+        let line = bridge.wait_for_line_with(&["ERROR", "alert=\"zendesk_credential\"", "401"]).await;
+        assert!(variables.iter().all(|word| line.contains(word)), "{line}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made_is_told_by_its_reason() {
+    run_on_sqlite(|mut world| async move {
+        let plain = world.zendesk.url().replace("http://", "https://");
+        for (url, reason) in [
+            (format!("http://127.0.0.1:{}", free_port()), "refused"),
+            (plain, "TLS failed"),
+            ("https://no-such-host.invalid".to_owned(), "unknown host"),
+        ] {
+            world.set("ZENDESK_API_URL", &url);
+            world.set("SPREDFAST_API_URL", format!("{url}/v2/events"));
+            world.set("PUBLIC_URL", &url);
+            let output = world.command_with_settings(&["check", "--json"]).await;
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            for name in ["khoros token", "zendesk credential", "public url"] {
+                let row = report["rows"].as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+                assert!(row["text"].as_str().unwrap().contains(reason), "{row}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Each line says how long it waits for the next try: the sum is what is documented.
+#[tokio::test]
+async fn a_postgresql_that_stays_away_is_waited_for_45_s() {
+    run(Kind::Postgres, async |mut world: World| {
+        world.set("DATABASE_URL", format!("postgres://a@127.0.0.1:{}/a", free_port()));
+        world.set("LOG_FORMAT", "json");
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(1), "{log}");
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let waits: f64 = lines.iter().filter_map(|line| line["wait_s"].as_f64()).sum();
+        assert!((40.0..=45.0).contains(&waits), "{waits}: {log}");
+        let last = lines.last().unwrap();
+        assert_eq!((&last["alert"], &last["level"]), (&json!("storage"), &json!("ERROR")), "{log}");
+    })
+    .await;
+}
