@@ -34,6 +34,8 @@ pub(super) const PREFIX: &str = "ROUTE_";
 /// What a route is about; beside these it has the settings of its tickets.
 pub(super) const SETTINGS: [&str; 3] = ["EVENT", "LABEL", "QUERY"];
 const NAME_LENGTH: usize = 40;
+/// What means something in a regular expression.
+const SPECIAL: [char; 14] = ['\\', '.', '[', ']', '{', '}', '(', ')', '*', '+', '?', '^', '$', '|'];
 
 impl Route {
     /// Whether any route but the tutorial's is configured.
@@ -207,6 +209,10 @@ fn event_name(text: &str) -> Parsed<String> {
 
 /// Whether an expression finds the name that it looks like. Anchors are meant as such.
 fn matches_itself(label: &str) -> bool {
+    // Most labels are words: no need to load the machinery for expressions, and its memory.
+    if !label.contains(SPECIAL) {
+        return true;
+    }
     let name = label.strip_prefix('^').unwrap_or(label);
     let name = name.strip_suffix('$').unwrap_or(name);
     Regex::new(label).is_ok_and(|expression| expression.is_match(name))
@@ -216,7 +222,7 @@ fn matches_itself(label: &str) -> bool {
 fn exactly(text: &str) -> String {
     let mut pattern = String::from("^");
     for c in text.chars() {
-        if "\\.[]{}()*+?^$|".contains(c) {
+        if SPECIAL.contains(&c) {
             pattern.push('\\');
         }
         pattern.push(c);
