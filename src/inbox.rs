@@ -333,8 +333,8 @@ impl Inbox {
                     ))
                 })?
             }
-            Database::Postgres(options) => {
-                let (inbox, committer) = Inbox::new(Store::postgres(options).await?, None);
+            Database::Postgres(server) => {
+                let (inbox, committer) = Inbox::new(Store::postgres(&server.options).await?, None);
                 inbox.migrate().await?;
                 (inbox.begin_run().await?, committer)
             }
@@ -359,7 +359,7 @@ impl Inbox {
     pub async fn open_beside(database: &Database) -> anyhow::Result<Inbox> {
         let store = match database {
             Database::Sqlite(path) => Store::sqlite(&file::resolved(path)?, false).await?,
-            Database::Postgres(options) => Store::postgres(options).await?,
+            Database::Postgres(server) => Store::postgres(&server.options).await?,
         };
         let (inbox, _) = Inbox::new(store, None);
         inbox.ping().await.context("the database holds no inbox yet: `casebridge serve` makes it")?;

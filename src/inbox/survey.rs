@@ -75,7 +75,7 @@ pub async fn survey(database: &Database) -> Result<Survey, Unfit> {
             let path = file::resolved(path).map_err(|error| Unfit::File(error.to_string()))?;
             file_at(path).await
         }
-        Database::Postgres(options) => server(options).await,
+        Database::Postgres(server) => self::server(&server.options).await,
     }
 }
 
