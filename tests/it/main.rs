@@ -10,6 +10,7 @@ mod check;
 mod crash;
 mod deliver;
 mod edge;
+mod failover;
 mod inbox;
 mod keep;
 mod log;
