@@ -259,8 +259,12 @@ impl Session {
             (Link::Direct, result) => result,
             (Link::Pooler, Ok(value)) => self.connection.execute("commit").await.map(|_| value),
             (Link::Pooler, Err(error)) => {
-                // If this fails as well, the connection is not used again.
                 let rolled_back = self.connection.execute("rollback").await;
+                if rolled_back.is_ok() && is_read_only(&error) {
+                    // An answer may not come any more.
+                    let _ = self.connection.execute(END_READ_ONLY_SESSION).await;
+                }
+                // If this failed as well, the connection is not used again.
                 self.has_ended = rolled_back.is_ok();
                 return self.end_with(Err(error));
             }
@@ -299,6 +303,17 @@ impl Stale {
         let stale = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         stale.is_none_or(|stale| age <= stale.elapsed())
     }
+}
+
+/// Behind a pooler, our closing a connection does not close the session, which the pooler would give to the
+/// next transaction. This ends the session that it runs in, if that is read-only itself: the pooler opens a
+/// new one, on the server that takes writes by then. No other client is on it at that moment.
+const END_READ_ONLY_SESSION: &str = "
+    select pg_terminate_backend(pg_backend_pid())
+     where pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean";
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| code == "25006")
 }
 
 fn code_of(error: &sqlx::Error) -> Option<String> {

@@ -20,6 +20,7 @@ mod oauth;
 mod operate;
 mod outage;
 mod parser;
+mod pooler;
 mod public_url;
 mod pull;
 mod receive;

@@ -11,11 +11,17 @@ use casebridge::sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
 use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::harness::{BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_for};
+use crate::failover::{make_read_only, make_writable};
+use crate::harness::{
+    BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_behind_pooler_for, run_for,
+};
 
 const KILLS: usize = 20;
 const LONG: Duration = Duration::from_secs(3600);
+const READ_ONLY: Duration = Duration::from_secs(10);
+const WRITABLE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn one_process_on_sqlite() {
@@ -25,6 +31,31 @@ async fn one_process_on_sqlite() {
 #[tokio::test]
 async fn two_processes_on_postgres() {
     run_for(LONG, Kind::Postgres, |world| storm(world, 2)).await;
+}
+
+#[tokio::test]
+async fn two_processes_behind_a_pooler() {
+    run_behind_pooler_for(LONG, |world| storm(world, 2)).await;
+}
+
+#[tokio::test]
+async fn two_processes_on_a_postgres_that_fails_over() {
+    run_for(LONG, Kind::Postgres, |world| storm_with_failovers(world, 2)).await;
+}
+
+/// The database takes no writes for the first 10 s of each 30 s.
+async fn storm_with_failovers(world: World, processes: usize) {
+    let database = world.database.url.clone();
+    let failovers = tokio::spawn(async move {
+        loop {
+            make_read_only(&database).await;
+            tokio::time::sleep(READ_ONLY).await;
+            make_writable(&database).await;
+            tokio::time::sleep(WRITABLE).await;
+        }
+    });
+    storm(world, processes).await;
+    failovers.abort();
 }
 
 async fn storm(mut world: World, processes: usize) {
@@ -105,8 +136,13 @@ async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, v
     let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance)).collect();
     // Each notification that it takes is a line, so that many lines are sure to come.
     let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
+    let (refused, is_refused) = oneshot::channel();
     let kill = async {
-        victim.wait_for_lines(kill_at).await;
+        tokio::select! {
+            () = victim.wait_for_lines(kill_at) => {}
+            // Of what it did not take, no line may come.
+            Ok(()) = is_refused => {}
+        }
         victim.signal("-KILL").await;
     };
     let sending = burst.iter().enumerate().map(|(place, notification)| {
@@ -117,7 +153,14 @@ async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, v
             answer.is_ok_and(|answer| answer.status() == 200).then(|| notification.identity.clone())
         }
     });
-    let (acknowledged, ()) = tokio::join!(join_all(sending), kill);
+    let sending = async {
+        let acknowledged = join_all(sending).await;
+        if acknowledged.iter().any(Option::is_none) {
+            let _ = refused.send(());
+        }
+        acknowledged
+    };
+    let (acknowledged, ()) = tokio::join!(sending, kill);
     sent.acknowledged.extend(acknowledged.into_iter().flatten());
 }
 
