@@ -335,7 +335,8 @@ impl Inbox {
                 })?
             }
             Database::Postgres(server) => {
-                let (inbox, committer) = Inbox::new(Store::Postgres(PostgresPool::connect(server).await?), None);
+                let (inbox, committer) =
+                    Inbox::new(Store::Postgres(PostgresPool::connect(server).await?), None);
                 inbox.migrate().await?;
                 (inbox.begin_run().await?, committer)
             }
@@ -375,7 +376,9 @@ impl Inbox {
 
     async fn begin_run(mut self) -> sqlx::Result<Inbox> {
         let id = format!("{:032x}", fastrand::u128(..));
-        let sql = self.sql("insert into run (id, began_at, seen_at) values ($1, {now}, {now})");
+        let sql = self.sql(
+            "insert into run (id, began_at, seen_at) values ($1, {now}, {now}) on conflict (id) do nothing",
+        );
         on_writer!(self, pool => async { sqlx::query(sql).bind(&id).execute(pool).await.map(drop) })?;
         self.run = Some(id.into());
         Ok(self)

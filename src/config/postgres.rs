@@ -30,7 +30,7 @@ pub enum Pooler {
 }
 
 impl PostgresServer {
-    /// A server to which nothing is known to lead but a direct connection, or a pooler.
+    /// A server of which it is not known whether a pooler is in front of it.
     pub fn new(options: PgConnectOptions) -> PostgresServer {
         PostgresServer { options, pooler: Pooler::Detect }
     }

@@ -7,15 +7,15 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_core::Stream;
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgStatement,
-    PgTypeInfo,
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgQueryResult,
+    PgRow, PgSeverity, PgStatement, PgTypeInfo,
 };
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Describe, Either, Execute, Executor, Postgres, Row, SqlStr,
@@ -29,10 +29,10 @@ use crate::config::{Pooler, PostgresServer};
 
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
-const ACQUIRE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
 /// How many times two connections are asked for their session. A pooler that other programs keep busy may
 /// answer from two sessions by chance.
-const POOLER_PROBES: usize = 10;
+const POOLER_PROBES: usize = 5;
 /// One migration at a time, whichever way an instance is connected. The number means nothing.
 const MIGRATION_LOCK: i64 = 0x6361_7365_6272;
 /// As sqlx makes it, so that both find each other's rows.
@@ -84,7 +84,7 @@ macro_rules! on_postgres {
 pub(super) use on_postgres;
 
 impl PostgresPool {
-    /// Connects, and finds out what is in between.
+    /// Connects, and detects a pooler.
     ///
     /// # Errors
     /// [`Unusable`] if the database's encoding is not UTF8; otherwise the server is out of reach.
@@ -253,29 +253,28 @@ impl Session {
         StatementExecutor { connection: &mut self.connection, link: self.link }
     }
 
-    /// Commits what ran in a transaction, and gives the connection back.
+    /// Ends the transaction, if there is one, and gives the connection back.
     pub async fn end<T>(mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
-        let result = match (self.link, result) {
-            (Link::Direct, result) => result,
-            (Link::Pooler, Ok(value)) => self.connection.execute("commit").await.map(|_| value),
-            (Link::Pooler, Err(error)) => {
-                let rolled_back = self.connection.execute("rollback").await;
-                if rolled_back.is_ok() && is_read_only(&error) {
-                    // An answer may not come any more.
-                    let _ = self.connection.execute(END_READ_ONLY_SESSION).await;
-                }
-                // If this failed as well, the connection is not used again.
-                self.has_ended = rolled_back.is_ok();
-                return self.end_with(Err(error));
-            }
+        let result = match self.link {
+            Link::Direct => result,
+            Link::Pooler => self.end_transaction(result).await,
         };
-        self.has_ended = true;
-        self.end_with(result)
+        self.has_ended = !result.as_ref().is_err_and(is_of_session);
+        result
     }
 
-    fn end_with<T>(&mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
-        self.has_ended &= !result.as_ref().is_err_and(is_of_session);
-        result
+    async fn end_transaction<T>(&mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
+        match result {
+            Ok(value) => self.connection.execute("commit").await.map(|_| value),
+            Err(error) => {
+                self.connection.execute("rollback").await?;
+                if is_read_only(&error) {
+                    // Its own session answers with an error.
+                    let _ = self.connection.execute(END_READ_ONLY_SESSION).await;
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -299,7 +298,7 @@ impl Stale {
     }
 
     /// `age` is how long ago a connection was opened.
-    fn is_fresh(&self, age: std::time::Duration) -> bool {
+    fn is_fresh(&self, age: Duration) -> bool {
         let stale = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         stale.is_none_or(|stale| age <= stale.elapsed())
     }
@@ -325,11 +324,18 @@ fn is_of_session(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
         // https://www.postgresql.org/docs/current/errcodes-appendix.html: 25006 is a read-only transaction,
-        // 57P01 to 57P05 a server or a session that ends, class 08 a connection, or what PgBouncer says.
-        sqlx::Error::Database(_) => code_of(error)
-            .is_some_and(|code| code == "25006" || code.starts_with("57P0") || code.starts_with("08")),
+        // 57P01 to 57P05 are a server or a session that ends, class 08 is a connection or PgBouncer's own.
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            let is_fatal = database.try_downcast_ref::<PgDatabaseError>().is_some_and(ends_session);
+            is_fatal || code == "25006" || code.starts_with("57P0") || code.starts_with("08")
+        }
         _ => false,
     }
+}
+
+fn ends_session(error: &PgDatabaseError) -> bool {
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
 }
 
 /// Another transaction was in the way: a serialization failure, or the end of a deadlock.
@@ -411,7 +417,7 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<E> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use Duration;
 
     use super::*;
 

@@ -78,11 +78,8 @@ async fn a_direct_connection_is_not_taken_for_a_pooler() {
 #[tokio::test]
 async fn a_pooler_in_session_mode_works_either_way() {
     run_behind_pooler(|mut world: World| async move {
-        let role = "do $$ begin create role session superuser login;
-            exception when duplicate_object or unique_violation then null; end $$";
-        execute(&world.database.url, role).await;
-        let address = PgBouncer::get().unwrap().url(&world.database.url);
-        world.set("DATABASE_URL", address.replace("postgres@", "session@"));
+        let pooler = PgBouncer::in_session_mode();
+        world.set("DATABASE_URL", pooler.url(&world.database.url));
         for said in ["", "0", "1"] {
             world.set("DATABASE_POOLER", said);
             let bridge = world.start().await;

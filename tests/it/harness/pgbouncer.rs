@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode before the cluster of the tests, from the installed binary. Like the
+//! PgBouncer before the cluster of the tests, from the installed binary. Like the
 //! cluster, it ends when this process does.
 
 use std::env;
@@ -17,6 +17,11 @@ pub struct PgBouncer {
     _shell: Child,
 }
 
+/// It takes start-up options, and ignores them: only its sessions show that it is there.
+const TRANSACTION_MODE: &str = "pool_mode = transaction\nignore_startup_parameters = options";
+/// As it is installed, it refuses start-up options.
+const SESSION_MODE: &str = "pool_mode = session";
+
 const SCRIPT: &str = r#"
     "$1" "$2/pgbouncer.ini" &
     cat >/dev/null
@@ -26,14 +31,20 @@ const SCRIPT: &str = r#"
 "#;
 
 impl PgBouncer {
-    /// The one of this run; none if it, or PostgreSQL, is not installed and nobody insists.
+    /// The one of this run, in transaction mode; none if it, or PostgreSQL, is not installed and nobody insists.
     pub fn get() -> Option<&'static PgBouncer> {
         static POOLER: OnceLock<Option<PgBouncer>> = OnceLock::new();
         let cluster = Cluster::get()?;
-        let pooler = POOLER.get_or_init(|| binary().map(|binary| PgBouncer::start(&binary, cluster.port)));
+        let pooler = POOLER
+            .get_or_init(|| binary().map(|binary| PgBouncer::start(&binary, cluster.port, TRANSACTION_MODE)));
         let required = env::var(VARIABLE).is_ok_and(|value| value == "required");
         assert!(pooler.is_some() || !required, "{VARIABLE}=required, and there is no PgBouncer");
         pooler.as_ref()
+    }
+
+    /// One more, in session mode; there has to be a first one.
+    pub fn in_session_mode() -> PgBouncer {
+        PgBouncer::start(&binary().unwrap(), Cluster::get().unwrap().port, SESSION_MODE)
     }
 
     /// The address of a database of the cluster, but through the pooler.
@@ -41,20 +52,19 @@ impl PgBouncer {
         direct.replace(&format!(":{}/", self.cluster), &format!(":{}/", self.port))
     }
 
-    fn start(binary: &Path, cluster: u16) -> PgBouncer {
+    fn start(binary: &Path, cluster: u16, mode: &str) -> PgBouncer {
         let folder = tempfile::tempdir().unwrap().keep();
         let port = super::free_port();
-        // Few sessions, so that two bridges share them. Of the role `session`, each is one client's.
+        // Few sessions, so that two bridges share them.
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={cluster}\n\
-             [users]\nsession = pool_mode=session\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = trust\nauth_file = {}/users.txt\npool_mode = transaction\n\
-             default_pool_size = 6\nmax_client_conn = 500\n",
+             auth_type = trust\nauth_file = {}/users.txt\n\
+             default_pool_size = 6\nmax_client_conn = 500\n{mode}\n",
             folder.display()
         );
         std::fs::write(folder.join("pgbouncer.ini"), settings).unwrap();
-        std::fs::write(folder.join("users.txt"), "\"postgres\" \"\"\n\"session\" \"\"\n").unwrap();
+        std::fs::write(folder.join("users.txt"), "\"postgres\" \"\"\n").unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "sh"]).arg(binary).arg(&folder);
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
