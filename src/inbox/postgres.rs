@@ -161,7 +161,7 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Lin
     let link = match (server.pooler, &mut two) {
         (Pooler::Present, _) | (Pooler::Detect, None) => Link::Pooler,
         (Pooler::Absent, _) => Link::Direct,
-        (Pooler::Detect, Some(two)) => detect(&mut one, two).await?,
+        (Pooler::Detect, Some(two)) => detect(&mut one, two).await.context("PostgreSQL cannot be reached")?,
     };
     let takes_options = two.is_some();
     one.close().await?;

@@ -44,26 +44,36 @@ async fn two_processes_on_a_postgres_that_fails_over() {
 }
 
 /// The database takes no writes for the first 10 s of each 30 s.
-async fn storm_with_failovers(world: World, processes: usize) {
+async fn storm_with_failovers(mut world: World, processes: usize) {
     let database = world.database.url.clone();
-    let failovers = tokio::spawn(async move {
+    let failovers = async {
         loop {
             make_read_only(&database).await;
             tokio::time::sleep(READ_ONLY).await;
             make_writable(&database).await;
             tokio::time::sleep(WRITABLE).await;
         }
-    });
-    storm(world, processes).await;
-    failovers.abort();
+    };
+    let (bridges, sent) = tokio::select! {
+        stormed = rage(&mut world, processes) => stormed,
+        () = failovers => unreachable!("they go on until the storm is over"),
+    };
+    make_writable(&database).await;
+    finish(&world, &bridges, &sent).await;
 }
 
 async fn storm(mut world: World, processes: usize) {
+    let (bridges, sent) = rage(&mut world, processes).await;
+    finish(&world, &bridges, &sent).await;
+}
+
+/// Sends, and kills one process after the other; returns those that run in the end.
+async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent) {
     let kills = number("CASEBRIDGE_STORM_KILLS").unwrap_or(KILLS as u64) as usize;
     let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("storm of {kills} kills, seed {seed}");
     let mut chance = Rng::with_seed(seed);
-    prepare(&mut world, &mut chance);
+    prepare(world, &mut chance);
 
     let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
     let mut bridges = Vec::new();
@@ -73,14 +83,17 @@ async fn storm(mut world: World, processes: usize) {
     let mut sent = Sent::default();
     for _ in 0..kills {
         let victim = chance.usize(..processes);
-        fire(&world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
+        fire(world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
         bridges.remove(victim).end().await;
         bridges.insert(victim, world.start_beside(ports[victim]).await);
     }
+    (bridges, sent)
+}
 
+async fn finish(world: &World, bridges: &[Bridge], sent: &Sent) {
     world.zendesk.model().chaos = None;
-    calm(&world, &bridges).await;
-    check(&world, &sent).await;
+    calm(world, bridges).await;
+    check(world, sent).await;
     println!(
         "{} notifications acknowledged of {} posts, {} tickets, none lost, none doubled",
         sent.acknowledged.len(),
