@@ -211,7 +211,10 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     let mut wait = Duration::from_secs(1);
     loop {
         let error = match open(database).await {
-            Ok(opened) => return Ok(opened),
+            Ok(opened) => {
+                info!(%database, "storing in {database}");
+                return Ok(opened);
+            }
             Err(error) if error.is::<Unusable>() => return Err(error),
             Err(error) => error,
         };

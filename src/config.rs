@@ -5,6 +5,7 @@
 //! are reported at once, by the names of the variables and never with a value.
 
 mod parse;
+mod postgres;
 mod route;
 mod ticket;
 mod typos;
@@ -18,10 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use parse::Parsed;
+pub use postgres::{Pooler, PostgresServer};
 pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{
     CustomField, CustomValue, FALLBACK_TAG, Kind, NO_AUTHOR_TAG, Priority, Reference, Referent, Repeat,
@@ -127,7 +128,20 @@ pub enum ZendeskCredentials {
 /// `DATABASE_URL`
 pub enum Database {
     Sqlite(PathBuf),
-    Postgres(Box<PgConnectOptions>),
+    Postgres(Box<PostgresServer>),
+}
+
+/// For the log: the file, or the server without the password.
+impl fmt::Display for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Database::Sqlite(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                write!(f, "sqlite://{}", path.display())
+            }
+            Database::Postgres(server) => server.fmt(f),
+        }
+    }
 }
 
 /// How deliveries are tried.
@@ -678,12 +692,11 @@ impl Check {
 
     fn database(&mut self, raw: &mut Raw) -> Option<Database> {
         let on_heroku = raw.dyno.is_some();
-        let database = self.or(
-            "DATABASE_URL",
-            raw.database_url.take(),
-            Some(Database::Sqlite("casebridge.db".into())),
-            |text| parse::database(text, on_heroku).map(Some),
-        );
+        let mut database = self.database_url(raw.database_url.take(), on_heroku);
+        let pooler = self.optional("DATABASE_POOLER", raw.database_pooler.take(), parse::switch);
+        if let (Some(Database::Postgres(server)), Some(is_present)) = (&mut database, pooler) {
+            server.pooler = if is_present { Pooler::Present } else { Pooler::Absent };
+        }
         let ephemeral =
             self.optional("ALLOW_EPHEMERAL_STORE", raw.allow_ephemeral_store.take(), parse::switch);
         let on_disk = matches!(database, Some(Database::Sqlite(_)));
@@ -696,6 +709,25 @@ impl Check {
             );
         }
         database
+    }
+
+    fn database_url(&mut self, value: Option<String>, on_heroku: bool) -> Option<Database> {
+        let Some(text) = value else { return Some(Database::Sqlite("casebridge.db".into())) };
+        match parse::database(&text, on_heroku) {
+            Ok((database, ignored)) => {
+                if !ignored.is_empty() {
+                    let names = ignored.join(", ");
+                    self.warnings.push(format!(
+                        "DATABASE_URL: casebridge ignores options that it does not use: {names}"
+                    ));
+                }
+                Some(database)
+            }
+            Err(reason) => {
+                self.problems.push(format!("DATABASE_URL {reason}"));
+                None
+            }
+        }
     }
 
     fn delivery(&mut self, raw: &mut Raw) -> Delivery {
@@ -919,7 +951,7 @@ mod tests {
     #[test]
     fn a_dyno_asks_its_postgres_for_tls() {
         let mode = |changes: &[(&str, &str)]| match accepted(changes).database {
-            Database::Postgres(options) => options.get_ssl_mode(),
+            Database::Postgres(server) => server.options.get_ssl_mode(),
             Database::Sqlite(_) => panic!("not Postgres"),
         };
         let url = ("DATABASE_URL", "postgres://u:p@db.example.com/c");
@@ -927,6 +959,41 @@ mod tests {
         assert!(matches!(mode(&[url, ("DYNO", "web.1")]), PgSslMode::Require));
         let full = ("DATABASE_URL", "postgres://u:p@db.example.com/c?sslmode=verify-full");
         assert!(matches!(mode(&[full, ("DYNO", "web.1")]), PgSslMode::VerifyFull));
+    }
+
+    #[test]
+    fn connection_strings_as_hosts_print_them() {
+        let with = |url| accepted(&[("DATABASE_URL", url)]);
+        let neon =
+            with("psql 'postgresql://u:secret@db.example.com/c?sslmode=require&channel_binding=require'");
+        assert_eq!(neon.database.to_string(), "postgres://u@db.example.com:5432/c");
+        assert_eq!(
+            neon.warnings,
+            ["DATABASE_URL: casebridge ignores options that it does not use: channel_binding"]
+        );
+        for url in [
+            "jdbc:postgresql://db.example.com/c?user=u&password=secret",
+            "postgres://u:secret/s@db.example.com/c",
+            "postgresql+asyncpg://u:p@db.example.com/c?ssl=secret",
+        ] {
+            let report = refused(&[("DATABASE_URL", url)]);
+            assert!(report.contains("\n  - DATABASE_URL ") && !report.contains("secret"), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_pooler_can_be_said_to_be_there_or_not() {
+        let pooler = |url, said| match accepted(&[("DATABASE_URL", url), ("DATABASE_POOLER", said)]).database
+        {
+            Database::Postgres(server) => server.pooler,
+            Database::Sqlite(_) => panic!("not Postgres"),
+        };
+        let (plain, supabase) = ("postgres://u:p@HOST/db", "postgres://u:p@HOST:6543/db?pgbouncer=true");
+        assert_eq!(pooler(plain, ""), Pooler::Detect);
+        assert_eq!((pooler(plain, "1"), pooler(plain, "0")), (Pooler::Present, Pooler::Absent));
+        assert_eq!((pooler(supabase, ""), pooler(supabase, "0")), (Pooler::Present, Pooler::Absent));
+        refused(&[("DATABASE_POOLER", "value")]);
+        accepted(&[("DATABASE_POOLER", "1")]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Health {
         Health { inbox, lane, subscription, pull, refused, admin, public_url_remedy, started, ready }
     }
 
-    /// Whether notifications can be stored; looked at every two seconds at most.
+    /// Whether notifications can be stored; tried every two seconds at most.
     async fn is_ready(&self) -> bool {
         let mut ready = self.ready.lock().await;
         if let Some((at, known)) = *ready
@@ -94,7 +94,7 @@ impl Health {
         {
             return known;
         }
-        let known = self.inbox.ping().await.is_ok();
+        let known = self.inbox.check_writable().await.is_ok();
         *ready = Some((Instant::now(), known));
         known
     }

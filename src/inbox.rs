@@ -8,6 +8,7 @@ mod backup;
 mod checkpoint;
 mod commit;
 mod file;
+mod postgres;
 pub mod survey;
 
 use std::fs::File;
@@ -18,11 +19,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Connection, FromRow};
+use sqlx::{AssertSqlSafe, FromRow, SqlSafeStr, SqlStr};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -33,6 +33,7 @@ use crate::config::{Database, Retention};
 use crate::retry::Transition;
 use crate::story::Told;
 use file::{DatabaseFile, check_sqlite_version};
+use postgres::{PostgresPool, on_postgres};
 
 /// A handle on the storage; clones share it.
 #[derive(Clone)]
@@ -55,7 +56,7 @@ enum Store {
         reader: SqlitePool,
         file: DatabaseFile,
     },
-    Postgres(PgPool),
+    Postgres(PostgresPool),
 }
 
 /// A delivery to be stored.
@@ -287,7 +288,7 @@ macro_rules! on_writer {
         limited(async {
             match &$inbox.store {
                 Store::Sqlite { writer: $pool, .. } => $statement.await,
-                Store::Postgres($pool) => $statement.await,
+                Store::Postgres(postgres) => on_postgres!(postgres, $pool => $statement),
             }
         })
         .await
@@ -307,7 +308,7 @@ macro_rules! on_reader {
         limited(async {
             match &$inbox.store {
                 Store::Sqlite { reader: $pool, .. } => $statement.await,
-                Store::Postgres($pool) => $statement.await,
+                Store::Postgres(postgres) => on_postgres!(postgres, $pool => $statement),
             }
         })
         .await
@@ -319,8 +320,8 @@ impl Inbox {
     /// [`Inbox::receive`] to get anywhere.
     ///
     /// # Errors
-    /// [`Unusable`] if the file cannot be written or another process serves it; otherwise the
-    /// database is out of reach, and a later try may succeed.
+    /// [`Unusable`] if the file cannot be written, another process serves it, or PostgreSQL's database is
+    /// not in UTF8; otherwise the database is out of reach, and a later try may succeed.
     pub async fn open(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
         let (inbox, committer) = match database {
             Database::Sqlite(path) => {
@@ -333,8 +334,9 @@ impl Inbox {
                     ))
                 })?
             }
-            Database::Postgres(options) => {
-                let (inbox, committer) = Inbox::new(Store::postgres(options).await?, None);
+            Database::Postgres(server) => {
+                let (inbox, committer) =
+                    Inbox::new(Store::Postgres(PostgresPool::connect(server).await?), None);
                 inbox.migrate().await?;
                 (inbox.begin_run().await?, committer)
             }
@@ -359,7 +361,7 @@ impl Inbox {
     pub async fn open_beside(database: &Database) -> anyhow::Result<Inbox> {
         let store = match database {
             Database::Sqlite(path) => Store::sqlite(&file::resolved(path)?, false).await?,
-            Database::Postgres(options) => Store::postgres(options).await?,
+            Database::Postgres(server) => Store::Postgres(PostgresPool::connect(server).await?),
         };
         let (inbox, _) = Inbox::new(store, None);
         inbox.ping().await.context("the database holds no inbox yet: `casebridge serve` makes it")?;
@@ -374,7 +376,9 @@ impl Inbox {
 
     async fn begin_run(mut self) -> sqlx::Result<Inbox> {
         let id = format!("{:032x}", fastrand::u128(..));
-        let sql = self.sql("insert into run (id, began_at, seen_at) values ($1, {now}, {now})");
+        let sql = self.sql(
+            "insert into run (id, began_at, seen_at) values ($1, {now}, {now}) on conflict (id) do nothing",
+        );
         on_writer!(self, pool => async { sqlx::query(sql).bind(&id).execute(pool).await.map(drop) })?;
         self.run = Some(id.into());
         Ok(self)
@@ -408,15 +412,15 @@ impl Inbox {
             Pick::Fresh => "and attempts = 0 and not in_doubt",
             Pick::Any => "",
         };
-        let sql = AssertSqlSafe(self.store.dialect(CLAIM).replace("{pick}", filter));
+        let sql = self.store.dialect().fill(CLAIM).replace("{pick}", filter);
         let (limit, lease) = (limit as i64, lease.as_millis() as i64);
-        let claimed = on_writer!(self, pool => sqlx::query_as(sql)
+        let claimed = on_writer!(self, pool => sqlx::query_as(AssertSqlSafe(&*sql))
             .bind(destination).bind(limit).bind(lease).fetch_all(pool));
         match claimed {
             // Another instance took the same case in this very moment; what is left comes next time.
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Vec::new()),
-            // Two claims that took two cases in another order each.
-            Err(error) if commit::is_deadlock(&error) => Ok(Vec::new()),
+            // Two claims that took two cases in another order each, twice.
+            Err(error) if postgres::is_conflict(&error) => Ok(Vec::new()),
             claimed => claimed,
         }
     }
@@ -491,7 +495,7 @@ impl Inbox {
             .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts)
             .bind(settled.after.as_millis() as i64).bind(settled.state.name()).bind(settled.reference)
             .bind(settled.error.map(storable)).bind(settled.tries).bind(settled.doubt)
-            .bind(settled.certain).bind(settled.told).execute(pool))
+            .bind(settled.certain).bind(settled.told.as_deref()).execute(pool))
     }
 
     /// The deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
@@ -503,23 +507,23 @@ impl Inbox {
     ) -> sqlx::Result<Vec<Listed>> {
         // Words of our own, and not bound, so that a partial index is found.
         let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
-        let sql = AssertSqlSafe(format!(
+        let sql = format!(
             "{LISTED} where {of_state} (received_at, identity, destination) > ($1, $2, $3)
                       order by received_at, identity, destination limit $4"
-        ));
+        );
         let (received_at, identity, destination) = match after {
             Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
             None => (-1, "", ""),
         };
-        on_reader!(self, pool => sqlx::query_as(sql)
+        on_reader!(self, pool => sqlx::query_as(AssertSqlSafe(&*sql))
             .bind(received_at).bind(identity).bind(destination)
             .bind(limit as i64).fetch_all(pool))
     }
 
     /// The deliveries under this identity, one to each destination.
     pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
-        let sql = AssertSqlSafe(format!("{LISTED} where identity = $1 order by destination"));
-        on_reader!(self, pool => sqlx::query_as(sql).bind(identity).fetch_all(pool))
+        let sql = format!("{LISTED} where identity = $1 order by destination");
+        on_reader!(self, pool => sqlx::query_as(AssertSqlSafe(&*sql)).bind(identity).fetch_all(pool))
     }
 
     /// Gives a dead delivery a new schedule. It is looked up before anything is sent. What was refused
@@ -829,16 +833,32 @@ impl Inbox {
         on_reader!(self, pool => sqlx::query_scalar(sql).bind(&last.route).bind(since).fetch_one(pool))
     }
 
-    /// Whether the storage answers, and took what was last to be stored.
+    /// Fails if the storage does not answer, or did not take what was last to be stored.
     pub async fn ping(&self) -> sqlx::Result<()> {
+        self.check_last_write()?;
+        let sql = self.sql("select count(*) from (select 1 from delivery limit 1) as one");
+        let _: (i64,) = on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))?;
+        Ok(())
+    }
+
+    /// Writes one row, and fails if the storage does not take it: a read-only server and a full disk
+    /// still answer [`Inbox::ping`].
+    pub async fn check_writable(&self) -> sqlx::Result<()> {
+        self.check_last_write()?;
+        let sql = self.sql(
+            "insert into readiness (id, written_at) values (1, {now})
+             on conflict (id) do update set written_at = excluded.written_at",
+        );
+        on_writer!(self, pool => async { sqlx::query(sql).execute(pool).await.map(drop) })
+    }
+
+    fn check_last_write(&self) -> sqlx::Result<()> {
         if self.writes.has_just_failed() {
             return Err(sqlx::Error::Io(io::Error::other("the last write failed")));
         }
         if let Store::Sqlite { file, .. } = &self.store {
             file.is_in_place()?;
         }
-        let sql = self.sql("select count(*) from (select 1 from delivery limit 1) as one");
-        let _: (i64,) = on_reader!(self, pool => sqlx::query_as(sql).fetch_one(pool))?;
         Ok(())
     }
 
@@ -857,7 +877,7 @@ impl Inbox {
                 reader.close().await;
                 writer.close().await;
             }
-            Store::Postgres(pool) => pool.close().await,
+            Store::Postgres(postgres) => postgres.close().await,
         }
     }
 
@@ -873,17 +893,16 @@ impl Inbox {
     }
 
     async fn migrate(&self) -> anyhow::Result<()> {
-        let migrator = migrator();
         let migrated = match &self.store {
-            Store::Sqlite { writer, .. } => migrator.run(writer).await,
-            Store::Postgres(pool) => migrator.run(pool).await,
+            Store::Sqlite { writer, .. } => migrator().run(writer).await.map_err(anyhow::Error::from),
+            Store::Postgres(postgres) => postgres.migrate().await,
         };
         migrated.context("the database cannot be brought up to date")
     }
 
-    /// Fills in the words in which the two databases differ.
-    fn sql(&self, text: &'static str) -> AssertSqlSafe<String> {
-        AssertSqlSafe(self.store.dialect(text))
+    /// The statement in the words of this database.
+    fn sql(&self, text: &'static str) -> Sql {
+        Sql { text, dialect: self.store.dialect() }
     }
 }
 
@@ -975,26 +994,27 @@ impl Store {
         }
     }
 
-    /// One plain connection first: a pool says only that it waited in vain.
-    ///
-    /// Five connections: Heroku's smallest plan allows 20, and two releases overlap.
-    async fn postgres(options: &PgConnectOptions) -> anyhow::Result<Store> {
-        let plain = PgConnection::connect_with(options).await;
-        plain.context("PostgreSQL cannot be reached")?.close().await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(5)
-            .acquire_timeout(Duration::from_secs(5))
-            .connect_with(options.clone().application_name("casebridge"))
-            .await
-            .context("PostgreSQL cannot be reached")?;
-        Ok(Store::Postgres(pool))
+    fn dialect(&self) -> Dialect {
+        match self {
+            Store::Sqlite { .. } => Dialect::Sqlite,
+            Store::Postgres(_) => Dialect::Postgres,
+        }
     }
+}
 
+/// Whose words a statement is in.
+#[derive(Clone, Copy)]
+enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+impl Dialect {
     /// "Now" is the database's clock, so that two instances have the same one.
-    fn dialect(&self, text: &str) -> String {
+    fn fill(self, text: &str) -> String {
         let (now, skip_locked) = match self {
-            Store::Sqlite { .. } => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
-            Store::Postgres(_) => {
+            Dialect::Sqlite => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
+            Dialect::Postgres => {
                 ("(extract(epoch from clock_timestamp()) * 1000)::bigint", "for update of mine skip locked")
             }
         };
@@ -1003,6 +1023,19 @@ impl Store {
 }
 
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
+
+/// A statement in the words of one database. It is filled in each time that it runs, which may be twice.
+#[derive(Clone, Copy)]
+struct Sql {
+    text: &'static str,
+    dialect: Dialect,
+}
+
+impl SqlSafeStr for Sql {
+    fn into_sql_str(self) -> SqlStr {
+        AssertSqlSafe(self.dialect.fill(self.text)).into_sql_str()
+    }
+}
 
 /// Additive migrations only, and an unknown newer one is no error: a rollback must not brick.
 fn migrator() -> Migrator {

@@ -60,7 +60,7 @@ Is everything there? Changes nothing, and says what to do:
 Exit codes:
   0  done, or stopped as asked
   1  failed for a reason that may pass; something is broken, of check
-  2  wrong configuration or arguments, or an unusable SQLite file";
+  2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
 #[derive(Subcommand)]
 enum Command {

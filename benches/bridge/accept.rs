@@ -59,6 +59,12 @@ pub async fn measure(report: &mut Report, fsyncs: f64, postgres: Option<&Postgre
         let database = Database::postgres(postgres).await;
         accepts(report, database, "PostgreSQL", connections).await;
     }
+    for connections in [1, USUAL] {
+        match Database::behind_pooler(postgres).await {
+            Some(database) => drop(accepts(report, database, "PgBouncer", connections).await),
+            None => return report.left_out(SECTION, "PgBouncer is left out: pgbouncer was not found"),
+        }
+    }
 }
 
 /// On a new database, so that no row bears the weight of those before it.

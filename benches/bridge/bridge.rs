@@ -35,6 +35,12 @@ impl Database {
         Database { url: postgres.new_database().await, folder: tempfile::tempdir().unwrap() }
     }
 
+    /// None if PgBouncer is not installed.
+    pub async fn behind_pooler(postgres: &Postgres) -> Option<Database> {
+        let url = postgres.new_database_behind_pooler().await?;
+        Some(Database { url, folder: tempfile::tempdir().unwrap() })
+    }
+
     /// Next to the SQLite file: what the processes that have it open share.
     pub fn shared_memory(&self) -> PathBuf {
         self.folder.path().join("casebridge.db-shm")

@@ -31,9 +31,12 @@ pub async fn measure(report: &mut Report, postgres: Option<&Postgres>) {
             drain(report, Database::postgres(postgres).await, "PostgreSQL", backlog).await;
         }
     }
-    match postgres {
-        Some(_) => {}
-        None => report.left_out(SECTION, "PostgreSQL is left out: initdb and postgres were not found"),
+    let Some(postgres) = postgres else {
+        return report.left_out(SECTION, "PostgreSQL is left out: initdb and postgres were not found");
+    };
+    match Database::behind_pooler(postgres).await {
+        Some(database) => drain(report, database, "PgBouncer", Backlog::OfThisRun).await,
+        None => report.left_out(SECTION, "PgBouncer is left out: pgbouncer was not found"),
     }
 }
 

@@ -2,40 +2,18 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
-use super::{Database, LogFormat, Mode};
+use super::{Database, LogFormat, Mode, postgres};
 
 /// The value, or what is wrong with it.
 pub type Parsed<T> = Result<T, &'static str>;
 
-const POSTGRES_OPTIONS: &[&str] = &[
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "statement-cache-capacity",
-];
 const SECRET_MIN_LENGTH: usize = 16;
 const SECRET_MIN_VARIETY: usize = 8;
 /// A secret that is shorter is accepted, with advice.
@@ -265,30 +243,33 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-pub fn database(text: &str, on_heroku: bool) -> Parsed<Database> {
-    if let Some(rest) = text.strip_prefix("sqlite:") {
-        let rest = rest.strip_prefix("//").unwrap_or(rest);
-        return match rest {
-            "" => Err("names no file (sqlite:///data/casebridge.db)"),
-            ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
-            path if path.contains('?') => Err("has options after `?`, and there are none for SQLite"),
-            path => Ok(Database::Sqlite(path.into())),
-        };
+/// The database, and the names of the options that were ignored.
+pub fn database(text: &str, on_heroku: bool) -> Result<(Database, Vec<&'static str>), String> {
+    // Some hosts print the whole command.
+    let text = text.strip_prefix("psql ").map(unquoted).unwrap_or(text);
+    if let Some(file) = text.strip_prefix("sqlite:") {
+        return Ok((sqlite(file)?, Vec::new()));
     }
-    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-        return Err("is neither sqlite://FILE nor postgres://…");
+    if text.starts_with("jdbc:") {
+        return Err(
+            "is for Java: write postgres://USER:PASSWORD@HOST:PORT/DATABASE instead of jdbc:…".to_owned()
+        );
     }
-    // sqlx would pass over a name that it does not know, and log its value.
-    let known = |name: &str| POSTGRES_OPTIONS.contains(&name);
-    let url = Url::parse(text).map_err(|_| "is not a postgres:// address that can be read")?;
-    if !url.query_pairs().all(|(name, _)| known(&name)) {
-        return Err("has an option after `?` that is not known (sslmode, sslrootcert, …)");
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
+    let scheme = scheme.split_once('+').map_or(scheme, |(scheme, _driver)| scheme);
+    if !matches!(scheme, "postgres" | "postgresql") {
+        return Err("is neither sqlite://FILE nor postgres://…".to_owned());
     }
-    let mut options =
-        PgConnectOptions::from_str(text).map_err(|_| "is not a postgres:// address that can be read")?;
-    // Heroku's own DATABASE_URL says nothing of TLS, and its servers refuse to do without.
-    if on_heroku && !text.contains("sslmode=") && !text.contains("ssl-mode=") {
-        options = options.ssl_mode(PgSslMode::Require);
+    let (server, ignored) = postgres::parse(text, on_heroku)?;
+    Ok((Database::Postgres(Box::new(server)), ignored))
+}
+
+fn sqlite(rest: &str) -> Parsed<Database> {
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    match rest {
+        "" => Err("names no file (sqlite:///data/casebridge.db)"),
+        ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
+        path if path.contains('?') => Err("has options after `?`, and there are none for SQLite"),
+        path => Ok(Database::Sqlite(path.into())),
     }
-    Ok(Database::Postgres(Box::new(options)))
 }

@@ -22,7 +22,7 @@ variables! { Raw NAMES:
     heroku_app_name spredfast_api_token spredfast_company_id spredfast_label_name
     zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
     notification_bearer_token notifier_bearer_token port listen http_idle_seconds
-    public_url public_url_probe_seconds database_url
+    public_url public_url_probe_seconds database_url database_pooler
     spredfast_api_url spredfast_external_id spredfast_mode spredfast_check_minutes spredfast_poll_seconds
     silence_alert_hours
     zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent zendesk_update_budget_percent

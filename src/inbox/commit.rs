@@ -14,6 +14,7 @@ use sqlx::postgres::PgDatabaseError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::postgres::on_postgres;
 use super::{NewDelivery, Store, limited, storable};
 
 /// Requests that may wait for the committer; more are turned away at once.
@@ -29,13 +30,9 @@ const MOST_SPLITS: u32 = 64;
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
 /// Inserts rows; gives the keys of those that were not there before.
-///
-/// A connection on which this failed is not used again: it may be dead, or still at work.
 macro_rules! insert {
-    ($pool:expr, $rows:expr, $now:expr, $check:expr) => {{
+    ($executor:expr, $rows:expr, $now:expr) => {{
         let (rows, now): (&[&NewDelivery], &str) = ($rows, $now);
-        let mut connection = limited($pool.acquire()).await?;
-        $check?;
         let mut statement = QueryBuilder::new(INSERT);
         // What is repeated is known to the database by then, so its payload does not matter.
         let repeated = rows.last().into_iter().cycle().map(|last| (*last, ""));
@@ -63,11 +60,7 @@ macro_rules! insert {
                 .push_bind(dead);
         });
         statement.push(" on conflict do nothing returning identity, destination");
-        let inserted = limited(statement.build_query_as().fetch_all(&mut *connection)).await;
-        if inserted.is_err() {
-            connection.close_on_drop();
-        }
-        inserted
+        statement.build_query_as().fetch_all($executor).await
     }};
 }
 
@@ -257,11 +250,7 @@ impl Committer {
     /// Where the database refuses a row, the halves are tried, so that it fails alone in the end.
     /// Anything else that fails, fails for all of them.
     async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], splits: &mut u32, batch: &mut Batch<'a>) {
-        let mut inserted = self.insert(rows).await;
-        if inserted.as_ref().is_err_and(is_deadlock) {
-            inserted = self.insert(rows).await;
-        }
-        match inserted {
+        match self.insert(rows).await {
             Ok(new) => {
                 let new: HashSet<Key> =
                     new.iter().map(|(identity, destination)| (&**identity, &**destination)).collect();
@@ -296,12 +285,23 @@ impl Committer {
     }
 
     async fn insert_into_store(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
-        let now = self.store.dialect("{now}");
+        let now = self.store.dialect().fill("{now}");
         match &self.store {
             Store::Sqlite { writer, file, .. } => {
-                insert!(writer, rows, &now, file.is_in_place())
+                let mut connection = limited(writer.acquire()).await?;
+                file.is_in_place()?;
+                let inserted = limited(async { insert!(&mut *connection, rows, &now) }).await;
+                if inserted.is_err() {
+                    // It may be at work still.
+                    connection.close_on_drop();
+                }
+                inserted
             }
-            Store::Postgres(pool) => insert!(pool, rows, &now, Ok::<(), sqlx::Error>(())),
+            Store::Postgres(postgres) => {
+                let statement =
+                    async { on_postgres!(postgres, executor => async { insert!(executor, rows, &now) }) };
+                limited(statement).await
+            }
         }
     }
 }
@@ -381,9 +381,4 @@ fn is_of_a_row(error: &sqlx::Error) -> bool {
 
 fn is_timeout(error: &ReceiveError) -> bool {
     matches!(error, ReceiveError::Storage(error) if matches!(**error, sqlx::Error::PoolTimedOut))
-}
-
-/// 40P01: PostgreSQL picked this transaction to end a deadlock.
-pub(super) fn is_deadlock(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
 }

@@ -6,13 +6,13 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 
 use super::file::{self, check_sqlite_version};
-use super::{SELECT_DEPLOYMENT, migrator};
-use crate::config::Database;
+use super::postgres::{Link, PostgresPool, on_postgres};
+use super::{SELECT_DEPLOYMENT, Unusable, migrator};
+use crate::config::{Database, PostgresServer};
 
 /// What serves well is no older.
 const OLDEST_POSTGRES: i32 = 120_000;
@@ -75,7 +75,7 @@ pub async fn survey(database: &Database) -> Result<Survey, Unfit> {
             let path = file::resolved(path).map_err(|error| Unfit::File(error.to_string()))?;
             file_at(path).await
         }
-        Database::Postgres(options) => server(options).await,
+        Database::Postgres(server) => self::server(server).await,
     }
 }
 
@@ -119,62 +119,67 @@ async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), Unfit
     Ok((format!("SQLite {version}"), Migrations::of(&applied)?, deployment.unwrap_or_default()))
 }
 
-async fn server(options: &PgConnectOptions) -> Result<Survey, Unfit> {
+async fn server(server: &PostgresServer) -> Result<Survey, Unfit> {
     let lost = |error: sqlx::Error| Unfit::Server(format!("PostgreSQL cannot be reached: {error}"));
-    let mut connection = PgConnection::connect_with(options).await.map_err(lost)?;
-    let (number, version, is_replica): (i32, String, bool) = sqlx::query_as(
-        "select current_setting('server_version_num')::integer, current_setting('server_version'),
-                pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean",
-    )
-    .fetch_one(&mut connection)
-    .await
-    .map_err(lost)?;
-    let what = format!("PostgreSQL {version}");
+    let postgres = PostgresPool::connect(server).await.map_err(|error| match error.is::<Unusable>() {
+        true => Unfit::Wrong(error.to_string()),
+        false => Unfit::Server(format!("{error:#}")),
+    })?;
+    let version = on_postgres!(&postgres, executor => sqlx::query_as(VERSION).fetch_one(executor));
+    let (number, version, is_replica): (i32, String, bool) = version.map_err(lost)?;
+    let pooler = if postgres.link() == Link::Pooler { " behind a pooler" } else { "" };
+    let what = format!("PostgreSQL {version}{pooler}");
     if number < OLDEST_POSTGRES {
         return Err(Unfit::Wrong(format!("{what} is too old: 12 or later is needed")));
     }
     if is_replica {
         return Err(Unfit::ReadOnly(format!("{what} takes no writes: it is a replica, or set to read-only")));
     }
-    if !may_write(&mut connection).await.map_err(lost)? {
+    let may_write = on_postgres!(&postgres, executor => sqlx::query_scalar(MAY_WRITE).fetch_one(executor));
+    if !may_write.map_err(lost)? {
         return Err(Unfit::ReadOnly(format!("{what} does not let this user write")));
     }
     let is_there = "select to_regclass('_sqlx_migrations') is not null";
-    let is_there = sqlx::query_scalar(is_there).fetch_one(&mut connection).await.map_err(lost)?;
-    let applied = match is_there {
-        true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(lost)?,
+    let is_there = on_postgres!(&postgres, executor => sqlx::query_scalar(is_there).fetch_one(executor));
+    let applied = match is_there.map_err(lost)? {
+        true => {
+            on_postgres!(&postgres, executor => sqlx::query_as(APPLIED).fetch_all(executor)).map_err(lost)?
+        }
         false => Vec::new(),
     };
-    let deployment = sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(&mut connection).await;
+    let deployment =
+        on_postgres!(&postgres, executor => sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(executor));
     let deployment = deployment.unwrap_or_default();
-    let _ = connection.close().await;
+    postgres.close().await;
     let migrations = Migrations::of(&applied)?;
+    let what = format!("{what}, {server}");
     Ok(Survey::Present { what, path: None, served: false, migrations, deployment })
 }
 
-/// Into all tables that there are, and beside them: a start would make the table of the migrations if
+const VERSION: &str = "
+    select current_setting('server_version_num')::integer, current_setting('server_version'),
+           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean";
+
+/// Whether this user may write into all tables that there are, and beside them: a start would make the table of the migrations if
 /// it were not there, and is refused before that is looked at.
-async fn may_write(connection: &mut PgConnection) -> sqlx::Result<bool> {
-    let sql = "
-        select coalesce(has_schema_privilege(current_schema(), 'create'), false)
-           and coalesce(
-            (select bool_and(has_table_privilege(to_regclass(name), privilege))
-               from unnest(array['delivery', 'author', 'pending_requester', 'subscription', 'feed', 'deployment',
-                                 'run', '_sqlx_migrations']) as name,
-                    unnest(array['select', 'insert', 'update', 'delete']) as privilege
-              where to_regclass(name) is not null),
-            true)";
-    sqlx::query_scalar(sql).fetch_one(connection).await
-}
+const MAY_WRITE: &str = "
+    select coalesce(has_schema_privilege(current_schema(), 'create'), false)
+       and coalesce(
+        (select bool_and(has_table_privilege(to_regclass(name), privilege))
+           from unnest(array['delivery', 'author', 'pending_requester', 'subscription', 'feed', 'deployment',
+                             'run', 'readiness', '_sqlx_migrations']) as name,
+                unnest(array['select', 'insert', 'update', 'delete']) as privilege
+          where to_regclass(name) is not null),
+        true)";
 
 /// Version, whether it got through, and the digest of its text.
-type Applied = (i64, bool, Vec<u8>);
+pub(super) type Applied = (i64, bool, Vec<u8>);
 
-const APPLIED: &str = "select version, success, checksum from _sqlx_migrations order by version";
+pub(super) const APPLIED: &str = "select version, success, checksum from _sqlx_migrations order by version";
 
 impl Migrations {
     /// As a start would judge them.
-    fn of(applied: &[Applied]) -> Result<Migrations, Unfit> {
+    pub(super) fn of(applied: &[Applied]) -> Result<Migrations, Unfit> {
         let migrator = migrator();
         for (version, success, checksum) in applied {
             let ours = migrator.iter().find(|migration| migration.version == *version);

@@ -1,6 +1,7 @@
 //! A world for each test: both neighbours, a database of its own, and the real binary.
 
 mod bridge;
+mod pgbouncer;
 mod postgres;
 mod proxy;
 
@@ -24,6 +25,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
 pub use bridge::Bridge;
+pub use pgbouncer::PgBouncer;
 pub use postgres::Cluster;
 pub use proxy::{Proxy, Wire};
 
@@ -67,6 +69,33 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
+/// The same, and one on PostgreSQL behind a pooler.
+macro_rules! on_all {
+    ($(async fn $name:ident($world:ident: World) $body:block)*) => { $(
+        mod $name {
+            use super::*;
+
+            async fn story($world: World) $body
+
+            #[tokio::test]
+            async fn sqlite() {
+                crate::harness::run(crate::harness::Kind::Sqlite, story).await;
+            }
+
+            #[tokio::test]
+            async fn postgres() {
+                crate::harness::run(crate::harness::Kind::Postgres, story).await;
+            }
+
+            #[tokio::test]
+            async fn pooler() {
+                crate::harness::run_behind_pooler(story).await;
+            }
+        }
+    )* };
+}
+pub(crate) use on_all;
+
 /// Runs a story in a new world, or says by name that it was left out.
 pub async fn run<F: Future<Output = ()>>(kind: Kind, story: impl FnOnce(World) -> F) {
     run_for(LIMIT, kind, story).await;
@@ -82,6 +111,28 @@ pub async fn run_for<F: Future<Output = ()>>(limit: Duration, kind: Kind, story:
     let last_lines = &logs[logs.len().saturating_sub(500)..];
     assert!(told.is_ok(), "the story hangs:\n{}", last_lines.join("\n"));
     check_privacy(&logs);
+}
+
+/// Runs a story with PgBouncer, in transaction mode, between the bridge and PostgreSQL.
+pub async fn run_behind_pooler<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
+    run_behind_pooler_for(LIMIT, story).await;
+}
+
+/// The same with another limit.
+pub async fn run_behind_pooler_for<F: Future<Output = ()>>(limit: Duration, story: impl FnOnce(World) -> F) {
+    let Some(pooler) = PgBouncer::get() else { return leave_out("PgBouncer") };
+    run_for(limit, Kind::Postgres, |mut world| {
+        world.set("DATABASE_URL", pooler.url(&world.database.url));
+        story(world)
+    })
+    .await;
+}
+
+/// Says by name that a test is left out.
+fn leave_out(missing: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not `eprintln!`, which the test runner keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "left out, there is no {missing}: {name}");
 }
 
 /// Tries a property on so many random values, the same ones in each run. `PROPTEST_CASES` asks for
@@ -146,9 +197,7 @@ impl Database {
             Kind::Postgres => match Cluster::get() {
                 Some(cluster) => cluster.new_database().await,
                 None => {
-                    let name = std::thread::current().name().unwrap_or("a test").to_owned();
-                    // Not `eprintln!`, which the test runner keeps to itself when a test passes.
-                    let _ = writeln!(std::io::stderr(), "left out, there is no PostgreSQL: {name}");
+                    leave_out("PostgreSQL");
                     return None;
                 }
             },

@@ -10,7 +10,7 @@ use casebridge::story::Told;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{World, on_both, run_on_sqlite};
+use crate::harness::{World, on_all, run_on_sqlite};
 
 const LEASE: Duration = Duration::from_secs(60);
 /// A lease that has run out when it begins.
@@ -59,7 +59,7 @@ fn done(reference: &str) -> Transition {
     Transition::Done { reference: reference.to_owned(), told: Told::default() }
 }
 
-on_both! {
+on_all! {
     async fn what_is_known_is_not_new(world: World) {
         let inbox = open(&world).await;
         let (one, two) = (delivery("e1", "p1"), delivery("e2", "p2"));

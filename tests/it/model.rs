@@ -520,7 +520,10 @@ async fn check_lives(database: &Database, lives: &Lives) {
 async fn open(database: &Database) -> Inbox {
     let settings = match database.kind {
         Kind::Sqlite => config::Database::Sqlite(database.url.trim_start_matches("sqlite://").into()),
-        Kind::Postgres => config::Database::Postgres(Box::new(database.url.parse().unwrap())),
+        Kind::Postgres => {
+            let server = config::PostgresServer::new(database.url.parse().unwrap());
+            config::Database::Postgres(Box::new(server))
+        }
     };
     let (inbox, committer) = loop {
         match Inbox::open(&settings).await {

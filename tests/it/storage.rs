@@ -368,3 +368,23 @@ async fn free_the_disk(bridge: &Bridge) {
     let lifted = Command::new("prlimit").args(["--pid", &bridge.id(), "--fsize=unlimited:"]).status().await;
     assert!(lifted.unwrap().success());
 }
+
+#[tokio::test]
+async fn a_connection_string_with_options_of_other_clients_works() {
+    run(Kind::Postgres, async |mut world: World| {
+        let address = world.database.url.replace("postgres@", "postgres:the-password@");
+        let options = "sslmode=prefer&connect_timeout=10&target_session_attrs=read-write&schema=public";
+        world.set("DATABASE_URL", format!("{address}?{options}"));
+        let bridge = world.start().await;
+        bridge.wait_for_log("connect_timeout, target_session_attrs, schema").await;
+        let place = world.database.url.clone();
+        bridge.wait_for_log(&format!("storing in {place}")).await;
+        assert!(!bridge.log().contains("the-password"));
+
+        world.set("DATABASE_URL", address.replace("the-password", "the#password"));
+        let (status, log) = world.spawn().end_with_log().await;
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains("percent-encode") && !log.contains("password@"), "{log}");
+    })
+    .await;
+}

@@ -11,11 +11,17 @@ use casebridge::sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
 use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
-use crate::harness::{BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_for};
+use crate::failover::{make_read_only, make_writable};
+use crate::harness::{
+    BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_behind_pooler_for, run_for,
+};
 
 const KILLS: usize = 20;
 const LONG: Duration = Duration::from_secs(3600);
+const READ_ONLY: Duration = Duration::from_secs(10);
+const WRITABLE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn one_process_on_sqlite() {
@@ -27,12 +33,47 @@ async fn two_processes_on_postgres() {
     run_for(LONG, Kind::Postgres, |world| storm(world, 2)).await;
 }
 
+#[tokio::test]
+async fn two_processes_behind_a_pooler() {
+    run_behind_pooler_for(LONG, |world| storm(world, 2)).await;
+}
+
+#[tokio::test]
+async fn two_processes_on_a_postgres_that_fails_over() {
+    run_for(LONG, Kind::Postgres, |world| storm_with_failovers(world, 2)).await;
+}
+
+/// The database takes no writes for the first 10 s of each 30 s.
+async fn storm_with_failovers(mut world: World, processes: usize) {
+    let database = world.database.url.clone();
+    let failovers = async {
+        loop {
+            make_read_only(&database).await;
+            tokio::time::sleep(READ_ONLY).await;
+            make_writable(&database).await;
+            tokio::time::sleep(WRITABLE).await;
+        }
+    };
+    let (bridges, sent) = tokio::select! {
+        stormed = rage(&mut world, processes) => stormed,
+        () = failovers => unreachable!("they go on until the storm is over"),
+    };
+    make_writable(&database).await;
+    finish(&world, &bridges, &sent).await;
+}
+
 async fn storm(mut world: World, processes: usize) {
+    let (bridges, sent) = rage(&mut world, processes).await;
+    finish(&world, &bridges, &sent).await;
+}
+
+/// Sends, and kills one process after the other; returns those that run in the end.
+async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent) {
     let kills = number("CASEBRIDGE_STORM_KILLS").unwrap_or(KILLS as u64) as usize;
     let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("storm of {kills} kills, seed {seed}");
     let mut chance = Rng::with_seed(seed);
-    prepare(&mut world, &mut chance);
+    prepare(world, &mut chance);
 
     let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
     let mut bridges = Vec::new();
@@ -42,14 +83,17 @@ async fn storm(mut world: World, processes: usize) {
     let mut sent = Sent::default();
     for _ in 0..kills {
         let victim = chance.usize(..processes);
-        fire(&world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
+        fire(world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
         bridges.remove(victim).end().await;
         bridges.insert(victim, world.start_beside(ports[victim]).await);
     }
+    (bridges, sent)
+}
 
+async fn finish(world: &World, bridges: &[Bridge], sent: &Sent) {
     world.zendesk.model().chaos = None;
-    calm(&world, &bridges).await;
-    check(&world, &sent).await;
+    calm(world, bridges).await;
+    check(world, sent).await;
     println!(
         "{} notifications acknowledged of {} posts, {} tickets, none lost, none doubled",
         sent.acknowledged.len(),
@@ -105,8 +149,13 @@ async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, v
     let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance)).collect();
     // Each notification that it takes is a line, so that many lines are sure to come.
     let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
+    let (refused, is_refused) = oneshot::channel();
     let kill = async {
-        victim.wait_for_lines(kill_at).await;
+        tokio::select! {
+            () = victim.wait_for_lines(kill_at) => {}
+            // Of what it did not take, no line may come.
+            Ok(()) = is_refused => {}
+        }
         victim.signal("-KILL").await;
     };
     let sending = burst.iter().enumerate().map(|(place, notification)| {
@@ -117,7 +166,14 @@ async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, v
             answer.is_ok_and(|answer| answer.status() == 200).then(|| notification.identity.clone())
         }
     });
-    let (acknowledged, ()) = tokio::join!(join_all(sending), kill);
+    let sending = async {
+        let acknowledged = join_all(sending).await;
+        if acknowledged.iter().any(Option::is_none) {
+            let _ = refused.send(());
+        }
+        acknowledged
+    };
+    let (acknowledged, ()) = tokio::join!(sending, kill);
     sent.acknowledged.extend(acknowledged.into_iter().flatten());
 }
 

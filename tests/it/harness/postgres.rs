@@ -14,10 +14,10 @@ use std::sync::{Mutex, OnceLock};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// Set to `required` where a missing PostgreSQL is to be a failure.
-const VARIABLE: &str = "CASEBRIDGE_TEST_POSTGRES";
+pub const VARIABLE: &str = "CASEBRIDGE_TEST_POSTGRES";
 
 pub struct Cluster {
-    port: u16,
+    pub port: u16,
     shell: Mutex<Child>,
 }
 
@@ -122,7 +122,7 @@ fn binaries() -> Option<PathBuf> {
 }
 
 /// If we are root: the user and group of `postgres`, or else of `nobody`.
-fn lesser_user(ours: &Path) -> Option<(u32, u32)> {
+pub fn lesser_user(ours: &Path) -> Option<(u32, u32)> {
     let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(ours).unwrap());
     if owner != 0 {
         return None;

@@ -1,0 +1,439 @@
+//! PostgreSQL's side of the storage: connecting, with or without a pooler in between; sessions that a
+//! failover left behind; migrations.
+//!
+//! A pooler in transaction mode gives each transaction another session of the server. A statement that was
+//! prepared in one is unknown in the next, or is another client's under the same name. So each statement
+//! runs unnamed, in a transaction, and nothing is set for a session.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+use futures_core::Stream;
+use sqlx::error::BoxDynError;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{
+    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgQueryResult,
+    PgRow, PgSeverity, PgStatement, PgTypeInfo,
+};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Describe, Either, Execute, Executor, Postgres, Row, SqlStr,
+    raw_sql,
+};
+use tracing::info;
+
+use super::survey::{self, Applied, Migrations};
+use super::{Unusable, migrator};
+use crate::config::{Pooler, PostgresServer};
+
+/// Heroku's smallest plan allows 20, and two releases overlap.
+const CONNECTIONS: u32 = 5;
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// How many times two connections are asked for their session. A pooler that other programs keep busy may
+/// answer from two sessions by chance.
+const POOLER_PROBES: usize = 5;
+/// One migration at a time, whichever way an instance is connected. The number means nothing.
+const MIGRATION_LOCK: i64 = 0x6361_7365_6272;
+/// As sqlx makes it, so that both find each other's rows.
+const MIGRATIONS_TABLE: &str = "
+    create table if not exists _sqlx_migrations (
+        version bigint primary key, description text not null,
+        installed_on timestamptz not null default now(), success boolean not null,
+        checksum bytea not null, execution_time bigint not null)";
+
+/// What is between us and the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    /// A connection is one session of the server for as long as it is open.
+    Direct,
+    /// A session lasts for one transaction.
+    Pooler,
+}
+
+/// Connections to one server; clones share them.
+#[derive(Clone)]
+pub(super) struct PostgresPool {
+    pool: PgPool,
+    link: Link,
+    stale: Stale,
+}
+
+/// Runs one statement, and once more if its session was at fault or another transaction was in its way. Every
+/// statement of ours may be run twice: each is fenced, or has the same effect the second time.
+macro_rules! on_postgres {
+    ($postgres:expr, $executor:ident => $statement:expr) => {{
+        let postgres: &$crate::inbox::postgres::PostgresPool = $postgres;
+        let mut is_repeated = false;
+        loop {
+            let result = async {
+                let mut session = postgres.session().await?;
+                let $executor = session.executor();
+                let result = $statement.await;
+                session.end(result).await
+            };
+            match result.await {
+                Err(error) if !is_repeated && $crate::inbox::postgres::is_worth_repeating(&error) => {
+                    is_repeated = true;
+                }
+                result => break result,
+            }
+        }
+    }};
+}
+pub(super) use on_postgres;
+
+impl PostgresPool {
+    /// Connects, and detects a pooler.
+    ///
+    /// # Errors
+    /// [`Unusable`] if the database's encoding is not UTF8; otherwise the server is out of reach.
+    pub async fn connect(server: &PostgresServer) -> anyhow::Result<PostgresPool> {
+        let (options, link) = reach(server).await?;
+        if link == Link::Pooler {
+            info!(
+                event = "pooler_found",
+                "a pooler is in front of PostgreSQL: each statement runs in its own transaction"
+            );
+        }
+        let stale = Stale::default();
+        let is_fresh = stale.clone();
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .acquire_timeout(ACQUIRE_LIMIT)
+            // The statement itself finds out that a session is dead, without a round trip for each.
+            .test_before_acquire(false)
+            .before_acquire(move |_, connection| {
+                let is_fresh = is_fresh.is_fresh(connection.age);
+                Box::pin(async move { Ok(is_fresh) })
+            })
+            .connect_with(options)
+            .await
+            .context("PostgreSQL cannot be reached")?;
+        Ok(PostgresPool { pool, link, stale })
+    }
+
+    pub fn link(&self) -> Link {
+        self.link
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// A session for one statement; behind a pooler a transaction.
+    pub async fn session(&self) -> sqlx::Result<Session> {
+        let connection = self.pool.acquire().await?;
+        let mut session =
+            Session { connection, link: self.link, stale: self.stale.clone(), has_ended: false };
+        if self.link == Link::Pooler {
+            session.connection.execute("begin isolation level read committed").await?;
+        }
+        Ok(session)
+    }
+
+    /// Brings the tables up to date, all or nothing. The simple protocol and one transaction work behind a
+    /// pooler, too.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        let mut connection = self.pool.acquire().await?;
+        let migrated = migrate(&mut connection).await;
+        if migrated.is_err() {
+            // Its transaction is open.
+            connection.close_on_drop();
+        }
+        migrated
+    }
+}
+
+/// The options for a connection, and what is in between.
+async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Link)> {
+    // PgBouncer refuses `extra_float_digits`, and we store no floating-point numbers.
+    let plain = server.options.clone().application_name("casebridge").extra_float_digits(None);
+    // A role or a database may have another default, which a pooler could not be asked to change.
+    let isolated = plain.clone().options([("default_transaction_isolation", "read committed")]);
+    let mut one = plain.connect().await.context("PostgreSQL cannot be reached")?;
+    check_encoding(&mut one).await?;
+    let mut two = match isolated.connect().await {
+        Ok(connection) => Some(connection),
+        Err(error) if refuses_parameter(&error) => None,
+        Err(error) => return Err(error).context("PostgreSQL cannot be reached"),
+    };
+    let link = match (server.pooler, &mut two) {
+        (Pooler::Present, _) | (Pooler::Detect, None) => Link::Pooler,
+        (Pooler::Absent, _) => Link::Direct,
+        (Pooler::Detect, Some(two)) => detect(&mut one, two).await.context("PostgreSQL cannot be reached")?,
+    };
+    let takes_options = two.is_some();
+    one.close().await?;
+    if let Some(two) = two {
+        two.close().await?;
+    }
+    let options = if link == Link::Direct && takes_options { isolated } else { plain };
+    Ok((options, link))
+}
+
+/// Of two connections to the server itself, each has one session, and not the other's.
+async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<Link> {
+    let sessions = (session_of(one).await?, session_of(two).await?);
+    if sessions.0 == sessions.1 {
+        return Ok(Link::Pooler);
+    }
+    for _ in 0..POOLER_PROBES {
+        if (session_of(one).await?, session_of(two).await?) != sessions {
+            return Ok(Link::Pooler);
+        }
+    }
+    Ok(Link::Direct)
+}
+
+async fn session_of(connection: &mut PgConnection) -> sqlx::Result<i32> {
+    raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
+}
+
+/// In any other encoding the server would refuse some texts, or store them so that nobody can read them.
+async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
+    let encoding = raw_sql("show server_encoding").fetch_one(connection).await;
+    let encoding: String = encoding.and_then(|row| row.try_get(0)).context("PostgreSQL cannot be reached")?;
+    match encoding.as_str() {
+        "UTF8" => Ok(()),
+        _ => Err(Unusable(format!(
+            "the database has the encoding {encoding}, which cannot hold every text: create one with \
+             `create database casebridge encoding 'UTF8' template template0`, and name it in DATABASE_URL"
+        ))
+        .into()),
+    }
+}
+
+/// PostgreSQL takes our parameters, so it is a pooler that refuses them.
+fn refuses_parameter(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| code == "08P01")
+}
+
+async fn migrate(connection: &mut PgConnection) -> anyhow::Result<()> {
+    connection.execute("begin isolation level read committed").await?;
+    let lock = format!("select pg_advisory_xact_lock({MIGRATION_LOCK})");
+    connection.execute(AssertSqlSafe(lock)).await?;
+    connection.execute(MIGRATIONS_TABLE).await?;
+    let applied = raw_sql(survey::APPLIED).fetch_all(&mut *connection).await?;
+    let applied = applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+    let applied = applied.collect::<sqlx::Result<Vec<Applied>>>()?;
+    Migrations::of(&applied).map_err(|unfit| anyhow!("{unfit}"))?;
+    for migration in migrator().iter() {
+        if applied.iter().any(|(version, ..)| *version == migration.version) {
+            continue;
+        }
+        let begun = Instant::now();
+        let applied = connection.execute(migration.sql.clone()).await;
+        applied.with_context(|| format!("migration {} fails", migration.version))?;
+        let checksum: String = migration.checksum.iter().map(|byte| format!("{byte:02x}")).collect();
+        let record = format!(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
+             values ({}, '{}', true, decode('{checksum}', 'hex'), {})",
+            migration.version,
+            migration.description.replace('\'', "''"),
+            begun.elapsed().as_nanos()
+        );
+        connection.execute(AssertSqlSafe(record)).await?;
+    }
+    connection.execute("commit").await?;
+    Ok(())
+}
+
+/// A connection for the length of one statement. If that does not come to its end, the connection is dead,
+/// still at work or on the wrong server, and is closed; so are those that were opened before.
+pub(super) struct Session {
+    connection: PoolConnection<Postgres>,
+    link: Link,
+    stale: Stale,
+    has_ended: bool,
+}
+
+impl Session {
+    pub fn executor(&mut self) -> StatementExecutor<'_> {
+        StatementExecutor { connection: &mut self.connection, link: self.link }
+    }
+
+    /// Ends the transaction, if there is one, and gives the connection back.
+    pub async fn end<T>(mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
+        let result = match self.link {
+            Link::Direct => result,
+            Link::Pooler => self.end_transaction(result).await,
+        };
+        self.has_ended = !result.as_ref().is_err_and(is_of_session);
+        result
+    }
+
+    async fn end_transaction<T>(&mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
+        match result {
+            Ok(value) => self.connection.execute("commit").await.map(|_| value),
+            Err(error) => {
+                self.connection.execute("rollback").await?;
+                if is_read_only(&error) {
+                    // Its own session answers with an error.
+                    let _ = self.connection.execute(END_READ_ONLY_SESSION).await;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.connection.close_on_drop();
+            self.stale.note();
+        }
+    }
+}
+
+/// When a session last failed. Sessions that were opened before may be on a server that a failover has
+/// made read-only, or behind a network that swallows packets.
+#[derive(Clone, Default)]
+struct Stale(Arc<Mutex<Option<Instant>>>);
+
+impl Stale {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
+    }
+
+    /// `age` is how long ago a connection was opened.
+    fn is_fresh(&self, age: Duration) -> bool {
+        let stale = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        stale.is_none_or(|stale| age <= stale.elapsed())
+    }
+}
+
+/// Behind a pooler, our closing a connection does not close the session, which the pooler would give to the
+/// next transaction. This ends the session that it runs in, if that is read-only itself: the pooler opens a
+/// new one, on the server that takes writes by then. No other client is on it at that moment.
+const END_READ_ONLY_SESSION: &str = "
+    select pg_terminate_backend(pg_backend_pid())
+     where pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean";
+
+fn is_read_only(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| code == "25006")
+}
+
+fn code_of(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error()?.code().map(|code| code.into_owned())
+}
+
+/// The session is at fault: on a new one the same statement may pass.
+fn is_of_session(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+        // https://www.postgresql.org/docs/current/errcodes-appendix.html: 25006 is a read-only transaction,
+        // 57P01 to 57P05 are a server or a session that ends, class 08 is a connection or PgBouncer's own.
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            let is_fatal = database.try_downcast_ref::<PgDatabaseError>().is_some_and(ends_session);
+            is_fatal || code == "25006" || code.starts_with("57P0") || code.starts_with("08")
+        }
+        _ => false,
+    }
+}
+
+fn ends_session(error: &PgDatabaseError) -> bool {
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+}
+
+/// Another transaction was in the way: a serialization failure, or the end of a deadlock.
+pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
+    code_of(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
+}
+
+pub(super) fn is_worth_repeating(error: &sqlx::Error) -> bool {
+    is_of_session(error) || is_conflict(error)
+}
+
+/// Runs statements on a connection: prepared once and kept, or unnamed behind a pooler.
+#[derive(Debug)]
+pub(super) struct StatementExecutor<'c> {
+    connection: &'c mut PgConnection,
+    link: Link,
+}
+
+type Steps<'e> = Pin<Box<dyn Stream<Item = sqlx::Result<Either<PgQueryResult, PgRow>>> + Send + 'e>>;
+type Eventually<'e, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'e>>;
+
+impl<'c> Executor<'c> for StatementExecutor<'c> {
+    type Database = Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Steps<'e>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        self.connection.fetch_many(Statement { query, link: self.link })
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Eventually<'e, Option<PgRow>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        self.connection.fetch_optional(Statement { query, link: self.link })
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Eventually<'e, PgStatement>
+    where
+        'c: 'e,
+    {
+        self.connection.prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> Eventually<'e, Describe<Postgres>>
+    where
+        'c: 'e,
+    {
+        self.connection.describe(sql)
+    }
+}
+
+/// A query that is kept under a name only if its session is.
+struct Statement<E> {
+    query: E,
+    link: Link,
+}
+
+impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<E> {
+    fn sql(self) -> SqlStr {
+        self.query.sql()
+    }
+
+    fn statement(&self) -> Option<&PgStatement> {
+        self.query.statement()
+    }
+
+    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
+        self.query.take_arguments()
+    }
+
+    fn persistent(&self) -> bool {
+        self.link == Link::Direct && self.query.persistent()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_opened_before_a_failure_is_stale() {
+        let stale = Stale::default();
+        assert!(stale.is_fresh(Duration::from_secs(3600)));
+        stale.note();
+        assert!(!stale.is_fresh(Duration::from_secs(3600)));
+        assert!(stale.is_fresh(Duration::ZERO));
+    }
+
+    #[test]
+    fn only_the_failures_of_a_session_close_it() {
+        assert!(is_of_session(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
+        assert!(!is_of_session(&sqlx::Error::PoolTimedOut));
+        assert!(!is_worth_repeating(&sqlx::Error::RowNotFound));
+    }
+}
