@@ -56,6 +56,7 @@ pub(super) enum Link {
 pub(super) struct PostgresPool {
     pool: PgPool,
     link: Link,
+    begin: Arc<str>,
     stale: Stale,
 }
 
@@ -89,7 +90,13 @@ impl PostgresPool {
     /// # Errors
     /// [`Unusable`] if the database's encoding is not UTF8; otherwise the server is out of reach.
     pub async fn connect(server: &PostgresServer) -> anyhow::Result<PostgresPool> {
-        let (options, link) = reach(server).await?;
+        let Reached { options, link, schema } = reach(server).await?;
+        if let Some(schema) = &schema {
+            info!(
+                event = "schema_kept",
+                schema, "the inbox stays in the schema {schema}, though another one comes first by now"
+            );
+        }
         if link == Link::Pooler {
             info!(
                 event = "pooler_found",
@@ -98,6 +105,9 @@ impl PostgresPool {
         }
         let stale = Stale::default();
         let is_fresh = stale.clone();
+        let begin = begin_in(schema.as_deref());
+        let set_path =
+            schema.filter(|_| link == Link::Direct).map(|schema| format!("set search_path to {schema}"));
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(ACQUIRE_LIMIT)
@@ -107,10 +117,19 @@ impl PostgresPool {
                 let is_fresh = is_fresh.is_fresh(connection.age);
                 Box::pin(async move { Ok(is_fresh) })
             })
+            .after_connect(move |connection, _| {
+                let set_path = set_path.clone();
+                Box::pin(async move {
+                    match set_path {
+                        Some(sql) => connection.execute(AssertSqlSafe(sql)).await.map(drop),
+                        None => Ok(()),
+                    }
+                })
+            })
             .connect_with(options)
             .await
             .context("PostgreSQL cannot be reached")?;
-        Ok(PostgresPool { pool, link, stale })
+        Ok(PostgresPool { pool, link, begin, stale })
     }
 
     pub fn link(&self) -> Link {
@@ -127,7 +146,7 @@ impl PostgresPool {
         let mut session =
             Session { connection, link: self.link, stale: self.stale.clone(), has_ended: false };
         if self.link == Link::Pooler {
-            session.connection.execute("begin isolation level read committed").await?;
+            session.connection.execute(self.begin()).await?;
         }
         Ok(session)
     }
@@ -136,23 +155,46 @@ impl PostgresPool {
     /// pooler, too.
     pub async fn migrate(&self) -> anyhow::Result<()> {
         let mut connection = self.pool.acquire().await?;
-        let migrated = migrate(&mut connection).await;
+        let migrated = migrate(&mut connection, self.begin()).await;
         if migrated.is_err() {
             // Its transaction is open.
             connection.close_on_drop();
         }
         migrated
     }
+
+    fn begin(&self) -> AssertSqlSafe<String> {
+        AssertSqlSafe(self.begin.to_string())
+    }
 }
 
-/// The options for a connection, and what is in between.
-async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Link)> {
+/// Begins a transaction, in a schema other than the first one if so named. A pooler keeps no settings of a
+/// session.
+fn begin_in(schema: Option<&str>) -> Arc<str> {
+    let begin = "begin isolation level read committed";
+    match schema {
+        None => begin.into(),
+        Some(schema) => format!("{begin}; set local search_path to {schema}").into(),
+    }
+}
+
+struct Reached {
+    /// Those of each connection.
+    options: PgConnectOptions,
+    /// What is in between.
+    link: Link,
+    /// Where the inbox is, as an identifier in SQL, if another schema comes first.
+    schema: Option<String>,
+}
+
+async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
     // PgBouncer refuses `extra_float_digits`, and we store no floating-point numbers.
     let plain = server.options.clone().application_name("casebridge").extra_float_digits(None);
     // A role or a database may have another default, which a pooler could not be asked to change.
     let isolated = plain.clone().options([("default_transaction_isolation", "read committed")]);
     let mut one = plain.connect().await.context("PostgreSQL cannot be reached")?;
     check_encoding(&mut one).await?;
+    let schema = schema_behind(&mut one).await.context("PostgreSQL cannot be reached")?;
     let mut two = match isolated.connect().await {
         Ok(connection) => Some(connection),
         Err(error) if refuses_parameter(&error) => None,
@@ -169,7 +211,7 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Lin
         two.close().await?;
     }
     let options = if link == Link::Direct && takes_options { isolated } else { plain };
-    Ok((options, link))
+    Ok(Reached { options, link, schema })
 }
 
 /// Of two connections to the server itself, each has one session, and not the other's.
@@ -184,6 +226,20 @@ async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<
         }
     }
     Ok(Link::Direct)
+}
+
+/// The schema with the inbox, if another one comes first and holds none. PostgreSQL looks for a schema of the
+/// user's name before `public`: once somebody makes one, everything received so far would seem unknown.
+async fn schema_behind(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
+    let sql = "
+        select quote_ident(schema), schema = current_schema()
+          from unnest(current_schemas(false)) with ordinality as path (schema, place)
+         where to_regclass(quote_ident(schema) || '.delivery') is not null
+           and to_regclass(quote_ident(schema) || '._sqlx_migrations') is not null
+         order by place limit 1";
+    let Some(row) = raw_sql(sql).fetch_optional(connection).await? else { return Ok(None) };
+    let is_first: bool = row.try_get(1)?;
+    Ok(if is_first { None } else { Some(row.try_get(0)?) })
 }
 
 async fn session_of(connection: &mut PgConnection) -> sqlx::Result<i32> {
@@ -209,8 +265,8 @@ fn refuses_parameter(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| code == "08P01")
 }
 
-async fn migrate(connection: &mut PgConnection) -> anyhow::Result<()> {
-    connection.execute("begin isolation level read committed").await?;
+async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) -> anyhow::Result<()> {
+    connection.execute(begin).await?;
     let lock = format!("select pg_advisory_xact_lock({MIGRATION_LOCK})");
     connection.execute(AssertSqlSafe(lock)).await?;
     connection.execute(MIGRATIONS_TABLE).await?;

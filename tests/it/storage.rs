@@ -10,7 +10,8 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use crate::harness::{
-    Bridge, Cluster, Kind, Proxy, Wire, World, event, event_with, free_port, run, run_on_sqlite,
+    Bridge, Cluster, Kind, Proxy, Wire, World, event, event_with, free_port, run, run_behind_pooler,
+    run_on_sqlite,
 };
 
 #[tokio::test]
@@ -108,6 +109,34 @@ async fn a_lock_that_was_deleted_is_noticed() {
     deleted(".lock").await;
 }
 
+/// PostgreSQL looks for tables in a schema of the user's name before it looks in `public`.
+#[tokio::test]
+async fn a_schema_of_the_users_name_is_no_new_inbox_on_postgres() {
+    run(Kind::Postgres, a_schema_of_the_users_name).await;
+}
+
+#[tokio::test]
+async fn a_schema_of_the_users_name_is_no_new_inbox_behind_a_pooler() {
+    run_behind_pooler(a_schema_of_the_users_name).await;
+}
+
+async fn a_schema_of_the_users_name(world: World) {
+    let bridge = world.start().await;
+    world.notify(&event("event-1", "1")).await;
+    bridge.wait_for_log(" is ticket 1000").await;
+    bridge.stop().await;
+    world.database.execute("create schema authorization current_user").await;
+
+    let bridge = world.start().await;
+    bridge.wait_for_line_with(&["event=\"schema_kept\"", "schema=\"public\""]).await;
+    let answer = world.post(event("event-1", "1")).await.text().await.unwrap();
+    assert_eq!(answer, r#"{"received":1,"new":0}"#);
+    world.notify(&event("event-2", "2")).await;
+    bridge.wait_for_log(" is ticket 1001").await;
+    assert_eq!(world.list().await.len(), 2);
+    world.check_one_ticket_per_case().await;
+}
+
 /// SQLite keeps its log beside the file, and not beside the link.
 #[tokio::test]
 async fn a_file_behind_a_link_is_guarded_like_the_file_itself() {
@@ -169,7 +198,7 @@ async fn a_clock_that_ran_ahead(kind: Kind) {
         world.database.execute(ahead).await;
         world.zendesk.restart().await.unwrap();
         let bridge = world.start().await;
-        bridge.wait_for_line_with(&["the clock was ahead", "count=3"]).await;
+        bridge.wait_for_log("the clock was ahead").await;
         bridge.wait_for_logs(" is ticket ", 3).await;
         world.check_one_ticket_per_case().await;
     })
