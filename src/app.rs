@@ -309,8 +309,8 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
     }
 }
 
-/// What is stored in the future was stored by a clock that ran ahead and was corrected since: what waits
-/// would stay due in that future.
+/// Makes waiting deliveries due again after a clock that ran ahead was corrected: their due times would
+/// otherwise stay in the future.
 async fn watch_clock(inbox: Inbox, lease: Duration) {
     let mut handled = None;
     loop {
@@ -324,7 +324,9 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
                         "the clock was ahead and went back: {count} waiting deliveries are due again"
                     );
                 }
-                Err(error) => warn!("the clock was ahead, and waiting deliveries stay due later: {error}"),
+                Err(error) => warn!(
+                    "the clock was ahead; waiting deliveries cannot be made due yet, trying again: {error}"
+                ),
             },
             Err(error) => debug!("the clock cannot be compared: {error}"),
         }

@@ -170,8 +170,8 @@ fn storage(surveyed: &Surveyed, moment: Moment) -> Row {
         }
         Surveyed::NoFolder(folder) => {
             let text = format!("the folder {} does not exist", folder.display());
-            let remedy = "let it be made before the start (systemd: StateDirectory), or name a file in another one \
-                          in DATABASE_URL";
+            let remedy = "create it before the start (systemd: StateDirectory), or set DATABASE_URL to a file in \
+                          another folder";
             return match moment {
                 Moment::BeforeStart => Row::warning(STORAGE, text, Some(remedy.to_owned())),
                 Moment::Anytime => Row::failed(STORAGE, text, remedy),
@@ -237,7 +237,7 @@ async fn public_url(config: &Partial, client: reqwest::Client, surveyed: &Survey
         // No service has answered with an id yet, so no answer is ours.
         Surveyed::Fit(_) => Instance::new("none"),
         Surveyed::NoFolder(_) if moment == Moment::BeforeStart => Instance::new("none"),
-        _ => return Row::not_checked(PUBLIC_URL, "only the storage knows by which id the service answers"),
+        _ => return Row::not_checked(PUBLIC_URL, "needs the database, which holds the service's id"),
     };
     let variable = config.public_url_variable;
     let address = Address { url: url.clone(), variable, remedy };

@@ -13,7 +13,7 @@ pub enum NoConnection {
     UnknownHost,
     /// The certificate, or what answers speaks no TLS.
     Tls,
-    /// No answer in time, no way to the host, or something that we cannot tell.
+    /// No answer in time, no route to the host, or an unknown cause.
     NoWay,
 }
 
@@ -43,7 +43,7 @@ impl NoConnection {
             NoConnection::Refused => "refused: nothing listens there",
             NoConnection::UnknownHost => "unknown host (DNS)",
             NoConnection::Tls => "TLS failed: a wrong certificate, or no TLS there",
-            NoConnection::NoWay => "no way to the host (network, firewall)",
+            NoConnection::NoWay => "the host cannot be reached (network, firewall)",
         }
     }
 }

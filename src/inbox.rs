@@ -557,9 +557,9 @@ impl Inbox {
             .bind(&delivery.identity).bind(&delivery.destination).execute(pool))
     }
 
-    /// Erases the texts of deliveries that were settled so long ago, at most `limit` of them; returns
-    /// of how many. `checked_at` is the [`time`](Inbox::time) of an earlier check, by which they were due as
-    /// well: a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
+    /// Erases the texts of up to `limit` deliveries that were settled longer ago than `retention`; returns
+    /// their number. They must also have been due at `checked_at`, the [`time`](Inbox::time) of an earlier
+    /// check: so a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
     /// reference: a late redelivery or a label applied again is still known.
     pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
         let sql = self.sql(

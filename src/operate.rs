@@ -61,7 +61,7 @@ impl Replay {
     /// Why a delivery is not replayed; `None` if it is.
     fn refuses(self, delivery: &Listed) -> Option<String> {
         match delivery.state.as_str() {
-            _ if delivery.erased => Some("has no texts any longer, and nothing can be made of it".to_owned()),
+            _ if delivery.erased => Some("cannot be replayed: its texts were erased".to_owned()),
             "dead" => None,
             "waiting" if self == Replay::Now => None,
             "waiting" => Some("is waiting: --now delivers it now".to_owned()),

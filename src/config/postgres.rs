@@ -174,9 +174,8 @@ fn check_parts(rest: &str) -> Result<(), String> {
         return Err(ENCODE.to_owned());
     }
     match authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(',')) {
-        true => {
-            Err("names several hosts: name one, at best a name that follows the primary server".to_owned())
-        }
+        true => Err("names several hosts: name one, preferably one that always leads to the primary server"
+            .to_owned()),
         false => Ok(()),
     }
 }

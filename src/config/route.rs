@@ -149,7 +149,7 @@ impl Check {
         if is_expression && !matches_itself(label) {
             self.warnings.push(format!(
                 "{name} is sent to Khoros as the regular expression `{label}`, which does not match a label of this \
-                 name: if the name is meant, set ROUTE_<NAME>_LABEL in its place, which is escaped"
+                 name: to match exactly this name, set ROUTE_<NAME>_LABEL instead, which casebridge escapes"
             ));
         }
     }
@@ -159,7 +159,7 @@ impl Check {
         let name = format!("{PREFIX}{rest}");
         match typos::route_meant(rest) {
             Some(meant) => self.problems.push(format!(
-                "{name} is no setting of a route, whose name is of letters and digits, at most {NAME_LENGTH}: did you \
+                "{name} is no setting of a route (route names are up to {NAME_LENGTH} letters and digits): did you \
                  mean {meant}?"
             )),
             None => self.hints.push(format!("{name} is no setting of casebridge: see the table in the README")),

@@ -160,8 +160,8 @@ const VERSION: &str = "
     select current_setting('server_version_num')::integer, current_setting('server_version'),
            pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean";
 
-/// Whether this user may write into all tables that there are, and beside them: a start would make the table of the migrations if
-/// it were not there, and is refused before that is looked at.
+/// Whether this user may write to all existing tables and create new ones. A start needs both: PostgreSQL
+/// checks the right to create the table of the migrations even if that table exists.
 const MAY_WRITE: &str = "
     select coalesce(has_schema_privilege(current_schema(), 'create'), false)
        and coalesce(

@@ -127,7 +127,7 @@ impl Lane {
                 self.blocked.remove(delivery);
                 match deed {
                     Deed::Created | Deed::FollowedUp => self.works(started),
-                    // Creates may be blocked all the same: of looks and comments nobody can tell.
+                    // Creates may still be blocked: look-ups and comments do not show that.
                     _ => self.checked(started),
                 }
                 outcome
@@ -221,8 +221,8 @@ impl Lane {
         }
     }
 
-    /// The destination answers, and the credential works, which disproves a pause; but not one that was asked for and is not over,
-    /// nor one that only a create can end.
+    /// The destination answers and the credential works. That ends a pause, except one that the destination
+    /// asked for and that is not over, and one that only a create can end.
     pub fn checked(&mut self, started: Instant) {
         self.worked = true;
         let Some(down) = &self.down else { return };

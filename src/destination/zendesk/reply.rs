@@ -69,7 +69,9 @@ impl Lost {
                 NoConnection::Tls => {
                     "no connection to Zendesk: TLS failed, a wrong certificate or no TLS there"
                 }
-                NoConnection::NoWay => "no connection to Zendesk: no way to the host (network, firewall)",
+                NoConnection::NoWay => {
+                    "no connection to Zendesk: the host cannot be reached (network, firewall)"
+                }
             },
             error if error.is_timeout() => "Zendesk did not answer in time",
             _ => "the connection to Zendesk broke before the answer",

@@ -112,7 +112,7 @@ impl Zendesk {
             if !(update.is_sure_to_comment() || ticket.is_solved()) {
                 return Ok(Standing::Told(Deed::Unchanged));
             }
-            // Agents merged ours into it: its own matter is not ours to close, nor to hurry.
+            // Agents merged our ticket into another case's: do not solve that one or raise its priority.
             let is_foreign = !ticket.is_of(update.case_key);
             if is_foreign && then == Then::Solved {
                 then = Then::AsItWas;
