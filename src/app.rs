@@ -309,24 +309,18 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
     }
 }
 
-/// Makes waiting deliveries due again after a clock that ran ahead was corrected: their due times would
-/// otherwise stay in the future.
+/// Corrects what a clock stored that ran ahead: deliveries would otherwise stay due in the future, and later
+/// events would seem older than what was stored then.
 async fn watch_clock(inbox: Inbox, lease: Duration) {
-    let mut handled = None;
     loop {
         match inbox.stamp().await {
-            Ok(newest) if newest.is_none() || newest == handled => {}
-            Ok(newest) => match inbox.bring_forward(lease).await {
-                Ok(count) => {
-                    handled = newest;
-                    warn!(
-                        count,
-                        "the clock was ahead and went back: {count} waiting deliveries are due again"
-                    );
-                }
-                Err(error) => warn!(
-                    "the clock was ahead; waiting deliveries cannot be made due yet, trying again: {error}"
+            Ok(None) => {}
+            Ok(Some(newest)) => match inbox.correct_times(newest, lease).await {
+                Ok(count) => warn!(
+                    count,
+                    "the clock was ahead and went back: {count} waiting deliveries are due again"
                 ),
+                Err(error) => warn!("the clock was ahead; its times cannot be corrected yet: {error}"),
             },
             Err(error) => debug!("the clock cannot be compared: {error}"),
         }

@@ -377,7 +377,12 @@ impl Inbox {
     async fn begin_run(mut self) -> sqlx::Result<Inbox> {
         let id = format!("{:032x}", fastrand::u128(..));
         let sql = self.sql(
-            "insert into run (id, began_at, seen_at) values ($1, {now}, {now}) on conflict (id) do nothing",
+            // Whatever the clocks said: what is stored so far was stored before this run.
+            "insert into run (id, began_at, seen_at)
+             select $1, max(at), {now}
+               from (select {now} as at union all select max(received_at) + 1 from delivery) as times
+              where true
+             on conflict (id) do nothing",
         );
         on_writer!(self, pool => async { sqlx::query(sql).bind(&id).execute(pool).await.map(drop) })?;
         self.run = Some(id.into());
@@ -457,11 +462,11 @@ impl Inbox {
         Ok(Case { ticket, may_be_restored })
     }
 
-    /// Whether a claim is still ours: nobody else has claimed the delivery since.
+    /// Whether a claim is still ours: nobody else has claimed the delivery since, and nobody may yet.
     pub async fn is_ours(&self, claim: &Claim) -> sqlx::Result<bool> {
         let sql = self.sql(
             "select count(*) from delivery
-              where identity = $1 and destination = $2 and attempts = $3 and leased",
+              where identity = $1 and destination = $2 and attempts = $3 and leased and due_at > (select {now})",
         );
         let ours: i64 = on_reader!(self, pool => sqlx::query_scalar(sql)
             .bind(&claim.identity).bind(&claim.destination).bind(claim.attempts).fetch_one(pool))?;
@@ -611,18 +616,36 @@ impl Inbox {
         Ok(found)
     }
 
-    /// Makes waiting deliveries due now, and those that may be under way after one lease: their times come
-    /// from a clock that ran ahead. Returns how many it brought forward.
-    pub async fn bring_forward(&self, lease: Duration) -> sqlx::Result<u64> {
-        let sql = self.sql(
-            "update delivery
-                set due_at = case when leased or in_doubt then (select {now}) + $1 else (select {now}) end
-              where state = 'waiting'
-                and due_at > (select {now}) + case when leased or in_doubt then $1 else 0 end",
-        );
+    /// Corrects the times that a clock stored which ran ahead, up to `newest`: what waits is due again, and what
+    /// has happened is moved back, in its order, to no later than now. Returns how many deliveries it made due.
+    pub async fn correct_times(&self, newest: i64, lease: Duration) -> sqlx::Result<u64> {
+        let lease = lease.as_millis() as i64;
+        let due = "update delivery
+                      set due_at = case when leased or in_doubt then (select {now}) + $1 else (select {now}) end
+                    where state = 'waiting'
+                      and due_at > (select {now}) + case when leased or in_doubt then $1 else 0 end";
+        let count = self.update_times(due, lease).await?;
+        self.update_times(
+            "update pending_requester set due_at = (select {now}) where due_at > (select {now}) + $1",
+            lease,
+        )
+        .await?;
+        // The last of these are what `newest` is found by.
+        for moved in [
+            "update delivery set settled_at = settled_at - ($1 - (select {now})) where settled_at > (select {now})",
+            "update delivery set received_at = received_at - ($1 - (select {now})) where received_at > (select {now})",
+            "update run set began_at = began_at - ($1 - (select {now})) where began_at > (select {now})",
+            "update run set seen_at = seen_at - ($1 - (select {now})) where seen_at > (select {now})",
+        ] {
+            self.update_times(moved, newest).await?;
+        }
+        Ok(count)
+    }
+
+    async fn update_times(&self, text: &'static str, bound: i64) -> sqlx::Result<u64> {
+        let sql = self.sql(text);
         on_writer!(self, pool => async {
-            let forward = sqlx::query(sql).bind(lease.as_millis() as i64).execute(pool).await;
-            forward.map(|done| done.rows_affected())
+            sqlx::query(sql).bind(bound).execute(pool).await.map(|done| done.rows_affected())
         })
     }
 

@@ -30,6 +30,10 @@ use crate::config::{Pooler, PostgresServer};
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// A firewall, or a pooler whose server is away, may not answer at all.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// A start-up option that a server keeps, and a pooler that takes it does not pass on.
+const MARKER: &str = "casebridge.is_direct";
 /// How many times two connections are asked for their session. A pooler that other programs keep busy may
 /// answer from two sessions by chance.
 const POOLER_PROBES: usize = 5;
@@ -60,12 +64,13 @@ pub(super) struct PostgresPool {
     stale: Stale,
 }
 
-/// Runs one statement, and once more if its session was at fault or another transaction was in its way. Every
-/// statement of ours may be run twice: each is fenced, or has the same effect the second time.
+/// Runs one statement, and again if its session was at fault or another transaction was in its way. Every
+/// statement of ours may be run twice: it is fenced, or has the same effect the second time, or is a claim,
+/// whose rows come back when their lease ends.
 macro_rules! on_postgres {
     ($postgres:expr, $executor:ident => $statement:expr) => {{
         let postgres: &$crate::inbox::postgres::PostgresPool = $postgres;
-        let mut is_repeated = false;
+        let mut tries = 1;
         loop {
             let result = async {
                 let mut session = postgres.session().await?;
@@ -74,9 +79,7 @@ macro_rules! on_postgres {
                 session.end(result).await
             };
             match result.await {
-                Err(error) if !is_repeated && $crate::inbox::postgres::is_worth_repeating(&error) => {
-                    is_repeated = true;
-                }
+                Err(error) if postgres.is_worth_repeating(&error, tries) => tries += 1,
                 result => break result,
             }
         }
@@ -90,7 +93,10 @@ impl PostgresPool {
     /// # Errors
     /// [`Unusable`] if the database's encoding is not UTF8; otherwise the server is out of reach.
     pub async fn connect(server: &PostgresServer) -> anyhow::Result<PostgresPool> {
-        let Reached { options, link, schema } = reach(server).await?;
+        let reached = tokio::time::timeout(CONNECT_LIMIT, reach(server)).await;
+        let reached = reached
+            .with_context(|| format!("PostgreSQL does not answer within {} s", CONNECT_LIMIT.as_secs()))?;
+        let Reached { options, link, schema } = reached?;
         if let Some(schema) = &schema {
             info!(
                 event = "schema_kept",
@@ -138,6 +144,14 @@ impl PostgresPool {
 
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// A pooler may have kept several sessions that a failover made read-only; each that answers so is ended.
+    pub fn is_worth_repeating(&self, error: &sqlx::Error, tries: u32) -> bool {
+        match self.link {
+            Link::Pooler if is_read_only(error) => tries <= CONNECTIONS,
+            _ => tries == 1 && may_pass(error),
+        }
     }
 
     /// A session for one statement; behind a pooler a transaction.
@@ -191,12 +205,14 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
     // PgBouncer refuses `extra_float_digits`, and we store no floating-point numbers.
     let plain = server.options.clone().application_name("casebridge").extra_float_digits(None);
     // A role or a database may have another default, which a pooler could not be asked to change.
-    let isolated = plain.clone().options([("default_transaction_isolation", "read committed")]);
+    let isolated =
+        plain.clone().options([("default_transaction_isolation", "read committed"), (MARKER, "1")]);
     let mut one = plain.connect().await.context("PostgreSQL cannot be reached")?;
     check_encoding(&mut one).await?;
     let schema = schema_behind(&mut one).await.context("PostgreSQL cannot be reached")?;
-    let mut two = match isolated.connect().await {
-        Ok(connection) => Some(connection),
+    let two = if server.pooler == Pooler::Present { None } else { Some(isolated.connect().await) };
+    let mut two = match two.transpose() {
+        Ok(connection) => connection,
         Err(error) if refuses_parameter(&error) => None,
         Err(error) => return Err(error).context("PostgreSQL cannot be reached"),
     };
@@ -214,8 +230,14 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
     Ok(Reached { options, link, schema })
 }
 
-/// Of two connections to the server itself, each has one session, and not the other's.
+/// The server itself keeps the options of a connection. Of two connections to it, each has one session, and
+/// not the other's.
 async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<Link> {
+    let marked = format!("select current_setting('{MARKER}', true)");
+    let marked: Option<String> = raw_sql(AssertSqlSafe(marked)).fetch_one(&mut *two).await?.try_get(0)?;
+    if marked.as_deref() != Some("1") {
+        return Ok(Link::Pooler);
+    }
     let sessions = (session_of(one).await?, session_of(two).await?);
     if sessions.0 == sessions.1 {
         return Ok(Link::Pooler);
@@ -260,15 +282,18 @@ async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// PostgreSQL takes our parameters, so it is a pooler that refuses them.
+/// PostgreSQL takes our parameters, so it is a pooler that refuses them: PgBouncer with 08P01, the proxy of
+/// Amazon RDS as a feature that it does not have (0A000).
 fn refuses_parameter(error: &sqlx::Error) -> bool {
-    code_of(error).is_some_and(|code| code == "08P01")
+    code_of(error).is_some_and(|code| matches!(code.as_str(), "08P01" | "0A000"))
 }
 
 async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) -> anyhow::Result<()> {
     connection.execute(begin).await?;
+    // Another instance may hang while it holds the lock: then this start is tried again.
+    connection.execute("set local lock_timeout to '10s'").await?;
     let lock = format!("select pg_advisory_xact_lock({MIGRATION_LOCK})");
-    connection.execute(AssertSqlSafe(lock)).await?;
+    connection.execute(AssertSqlSafe(lock)).await.context("another instance is migrating the database")?;
     connection.execute(MIGRATIONS_TABLE).await?;
     let applied = raw_sql(survey::APPLIED).fetch_all(&mut *connection).await?;
     let applied = applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
@@ -399,7 +424,7 @@ pub(super) fn is_conflict(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| matches!(code.as_str(), "40001" | "40P01"))
 }
 
-pub(super) fn is_worth_repeating(error: &sqlx::Error) -> bool {
+fn may_pass(error: &sqlx::Error) -> bool {
     is_of_session(error) || is_conflict(error)
 }
 
@@ -490,6 +515,6 @@ mod tests {
     fn only_the_failures_of_a_session_close_it() {
         assert!(is_of_session(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())));
         assert!(!is_of_session(&sqlx::Error::PoolTimedOut));
-        assert!(!is_worth_repeating(&sqlx::Error::RowNotFound));
+        assert!(!may_pass(&sqlx::Error::RowNotFound));
     }
 }

@@ -2,6 +2,7 @@
 
 use casebridge::sandbox::zendesk;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::harness::{Kind, World, event, free_port, on_both, run, run_on_sqlite};
 
@@ -117,6 +118,21 @@ async fn a_connection_that_is_not_made_is_told_by_its_reason() {
                 assert!(row["text"].as_str().unwrap().contains(reason), "{row}");
             }
         }
+    })
+    .await;
+}
+
+/// As a firewall does, or a pooler whose server is away.
+#[tokio::test]
+async fn a_postgresql_that_never_answers_is_told_and_tried_again() {
+    run_on_sqlite(|mut world| async move {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        world.set("DATABASE_URL", format!("postgres://a@{}/a", silent.local_addr().unwrap()));
+        let bridge = world.spawn();
+        bridge.wait_for_log("PostgreSQL does not answer within 10 s").await;
+        let (_socket, _) = silent.accept().await.unwrap();
+        let (_next, _) = silent.accept().await.unwrap();
+        bridge.kill().await;
     })
     .await;
 }

@@ -200,6 +200,9 @@ async fn a_clock_that_ran_ahead(kind: Kind) {
         let bridge = world.start().await;
         bridge.wait_for_log("the clock was ahead").await;
         bridge.wait_for_logs(" is ticket ", 3).await;
+        // A later event is not taken for an older one.
+        world.notify(&event_with("later", "1", |item| item["text"] = json!("an edited text"))).await;
+        bridge.wait_for_line_with(&["case=\"khoros:1234:twitter:1\"", "deed=\"commented\""]).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
