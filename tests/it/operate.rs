@@ -64,7 +64,7 @@ on_both! {
         world.database.execute("update delivery set state = 'dead', payload = ''").await;
         for arguments in [&["replay", id][..], &["replay", "--now", id]] {
             let refused = world.command(arguments).await;
-            assert!(!refused.status.success() && text(&refused).contains("no texts"), "{}", text(&refused));
+            assert!(!refused.status.success() && text(&refused).contains("texts were erased"), "{}", text(&refused));
         }
         let all = world.command(&["replay", "--all-dead"]).await;
         assert!(text(&all).contains("not replayed") && text(&all).contains("0 replayed"), "{}", text(&all));
