@@ -5,7 +5,7 @@ mod pgbouncer;
 mod postgres;
 mod proxy;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::env;
 use std::future::Future;
 use std::io::Write;
@@ -360,7 +360,16 @@ impl World {
 
     /// `casebridge list --json`
     pub async fn list(&self) -> Vec<Value> {
-        let output = self.command(&["list", "--json"]).await;
+        self.list_with(&["list", "--json"]).await
+    }
+
+    /// Those that have not been settled yet.
+    pub async fn waiting(&self) -> Vec<Value> {
+        self.list_with(&["list", "--json", "--state", "waiting"]).await
+    }
+
+    async fn list_with(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = self.command(arguments).await;
         assert!(output.status.success(), "{output:?}");
         let lines = String::from_utf8(output.stdout).unwrap();
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -391,8 +400,9 @@ impl World {
     /// The comments of each case.
     pub fn comments_by_case(&self) -> BTreeMap<String, Vec<String>> {
         let model = self.zendesk.model();
+        let mut comments = model.comments_by_ticket();
         let cases = model.tickets.iter().map(|ticket| {
-            let comments = model.comments(ticket["id"].as_u64().unwrap());
+            let comments = comments.remove(&ticket["id"].as_u64().unwrap()).unwrap_or_default();
             let bodies = comments.iter().map(|comment| comment["body"].as_str().unwrap().to_owned());
             (ticket["external_id"].as_str().unwrap().to_owned(), bodies.collect())
         });
@@ -409,14 +419,16 @@ impl World {
         let count = cases.len();
         cases.dedup();
         assert_eq!(cases.len(), count, "a case has two tickets");
+        let numbers: HashMap<&Value, String> =
+            model.tickets.iter().map(|ticket| (&ticket["external_id"], ticket["id"].to_string())).collect();
         for delivery in &list {
             assert_eq!(delivery["state"], "done", "{delivery}");
-            let ticket = model.tickets.iter().find(|ticket| ticket["external_id"] == delivery["case"]);
-            let number = ticket.map(|ticket| ticket["id"].to_string());
-            assert_eq!(delivery["ticket"].as_str(), number.as_deref(), "{delivery}");
+            let number = numbers.get(&delivery["case"]);
+            assert_eq!(delivery["ticket"].as_str(), number.map(String::as_str), "{delivery}");
         }
+        let asked_for: HashSet<&Value> = list.iter().map(|delivery| &delivery["case"]).collect();
         for case in cases {
-            assert!(list.iter().any(|delivery| delivery["case"] == *case), "nobody asked for {case}");
+            assert!(asked_for.contains(case), "nobody asked for {case}");
         }
         assert_eq!((model.key_mismatches, model.keyless), (0, 0));
         let mut marks: Vec<String> =

@@ -65,16 +65,16 @@ impl Model {
 
     /// The comments of a ticket with the time of each, the first one included.
     pub fn comments(&self, ticket: u64) -> Vec<Value> {
-        let mut comments = Vec::new();
-        for audit in self.audits_of(ticket) {
-            let events = audit["events"].as_array().into_iter().flatten();
-            for event in events.filter(|event| event["type"] == "Comment") {
-                let mut comment = event.clone();
-                comment["created_at"] = audit["created_at"].clone();
-                comments.push(comment);
-            }
+        self.audits_of(ticket).flat_map(comments_in).collect()
+    }
+
+    /// The comments of each ticket.
+    pub fn comments_by_ticket(&self) -> HashMap<u64, Vec<Value>> {
+        let mut tickets: HashMap<u64, Vec<Value>> = HashMap::new();
+        for audit in &self.audits {
+            tickets.entry(audit["ticket_id"].as_u64().unwrap_or(0)).or_default().extend(comments_in(audit));
         }
-        comments
+        tickets
     }
 
     fn audits_of(&self, ticket: u64) -> impl DoubleEndedIterator<Item = &Value> {
@@ -495,6 +495,15 @@ fn create_ticket(model: &mut Model, headers: &HeaderMap, body: &Bytes) -> Respon
         model.idempotency.insert(key, (body.clone(), answer));
     }
     with_rate(model, "miss", response)
+}
+
+fn comments_in(audit: &Value) -> impl Iterator<Item = Value> {
+    let events = audit["events"].as_array().into_iter().flatten();
+    events.filter(|event| event["type"] == "Comment").map(|event| {
+        let mut comment = event.clone();
+        comment["created_at"] = audit["created_at"].clone();
+        comment
+    })
 }
 
 /// `GET /api/v2/tickets?external_id=`: none, one or several; ids are not unique.
