@@ -320,7 +320,9 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
                     count,
                     "the clock was ahead and went back: {count} waiting deliveries are due again"
                 ),
-                Err(error) => warn!("the clock was ahead; its times cannot be corrected yet: {error}"),
+                Err(error) => {
+                    warn!("the clock was ahead; the stored times cannot be corrected, trying again: {error}")
+                }
             },
             Err(error) => debug!("the clock cannot be compared: {error}"),
         }

@@ -14,7 +14,7 @@ pub enum NoConnection {
     /// The certificate, or what answers speaks no TLS.
     Tls,
     /// No answer in time, no route to the host, or an unknown cause.
-    NoWay,
+    Unreachable,
 }
 
 impl NoConnection {
@@ -34,7 +34,7 @@ impl NoConnection {
         let is_tls = |kind| matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
         match ios().any(|cause| is_tls(cause.kind())) {
             true => NoConnection::Tls,
-            false => NoConnection::NoWay,
+            false => NoConnection::Unreachable,
         }
     }
 
@@ -43,7 +43,7 @@ impl NoConnection {
             NoConnection::Refused => "refused: nothing listens there",
             NoConnection::UnknownHost => "unknown host (DNS)",
             NoConnection::Tls => "TLS failed: a wrong certificate, or no TLS there",
-            NoConnection::NoWay => "the host cannot be reached (network, firewall)",
+            NoConnection::Unreachable => "the host cannot be reached (network, firewall)",
         }
     }
 }

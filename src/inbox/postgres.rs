@@ -100,7 +100,8 @@ impl PostgresPool {
         if let Some(schema) = &schema {
             info!(
                 event = "schema_kept",
-                schema, "the inbox stays in the schema {schema}, though another one comes first by now"
+                schema,
+                "keeping the inbox in the schema {schema}, although search_path now names another one first"
             );
         }
         if link == Link::Pooler {
@@ -251,7 +252,7 @@ async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<
 }
 
 /// The schema with the inbox, if another one comes first and holds none. PostgreSQL looks for a schema of the
-/// user's name before `public`: once somebody makes one, everything received so far would seem unknown.
+/// user's name before `public`. If such a schema is created later, all earlier events would seem new.
 async fn schema_behind(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
     let sql = "
         select quote_ident(schema), schema = current_schema()

@@ -18,8 +18,8 @@ const PER_PAGE: usize = 100;
 /// How long the list is believed.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// The tickets that were deleted last, as they were listed, and when that was. Whoever needs them while they
-/// are being read waits for that.
+/// A cache of Zendesk's list of deleted tickets, and when it was read. Concurrent deliveries wait for one
+/// request.
 #[derive(Default)]
 pub struct DeletedTickets(Mutex<Option<(Instant, HashSet<u64>)>>);
 

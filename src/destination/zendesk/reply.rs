@@ -69,7 +69,7 @@ impl Lost {
                 NoConnection::Tls => {
                     "no connection to Zendesk: TLS failed, a wrong certificate or no TLS there"
                 }
-                NoConnection::NoWay => {
+                NoConnection::Unreachable => {
                     "no connection to Zendesk: the host cannot be reached (network, firewall)"
                 }
             },

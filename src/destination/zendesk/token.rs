@@ -16,7 +16,7 @@ use crate::alert;
 use crate::config::ZendeskCredentials;
 use crate::retry::{Doubt, Outcome, Reason};
 
-/// What to do about a 401, for the log and for whoever reads it there.
+/// The remedy for a 401, as logged.
 const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAUTH_CLIENT_SECRET (or \
                                      ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN) with Admin Center > Apps and \
                                      integrations > APIs, and restart";

@@ -84,8 +84,8 @@ impl Update<'_> {
 }
 
 impl Zendesk {
-    /// Brings what is new to a ticket, once. Safe to repeat if it is told to be in doubt. The fence is
-    /// passed before the first byte of a comment goes out.
+    /// Adds what the ticket does not contain yet, once. A repeated call is safe if `Update` says that the
+    /// delivery is in doubt. Checks the fence before the first byte of a comment goes out.
     ///
     /// # Errors
     /// The outcome of an attempt that came to no end.
