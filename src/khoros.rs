@@ -94,7 +94,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::NotOffered => f.write_str("Khoros does not offer this at SPREDFAST_API_URL"),
             Refusal::TooLarge => f.write_str("Khoros' answer is too long"),
-            Refusal::Unreachable(how) => write!(f, "Khoros cannot be reached: {how}"),
+            Refusal::Unreachable(how) => write!(f, "Khoros (SPREDFAST_API_URL) cannot be reached: {how}"),
         }
     }
 }

@@ -597,7 +597,7 @@ mod tests {
         for (unsent, create, look_up) in
             [(true, "pause None -", "pause None -"), (false, "retry Unanswered", "retry None")]
         {
-            let lost = Lost { unsent, kind: "gone" };
+            let lost = Lost { unsent, how: "gone".into() };
             assert_eq!(cell(&lost_outcome(Call::Create, &lost)), create);
             assert_eq!(cell(&lost_outcome(Call::LookUp, &lost)), look_up);
         }

@@ -31,7 +31,11 @@ impl BearerTokens {
         if !admitted {
             let mut refused = self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             if let Some(count) = refused.count(Instant::now()) {
-                warn!(count, "refused {count} request(s) without a valid bearer token");
+                warn!(
+                    count,
+                    "refused {count} request(s) without a valid bearer token: \
+                     if Khoros sent them, restart, which gives it NOTIFICATION_BEARER_TOKEN"
+                );
             }
         }
         admitted

@@ -1,5 +1,6 @@
 //! One HTTP exchange with Zendesk: its answer, as far as we may trust and repeat it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,12 +32,12 @@ pub struct Reply {
 pub struct Lost {
     /// The request cannot have reached Zendesk.
     pub unsent: bool,
-    pub kind: &'static str,
+    pub how: Cow<'static, str>,
 }
 
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind)
+        f.write_str(&self.how)
     }
 }
 
@@ -57,26 +58,17 @@ pub async fn send(request: RequestBuilder) -> Result<Reply, Lost> {
 impl Lost {
     /// The error's own text names the address; ours names what happened.
     fn new(error: &reqwest::Error) -> Lost {
-        let kind = match error {
-            error if error.is_connect() && error.is_timeout() => "Zendesk does not answer the connection",
-            error if error.is_connect() => match NoConnection::of(error) {
-                NoConnection::Refused => {
-                    "no connection to Zendesk: refused, nothing listens at ZENDESK_API_URL"
-                }
-                NoConnection::UnknownHost => {
-                    "no connection to Zendesk: unknown host (DNS), see ZENDESK_API_URL"
-                }
-                NoConnection::Tls => {
-                    "no connection to Zendesk: TLS failed, a wrong certificate or no TLS there"
-                }
-                NoConnection::Unreachable => {
-                    "no connection to Zendesk: the host cannot be reached (network, firewall)"
-                }
-            },
-            error if error.is_timeout() => "Zendesk did not answer in time",
-            _ => "the connection to Zendesk broke before the answer",
+        let how = match error {
+            error if error.is_connect() && error.is_timeout() => {
+                "Zendesk does not answer the connection".into()
+            }
+            error if error.is_connect() => {
+                format!("no connection to Zendesk (ZENDESK_API_URL): {}", NoConnection::of(error)).into()
+            }
+            error if error.is_timeout() => "Zendesk did not answer in time".into(),
+            _ => "the connection to Zendesk broke before the answer".into(),
         };
-        Lost { unsent: error.is_connect() || error.is_builder(), kind }
+        Lost { unsent: error.is_connect() || error.is_builder(), how }
     }
 }
 
