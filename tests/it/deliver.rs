@@ -151,9 +151,9 @@ async fn new_work_does_not_wait_for_old_retries() {
         world.set("RETRY_SCHEDULE", "0");
         world.zendesk.stop();
         let bridge = world.start().await;
-        for post in 0..OLD {
-            world.notify(&event(&format!("old-{post}"), &format!("old-{post}"))).await;
-        }
+        let old: Vec<String> = (0..OLD).map(|post| format!("old-{post}")).collect();
+        let old: Vec<String> = old.iter().map(|id| event(id, id)).collect();
+        join_all(old.iter().map(|notification| world.notify(notification))).await;
         bridge.stop().await;
         tried_before(&world).await;
 
