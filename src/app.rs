@@ -44,7 +44,7 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let remedy = config.public_url_remedy();
     let wanted = wanted(&config);
     let client = http_client(config.is_local())?;
@@ -82,7 +82,7 @@ pub async fn run(
     };
 
     let address = listener.local_addr().context("the listener has no address")?;
-    info!(%address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
+    info!(event = "listening", %address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
     let mut tasks = JoinSet::new();
     // Told to stop, these two finish what has begun, and the rest just ends.
     tasks.spawn(server::serve(listener, http::router(doors), config.http_idle, stop.clone()));
@@ -129,7 +129,7 @@ pub async fn run(
         () = first_panic(&mut tasks) => true,
         _ = &mut committer => true,
     };
-    info!("stopping: finishing what has begun");
+    info!(event = "stopping", "stopping: finishing what has begun");
     stop.cancel();
     let finish = async {
         while tasks.join_next().await.is_some() {}
@@ -140,8 +140,10 @@ pub async fn run(
         inbox.close().await;
     };
     match tokio::time::timeout(STOP_LIMIT, finish).await {
-        Ok(()) => info!("stopped"),
-        Err(_) => warn!("stopped with work under way: it comes back after the next start"),
+        Ok(()) => info!(event = "stopped", "stopped"),
+        Err(_) => {
+            warn!(event = "stopped_early", "stopped with work under way: it comes back after the next start")
+        }
     }
     anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
     Ok(())
@@ -212,7 +214,7 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     loop {
         let error = match open(database).await {
             Ok(opened) => {
-                info!(%database, "storing in {database}");
+                info!(event = "database_opened", %database, "storing in {database}");
                 return Ok(opened);
             }
             Err(error) if error.is::<Unusable>() => return Err(error),
@@ -227,7 +229,10 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
         // The last try is at the end of the time.
         let next = wait.min(left);
         let wait_s = next.as_secs_f64();
-        warn!(wait_s, "waiting for the database, next try in {wait_s:.0} s: {error:#}");
+        warn!(
+            event = "database_unreachable",
+            wait_s, "waiting for the database, next try in {wait_s:.0} s: {error:#}"
+        );
         sleep(next).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
@@ -267,7 +272,10 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
         }
         match now {
             Ok(now) => checked_at = Some(now),
-            Err(error) => warn!("the database's clock cannot be read, old texts are kept: {error}"),
+            Err(error) => warn!(
+                event = "retention_failed",
+                "the database's clock cannot be read, old texts are kept: {error}"
+            ),
         }
         sleep(RETENTION_EVERY).await;
     }
@@ -282,12 +290,14 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
         {
             let oldest_s = oldest_ms / 1000;
             info!(
+                event = "backlog_found",
                 waiting,
-                oldest_s, "{waiting} deliveries wait from before the start, the oldest for {oldest_s} s"
+                oldest_s,
+                "{waiting} deliveries wait from before the start, the oldest for {oldest_s} s"
             );
         }
         Ok(_) => {}
-        Err(error) => warn!("the waiting deliveries cannot be counted: {error}"),
+        Err(error) => warn!(event = "backlog_unknown", "the waiting deliveries cannot be counted: {error}"),
     }
 }
 
@@ -297,15 +307,17 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
     loop {
         match inbox.erase(retention, checked_at, ROWS).await {
             Ok(0) => break,
-            Ok(count) => info!(count, "erased the texts of {count} settled deliveries"),
+            Ok(count) => {
+                info!(event = "texts_erased", count, "erased the texts of {count} settled deliveries")
+            }
             Err(error) => {
-                warn!("old texts cannot be erased: {error}");
+                warn!(event = "retention_failed", "old texts cannot be erased: {error}");
                 break;
             }
         }
     }
     if let Err(error) = inbox.forget_authors(retention.dead).await {
-        warn!("old authors cannot be removed: {error}");
+        warn!(event = "retention_failed", "old authors cannot be removed: {error}");
     }
 }
 
@@ -317,14 +329,17 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
             Ok(None) => {}
             Ok(Some(newest)) => match inbox.correct_times(newest, lease).await {
                 Ok(count) => warn!(
-                    count,
-                    "the clock was ahead and went back: {count} waiting deliveries are due again"
+                    event = "clock_corrected",
+                    count, "the clock was ahead and went back: {count} waiting deliveries are due again"
                 ),
                 Err(error) => {
-                    warn!("the clock was ahead; the stored times cannot be corrected, trying again: {error}")
+                    warn!(
+                        event = "clock_correction_failed",
+                        "the clock was ahead; the stored times cannot be corrected, trying again: {error}"
+                    )
                 }
             },
-            Err(error) => debug!("the clock cannot be compared: {error}"),
+            Err(error) => debug!(event = "clock_check_failed", "the clock cannot be compared: {error}"),
         }
         tokio::time::sleep(CLOCK_EVERY).await;
     }
@@ -346,6 +361,7 @@ async fn report_status(
         let pull = pull.borrow().word();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
             Ok((summary, heard)) => info!(
+                event = "status",
                 waiting = summary.waiting,
                 oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
                 dead = summary.dead,
@@ -357,7 +373,10 @@ async fn report_status(
                 zendesk,
                 "status"
             ),
-            Err(error) => warn!(khoros, pull, zendesk, "status: the database does not answer: {error}"),
+            Err(error) => warn!(
+                event = "status_failed",
+                khoros, pull, zendesk, "status: the database does not answer: {error}"
+            ),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Between a notification, whichever way it came, and the inbox: the one place that decides what a
+//! Between a notification, of either origin, and the inbox: the one place that decides what a
 //! delivery is called and where it goes, so that a push and the feed can never owe it twice.
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -24,13 +24,31 @@ pub struct Route {
     pub event: String,
 }
 
-/// How an event came.
+/// How an event reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    Pushed,
-    /// Read from a feed, which holds what is long done as well: it may have its ticket, although the
-    /// inbox does not know it.
-    Pulled,
+pub enum Origin {
+    /// Khoros sent a notification.
+    Push,
+    /// It was read from a feed, which also holds old events: it may have its ticket although the inbox does
+    /// not know it.
+    Feed,
+}
+
+impl Origin {
+    fn word(self) -> &'static str {
+        match self {
+            Origin::Push => "push",
+            Origin::Feed => "feed",
+        }
+    }
+
+    /// What happens to an event that cannot be stored now.
+    fn consequence(self) -> &'static str {
+        match self {
+            Origin::Push => "notifications are answered 503",
+            Origin::Feed => "events stay in their feeds",
+        }
+    }
 }
 
 /// Takes events into the inbox; clones share it.
@@ -83,14 +101,14 @@ impl Intake {
     ///
     /// # Errors
     /// [`NotJson`], and nothing else.
-    pub fn read(&self, route: &Route, body: &[u8], way: Way) -> Result<Notification, NotJson> {
+    pub fn read(&self, route: &Route, body: &[u8], origin: Origin) -> Result<Notification, NotJson> {
         let arrivals = notification::parse_as(&route.event, body, self.0.company)?;
         let (event, event_name) = arrivals
             .first()
             .map(|first| (first.event_id.clone(), first.event_name.clone()))
             .unwrap_or_default();
         let odd = arrivals.iter().find_map(|arrival| arrival.odd);
-        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(&route.name, arrival, way));
+        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(&route.name, arrival, origin));
         Ok(Notification { event, event_name, odd, deliveries: deliveries.collect() })
     }
 
@@ -98,15 +116,18 @@ impl Intake {
     ///
     /// # Errors
     /// [`NotStored`]; a part of it may be stored all the same, and the same can safely come again.
-    pub async fn store(&self, notifications: Vec<Notification>, way: Way) -> Result<usize, NotStored> {
+    pub async fn store(&self, notifications: Vec<Notification>, origin: Origin) -> Result<usize, NotStored> {
         let (odd, plain): (Vec<_>, Vec<_>) =
             notifications.into_iter().partition(|notification| notification.odd.is_some());
-        let mut new = self.receive(deliveries_of(plain), way).await?;
+        let mut new = self.receive(deliveries_of(plain), origin).await?;
         let first = odd.first().map(|odd| (odd.event.clone(), odd.event_name.clone(), odd.odd));
-        let new_and_odd = self.receive(deliveries_of(odd), way).await?;
+        let new_and_odd = self.receive(deliveries_of(odd), origin).await?;
         new += new_and_odd;
-        if let Some((event, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
-            warn!(event, event_name, "kept as a dead delivery what cannot be a ticket: {odd}");
+        if let Some((event_id, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
+            warn!(
+                event = "item_unprocessable",
+                event_id, event_name, "kept as a dead delivery what cannot be a ticket: {odd}"
+            );
         }
         Ok(new)
     }
@@ -120,26 +141,26 @@ impl Intake {
         let found = self.0.inbox.find(identity).await;
         found
             .map(|found| !found.is_empty())
-            .map_err(|error| self.fail(&error.to_string(), false, Way::Pulled))
+            .map_err(|error| self.fail(&error.to_string(), false, Origin::Feed))
     }
 
-    async fn receive(&self, deliveries: Vec<NewDelivery>, way: Way) -> Result<usize, NotStored> {
+    async fn receive(&self, deliveries: Vec<NewDelivery>, origin: Origin) -> Result<usize, NotStored> {
         if deliveries.is_empty() {
             return Ok(0);
         }
         match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(deliveries)).await {
             Ok(Ok(new)) => {
                 if self.storage().clear() {
-                    info!("notifications are stored again");
+                    info!(event = "storage_recovered", "notifications are stored again");
                 }
                 Ok(new)
             }
-            Ok(Err(error)) => Err(self.fail(&error.to_string(), matches!(error, ReceiveError::Busy), way)),
-            Err(_) => Err(self.fail("the database does not answer", false, way)),
+            Ok(Err(error)) => Err(self.fail(&error.to_string(), matches!(error, ReceiveError::Busy), origin)),
+            Err(_) => Err(self.fail("the database does not answer", false, origin)),
         }
     }
 
-    fn delivery(&self, route: &str, arrival: Arrival, way: Way) -> NewDelivery {
+    fn delivery(&self, route: &str, arrival: Arrival, origin: Origin) -> NewDelivery {
         NewDelivery {
             // Khoros tells each subscription, and each route owes its own: one event can be two.
             identity: match route {
@@ -153,24 +174,21 @@ impl Intake {
             event_name: arrival.event_name,
             payload: arrival.payload,
             dead: arrival.odd.map(str::to_owned),
-            in_doubt: way == Way::Pulled,
+            in_doubt: origin == Origin::Feed,
         }
     }
 
-    fn fail(&self, reason: &str, busy: bool, way: Way) -> NotStored {
+    fn fail(&self, reason: &str, busy: bool, origin: Origin) -> NotStored {
         let alarming = !busy && self.storage().is_due(alert::STORAGE, Instant::now());
-        match (alarming, way) {
-            (true, Way::Pushed) => {
-                error!(alert = alert::STORAGE, "the database fails, notifications are answered 503: {reason}")
-            }
-            (true, Way::Pulled) => {
-                error!(
-                    alert = alert::STORAGE,
-                    "the database fails, what is in the feeds has to wait: {reason}"
-                )
-            }
-            (false, Way::Pushed) => warn!("a notification was answered 503: {reason}"),
-            (false, Way::Pulled) => warn!("what is in the feeds has to wait: {reason}"),
+        let (origin, consequence) = (origin.word(), origin.consequence());
+        match alarming {
+            true => error!(
+                event = "storage_failed",
+                alert = alert::STORAGE,
+                origin,
+                "the database fails, {consequence}: {reason}"
+            ),
+            false => warn!(event = "storage_failed", origin, "the database fails, {consequence}: {reason}"),
         }
         NotStored
     }

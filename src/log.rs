@@ -73,7 +73,12 @@ where
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        error!(alert = alert::PANIC, place, "a defect in casebridge at {place}: please report it");
+        error!(
+            event = "defect",
+            alert = alert::PANIC,
+            place,
+            "a defect in casebridge at {place}: please report it"
+        );
     }));
 }
 
@@ -124,6 +129,7 @@ impl Output {
         let direct = tracing_subscriber::registry().with(layer(self.format, self.stdout.clone()));
         tracing::subscriber::with_default(direct, || {
             warn!(
+                event = "log_lines_dropped",
                 dropped,
                 "dropped {dropped} log line(s) that nobody read in time; deliveries were not affected"
             );

@@ -239,8 +239,10 @@ async fn serve_and_log() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { alert, error }) => {
             match error.downcast_ref::<Problems>() {
-                Some(problems) => problems.iter().for_each(|problem| error!(alert, "{problem}")),
-                None => error!(alert, "{error:#}"),
+                Some(problems) => {
+                    problems.iter().for_each(|problem| error!(event = "start_failed", alert, "{problem}"))
+                }
+                None => error!(event = "start_failed", alert, "{error:#}"),
             }
             exit_code(&error)
         }
@@ -264,7 +266,7 @@ async fn serve() -> Result<(), Failure> {
     let stop = stop_on_signal().map_err(Failure::of(alert::START))?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
-        warn!("the limit of open files cannot be raised: {error}");
+        warn!(event = "file_limit_kept", "the limit of open files cannot be raised: {error}");
     }
     let storage = app::open_storage(&config.database, &stop).await;
     let Some(storage) = storage.map_err(Failure::of(alert::STORAGE))? else { return Ok(()) };

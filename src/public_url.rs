@@ -153,12 +153,13 @@ impl Probe {
 
     fn log_reached(&self) {
         let url = self.address.url.as_str();
-        info!(url, "the public address leads here: {url}");
+        info!(event = "public_url_reached", url, "the public address leads here: {url}");
     }
 
     fn log_unreached(&self, seen: Unreached, limit: Duration) {
         let (Address { url, variable, remedy }, limit) = (&self.address, limit.as_secs());
         warn!(
+            event = "public_url_unreachable",
             variable,
             "not subscribed yet: {url}, which {variable} gives as our address, does not lead here: {seen}. \
              It is tried for {limit} s. If the address is wrong, set it and restart: {remedy}"
@@ -169,6 +170,7 @@ impl Probe {
     fn log_given_up(&self, seen: Unreached, limit: Duration) {
         let (Address { url, variable, remedy }, limit) = (&self.address, limit.as_secs());
         warn!(
+            event = "public_url_given_up",
             variable,
             "for {limit} s we have not reached ourselves at {url}, which {variable} gives as our address: \
              {seen}. Khoros is told of it all the same. If no notification comes in, set it and restart: \

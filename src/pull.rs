@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::config;
 use crate::inbox::Inbox;
-use crate::intake::{Intake, NotStored, Notification, Route, Way};
+use crate::intake::{Intake, NotStored, Notification, Origin, Route};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
 pub use status::PullStatus;
@@ -154,8 +154,14 @@ impl Pull {
         self.known.insert(uuid.to_owned(), feed);
         let Brought { read, new } = brought;
         match new {
-            0 => debug!(route = route.name, read, "pulled nothing new"),
-            _ => info!(route = route.name, read, new, "pulled {new} event(s) that no push brought"),
+            0 => debug!(event = "feed_read", route = route.name, read, "pulled nothing new"),
+            _ => info!(
+                event = "feed_read",
+                route = route.name,
+                read,
+                new,
+                "pulled {new} event(s) that no push brought"
+            ),
         }
         ended
     }
@@ -189,7 +195,11 @@ impl Pull {
             self.remember(uuid, feed, &walk).await?;
         }
         if walk.next().is_some() && feed.is_long.is_due(uuid, Instant::now()) {
-            info!(route = route.name, "this feed is long: the next reading goes on with it");
+            info!(
+                event = "feed_continued",
+                route = route.name,
+                "this feed is long: the next reading goes on with it"
+            );
         }
         Ok(())
     }
@@ -205,7 +215,7 @@ impl Pull {
         let read = |event: Value| {
             let body = event.to_string();
             // It is JSON by now.
-            self.intake.read(route, body.as_bytes(), Way::Pulled).unwrap_or_default()
+            self.intake.read(route, body.as_bytes(), Origin::Feed).unwrap_or_default()
         };
         let mut notifications = events.into_iter().map(read).peekable();
         if walk.has_leapt() && !self.knows_first(notifications.peek()).await? {
@@ -220,11 +230,11 @@ impl Pull {
             bytes += notification.bytes();
             together.push(notification);
             if bytes > TOGETHER_BYTES {
-                new += self.intake.store(std::mem::take(&mut together), Way::Pulled).await?;
+                new += self.intake.store(std::mem::take(&mut together), Origin::Feed).await?;
                 bytes = 0;
             }
         }
-        new += self.intake.store(together, Way::Pulled).await?;
+        new += self.intake.store(together, Origin::Feed).await?;
         walk.took(&ids, new);
         brought.read += ids.len();
         brought.new += new;
@@ -252,11 +262,14 @@ impl Pull {
     }
 
     fn tell(&mut self, status: PullStatus) {
+        let word = status.word();
         match self.teller.line(&status, Instant::now()) {
             None => {}
-            Some(Line::Info(text)) => info!("{text}"),
-            Some(Line::Warn(text)) => warn!("{text}"),
-            Some(Line::Alarm(text)) => error!(alert = alert::KHOROS_PULL, "{text}"),
+            Some(Line::Info(text)) => info!(event = "feed_status", status = word, "{text}"),
+            Some(Line::Warn(text)) => warn!(event = "feed_status", status = word, "{text}"),
+            Some(Line::Alarm(text)) => {
+                error!(event = "feed_status", alert = alert::KHOROS_PULL, status = word, "{text}")
+            }
         }
         self.status.send_replace(status);
     }
@@ -285,14 +298,21 @@ fn pass_over(route: &Route, page: Page, feed: &mut Feed, walk: &mut Walk) -> Res
         TooLong::PassOver(offset) => {
             if feed.passed_over.is_due(&offset.to_string(), Instant::now()) {
                 error!(
+                    event = "feed_event_skipped",
                     alert = alert::KHOROS_PULL,
                     route = route.name,
+                    offset,
                     "the event at offset {offset} of the feed is too long to be read, and is passed over"
                 );
             }
         }
         TooLong::GiveUp => {
-            debug!(route = route.name, offset = page.offset, "whatever is asked for is too long");
+            debug!(
+                event = "feed_page_too_long",
+                route = route.name,
+                offset = page.offset,
+                "whatever is asked for is too long"
+            );
             return Err(Refusal::TooLarge.into());
         }
     }
@@ -300,7 +320,7 @@ fn pass_over(route: &Route, page: Page, feed: &mut Feed, walk: &mut Walk) -> Res
 }
 
 fn not_stored(error: sqlx::Error) -> Failure {
-    warn!("the database does not tell how far a feed was read: {error}");
+    warn!(event = "feed_position_unknown", "the database does not tell how far a feed was read: {error}");
     Failure::NotStored
 }
 

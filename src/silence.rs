@@ -41,10 +41,15 @@ pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
         tokio::time::sleep(interval(limit)).await;
         match look(&inbox, &mut watched, limit).await {
             Ok(()) => unanswered = false,
-            Err(error) if unanswered => debug!("silent routes are still not looked for: {error}"),
+            Err(error) if unanswered => {
+                debug!(event = "silence_check_failed", "silent routes are still not looked for: {error}")
+            }
             Err(error) => {
                 unanswered = true;
-                warn!("silent routes are not looked for, the database does not answer: {error}");
+                warn!(
+                    event = "silence_check_failed",
+                    "silent routes are not looked for, the database does not answer: {error}"
+                );
             }
         }
     }
@@ -63,7 +68,12 @@ async fn look(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) ->
         match watch.news(last, is_silent, Instant::now()) {
             Some(News::Silent) => tell_silence(route, age_of(last)),
             Some(News::Again) => {
-                info!(route = route.name, "events come by the route `{}` again", route.name);
+                info!(
+                    event = "route_active",
+                    route = route.name,
+                    "events come by the route `{}` again",
+                    route.name
+                );
             }
             None => {}
         }
@@ -120,6 +130,7 @@ fn tell_silence(route: &Route, age: Duration) {
         None => format!("its event `{}` still happens", route.event),
     };
     error!(
+        event = "route_silent",
         alert = alert::ROUTE_SILENT,
         route = route.name,
         external_id = route.external_id,

@@ -92,6 +92,7 @@ pub type Feeds = BTreeMap<String, Vec<String>>;
 pub async fn remind_of_public_url(remedy: &str) {
     loop {
         error!(
+            event = "public_url_missing",
             alert = alert::PUBLIC_URL,
             "not subscribed: Khoros cannot be told our address. Set it and restart: {remedy}"
         );
@@ -189,7 +190,10 @@ impl Keeper {
     /// From now on we run, for an operator who ends a subscription.
     pub async fn find_feeds(&mut self) {
         if let Err(error) = self.tended().await {
-            debug!("whether a subscription was ended cannot be read: {error}");
+            debug!(
+                event = "subscription_memory_failed",
+                "whether a subscription was ended cannot be read: {error}"
+            );
         }
         if let Look::Held(held) = self.look().await {
             let feeds = self.kept.iter().map(|kept| (kept.name(), feeds_of(&kept.wanted.ours(&held))));
@@ -205,7 +209,10 @@ impl Keeper {
                 Ok(troubles) => troubles,
                 // Somebody may have ended one: all is left as it is until that can be read.
                 Err(error) => {
-                    debug!("whether a subscription was ended cannot be read: {error}");
+                    debug!(
+                        event = "subscription_memory_failed",
+                        "whether a subscription was ended cannot be read: {error}"
+                    );
                     tokio::time::sleep(self.check_every.min(FIRST_WAIT)).await;
                     continue;
                 }
@@ -291,6 +298,7 @@ impl Keeper {
             Err(Refusal::NotOffered) => {
                 if std::mem::replace(&mut self.lists, Lists::NotOffered) != Lists::NotOffered {
                     info!(
+                        event = "subscriptions_unlisted",
                         "Khoros does not show its subscriptions here: they are made at the start, and what \
                          becomes of them is not known"
                     );
@@ -328,6 +336,7 @@ impl Keeper {
             if is_leftover && self.leftovers.insert(held.uuid.clone()) {
                 let external_id = &held.external_id;
                 warn!(
+                    event = "subscription_unused",
                     external_id,
                     "the subscription `{external_id}` sends events to us that no route wants. To end it: \
                      casebridge unsubscribe --external-id {external_id}"
@@ -362,14 +371,22 @@ impl Keeper {
         let seconds = next.as_secs();
         for ((was_subscribed, alert, text), (routes, trouble)) in routes_of {
             let route = routes.join(",");
-            let what = match trouble {
-                _ if !was_subscribed => "not subscribed",
-                Trouble::Refused(_) => "the subscription cannot be checked",
-                Trouble::Stubborn(_) | Trouble::Contested { .. } => "the subscription is wrong",
+            let (state, what) = match trouble {
+                _ if !was_subscribed => ("not_subscribed", "not subscribed"),
+                Trouble::Refused(_) => ("unchecked", "the subscription cannot be checked"),
+                Trouble::Stubborn(_) | Trouble::Contested { .. } => ("wrong", "the subscription is wrong"),
             };
             match alert.filter(|_| is_due) {
-                Some(alert) => error!(alert, route, "{what}, next try in {seconds} s: {text}"),
-                None => warn!(route, "{what}, next try in {seconds} s: {text}"),
+                Some(alert) => error!(
+                    event = "subscription_failed",
+                    alert, route, state, "{what}, next try in {seconds} s: {text}"
+                ),
+                None => {
+                    warn!(
+                        event = "subscription_failed",
+                        route, state, "{what}, next try in {seconds} s: {text}"
+                    )
+                }
             }
         }
     }

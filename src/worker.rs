@@ -88,7 +88,11 @@ impl Worker {
             let wait = match self.destination.check().await {
                 Ok(()) => {
                     if !known_good {
-                        info!(destination = self.destination.name(), "the Zendesk credential works");
+                        info!(
+                            event = "destination_ready",
+                            destination = self.destination.name(),
+                            "the Zendesk credential works"
+                        );
                     }
                     known_good = true;
                     self.lane().checked(started);
@@ -106,7 +110,7 @@ impl Worker {
                 }
                 Err(outcome) => {
                     let reason = outcome.reason().map_or("", |reason| &reason.log);
-                    warn!(destination = self.destination.name(), "{reason}");
+                    warn!(event = "destination_warning", destination = self.destination.name(), "{reason}");
                     CHECK_AGAIN
                 }
             };
@@ -159,7 +163,11 @@ impl Worker {
         match self.outcome(&claim).await {
             Ok(outcome) => self.settle(&claim, &outcome).await,
             Err(Abandoned::NotOurs) => {
-                warn!(delivery = claim.identity, "the lease ran out before anything was sent");
+                warn!(
+                    event = "lease_expired_unsent",
+                    delivery = claim.identity,
+                    "the lease ran out before anything was sent"
+                );
             }
             // The lease runs out, and the delivery comes back.
             Err(Abandoned::Storage(error)) => self.storage_failed("a delivery cannot be prepared", &error),
@@ -206,7 +214,11 @@ impl Worker {
             match self.inbox.settle(claim, &transition).await {
                 Ok(true) => return self.log(claim, outcome, &transition),
                 Ok(false) => {
-                    warn!(delivery = claim.identity, "the lease ran out before the outcome was stored");
+                    warn!(
+                        event = "lease_expired",
+                        delivery = claim.identity,
+                        "the lease ran out before the outcome was stored"
+                    );
                     return;
                 }
                 Err(error) => self.storage_failed("an outcome cannot be stored", &error),
@@ -234,27 +246,35 @@ impl Worker {
         let reason = outcome.reason().map_or("", |reason| &reason.log);
         match transition {
             Transition::Done { reference, .. } => {
-                let deed = if let Outcome::Done { deed, .. } = outcome { deed.word() } else { "" };
+                let action = if let Outcome::Done { deed, .. } = outcome { deed.word() } else { "" };
                 info!(
+                    event = "delivery_done",
                     case,
                     delivery,
                     destination,
                     attempts,
-                    deed,
+                    action,
                     ticket = reference,
-                    "{case} is ticket {reference}, {deed}"
+                    "{case} is ticket {reference}, {action}"
                 );
             }
             Transition::Dead { .. } | Transition::GivenUp { .. } => {
-                warn!(case, delivery, destination, attempts, "{case} is dead: {reason}");
+                warn!(
+                    event = "delivery_dead",
+                    case, delivery, destination, attempts, "{case} is dead: {reason}"
+                );
                 self.remind_of_the_dead();
             }
             // The lane has said it for all of them.
             Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
-                debug!(case, delivery, destination, attempts, "{case} waits for the lane");
+                debug!(
+                    event = "delivery_paused",
+                    case, delivery, destination, attempts, "{case} waits for the lane"
+                );
             }
             // A backlog would say this for each of its deliveries, over and over.
             Transition::Again { after, .. } if matches!(outcome, Outcome::Later { .. }) => debug!(
+                event = "delivery_queued",
                 case,
                 delivery,
                 destination,
@@ -263,6 +283,7 @@ impl Worker {
                 after.as_secs()
             ),
             Transition::Again { after, .. } => warn!(
+                event = "delivery_retry",
                 case,
                 delivery,
                 destination,
@@ -276,6 +297,7 @@ impl Worker {
     fn remind_of_the_dead(&self) {
         if lock(&self.dead).is_due("dead", Instant::now()) {
             error!(
+                event = "deliveries_dead",
                 alert = alert::DELIVERY_DEAD,
                 "deliveries were given up: `casebridge list --state dead` tells why, \
                  `casebridge replay` tries them again"
@@ -285,14 +307,18 @@ impl Worker {
 
     fn storage_failed(&self, what: &str, error: &sqlx::Error) {
         match lock(&self.storage).is_due(alert::STORAGE, Instant::now()) {
-            true => error!(alert = alert::STORAGE, "the database fails, {what}: {error}"),
-            false => warn!("the database fails, {what}: {error}"),
+            true => error!(
+                event = "storage_failed",
+                alert = alert::STORAGE,
+                "the database fails, {what}: {error}"
+            ),
+            false => warn!(event = "storage_failed", "the database fails, {what}: {error}"),
         }
     }
 
     fn storage_works(&self) {
         if lock(&self.storage).clear() {
-            info!("the database works again");
+            info!(event = "storage_recovered", "the database works again");
         }
     }
 

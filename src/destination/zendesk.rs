@@ -241,7 +241,12 @@ impl Zendesk {
         let (closed, open): (Vec<Ticket>, Vec<Ticket>) = others.into_iter().partition(Ticket::is_closed);
         // A closed one and the one that follows it up are two by design.
         if open.len() > 1 {
-            warn!(case = case_key, "{} open tickets carry the id of one case", open.len());
+            warn!(
+                event = "ticket_duplicate_found",
+                case = case_key,
+                "{} open tickets carry the id of one case",
+                open.len()
+            );
         }
         let open = open.iter().map(|ticket| ticket.id).min();
         let closed = closed.iter().map(|ticket| ticket.id).max();
@@ -278,13 +283,19 @@ impl Zendesk {
     pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
         match lock(&self.fields).is_due(alert::ZENDESK_FIELDS, Instant::now()) {
             true => error!(
+                event = "ticket_fields_refused",
                 alert = alert::ZENDESK_FIELDS,
                 case = case_key,
                 "Zendesk refuses what TICKET_… sets, tickets go out plain, with the tag {}: {}",
                 config::FALLBACK_TAG,
                 reason.log
             ),
-            false => info!(case = case_key, "a plain ticket for {case_key}: {}", reason.log),
+            false => info!(
+                event = "ticket_fields_refused",
+                case = case_key,
+                "a plain ticket for {case_key}: {}",
+                reason.log
+            ),
         }
     }
 
@@ -293,6 +304,7 @@ impl Zendesk {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
         if lock(&self.hidden).is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
             error!(
+                event = "ticket_hidden",
                 alert = alert::ZENDESK_TICKET_HIDDEN,
                 case = case_key,
                 ticket,
@@ -329,7 +341,7 @@ impl Zendesk {
     ) -> Result<Reply, Outcome> {
         let (reply, key) = self.send(call, request(), fence).await?;
         if reply.status == 401 && self.credential.refuses(&key).await {
-            info!("Zendesk no longer takes our OAuth token: asking for a new one");
+            info!(event = "token_refused", "Zendesk no longer takes our OAuth token: asking for a new one");
             return self.send(call, request(), fence).await.map(|(reply, _)| reply);
         }
         Ok(reply)
@@ -407,7 +419,13 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
         _ => return,
     };
     let case = create.case_key;
-    error!(alert = alert::ZENDESK_PRIVACY, case, ticket, "the first comment of ticket {ticket} is {word}");
+    error!(
+        event = "ticket_privacy_wrong",
+        alert = alert::ZENDESK_PRIVACY,
+        case,
+        ticket,
+        "the first comment of ticket {ticket} is {word}"
+    );
 }
 
 /// Counts a request as in flight until it is dropped, however that comes about.

@@ -32,6 +32,7 @@ impl BearerTokens {
             let mut refused = self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             if let Some(count) = refused.count(Instant::now()) {
                 warn!(
+                    event = "bearer_token_refused",
                     count,
                     "refused {count} request(s) without a valid bearer token: \
                      if Khoros sent them, restart, which gives it NOTIFICATION_BEARER_TOKEN"

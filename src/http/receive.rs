@@ -15,7 +15,7 @@ use tracing::info;
 
 use super::auth::BearerTokens;
 use super::error::ApiError;
-use crate::intake::{Intake, NotStored, Route, Way};
+use crate::intake::{Intake, NotStored, Origin, Route};
 
 const BODY_LIMIT: usize = 2 << 20;
 /// Takes some milliseconds to read. Compressed, few bytes can be as many as the limit allows.
@@ -58,16 +58,21 @@ pub async fn receive(
     State(receiver): State<Receiver>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let read = || receiver.intake.read(&route, &body, Way::Pushed).map_err(|_| ApiError::NotJson);
+    let read = || receiver.intake.read(&route, &body, Origin::Push).map_err(|_| ApiError::NotJson);
     let notification = apart_if_large(body.len(), read)?;
     drop(body);
     let received = notification.items();
-    let (event, event_name) = (notification.event.clone(), notification.event_name.clone());
-    let stored = receiver.intake.store(vec![notification], Way::Pushed).await;
+    let (event_id, event_name) = (notification.event.clone(), notification.event_name.clone());
+    let stored = receiver.intake.store(vec![notification], Origin::Push).await;
     let new = stored.map_err(|NotStored| ApiError::Unavailable)?;
     info!(
+        event = "notification_received",
         route = route.name,
-        event, event_name, received, new, "notification of {received} item(s), {new} new"
+        event_id,
+        event_name,
+        received,
+        new,
+        "notification of {received} item(s), {new} new"
     );
     Ok(Json(Received { received, new }))
 }

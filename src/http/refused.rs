@@ -78,7 +78,10 @@ pub async fn note(
         && let Some(count) = refused.count(status)
     {
         let (status, path) = (status.as_u16(), plain(uri.path()));
-        warn!(status, count, path, "refused {count} authenticated notification(s): {reason}");
+        warn!(
+            event = "notification_refused",
+            status, count, path, "refused {count} authenticated notification(s): {reason}"
+        );
     }
     response
 }

@@ -118,7 +118,10 @@ async fn accept(listener: &TcpListener, shortage: &mut Option<Instant>) -> TcpSt
             Err(error) => {
                 if shortage.is_none_or(|at| at.elapsed() >= SHORTAGE_LINE) {
                     *shortage = Some(Instant::now());
-                    warn!("a connection cannot be accepted: {error} (raise the limit of open files)");
+                    warn!(
+                        event = "accept_failed",
+                        "a connection cannot be accepted: {error} (raise the limit of open files)"
+                    );
                 }
                 tokio::time::sleep(AGAIN).await;
             }

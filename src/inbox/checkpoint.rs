@@ -33,7 +33,7 @@ pub(super) async fn run(options: SqliteConnectOptions) {
     loop {
         tokio::time::sleep(EVERY).await;
         if let Err(error) = until_failure(&options).await {
-            debug!("the write-ahead log was not moved: {error}");
+            debug!(event = "checkpoint_failed", "the write-ahead log was not moved: {error}");
         }
     }
 }

@@ -100,6 +100,7 @@ impl Kept {
                 let ended = SubscriptionStatus::Ended;
                 if status.borrow().0.get(name) != Some(&ended) {
                     warn!(
+                        event = "subscription_ended",
                         route = name,
                         "the subscription `{external_id}` was ended by the operator: it is left alone until \
                          the next start"
@@ -155,7 +156,10 @@ impl Kept {
         self.told = Told::Now;
         let Route { external_id, .. } = &self.wanted.route;
         if let Err(error) = inbox.remember_declared(external_id, &self.wanted.fingerprint()).await {
-            debug!("what Khoros was told cannot be remembered: {error}");
+            debug!(
+                event = "subscription_memory_failed",
+                "what Khoros was told cannot be remembered: {error}"
+            );
         }
         Ok(true)
     }
@@ -182,14 +186,25 @@ impl Kept {
         let Route { name, external_id, .. } = &self.wanted.route;
         match why {
             Why::Foreign(host) => warn!(
+                event = "subscription_taken_over",
                 route = name,
+                host,
                 "took over the subscription `{external_id}`, which sent its events to {host}"
             ),
             Why::Missing if self.is_announced => {
-                warn!(route = name, "the subscription `{external_id}` was gone: made it again");
+                warn!(
+                    event = "subscription_recreated",
+                    route = name,
+                    "the subscription `{external_id}` was gone: made it again"
+                );
             }
             Why::Differs(what) => {
-                warn!(route = name, "the subscription `{external_id}` had another {what}: corrected it");
+                warn!(
+                    event = "subscription_corrected",
+                    route = name,
+                    field = %what,
+                    "the subscription `{external_id}` had another {what}: corrected it"
+                );
             }
             Why::Missing | Why::Untold => {}
         }
@@ -214,6 +229,7 @@ impl Kept {
             Plan::Declare(Why::Missing) => {
                 if !std::mem::replace(&mut self.is_unseen, true) {
                     warn!(
+                        event = "subscription_not_shown",
                         route = name,
                         "Khoros took the subscription `{external_id}` and does not show it: what becomes of \
                          it is not known"
@@ -223,6 +239,7 @@ impl Kept {
             }
             Plan::Declare(Why::Differs(field @ (Field::Query | Field::Address))) => {
                 warn!(
+                    event = "subscription_field_not_shown",
                     route = name,
                     "Khoros took the subscription `{external_id}` and shows another {field} in it, or none: it \
                      is not told again"
@@ -243,14 +260,19 @@ impl Kept {
             let (uuid, was) = (&held.uuid, held.status.map_or("another status", Status::word));
             match status {
                 Status::Active => warn!(
+                    event = "subscription_reactivated",
                     route = name,
-                    uuid, "the subscription `{external_id}` was {was}: it is ACTIVE again"
+                    uuid,
+                    was,
+                    "the subscription `{external_id}` was {was}: it is ACTIVE again"
                 ),
                 _ => {
                     self.disabled.insert(uuid.clone());
                     warn!(
+                        event = "subscription_duplicate_disabled",
                         route = name,
-                        uuid, "more than one subscription is called `{external_id}`: disabled an older one"
+                        uuid,
+                        "more than one subscription is called `{external_id}`: disabled an older one"
                     );
                 }
             }
@@ -269,7 +291,11 @@ impl Kept {
         let has_failed = self.failing_since.take().is_some();
         if std::mem::replace(&mut self.is_announced, true) {
             if has_failed {
-                info!(route = route.name, "the subscription is as it should be again");
+                info!(
+                    event = "subscription_recovered",
+                    route = route.name,
+                    "the subscription is as it should be again"
+                );
             }
             return;
         }
@@ -277,9 +303,22 @@ impl Kept {
         match &self.wanted.push {
             Some(push) => {
                 let url = push.url.as_str();
-                info!(route = route.name, url, external_id, "subscribed: Khoros sends {what} to {url}");
+                info!(
+                    event = "subscribed",
+                    origin = "push",
+                    route = route.name,
+                    url,
+                    external_id,
+                    "subscribed: Khoros sends {what} to {url}"
+                );
             }
-            None => info!(route = route.name, external_id, "subscribed: Khoros keeps {what} in a feed"),
+            None => info!(
+                event = "subscribed",
+                origin = "feed",
+                route = route.name,
+                external_id,
+                "subscribed: Khoros keeps {what} in a feed"
+            ),
         }
     }
 }

@@ -134,6 +134,7 @@ impl Attempt<'_> {
             }
             Ended::Merged => {
                 warn!(
+                    event = "ticket_merged",
                     case,
                     ticket,
                     "ticket {ticket} was merged; its target was not found. Making one follow-up; after another merge, events are dead"
@@ -309,7 +310,12 @@ impl Attempt<'_> {
         let rendered = block_in_place(|| ticket::render(&draft));
         // A next revision would only say it again.
         for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
-            warn!(case = claim.case_key, delivery = claim.identity, "a template fails: {failure}");
+            warn!(
+                event = "template_failed",
+                case = claim.case_key,
+                delivery = claim.identity,
+                "a template fails: {failure}"
+            );
         }
         let body = rendered.ticket.to_string();
         match self.inbox.freeze(claim, &body).await? {
@@ -327,7 +333,12 @@ impl Attempt<'_> {
         if plan.requester.author().is_some() && next.requester.author().is_none() {
             let requester = self.other_requester(plan.requester).await?;
             if requester.author().is_none() {
-                warn!(case = self.claim.case_key, "the service user is the requester: {}", reason.log);
+                warn!(
+                    event = "requester_fallback",
+                    case = self.claim.case_key,
+                    "the service user is the requester: {}",
+                    reason.log
+                );
             }
             return Ok(Some(Plan { requester, ..next }));
         }
@@ -358,7 +369,10 @@ impl Attempt<'_> {
             self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
         } else {
             let case = &self.claim.case_key;
-            info!(case, "the service user is the requester of {case}: {author}");
+            info!(
+                event = "requester_fallback",
+                case, "the service user is the requester of {case}: {author}"
+            );
         }
         Ok(match author {
             Author::User(id) => RequesterUser::Author(id),

@@ -217,7 +217,7 @@ impl Lane {
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
             self.reminder.clear();
-            info!(destination = self.name, "{} works again", self.name);
+            info!(event = "destination_resumed", destination = self.name, "{} works again", self.name);
         }
     }
 
@@ -260,11 +260,13 @@ impl Lane {
         match code {
             // Texts may differ in a request id from one time to the next; the code does not.
             Some(alert) if self.reminder.is_due(alert, now) => error!(
+                event = "destination_paused",
                 alert,
                 destination,
                 "{destination} is paused, next try in {seconds} s, nothing is lost: {reason_text}"
             ),
             _ => warn!(
+                event = "destination_paused",
                 destination,
                 "{destination} is paused, next try in {seconds} s, nothing is lost: {reason_text}"
             ),

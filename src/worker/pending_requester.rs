@@ -86,7 +86,10 @@ impl Worker {
             Ok(Author::User(id)) => id,
             Ok(Author::TooMany | Author::NotNow) => return Ok(End::Postponed(POSTPONE)),
             Ok(author @ (Author::Suspended | Author::Refused(_))) => {
-                info!(ticket, "ticket {ticket} keeps the service user as requester: {author}");
+                info!(
+                    event = "requester_kept",
+                    ticket, "ticket {ticket} keeps the service user as requester: {author}"
+                );
                 return Ok(End::Settled);
             }
             Err(outcome) => return Ok(End::Postponed(wait_of(&outcome))),
@@ -96,11 +99,12 @@ impl Worker {
         }
         match zendesk.set_requester(ticket, user).await {
             Ok(RequesterUpdate::Set) => {
-                info!(ticket, "made the author the requester of ticket {ticket}");
+                info!(event = "requester_set", ticket, "made the author the requester of ticket {ticket}");
                 Ok(End::Settled)
             }
             Ok(RequesterUpdate::Kept) => {
                 info!(
+                    event = "requester_kept",
                     ticket,
                     "ticket {ticket} keeps the requester it has: it is closed, an agent changed it, or Zendesk refused"
                 );
@@ -109,8 +113,8 @@ impl Worker {
             Err(outcome) => {
                 let reason = outcome.reason().map_or("", |reason| &reason.log);
                 debug!(
-                    ticket,
-                    "could not set the requester of ticket {ticket}, trying again later: {reason}"
+                    event = "requester_retry",
+                    ticket, "could not set the requester of ticket {ticket}, trying again later: {reason}"
                 );
                 Ok(End::Postponed(wait_of(&outcome)))
             }

@@ -14,7 +14,7 @@ on_both! {
         assert!(world.zendesk.model().tickets.is_empty());
 
         let bridge = world.start().await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -27,7 +27,7 @@ on_both! {
         assert_eq!(world.list().await[0]["state"], "waiting");
 
         let bridge = world.start().await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         // It was looked up: Zendesk was not even asked to create again.
         assert_eq!(world.zendesk.model().creates, 1);
         world.check_one_ticket_per_case().await;
@@ -39,12 +39,12 @@ on_both! {
         for post in 0..20 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_log("zendesk is paused").await;
+        bridge.wait_for("destination_paused").await;
         bridge.kill().await;
 
         world.zendesk.restart().await.unwrap();
         let bridge = world.start().await;
-        bridge.wait_for_logs(" is ticket ", 20).await;
+        bridge.wait_for_nth("delivery_done", 20).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -59,7 +59,7 @@ on_both! {
         assert!(list[0]["reason"].as_str().unwrap().contains("did not answer in time"), "{list:?}");
 
         let bridge = world.start().await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         world.check_one_ticket_per_case().await;
     }
 }

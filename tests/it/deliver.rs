@@ -25,7 +25,7 @@ on_both! {
             assert_eq!(ticket["comment"]["public"], false);
             assert_eq!(ticket["tags"][1], format!("khoros_{network}"));
         }
-        bridge.wait_for_logs(" is ticket ", 2).await;
+        bridge.wait_for_nth("delivery_done", 2).await;
         world.check_one_ticket_per_case().await;
         // Nothing was in doubt, so half the budget was saved.
         let model = world.zendesk.model();
@@ -37,7 +37,7 @@ on_both! {
         let notification = event("event-1", "1");
         let first: Vec<Value> = join_all((0..5).map(|_| world.notify(&notification))).await;
         world.tickets(1).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         let second: Vec<Value> = join_all((0..5).map(|_| world.notify(&notification))).await;
         let answers = first.iter().chain(&second);
         assert!(answers.clone().all(|answer| answer["received"] == 1));
@@ -52,7 +52,7 @@ on_both! {
         // All at once: the later ones wait for the first, and then know its ticket.
         let events: Vec<String> = (0..5).map(|n| event(&format!("event-{n}"), "1")).collect();
         join_all(events.iter().map(|notification| world.notify(notification))).await;
-        bridge.wait_for_logs(" is ticket 1000", 5).await;
+        bridge.wait_for_nth("delivery_done ticket=1000", 5).await;
         assert_eq!(world.list().await.len(), 5);
         world.check_one_ticket_per_case().await;
     }
@@ -64,7 +64,7 @@ on_both! {
         assert_eq!(world.notify(&notification).await, json!({"received": 300, "new": 300}));
         assert_eq!(world.notify(&notification).await, json!({"received": 300, "new": 0}));
         // The budget paces the rest; ten show that they flow.
-        bridge.wait_for_logs(" is ticket ", 10).await;
+        bridge.wait_for_nth("delivery_done", 10).await;
     }
 
     async fn what_cannot_be_a_ticket_is_kept_with_its_reason(world: World) {
@@ -76,7 +76,7 @@ on_both! {
         assert_eq!(world.notify(&mixed.to_string()).await, json!({"received": 2, "new": 2}));
         let tickets = world.tickets(1).await;
         assert_eq!(tickets[0]["subject"], "[Twitter] unknown author: (no text)");
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         let list = world.list().await;
         let states: Vec<&str> = list.iter().map(|delivery| delivery["state"].as_str().unwrap()).collect();
         assert_eq!(states.iter().filter(|state| **state == "dead").count(), 2, "{list:?}");
@@ -94,10 +94,10 @@ async fn the_api_token_of_the_tutorial_still_works() {
         world.set("ZENDESK_USER_EMAIL", zendesk::USER_EMAIL);
         world.set("ZENDESK_API_TOKEN", zendesk::API_TOKEN);
         let bridge = world.start().await;
-        bridge.wait_for_log("2027-04-30").await;
-        bridge.wait_for_log("the Zendesk credential works").await;
+        bridge.wait_for("setting_warning").await;
+        bridge.wait_for("destination_ready").await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -108,9 +108,9 @@ async fn a_client_of_narrow_scope_works_with_a_warning() {
     run_on_sqlite(|world| async move {
         world.zendesk.model().scopes = ["tickets:write", "tickets:read"].into();
         let bridge = world.start().await;
-        bridge.wait_for_log("may not have the scope").await;
+        bridge.wait_for("token_scope_narrow").await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
     })
     .await;
 }
@@ -119,10 +119,10 @@ async fn a_client_of_narrow_scope_works_with_a_warning() {
 async fn a_renewed_token_is_minted_once() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
-        bridge.wait_for_log("the Zendesk credential works").await;
+        bridge.wait_for("destination_ready").await;
         world.zendesk.queue([zendesk::Fault::Unauthorized]);
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         assert_eq!(world.zendesk.model().minted, 2);
         world.check_one_ticket_per_case().await;
     })
@@ -138,7 +138,7 @@ async fn every_token_of_a_rotation_is_accepted_and_khoros_gets_the_first() {
         assert_eq!(given, "the-new-token-0123456789");
         world.notify(&event("event-1", "1")).await;
         world.khoros.apply_label(LABEL, &event("event-2", "2")).await;
-        bridge.wait_for_logs(" is ticket ", 2).await;
+        bridge.wait_for_nth("delivery_done", 2).await;
     })
     .await;
 }
@@ -162,7 +162,7 @@ async fn new_work_does_not_wait_for_old_retries() {
         world.zendesk.model().limit = 600;
         let bridge = world.start().await;
         world.notify(&event("new", "new")).await;
-        bridge.wait_for_log("khoros:1234:twitter:new is ticket").await;
+        bridge.wait_for("delivery_done case=*:twitter:new").await;
         let before = world.zendesk.model().tickets.len();
         assert!(before < OLD / 2, "{before} of {OLD} old ones went before the new one");
     })

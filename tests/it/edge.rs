@@ -44,7 +44,7 @@ async fn slow_visitors_are_shown_out_and_the_others_served() {
         slow_body.write_all(head.as_bytes()).await.unwrap();
 
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
 
         assert!(all_of(slow_body).await.starts_with("HTTP/1.1 408"));
         // None of them is kept for ever: each read comes to an end.

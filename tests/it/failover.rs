@@ -45,7 +45,7 @@ async fn read_only_sessions_are_left_as_soon_as_the_database_takes_writes() {
         world.set("SPREDFAST_MODE", "push");
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         assert!(is_ready(&world).await);
 
         make_read_only(&world.database.url).await;
@@ -60,7 +60,7 @@ async fn read_only_sessions_are_left_as_soon_as_the_database_takes_writes() {
         world.notify(&event("event-2", "2")).await;
         world.tickets(3).await;
         while !is_ready(&world).await {}
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -75,7 +75,7 @@ async fn a_push_after_all_sessions_were_ended_is_taken() {
             execute(&world.database.url, END_SESSIONS).await;
             world.notify(&crate::harness::event(&event, &post)).await;
         }
-        bridge.wait_for_logs(" is ticket ", 5).await;
+        bridge.wait_for_nth("delivery_done", 5).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -107,7 +107,7 @@ async fn a_statement_that_is_turned_away_once_is_run_again() {
         for n in 1..=6 {
             world.notify(&event(&format!("event-{n}"), &format!("{n}"))).await;
         }
-        bridge.wait_for_logs(" is ticket ", 6).await;
+        bridge.wait_for_nth("delivery_done", 6).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -124,7 +124,7 @@ async fn statements_are_isolated_as_they_expect_whatever_the_databases_default()
             "alter table delivery add check (current_setting('transaction_isolation') = 'read committed')";
         execute(&world.database.url, only).await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
     })
     .await;
 }

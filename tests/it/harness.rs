@@ -281,6 +281,8 @@ impl World {
             // Short, so that what waits for the end of a lease does not make the tests wait.
             ("LEASE_SECONDS", "6".to_owned()),
             ("RUST_LOG", "info,casebridge=debug".to_owned()),
+            // Stories wait for events and fields.
+            ("LOG_FORMAT", "json".to_owned()),
         ]);
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         World { khoros, zendesk, database, http, vars, wrapper: Vec::new(), port, logs: Arc::default() }
@@ -316,14 +318,14 @@ impl World {
     /// Starts the bridge and waits until it listens.
     pub async fn start(&self) -> Bridge {
         let bridge = self.spawn();
-        bridge.wait_for_log("listening on").await;
+        bridge.wait_for("listening").await;
         bridge
     }
 
     /// Starts the bridge and waits until Khoros knows it.
     pub async fn start_subscribed(&self) -> Bridge {
         let bridge = self.start().await;
-        bridge.wait_for_log("subscribed: Khoros sends label").await;
+        bridge.wait_for("subscribed origin=push").await;
         bridge
     }
 
@@ -332,7 +334,7 @@ impl World {
         let mut vars = self.vars.clone();
         vars.insert("PORT", port.to_string());
         let bridge = Bridge::spawn(&self.wrapper, &vars, self.logs.clone());
-        bridge.wait_for_log("listening on").await;
+        bridge.wait_for("listening").await;
         bridge
     }
 

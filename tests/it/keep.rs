@@ -59,17 +59,23 @@ async fn wait_for_checks(world: &World, count: u32) {
 async fn what_is_done_behind_our_back_is_repaired() {
     type Deed = fn(&mut Model, &str);
     let deeds: [(Deed, &str); 6] = [
-        (|model, uuid| model.set_status(uuid, Status::Paused), "was PAUSED: it is ACTIVE again"),
-        (|model, uuid| model.set_status(uuid, Status::Disabled), "was DISABLED: it is ACTIVE again"),
-        (|model, uuid| model.repoint(uuid, "https://other.example.com/khoros/label"), "to other.example.com"),
-        (|model, uuid| model.subscription(uuid).unwrap().sent["query"] = json!("Other"), "another query"),
-        (|model, uuid| drop(model.delete(uuid)), "was gone: made it again"),
+        (|model, uuid| model.set_status(uuid, Status::Paused), "subscription_reactivated was=PAUSED"),
+        (|model, uuid| model.set_status(uuid, Status::Disabled), "subscription_reactivated was=DISABLED"),
+        (
+            |model, uuid| model.repoint(uuid, "https://other.example.com/khoros/label"),
+            "subscription_taken_over host=other.example.com",
+        ),
+        (
+            |model, uuid| model.subscription(uuid).unwrap().sent["query"] = json!("Other"),
+            "subscription_corrected field=query",
+        ),
+        (|model, uuid| drop(model.delete(uuid)), "subscription_recreated"),
         (
             |model, uuid| {
                 let double = model.subscription(uuid).unwrap().sent.clone();
                 model.add(double);
             },
-            "disabled an older one",
+            "subscription_duplicate_disabled",
         ),
     ];
     join_all(deeds.map(|(deed, told)| {
@@ -82,7 +88,7 @@ async fn what_is_done_behind_our_back_is_repaired() {
                 deed(&mut model, &uuid);
                 assert!(!is_true(&world, &model));
             }
-            bridge.wait_for_log(told).await;
+            bridge.wait_for(told).await;
             wait_until_true(&world).await;
             // What is repaired is left alone.
             let told_before = counts(&world.khoros.model());
@@ -121,7 +127,7 @@ async fn after_the_third_time_it_is_left_to_the_other() {
                 let uuid = model.subscriptions[0].uuid.clone();
                 model.repoint(&uuid, "https://staging.example.com/khoros/label");
             }
-            bridge.wait_for_logs("took over the subscription", round).await;
+            bridge.wait_for_nth("subscription_taken_over", round).await;
             wait_until_true(&world).await;
         }
         let calls = {
@@ -130,7 +136,7 @@ async fn after_the_third_time_it_is_left_to_the_other() {
             model.repoint(&uuid, "https://staging.example.com/khoros/label");
             model.calls
         };
-        let line = bridge.wait_for_log("subscription_contested").await;
+        let line = bridge.wait_for("subscription_failed alert=subscription_contested").await;
         let ours = world.url("").replace("http://", "");
         for word in ["set SPREDFAST_EXTERNAL_ID", "staging.example.com", ours.as_str(), OURS, "ERROR"] {
             assert!(line.contains(word), "{word}: {line}");
@@ -197,10 +203,10 @@ async fn a_take_over_that_fails_does_not_count() {
                 let uuid = model.subscriptions[0].uuid.clone();
                 model.repoint(&uuid, "https://staging.example.com/khoros/label");
             }
-            bridge.wait_for_logs("took over the subscription", round).await;
+            bridge.wait_for_nth("subscription_taken_over", round).await;
             wait_until_true(&world).await;
         }
-        assert!(!bridge.log().contains("subscription_contested"), "{}", bridge.log());
+        assert_eq!(bridge.count("* alert=subscription_contested"), 0, "{}", bridge.log());
     })
     .await;
 }
@@ -239,7 +245,7 @@ async fn what_was_accepted_once_is_corrected_later() {
         let set = |query: &str| world.khoros.model().subscriptions[0].sent["query"] = json!(query);
         world.khoros.model().immutable = &["query"];
         set("Other");
-        bridge.wait_for_log("it is not told again").await;
+        bridge.wait_for("subscription_field_not_shown").await;
         world.khoros.model().immutable = &[];
         set(LABEL);
         wait_for_checks(&world, 2).await;
@@ -275,11 +281,11 @@ async fn a_status_that_does_not_change_is_told() {
         let uuid = world.khoros.model().subscriptions[0].uuid.clone();
         world.khoros.model().immutable = &["status"];
         world.khoros.model().set_status(&uuid, Status::Paused);
-        bridge.wait_for_log("shows another status").await;
+        bridge.wait_for("subscription_failed state=wrong").await;
         assert_eq!(state(&world).await, "failing");
         world.khoros.model().immutable = &[];
         wait_until_true(&world).await;
-        bridge.wait_for_log("is as it should be again").await;
+        bridge.wait_for("subscription_recovered").await;
         assert_eq!(state(&world).await, "subscribed");
     })
     .await;
@@ -368,15 +374,16 @@ async fn a_new_bearer_token_is_told_while_both_are_taken() {
 /// success; and one that shows nothing at all is not told again and again.
 #[tokio::test]
 async fn a_neighbour_that_answers_nonsense_is_lived_with() {
+    const UNCHECKED: &str = "subscription_failed state=unchecked";
     let nonsense = [
-        (Answer::Html, "an HTML page"),
-        (Answer::ServiceNotFound, "does not show its subscriptions"),
-        (Answer::Text, "does not show its subscriptions"),
-        (Answer::Nothing, "does not show its subscriptions"),
-        (Answer::Status(500), "answered 500"),
-        (Answer::Reset, "cannot be reached"),
-        (Answer::Throttled, "too many calls"),
-        (Answer::Failed, "validation_error"),
+        (Answer::Html, UNCHECKED),
+        (Answer::ServiceNotFound, "subscriptions_unlisted"),
+        (Answer::Text, "subscriptions_unlisted"),
+        (Answer::Nothing, "subscriptions_unlisted"),
+        (Answer::Status(500), UNCHECKED),
+        (Answer::Reset, UNCHECKED),
+        (Answer::Throttled, UNCHECKED),
+        (Answer::Failed, UNCHECKED),
     ];
     join_all(nonsense.map(|(answer, told)| {
         run_on_sqlite(move |mut world| async move {
@@ -384,7 +391,7 @@ async fn a_neighbour_that_answers_nonsense_is_lived_with() {
             world.set("SPREDFAST_CHECK_MINUTES", CHECK_MINUTES);
             world.khoros.model().style = Style::Json;
             let bridge = world.start_subscribed().await;
-            bridge.wait_for_log(told).await;
+            bridge.wait_for(told).await;
             world.notify(&event("event-1", "1")).await;
             world.tickets(1).await;
             // Once it shows them, they are looked after.
@@ -402,9 +409,9 @@ async fn a_neighbour_that_answers_nonsense_is_lived_with() {
 #[tokio::test]
 async fn what_is_not_shown_is_told_once() {
     let hidden: [(&[&str], &str); 3] = [
-        (&["notificationUri", "query"], "it is not told again"),
-        (&["externalId"], "does not show it"),
-        (&["eventName", "status"], "subscribed: Khoros sends"),
+        (&["notificationUri", "query"], "subscription_field_not_shown"),
+        (&["externalId"], "subscription_not_shown"),
+        (&["eventName", "status"], "subscribed"),
     ];
     join_all(hidden.map(|(hidden, told)| {
         run_on_sqlite(move |mut world| async move {
@@ -412,7 +419,7 @@ async fn what_is_not_shown_is_told_once() {
             // Where a POST doubles it would never end.
             world.khoros.model().duplicates = true;
             let bridge = subscribed(&mut world).await;
-            bridge.wait_for_log(told).await;
+            bridge.wait_for(told).await;
             wait_for_checks(&world, 3).await;
             assert_eq!(counts(&world.khoros.model()), (1, 0));
         })
@@ -429,7 +436,7 @@ async fn an_odd_answer_later_is_no_news() {
             let bridge = subscribed(&mut world).await;
             wait_for_checks(&world, 1).await;
             world.khoros.queue(Call::List, [answer]);
-            let line = bridge.wait_for_log("the subscription cannot be checked").await;
+            let line = bridge.wait_for("subscription_failed state=unchecked").await;
             assert!(line.contains("WARN"), "{line}");
             wait_for_checks(&world, 1).await;
             assert_eq!(world.khoros.model().calls, 1);
@@ -445,11 +452,11 @@ async fn the_old_address_is_enough() {
         world.set("SPREDFAST_API_URL", world.khoros.v1_api_url());
         world.set("SPREDFAST_CHECK_MINUTES", CHECK_MINUTES);
         let bridge = world.start_subscribed().await;
-        bridge.wait_for_log("does not show its subscriptions").await;
+        bridge.wait_for("subscriptions_unlisted").await;
         world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
         world.tickets(1).await;
         assert_eq!(world.khoros.model().calls, 1);
-        assert_eq!(bridge.log().matches("does not show its subscriptions").count(), 1);
+        assert_eq!(bridge.count("subscriptions_unlisted"), 1);
     })
     .await;
 }
@@ -460,14 +467,14 @@ on_both! {
         let mut world = world;
         world.set("ROUTE_VIP_LABEL", "VIP");
         let bridge = subscribed(&mut world).await;
-        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        bridge.wait_for_nth("subscribed origin=push", 2).await;
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert!(output.status.success(), "{output:?}");
         let told = String::from_utf8(output.stdout).unwrap();
         assert!(told.contains("ended `send-to-zendesk` (") && told.contains("ended `send-to-zendesk-vip` ("));
         let are_off = |model: &Model| model.subscriptions.iter().all(|held| held.status == Status::Disabled);
         assert!(are_off(&world.khoros.model()));
-        bridge.wait_for_logs("was ended by the operator", 2).await;
+        bridge.wait_for_nth("subscription_ended", 2).await;
         let lists = world.khoros.model().lists;
         assert_eq!(state(&world).await, "ended");
         assert!(are_off(&world.khoros.model()));
@@ -491,7 +498,7 @@ async fn an_end_is_honoured_in_the_middle_of_a_look() {
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert!(output.status.success(), "{output:?}");
         world.khoros.release_lists();
-        bridge.wait_for_log("was ended by the operator").await;
+        bridge.wait_for("subscription_ended").await;
         let model = world.khoros.model();
         assert_eq!(model.subscriptions[0].status, Status::Disabled);
         assert_eq!(model.puts, 1);
@@ -510,11 +517,11 @@ async fn an_end_is_honoured_while_the_address_is_tried() {
         world.set("PUBLIC_URL", format!("http://{}", proxy.address));
         world.set("PUBLIC_URL_PROBE_SECONDS", "3600");
         let bridge = world.start().await;
-        bridge.wait_for_log("not subscribed yet").await;
+        bridge.wait_for("public_url_unreachable").await;
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert!(output.status.success(), "{output:?}");
         proxy.set(Wire::Whole);
-        bridge.wait_for_log("was ended by the operator").await;
+        bridge.wait_for("subscription_ended").await;
         assert_eq!(world.khoros.model().calls, 0);
         assert_eq!(state(&world).await, "ended");
     })
@@ -560,13 +567,13 @@ async fn what_no_route_wants_is_told_once() {
     run_on_sqlite(|mut world| async move {
         world.set("ROUTE_OLD_LABEL", "Old");
         let bridge = subscribed(&mut world).await;
-        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        bridge.wait_for_nth("subscribed origin=push", 2).await;
         bridge.stop().await;
         world.unset("ROUTE_OLD_LABEL");
         let bridge = subscribed(&mut world).await;
-        bridge.wait_for_log("casebridge unsubscribe --external-id send-to-zendesk-old").await;
+        bridge.wait_for("subscription_unused external_id=send-to-zendesk-old").await;
         wait_for_checks(&world, 2).await;
-        assert_eq!(bridge.log().matches("that no route wants").count(), 1);
+        assert_eq!(bridge.count("subscription_unused"), 1);
         let output =
             world.command_with_settings(&["unsubscribe", "--external-id", "send-to-zendesk-old"]).await;
         assert!(output.status.success(), "{output:?}");
@@ -583,9 +590,9 @@ async fn one_route_in_trouble_leaves_the_others_alone() {
         world.set("ROUTE_VIP_LABEL", "VIP");
         world.khoros.queue(Call::Subscribe, [Answer::Status(400)]);
         let bridge = subscribed(&mut world).await;
-        let line = bridge.wait_for_log("not subscribed").await;
+        let line = bridge.wait_for("subscription_failed state=not_subscribed").await;
         assert!(line.contains("answered 400"), "{line}");
-        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        bridge.wait_for_nth("subscribed origin=push", 2).await;
     })
     .await;
 }

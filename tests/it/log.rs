@@ -50,7 +50,8 @@ async fn with_nobody_reading_the_log_all_is_delivered_and_the_stop_is_in_time() 
         assert_eq!(stop(child).await, Some(0));
         let mut log = String::new();
         reader.read_to_string(&mut log).unwrap();
-        assert!(log.contains("listening on") && !log.contains("stopped"), "the pipe was full: {}", log.len());
+        let logged = |event: &str| log.contains(&format!("\"event\":\"{event}\""));
+        assert!(logged("listening") && !logged("stopped"), "the pipe was full: {}", log.len());
         assert_eq!(leak(&log), None);
         world.check_one_ticket_per_case().await;
     })
@@ -67,18 +68,18 @@ async fn a_log_that_flows_again_says_how_many_lines_were_dropped() {
         std::thread::spawn(move || {
             BufReader::new(reader).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut wait_for = async |field: &str| loop {
+        let mut wait_for = async |event: &str| loop {
             let line = lines.recv().await.unwrap();
             assert_eq!(leak(&line), None);
             let line: Value = serde_json::from_str(&line).unwrap();
-            if line.get(field).is_some() {
+            if line["event"] == event {
                 break line;
             }
         };
-        let line = wait_for("dropped").await;
+        let line = wait_for("log_lines_dropped").await;
         assert!(line["dropped"].as_u64() > Some(0) && line["level"] == "WARN", "{line}");
         world.notify(&event("event-after", "after")).await;
-        while wait_for("event").await["event"] != "event-after" {}
+        while wait_for("notification_received").await["event_id"] != "event-after" {}
         assert_eq!(stop(child).await, Some(0));
     })
     .await;

@@ -243,7 +243,7 @@ async fn markdown_in_a_post_reaches_zendesk_as_typed() {
                 item["authorScreenName"] = json!("_jane_doe_");
             });
             world.notify(&notification).await;
-            bridge.wait_for_logs(" is ticket ", number + 1).await;
+            bridge.wait_for_nth("delivery_done", number + 1).await;
             let ticket = world.tickets(number + 1).await.pop().unwrap();
             let html = ticket["comment"]["html_body"].as_str().unwrap();
             let seen = Seen::of(html);
@@ -267,7 +267,7 @@ async fn posts_without_a_visible_text_are_tickets_and_stop_nothing() {
             let notification =
                 event_with(&format!("e{number}"), &number.to_string(), |item| item["text"] = json!(text));
             world.notify(&notification).await;
-            bridge.wait_for_logs(" is ticket ", number + 1).await;
+            bridge.wait_for_nth("delivery_done", number + 1).await;
         }
         for ticket in world.tickets(4).await {
             assert!(ticket["comment"]["body"].as_str().unwrap().contains("(no text)"), "{ticket}");
@@ -287,11 +287,11 @@ async fn blank_comments_that_are_refused_do_not_pause_the_others() {
             world.zendesk.queue([Fault::Blank]);
             let post = number.to_string();
             world.notify(&event_with(&format!("e{number}"), &post, |_| {})).await;
-            bridge.wait_for_logs(" is dead", number + 1).await;
+            bridge.wait_for_nth("delivery_dead", number + 1).await;
         }
         world.notify(&event_with("e9", "9", |_| {})).await;
-        bridge.wait_for_log(" is ticket 1000").await;
-        assert!(!bridge.log().contains("is paused"));
+        bridge.wait_for("delivery_done ticket=1000").await;
+        assert_eq!(bridge.count("destination_paused"), 0);
     })
     .await;
 }
@@ -303,7 +303,7 @@ async fn bytes_frozen_by_an_earlier_version_are_sent_unchanged() {
         let bridge = world.start().await;
         world.zendesk.queue([Fault::TooMany(2)]);
         world.notify(&event_with("e1", "1", |item| item["notes"] = json!(["call them at once"]))).await;
-        bridge.wait_for_log("is paused").await;
+        bridge.wait_for("destination_paused").await;
         bridge.kill().await;
         let frozen = json!({"ticket": {
             "subject": "[Twitter] old", "external_id": "khoros:1234:twitter:1", "priority": "normal",
@@ -316,7 +316,7 @@ async fn bytes_frozen_by_an_earlier_version_are_sent_unchanged() {
         assert_eq!(changed.execute(&mut connection).await.unwrap().rows_affected(), 1);
 
         let bridge = world.start().await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         let ticket = world.tickets(1).await.remove(0);
         assert_eq!(ticket["comment"]["body"], "old\n\nNotes in Khoros:\n- Khoros user: call them at once\n");
         // What it holds of the notes is still known.
@@ -324,7 +324,7 @@ async fn bytes_frozen_by_an_earlier_version_are_sent_unchanged() {
             item["notes"] = json!(["call them at once"]);
         }))
         .await;
-        bridge.wait_for_line_with(&["khoros:1234:e2:", " is ticket 1000"]).await;
+        bridge.wait_for("delivery_done delivery=khoros:1234:e2:* ticket=1000").await;
         assert_eq!(world.zendesk.model().comments(1000).len(), 1);
         world.check_one_ticket_per_case().await;
     })

@@ -21,10 +21,10 @@ on_both! {
         for post in 0..20 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_logs("zendesk is paused", 3).await;
+        bridge.wait_for_nth("destination_paused", 3).await;
         world.zendesk.restart().await.unwrap();
-        bridge.wait_for_log("zendesk works again").await;
-        bridge.wait_for_logs(" is ticket ", 20).await;
+        bridge.wait_for("destination_resumed").await;
+        bridge.wait_for_nth("delivery_done", 20).await;
         no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
@@ -33,15 +33,15 @@ on_both! {
         let mut world = world;
         world.set("RETRY_SCHEDULE", "0");
         let bridge = world.start().await;
-        bridge.wait_for_log("the Zendesk credential works").await;
+        bridge.wait_for("destination_ready").await;
         world.zendesk.model().outage = Some(Fault::Unauthorized);
         for post in 0..5 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_log("zendesk_credential").await;
-        bridge.wait_for_logs("zendesk is paused", 2).await;
+        bridge.wait_for("destination_paused alert=zendesk_credential").await;
+        bridge.wait_for_nth("destination_paused", 2).await;
         world.zendesk.model().outage = None;
-        bridge.wait_for_logs(" is ticket ", 5).await;
+        bridge.wait_for_nth("delivery_done", 5).await;
         no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
@@ -54,9 +54,9 @@ on_both! {
         for post in 0..5 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_logs("zendesk is paused", 2).await;
+        bridge.wait_for_nth("destination_paused", 2).await;
         world.zendesk.model().outage = None;
-        bridge.wait_for_logs(" is ticket ", 5).await;
+        bridge.wait_for_nth("delivery_done", 5).await;
         no_try_was_burnt(&world).await;
         world.check_one_ticket_per_case().await;
     }
@@ -65,19 +65,19 @@ on_both! {
         world.zendesk.queue([Fault::Invalid]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        let line = bridge.wait_for_log("is dead").await;
+        let line = bridge.wait_for("delivery_dead").await;
         assert!(line.contains("RecordInvalid") && line.contains("subject InvalidValue"), "{line}");
-        bridge.wait_for_log("delivery_dead").await;
+        bridge.wait_for("deliveries_dead alert=delivery_dead").await;
         let dead = world.list().await.remove(0);
         assert_eq!(dead["state"], "dead");
         assert!(dead["reason"].as_str().unwrap().contains("Jane Doe is no subject"), "{dead}");
         // The same post again, while its first delivery is dead: looked up, and then created.
         world.notify(&event("event-2", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
 
         let replayed = world.command(&["replay", "--all-dead"]).await;
         assert!(replayed.status.success(), "{replayed:?}");
-        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        bridge.wait_for_nth("delivery_done ticket=1000", 2).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -87,15 +87,15 @@ on_both! {
         world.zendesk.queue([Fault::Status(500)]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log("twitter:1 is tried again").await;
+        bridge.wait_for("delivery_retry case=*:twitter:1").await;
         world.notify(&event("event-2", "2")).await;
-        bridge.wait_for_log("twitter:2 is ticket 1000").await;
+        bridge.wait_for("delivery_done case=*:twitter:2 ticket=1000").await;
         // The answer is lost, and Zendesk creates seconds later, when the delivery is dead.
         world.zendesk.queue([Fault::Late(Duration::from_secs(4))]);
-        bridge.wait_for_log("twitter:1 is dead").await;
+        bridge.wait_for("delivery_dead case=*:twitter:1").await;
         world.notify(&event("event-3", "1")).await;
         assert!(world.command(&["replay", "--all-dead"]).await.status.success());
-        bridge.wait_for_logs("twitter:1 is ticket 1001", 2).await;
+        bridge.wait_for_nth("delivery_done case=*:twitter:1 ticket=1001", 2).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -105,16 +105,16 @@ on_both! {
         world.zendesk.queue([Fault::Status(500)]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log("twitter:1 is tried again").await;
+        bridge.wait_for("delivery_retry case=*:twitter:1").await;
         world.notify(&event("event-2", "2")).await;
-        bridge.wait_for_log("twitter:2 is ticket 1000").await;
+        bridge.wait_for("delivery_done case=*:twitter:2 ticket=1000").await;
         world.zendesk.queue([Fault::StatusAfterCreate(500)]);
-        bridge.wait_for_log("twitter:1 is dead").await;
+        bridge.wait_for("delivery_dead case=*:twitter:1").await;
         let dead = world.list().await.remove(0);
         assert!(dead["reason"].as_str().unwrap().starts_with("given up after 2 tries"), "{dead}");
         let id = dead["id"].as_str().unwrap();
         assert!(world.command(&["replay", id]).await.status.success());
-        bridge.wait_for_log(" is ticket 1001").await;
+        bridge.wait_for("delivery_done ticket=1001").await;
         assert_eq!(world.zendesk.model().creates, 3, "the replay found what was there");
         world.check_one_ticket_per_case().await;
     }
@@ -153,10 +153,10 @@ async fn every_doubtful_answer(kind: Kind) {
         run(kind, async move |mut world: World| {
             world.set("RETRY_SCHEDULE", "1,1");
             let bridge = world.start().await;
-            bridge.wait_for_log("the Zendesk credential works").await;
+            bridge.wait_for("destination_ready").await;
             world.zendesk.queue([fault]);
             world.notify(&event("event-1", "1")).await;
-            bridge.wait_for_log(" is ticket 1000").await;
+            bridge.wait_for("delivery_done ticket=1000").await;
             assert_eq!(world.zendesk.model().tickets.len(), 1);
             assert!(world.zendesk.model().faults.is_empty());
             world.check_one_ticket_per_case().await;
@@ -172,7 +172,7 @@ async fn a_delivery_that_fails_while_nothing_passes_does_not_die() {
         world.zendesk.queue([Fault::Status(500), Fault::Status(500)]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -185,12 +185,14 @@ async fn what_is_refused_for_all_pauses_and_loses_two_at_the_most() {
         let bridge = world.start().await;
         for post in 0..10 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
-            bridge.wait_for_log(if post < 2 { "is dead" } else { "zendesk_refuses" }).await;
+            bridge
+                .wait_for(if post < 2 { "delivery_dead" } else { "destination_paused alert=zendesk_refuses" })
+                .await;
         }
         world.zendesk.model().outage = None;
-        bridge.wait_for_logs(" is ticket ", 8).await;
+        bridge.wait_for_nth("delivery_done", 8).await;
         assert!(world.command(&["replay", "--all-dead"]).await.status.success());
-        bridge.wait_for_logs(" is ticket ", 10).await;
+        bridge.wait_for_nth("delivery_done", 10).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -203,12 +205,12 @@ async fn one_item_that_fails_does_not_stop_the_others() {
         world.zendesk.queue([Fault::Status(500)]);
         let bridge = world.start().await;
         world.notify(&event("event-0", "0")).await;
-        bridge.wait_for_log("is tried again in").await;
+        bridge.wait_for("delivery_retry").await;
         for post in 1..6 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_logs(" is ticket ", 5).await;
-        assert!(!bridge.log().contains("paused"));
+        bridge.wait_for_nth("delivery_done", 5).await;
+        assert_eq!(bridge.count("destination_paused"), 0);
         let list = world.list().await;
         let waiting: Vec<&Value> = list.iter().filter(|delivery| delivery["state"] == "waiting").collect();
         assert_eq!(waiting.len(), 1);
@@ -225,20 +227,23 @@ async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
         let bridge = world.start().await;
         let bad = event_with("bad", "bad", |item| item["text"] = json!("' union select password --"));
         world.notify(&bad).await;
-        bridge.wait_for_log("zendesk_forbidden").await;
+        bridge.wait_for("destination_paused alert=zendesk_forbidden").await;
         // It fails by itself, and only while others pass.
         let mut line = String::new();
         for post in 0..20 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
-            bridge.wait_for_logs(" is ticket ", post + 1).await;
-            line = bridge.wait_for_nth_line_with(&["WARN khoros:1234:twitter:bad is "], post + 1).await;
-            if line.contains("bad is dead") {
+            bridge.wait_for_nth("delivery_done", post + 1).await;
+            line = bridge.wait_for_nth("* level=WARN case=khoros:1234:twitter:bad", post + 1).await;
+            if line.contains("\"delivery_dead\"") {
                 break;
             }
         }
-        assert!(line.contains("bad is dead") && line.contains("403") && line.contains("HTML page"), "{line}");
+        assert!(
+            line.contains("\"delivery_dead\"") && line.contains("403") && line.contains("HTML page"),
+            "{line}"
+        );
         // It had paused the others once, when nobody could tell.
-        assert_eq!(bridge.log().matches("is paused").count(), 1, "{}", bridge.log());
+        assert_eq!(bridge.count("destination_paused"), 1, "{}", bridge.log());
     })
     .await;
 }
@@ -252,12 +257,12 @@ async fn a_wrong_address_says_so_and_loses_nothing() {
         world.set("ZENDESK_API_URL", wrong);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log("zendesk_address").await;
+        bridge.wait_for("destination_paused alert=zendesk_address").await;
         assert!(bridge.stop().await.success());
 
         world.set("ZENDESK_API_URL", right);
         let bridge = world.start().await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         world.check_one_ticket_per_case().await;
     })
     .await;

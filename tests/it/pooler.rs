@@ -8,8 +8,6 @@ use sqlx::{Connection, PgConnection};
 use crate::failover::{execute, make_read_only, make_writable, name_of};
 use crate::harness::{BEARER, Kind, PgBouncer, World, event, free_port, run, run_behind_pooler};
 
-const FOUND: &str = "a pooler is in front of PostgreSQL";
-
 #[tokio::test]
 async fn pushes_to_two_processes_and_their_second_start_pass() {
     run_behind_pooler(|world: World| async move {
@@ -19,7 +17,7 @@ async fn pushes_to_two_processes_and_their_second_start_pass() {
             // Both migrate the empty database at the first start.
             let bridges = join_all(ports.map(|port| world.start_beside(port))).await;
             for bridge in &bridges {
-                bridge.wait_for_log(FOUND).await;
+                bridge.wait_for("pooler_found").await;
             }
             let pushes = posts.by_ref().take(60).map(|n: usize| {
                 let url = format!("http://127.0.0.1:{}/khoros/label", ports[n % 2]);
@@ -46,7 +44,7 @@ async fn commands_work_behind_a_pooler() {
     run_behind_pooler(|world: World| async move {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         let listed = world.command_with_settings(&["list", "--json"]).await;
         assert!(listed.status.success(), "{listed:?}");
         assert!(String::from_utf8(listed.stdout).unwrap().contains("\"1000\""));
@@ -64,13 +62,13 @@ async fn commands_work_behind_a_pooler() {
 async fn a_direct_connection_is_not_taken_for_a_pooler() {
     run(Kind::Postgres, async |mut world: World| {
         let bridge = world.start().await;
-        assert!(!bridge.log().contains(FOUND), "{}", bridge.log());
+        assert_eq!(bridge.count("pooler_found"), 0, "{}", bridge.log());
         bridge.stop().await;
         world.set("DATABASE_POOLER", "1");
         let bridge = world.start().await;
-        bridge.wait_for_log(FOUND).await;
+        bridge.wait_for("pooler_found").await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
     })
     .await;
 }
@@ -84,8 +82,8 @@ async fn a_pooler_in_session_mode_works_either_way() {
             world.set("DATABASE_POOLER", said);
             let bridge = world.start().await;
             world.notify(&event(&format!("event-{said}"), &format!("post-{said}"))).await;
-            bridge.wait_for_log(" is ticket ").await;
-            assert_eq!(bridge.log().contains(FOUND), said != "0", "{}", bridge.log());
+            bridge.wait_for("delivery_done").await;
+            assert_eq!(bridge.count("pooler_found") == 1, said != "0", "{}", bridge.log());
             bridge.stop().await;
         }
     })
@@ -103,7 +101,7 @@ async fn statements_are_isolated_as_they_expect() {
             "alter table delivery add check (current_setting('transaction_isolation') = 'read committed')";
         execute(url, only).await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
     })
     .await;
 }
@@ -119,7 +117,7 @@ async fn read_only_sessions_of_a_pooler_are_ended() {
         }
         make_writable(&world.database.url).await;
         assert_eq!(world.post(event("event-1", "1")).await.status(), 200);
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
     })
     .await;
 }

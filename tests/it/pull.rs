@@ -29,7 +29,7 @@ fn with_feeds_alone(world: &mut World) {
 
 async fn start_reading(world: &World) -> Bridge {
     let bridge = world.start().await;
-    bridge.wait_for_log("pull: available").await;
+    bridge.wait_for("feed_status status=available").await;
     bridge
 }
 
@@ -72,13 +72,13 @@ on_both! {
         for post in 0..3 {
             world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         read_twice_more(&world).await;
         assert_eq!(world.list().await.len(), 3);
         assert!(bridge.stop().await.success());
         let bridge = start_reading(&world).await;
         read_twice_more(&world).await;
-        assert!(!bridge.log().contains("that no push brought"), "{}", bridge.log());
+        assert_eq!(bridge.count("feed_read level=INFO"), 0, "{}", bridge.log());
         assert_eq!(world.list().await.len(), 3);
         assert_eq!(world.zendesk.model().tickets.len(), 3);
         world.check_one_ticket_per_case().await;
@@ -90,9 +90,9 @@ on_both! {
         let bridge = start_reading(&world).await;
         world.khoros.model().push_faults = [PushFault::Late].into();
         world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
-        let line = bridge.wait_for_log("pulled 1 event(s) that no push brought").await;
+        let line = bridge.wait_for("feed_read new=1").await;
         assert!(line.contains("label") && !line.contains(PRIVATE), "{line}");
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         assert!(matches!(world.khoros.release().await[..], [Ok(200)]));
         bridge.kill().await;
         let _bridge = start_reading(&world).await;
@@ -108,15 +108,15 @@ on_both! {
         world.set("SPREDFAST_POLL_SECONDS", "86400");
         let bridge = start_reading(&world).await;
         world.khoros.apply_label(LABEL, &event("event-0", "0")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         bridge.kill().await;
         for post in 1..4 {
             let answers = world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
             assert!(matches!(answers[..], [Err(_)]), "{answers:?}");
         }
         let bridge = world.start().await;
-        bridge.wait_for_log("pulled 3 event(s)").await;
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for("feed_read new=3").await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         assert_eq!(world.list().await.len(), 4);
         world.check_one_ticket_per_case().await;
     }
@@ -133,7 +133,7 @@ on_both! {
         for post in 0..3 {
             world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
         }
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         assert_eq!(world.post(event("event-4", "4")).await.status(), 401, "nobody has a token");
         assert_eq!(world.http.get(world.url("/readyz")).send().await.unwrap().status(), 200);
         let page = world.http.get(world.url("/")).send().await.unwrap().text().await.unwrap();
@@ -156,7 +156,7 @@ on_both! {
         emit_unheard(&world, 250..270).await;
         let reads = world.khoros.model().feed_reads;
         let bridge = start_reading(&world).await;
-        bridge.wait_for_log("pulled 20 event(s)").await;
+        bridge.wait_for("feed_read new=20").await;
         let reads = world.khoros.model().feed_reads - reads;
         assert!(reads <= 4, "{reads} pages: the first, and those from 149 on");
 
@@ -165,10 +165,10 @@ on_both! {
         world.khoros.model().subscriptions[0].feed.drain(..120);
         emit_unheard(&world, 270..420).await;
         let bridge = start_reading(&world).await;
-        bridge.wait_for_log("pulled 150 event(s)").await;
+        bridge.wait_for("feed_read new=150").await;
         world.khoros.model().subscriptions[0].feed.drain(..290);
         emit_unheard(&world, 420..425).await;
-        bridge.wait_for_log("pulled 5 event(s)").await;
+        bridge.wait_for("feed_read new=5").await;
         assert_eq!(world.list().await.len(), 425);
     }
 
@@ -178,15 +178,15 @@ on_both! {
         let bridge = start_reading(&world).await;
         for (event_id, post) in [("event-0", "0"), ("event-1", "1"), ("event-2", "0")] {
             world.khoros.apply_label(LABEL, &event(event_id, post)).await;
-            bridge.wait_for_log(&format!("twitter:{post} is ticket ")).await;
+            bridge.wait_for(&format!("delivery_done case=*:twitter:{post}")).await;
         }
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         assert!(bridge.stop().await.success());
 
         let world = world.with_an_empty_database().await;
         let bridge = world.start().await;
-        bridge.wait_for_log("pulled 3 event(s)").await;
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for("feed_read new=3").await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         assert_eq!(world.zendesk.model().tickets.len(), 2);
         assert_eq!(world.zendesk.model().creates, 2, "nothing was even tried");
         world.check_one_ticket_per_case().await;
@@ -202,19 +202,19 @@ async fn the_past_of_a_feed_follows_up_no_closed_ticket() {
         let bridge = start_reading(&world).await;
         for id in ["event-0", "event-1"] {
             world.khoros.apply_label(LABEL, &event(id, "0")).await;
-            bridge.wait_for_line_with(&[id, " is ticket 1000"]).await;
+            bridge.wait_for(&format!("delivery_done delivery=khoros:1234:{id}:* ticket=1000")).await;
         }
         assert!(bridge.stop().await.success());
         world.zendesk.model().set_status(1000, "closed");
         let world = world.with_an_empty_database().await;
         let bridge = world.start().await;
-        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        bridge.wait_for_nth("delivery_done ticket=1000", 2).await;
         world.check_one_ticket_per_case().await;
 
         let mut later: Value = serde_json::from_str(&event("event-2", "0")).unwrap();
         later["createdDate"] = json!("Wed Jul 01 09:01:11 CDT 2026");
         world.khoros.apply_label(LABEL, &later.to_string()).await;
-        bridge.wait_for_line_with(&["event-2", " is ticket 1001"]).await;
+        bridge.wait_for("delivery_done delivery=khoros:1234:event-2:* ticket=1001").await;
     })
     .await;
 }
@@ -239,18 +239,15 @@ async fn every_shape_and_order_of_a_feed_is_read_to_its_end() {
             let bridge = world.start_subscribed().await;
             // One by one, and then many at once.
             emit_unheard(&world, 0..1).await;
-            bridge.wait_for_log("pulled 1 event(s)").await;
+            bridge.wait_for("feed_read new=1").await;
             world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
             bridge.kill().await;
             emit_unheard(&world, 1..131).await;
             let bridge = world.start().await;
-            bridge.wait_for_log("pulled 130 event(s)").await;
+            bridge.wait_for("feed_read new=130").await;
             assert_eq!(world.list().await.len(), 132);
             read_twice_more(&world).await;
-            assert_eq!(
-                bridge.log().matches("pulled").count(),
-                bridge.log().matches("pulled nothing").count() + 1
-            );
+            assert_eq!(bridge.count("feed_read level=INFO"), 1);
         })
     }))
     .await;
@@ -264,7 +261,7 @@ async fn a_feed_that_knows_no_pages_has_an_end() {
         world.khoros.model().feed_order = FeedOrder::NewestFirst;
         let bridge = start_reading(&world).await;
         emit_unheard(&world, 0..3).await;
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         read_twice_more(&world).await;
         world.check_one_ticket_per_case().await;
     })
@@ -278,12 +275,12 @@ async fn every_route_has_its_own_feed() {
         world.set("ROUTE_VIP_QUERY", "VIP|CreateCase");
         world.set("ROUTE_VIP_TICKET_TAGS", "gold");
         let bridge = start_reading(&world).await;
-        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        bridge.wait_for_nth("subscribed origin=push", 2).await;
         world.khoros.model().push_faults = [PushFault::Lost, PushFault::Lost].into();
         world.khoros.apply_label(LABEL, &event("e1", "1")).await;
-        bridge.wait_for_line_with(&["pulled 1 event(s)", "route=\"label\""]).await;
-        bridge.wait_for_line_with(&["pulled 1 event(s)", "route=\"vip\""]).await;
-        bridge.wait_for_logs(" is ticket 1000", 2).await;
+        bridge.wait_for("feed_read new=1 route=label").await;
+        bridge.wait_for("feed_read new=1 route=vip").await;
+        bridge.wait_for_nth("delivery_done ticket=1000", 2).await;
         // As they would have been pushed.
         world.khoros.apply_label(LABEL, &event("e1", "1")).await;
         let list = world.list().await;
@@ -302,16 +299,16 @@ async fn one_feed_that_fails_does_not_stop_the_others() {
         with_feeds(&mut world);
         world.set("ROUTE_ALPHA_LABEL", "Alpha");
         let bridge = start_reading(&world).await;
-        bridge.wait_for_logs("subscribed: Khoros sends", 2).await;
+        bridge.wait_for_nth("subscribed origin=push", 2).await;
         let gone = {
             let mut model = world.khoros.model();
             let uuid = model.subscriptions.iter().find(|held| held["query"] != LABEL).unwrap().uuid.clone();
             model.delete(&uuid)
         };
         assert!(gone.is_some());
-        bridge.wait_for_log("pull: unavailable").await;
+        bridge.wait_for("feed_status status=unavailable").await;
         emit_unheard(&world, 0..1).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         wait_for_status(&world, |status| status == "unavailable").await;
     })
     .await;
@@ -330,13 +327,13 @@ async fn what_cannot_be_a_ticket_is_kept_as_if_it_was_pushed() {
             let half = json!({"eventUuid": "deep", "eventName": "something-new", "data": deep});
             model.subscriptions[0].feed.extend([odd.clone(), json!(null), half]);
         }
-        bridge.wait_for_log("pulled 3 event(s)").await;
-        bridge.wait_for_log("kept as a dead delivery").await;
+        bridge.wait_for("feed_read new=3").await;
+        bridge.wait_for("item_unprocessable").await;
         assert_eq!(world.notify(&odd.to_string()).await["new"], 0);
         read_twice_more(&world).await;
-        assert_eq!(bridge.log().matches("kept as a dead delivery").count(), 1);
+        assert_eq!(bridge.count("item_unprocessable"), 1);
         emit_unheard(&world, 0..1).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         let list = world.list().await;
         assert_eq!(list.iter().filter(|delivery| delivery["state"] == "dead").count(), 3, "{list:?}");
     })
@@ -359,12 +356,12 @@ async fn a_page_that_is_too_long_is_read_in_parts() {
             let lengths = [6 << 20, 17 << 20, 6 << 20, 6 << 20, 10];
             model.subscriptions[0].feed = lengths.iter().enumerate().map(|(n, l)| event(n, *l)).collect();
         }
-        bridge.wait_for_line_with(&["khoros_pull", "offset 1 of the feed is too long"]).await;
+        bridge.wait_for("feed_event_skipped alert=khoros_pull offset=1").await;
         while world.list().await.len() < 4 {
             let reads = world.khoros.model().feed_reads;
             world.khoros.wait_until(|model| model.feed_reads > reads).await;
         }
-        assert_eq!(bridge.log().matches("offset 1 of the feed").count(), 1);
+        assert_eq!(bridge.count("feed_event_skipped offset=1"), 1);
     })
     .await;
 }
@@ -390,18 +387,18 @@ async fn what_is_no_feed_is_told_and_tried_again() {
             with_feeds(&mut world);
             let bridge = start_reading(&world).await;
             emit_unheard(&world, 0..1).await;
-            bridge.wait_for_log(" is ticket 1000").await;
+            bridge.wait_for("delivery_done ticket=1000").await;
             world.khoros.model().outage = Some(answer);
-            let line = bridge.wait_for_log(&format!("pull: {state}: ")).await;
+            let line = bridge.wait_for(&format!("feed_status status={state}")).await;
             assert!(line.contains(told), "{line}");
             wait_for_status(&world, |status| status == state).await;
             emit_unheard(&world, 1..2).await;
             world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
-            bridge.wait_for_logs(" is ticket ", 2).await;
-            assert_eq!(bridge.log().matches("pull: ").count(), 2, "{}", bridge.log());
+            bridge.wait_for_nth("delivery_done", 2).await;
+            assert_eq!(bridge.count("feed_status"), 2, "{}", bridge.log());
             world.khoros.model().outage = None;
-            bridge.wait_for_logs("pull: available", 2).await;
-            bridge.wait_for_logs(" is ticket ", 3).await;
+            bridge.wait_for_nth("feed_status status=available", 2).await;
+            bridge.wait_for_nth("delivery_done", 3).await;
             assert_eq!(status(&world).await, "available");
             world.check_one_ticket_per_case().await;
         })
@@ -419,8 +416,8 @@ async fn no_content_past_the_end_is_the_end() {
         emit_unheard(&world, 0..2).await;
         world.khoros.queue(Call::Feed, [Answer::Json, Answer::Nothing]);
         let bridge = start_reading(&world).await;
-        bridge.wait_for_log("pulled 2 event(s)").await;
-        assert!(!bridge.log().contains("unavailable"), "{}", bridge.log());
+        bridge.wait_for("feed_read new=2").await;
+        assert_eq!(bridge.count("feed_status status=unavailable"), 0, "{}", bridge.log());
     })
     .await;
 }
@@ -437,13 +434,13 @@ async fn no_content_where_the_feed_ended_is_not_the_end() {
         bridge.kill().await;
         emit_unheard(&world, 0..210).await;
         let bridge = world.start().await;
-        bridge.wait_for_log("pulled 210 event(s)").await;
+        bridge.wait_for("feed_read new=210").await;
         bridge.kill().await;
         world.khoros.model().subscriptions[0].feed.drain(..110);
         emit_unheard(&world, 210..215).await;
         world.khoros.queue(Call::Feed, [Answer::Json, Answer::Nothing]);
         let bridge = world.start().await;
-        bridge.wait_for_log("pulled 5 event(s)").await;
+        bridge.wait_for("feed_read new=5").await;
     })
     .await;
 }
@@ -452,11 +449,11 @@ async fn no_content_where_the_feed_ended_is_not_the_end() {
 async fn without_a_list_of_subscriptions_there_is_no_feed() {
     run_on_sqlite(async |world| {
         let bridge = world.start_subscribed().await;
-        bridge.wait_for_log("pull: unavailable").await;
+        bridge.wait_for("feed_status status=unavailable").await;
         assert_eq!(status(&world).await, "unavailable");
         assert_eq!(world.khoros.model().feed_reads, 0);
         world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
     })
     .await;
 }
@@ -469,7 +466,7 @@ async fn who_wants_pushes_alone_gets_them_alone() {
         let bridge = world.start_subscribed().await;
         emit_unheard(&world, 0..1).await;
         world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         assert_eq!(status(&world).await, "off");
         assert_eq!(world.khoros.model().feed_reads, 0);
         world.check_one_ticket_per_case().await;
@@ -491,12 +488,12 @@ async fn what_was_answered_503_is_pulled() {
         proxy.set(Wire::Cut);
         let answers = world.khoros.apply_label(LABEL, &event("event-1", "1")).await;
         assert!(matches!(answers[..], [Ok(503)]), "{answers:?}");
-        bridge.wait_for_log("what was read cannot be stored").await;
+        bridge.wait_for("feed_status status=failing").await;
         wait_for_status(&world, |status| status == "failing").await;
         proxy.set(Wire::Whole);
-        bridge.wait_for_log("pulled 1 event(s)").await;
-        bridge.wait_for_log(" is ticket 1000").await;
-        bridge.wait_for_logs("pull: available", 2).await;
+        bridge.wait_for("feed_read new=1").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
+        bridge.wait_for_nth("feed_status status=available", 2).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -510,11 +507,11 @@ async fn what_is_not_stored_is_not_passed() {
         let bridge = start_reading(&world).await;
         world.database.refuse_event("event-1").await;
         emit_unheard(&world, 0..3).await;
-        bridge.wait_for_log("what is in the feeds has to wait").await;
+        bridge.wait_for("storage_failed origin=feed").await;
         bridge.kill().await;
         world.database.take_every_event().await;
         let bridge = start_reading(&world).await;
-        bridge.wait_for_log("twitter:1 is ticket ").await;
+        bridge.wait_for("delivery_done case=*:twitter:1").await;
         read_twice_more(&world).await;
         assert_eq!(world.list().await.len(), 3);
     })
@@ -535,7 +532,7 @@ async fn a_page_of_many_items_is_not_held_as_a_whole() {
             json!({"eventUuid": event, "around": "x".repeat(150_000), "data": {"items": items}})
         };
         world.khoros.model().subscriptions[0].feed = (0..100).map(long).collect();
-        bridge.wait_for_log("pulled 5000 event(s)").await;
+        bridge.wait_for("feed_read new=5000").await;
         let status = std::fs::read_to_string(format!("/proc/{}/status", bridge.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();

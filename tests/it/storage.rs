@@ -30,15 +30,15 @@ async fn cut_off(how: Wire) {
         world.set("DATABASE_URL", url);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
 
         proxy.set(how);
         assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
-        bridge.wait_for_log("alert=\"storage\"").await;
+        bridge.wait_for("storage_failed alert=storage").await;
         proxy.set(Wire::Whole);
 
         acknowledged(&world, &event("event-2", "2")).await;
-        bridge.wait_for_log(" is ticket 1001").await;
+        bridge.wait_for("delivery_done ticket=1001").await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -87,7 +87,7 @@ async fn a_full_disk_refuses_and_keeps_what_it_has() {
         free_the_disk(&bridge).await;
         world.zendesk.restart().await.unwrap();
         acknowledged(&world, &event("event-after", "after")).await;
-        bridge.wait_for_logs(" is ticket ", stored + 1).await;
+        bridge.wait_for_nth("delivery_done", stored + 1).await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -123,16 +123,16 @@ async fn a_schema_of_the_users_name_is_no_new_inbox_behind_a_pooler() {
 async fn a_schema_of_the_users_name(world: World) {
     let bridge = world.start().await;
     world.notify(&event("event-1", "1")).await;
-    bridge.wait_for_log(" is ticket 1000").await;
+    bridge.wait_for("delivery_done ticket=1000").await;
     bridge.stop().await;
     world.database.execute("create schema authorization current_user").await;
 
     let bridge = world.start().await;
-    bridge.wait_for_line_with(&["event=\"schema_kept\"", "schema=\"public\""]).await;
+    bridge.wait_for("schema_kept schema=public").await;
     let answer = world.post(event("event-1", "1")).await.text().await.unwrap();
     assert_eq!(answer, r#"{"received":1,"new":0}"#);
     world.notify(&event("event-2", "2")).await;
-    bridge.wait_for_log(" is ticket 1001").await;
+    bridge.wait_for("delivery_done ticket=1001").await;
     assert_eq!(world.list().await.len(), 2);
     world.check_one_ticket_per_case().await;
 }
@@ -148,7 +148,7 @@ async fn a_file_behind_a_link_is_guarded_like_the_file_itself() {
         world.set("DATABASE_URL", format!("sqlite://{}", link.display()));
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         // One file by two names is served once.
         let mut second = world.vars.clone();
         second.insert("DATABASE_URL", format!("sqlite://{file}"));
@@ -157,7 +157,7 @@ async fn a_file_behind_a_link_is_guarded_like_the_file_itself() {
         assert_eq!(status.code(), Some(2), "{log}");
         std::fs::remove_file(format!("{file}-wal")).unwrap();
         assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
-        bridge.wait_for_log("alert=\"storage\"").await;
+        bridge.wait_for("storage_failed alert=storage").await;
     })
     .await;
 }
@@ -166,11 +166,11 @@ async fn deleted(suffix: &str) {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         let file = world.database.url.trim_start_matches("sqlite://");
         std::fs::remove_file(format!("{file}{suffix}")).unwrap();
         assert_eq!(world.post(event("event-2", "2")).await.status(), 503);
-        bridge.wait_for_log("alert=\"storage\"").await;
+        bridge.wait_for("storage_failed alert=storage").await;
     })
     .await;
 }
@@ -198,11 +198,11 @@ async fn a_clock_that_ran_ahead(kind: Kind) {
         world.database.execute(ahead).await;
         world.zendesk.restart().await.unwrap();
         let bridge = world.start().await;
-        bridge.wait_for_log("the clock was ahead").await;
-        bridge.wait_for_logs(" is ticket ", 3).await;
+        bridge.wait_for("clock_corrected").await;
+        bridge.wait_for_nth("delivery_done", 3).await;
         // A later event is not taken for an older one.
         world.notify(&event_with("later", "1", |item| item["text"] = json!("an edited text"))).await;
-        bridge.wait_for_line_with(&["case=\"khoros:1234:twitter:1\"", "deed=\"commented\""]).await;
+        bridge.wait_for("delivery_done case=khoros:1234:twitter:1 action=commented").await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -214,7 +214,7 @@ async fn a_restored_backup_doubles_no_ticket() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         world.notify(&event("known", "0")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         world.zendesk.stop();
         for post in 1..=3 {
             world.notify(&event(&format!("e{post}"), &post.to_string())).await;
@@ -228,7 +228,7 @@ async fn a_restored_backup_doubles_no_ticket() {
         assert_eq!(world.command(&["backup", copy.to_str().unwrap()]).await.status.code(), Some(1));
 
         world.zendesk.restart().await.unwrap();
-        bridge.wait_for_logs(" is ticket ", 5).await;
+        bridge.wait_for_nth("delivery_done", 5).await;
         bridge.stop().await;
         world.zendesk.forget_keys();
         let file = world.database.url.trim_start_matches("sqlite://").to_owned();
@@ -238,7 +238,7 @@ async fn a_restored_backup_doubles_no_ticket() {
         }
 
         let bridge = world.start().await;
-        bridge.wait_for_logs(", found ", 4).await;
+        bridge.wait_for_nth("delivery_done action=found", 4).await;
         assert_eq!(world.zendesk.model().comments(1000).len(), 2, "a comment was doubled");
         for delivery in world.list().await {
             assert_eq!(delivery["tries"], 0, "{delivery}");
@@ -246,7 +246,7 @@ async fn a_restored_backup_doubles_no_ticket() {
         // What comes from now on cannot be in a backup.
         let look_ups = world.zendesk.model().look_ups;
         world.notify(&event("new", "9")).await;
-        bridge.wait_for_log(" is ticket 1004").await;
+        bridge.wait_for("delivery_done ticket=1004").await;
         assert_eq!(world.zendesk.model().look_ups, look_ups);
         world.check_one_ticket_per_case().await;
     })
@@ -259,7 +259,7 @@ async fn a_database_that_is_restored_under_a_service_doubles_no_ticket() {
     run(Kind::Postgres, async |world: World| {
         let bridge = world.start().await;
         world.notify(&event("e1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         world.zendesk.forget_keys();
         let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
         connection.execute("delete from run").await.unwrap();
@@ -267,7 +267,7 @@ async fn a_database_that_is_restored_under_a_service_doubles_no_ticket() {
             "update delivery set state = 'waiting', attempts = 0, settled_at = null, request = null,
                               reference = null, told = null, due_at = 0";
         connection.execute(waiting).await.unwrap();
-        bridge.wait_for_log(" is ticket 1000, found").await;
+        bridge.wait_for("delivery_done ticket=1000 action=found").await;
         assert_eq!(world.zendesk.model().creates, 1);
         world.check_one_ticket_per_case().await;
     })
@@ -311,7 +311,7 @@ async fn a_machine_that_wakes_up_sends_nothing_that_others_have_sent() {
         world.zendesk.forget_keys();
         let tickets = world.zendesk.model().tickets.len();
         bridge.signal("-CONT").await;
-        bridge.wait_for_log("the lease ran out before").await;
+        bridge.wait_for("lease_expired_unsent").await;
         world.notify(&event("last", "last")).await;
         world.tickets(tickets + 1).await;
         while world.list().await.iter().any(|delivery| delivery["state"] != "done") {}
@@ -346,13 +346,13 @@ async fn a_server_that_comes_up_late_is_waited_for() {
         proxy.set(Wire::Cut);
         world.set("DATABASE_URL", url);
         let waiting = world.spawn();
-        waiting.wait_for_log("waiting for the database").await;
+        waiting.wait_for("database_unreachable").await;
         assert_eq!(waiting.stop().await.code(), Some(0));
 
         let bridge = world.spawn();
-        bridge.wait_for_log("waiting for the database").await;
+        bridge.wait_for("database_unreachable").await;
         proxy.set(Wire::Whole);
-        bridge.wait_for_log("listening on").await;
+        bridge.wait_for("listening").await;
     })
     .await;
 }
@@ -405,9 +405,9 @@ async fn a_connection_string_with_options_of_other_clients_works() {
         let options = "sslmode=prefer&connect_timeout=10&target_session_attrs=read-write&schema=public";
         world.set("DATABASE_URL", format!("{address}?{options}"));
         let bridge = world.start().await;
-        bridge.wait_for_log("connect_timeout, target_session_attrs, schema").await;
+        bridge.wait_for("setting_warning").await;
         let place = world.database.url.clone();
-        bridge.wait_for_log(&format!("storing in {place}")).await;
+        bridge.wait_for(&format!("database_opened database={place}")).await;
         assert!(!bridge.log().contains("the-password"));
 
         world.set("DATABASE_URL", address.replace("the-password", "the#password"));

@@ -53,11 +53,11 @@ async fn a_refusal_is_told_and_tried_again_while_we_serve() {
         run_on_sqlite(move |world| async move {
             world.khoros.model().answers = VecDeque::from([answer]);
             let bridge = world.start().await;
-            let line = bridge.wait_for_log("not subscribed").await;
+            let line = bridge.wait_for("subscription_failed state=not_subscribed").await;
             assert!(line.contains(told), "{line}");
             world.notify(&event("event-1", "1")).await;
-            bridge.wait_for_log(" is ticket ").await;
-            bridge.wait_for_log("subscribed: Khoros sends label").await;
+            bridge.wait_for("delivery_done").await;
+            bridge.wait_for("subscribed origin=push").await;
         })
     }))
     .await;
@@ -68,12 +68,12 @@ async fn a_wrong_token_stops_nothing_else() {
     run_on_sqlite(|mut world| async move {
         world.set("SPREDFAST_API_TOKEN", "not-the-token-of-the-stand-in");
         let bridge = world.start().await;
-        bridge.wait_for_log("khoros_token").await;
+        bridge.wait_for("subscription_failed alert=khoros_token").await;
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         // Who was not let in has not seen that there is no feed.
-        bridge.wait_for_logs("khoros_token", 1).await;
-        assert!(!bridge.log().contains("pull: unavailable"), "{}", bridge.log());
+        bridge.wait_for_nth("subscription_failed alert=khoros_token", 1).await;
+        assert_eq!(bridge.count("feed_status status=unavailable"), 0, "{}", bridge.log());
     })
     .await;
 }
@@ -84,7 +84,7 @@ async fn without_pushes_no_address_is_asked_for() {
         world.unset("PUBLIC_URL");
         world.set("SPREDFAST_MODE", "poll");
         let bridge = world.start().await;
-        bridge.wait_for_log("in a feed").await;
+        bridge.wait_for("subscribed origin=feed").await;
         let page = world.http.get(world.url("/")).send().await.unwrap().text().await.unwrap();
         assert!(!page.contains("Set the public address"), "{page}");
     })
@@ -96,13 +96,13 @@ async fn without_an_address_it_serves_and_says_what_to_set() {
     run_on_sqlite(|mut world| async move {
         world.unset("PUBLIC_URL");
         let bridge = world.start().await;
-        let line = bridge.wait_for_log("public_url").await;
+        let line = bridge.wait_for("public_url_missing").await;
         assert!(line.contains("heroku config:set PUBLIC_URL="), "{line}");
         let page = world.http.get(world.url("/")).send().await.unwrap().text().await.unwrap();
         assert!(page.contains("heroku config:set PUBLIC_URL="), "{page}");
         assert!(page.contains("http"), "{page}");
         world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_log(" is ticket ").await;
+        bridge.wait_for("delivery_done").await;
         assert_eq!(world.khoros.model().calls, 0);
     })
     .await;
@@ -119,7 +119,7 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
         world.set("ROUTE_VIP_TICKET_TAGS", "gold");
         world.set("ROUTE_RULES_EVENT", "rule-applied");
         let bridge = world.start().await;
-        bridge.wait_for_logs("subscribed: Khoros sends", 3).await;
+        bridge.wait_for_nth("subscribed origin=push", 3).await;
         let held: BTreeMap<String, (String, Value, String)> = {
             let model = world.khoros.model();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -150,12 +150,12 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
         );
 
         world.notify(&event("e1", "1")).await;
-        bridge.wait_for_log(" is ticket 1000, created").await;
+        bridge.wait_for("delivery_done ticket=1000 action=created").await;
         post_to(&world, "/khoros/vip", &event("e2", "2")).await;
-        bridge.wait_for_log(" is ticket 1001, created").await;
+        bridge.wait_for("delivery_done ticket=1001 action=created").await;
         // The first post by the second route: its ticket is told, and gets the route's tags.
         post_to(&world, "/khoros/vip", &event("e3", "1")).await;
-        bridge.wait_for_log(" is ticket 1000, commented").await;
+        bridge.wait_for("delivery_done ticket=1000 action=commented").await;
         let tickets = world.tickets(2).await;
         assert_eq!((&tickets[0]["priority"], &tickets[1]["priority"]), (&json!("normal"), &json!("urgent")));
         let has = |ticket: &Value, tag: &str| ticket["tags"].as_array().unwrap().contains(&json!(tag));
@@ -190,8 +190,8 @@ async fn one_event_by_two_doors_is_told_by_both() {
             world.notify(&event("e1", "1")).await;
             post_to(&world, "/khoros/vip", &event("e1", "1")).await;
         }
-        bridge.wait_for_log(" is ticket 1000, created").await;
-        bridge.wait_for_log(" is ticket 1000, commented").await;
+        bridge.wait_for("delivery_done ticket=1000 action=created").await;
+        bridge.wait_for("delivery_done ticket=1000 action=commented").await;
         assert_eq!(world.list().await.len(), 2);
         let said = world.zendesk.model().comments(1000).remove(1)["body"].to_string();
         assert!(said.contains(r#"A label was applied in Khoros (route \"vip\")"#), "{said}");

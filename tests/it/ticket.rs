@@ -54,7 +54,7 @@ async fn what_is_configured_reaches_the_ticket() {
             assert_eq!(ticket[field], value, "{field}");
         }
         assert!(has_tag(&ticket, "vip") && has_tag(&ticket, "social") && has_tag(&ticket, "khoros"));
-        bridge.wait_for_log(" is ticket 1000").await;
+        bridge.wait_for("delivery_done ticket=1000").await;
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -68,16 +68,16 @@ async fn a_field_that_is_no_more_drops_to_the_plain_ticket() {
         let bridge = world.start().await;
         for post in 1..=3 {
             world.notify(&event(&format!("e{post}"), &post.to_string())).await;
-            bridge.wait_for_logs(" is ticket ", post).await;
+            bridge.wait_for_nth("delivery_done", post).await;
         }
         for ticket in world.tickets(3).await {
             assert!(has_tag(&ticket, "casebridge_fallback") && has_tag(&ticket, "vip"));
             assert!(ticket["group_id"].is_null() && ticket["custom_fields"].is_null());
             assert_ne!(ticket["requester_id"], SERVICE_USER, "the author was not at fault");
         }
-        let line = bridge.wait_for_line_with(&["zendesk_fields", "ERROR"]).await;
+        let line = bridge.wait_for("ticket_fields_refused level=ERROR alert=zendesk_fields").await;
         assert!(line.contains("group InvalidValue"), "{line}");
-        assert_eq!(bridge.log().matches("ERROR").count(), 1);
+        assert_eq!(bridge.count("* level=ERROR"), 1);
         world.check_one_ticket_per_case().await;
     })
     .await;
@@ -88,17 +88,17 @@ async fn a_public_comment_is_the_authors_and_holds_no_notes() {
     run_on_sqlite(|mut world| async move {
         world.set("TICKET_PUBLIC", "true");
         let bridge = world.start().await;
-        bridge.wait_for_log("left out of the first comment").await;
+        bridge.wait_for("setting_warning").await;
         let noted = event_with("e1", "1", |item| item["notes"] = json!([{"text": "an agent's own words"}]));
         let ticket = first_ticket(&world, &noted).await;
         assert_eq!(ticket["submitter_id"], ticket["requester_id"]);
         assert_ne!(ticket["requester_id"], SERVICE_USER);
         assert_eq!(ticket["comment"]["public"], true);
         assert!(!ticket["comment"]["body"].as_str().unwrap().contains("an agent's own words"));
-        assert!(!bridge.log().contains("zendesk_privacy"));
+        assert_eq!(bridge.count("ticket_privacy_wrong"), 0);
         // The ticket has not been told of them yet.
         world.notify(&noted.replace("\"e1\"", "\"e2\"")).await;
-        bridge.wait_for_log("deed=\"commented\"").await;
+        bridge.wait_for("delivery_done action=commented").await;
         let comment = world.zendesk.model().comments(1000).remove(1);
         assert_eq!(comment["public"], false);
         assert!(comment["body"].as_str().unwrap().contains("an agent's own words"));
@@ -113,8 +113,8 @@ async fn a_comment_that_is_less_public_than_asked_is_an_error() {
         world.zendesk.model().private_only = true;
         let bridge = world.start().await;
         world.notify(&event("e1", "1")).await;
-        let line = bridge.wait_for_line_with(&["zendesk_privacy", "ERROR"]).await;
-        assert!(line.contains("of ticket 1000 is private"), "{line}");
+        let line = bridge.wait_for("ticket_privacy_wrong level=ERROR alert=zendesk_privacy").await;
+        assert!(line.contains("\"ticket\":1000"), "{line}");
     })
     .await;
 }
@@ -127,7 +127,7 @@ async fn a_template_that_fails_costs_no_ticket() {
         let bridge = world.start().await;
         let ticket = first_ticket(&world, &event("e1", "1")).await;
         assert!(ticket["subject"].as_str().unwrap().starts_with("[Twitter] @author: "));
-        bridge.wait_for_line_with(&["a template fails: TICKET_SUBJECT", "WARN"]).await;
+        bridge.wait_for("template_failed level=WARN").await;
     })
     .await;
 }
@@ -144,9 +144,9 @@ async fn a_placeholder_in_a_post_stays_as_it_was_typed() {
             let typed = "{{ticket.requester.email}} and {% if x %}";
             let post = |event: &str, text: &str| event_with(event, "1", |item| item["text"] = json!(text));
             world.notify(&post("e1", typed)).await;
-            bridge.wait_for_log(" is ticket 1000").await;
+            bridge.wait_for("delivery_done ticket=1000").await;
             world.notify(&post("e2", &format!("now {typed}"))).await;
-            bridge.wait_for_log("deed=\"commented\"").await;
+            bridge.wait_for("delivery_done action=commented").await;
             let comments = world.zendesk.model().comments(1000);
             for comment in &comments {
                 let body = comment["body"].as_str().unwrap().replace('\u{2060}', "");

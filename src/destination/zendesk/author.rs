@@ -423,7 +423,10 @@ impl Zendesk {
         // Said again only if it is about to last.
         if known.is_none_or(|closed| until > closed + FAILED_FOR) {
             let seconds = wait.as_secs();
-            warn!("the service user is the requester of new authors' tickets for {seconds} s: {reason}");
+            warn!(
+                event = "authors_paused",
+                "the service user is the requester of new authors' tickets for {seconds} s: {reason}"
+            );
         }
     }
 

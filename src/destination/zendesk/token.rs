@@ -184,6 +184,7 @@ impl OAuth {
         let reply = self.ask().await?;
         if reply.status == 400 && reply.says("invalid_scope") && self.scope() == SCOPE {
             warn!(
+                event = "token_scope_narrow",
                 "the Zendesk OAuth client may not have the scope `{SCOPE}`: working with \
                  `{NARROW_SCOPE}`, which later versions will not do with"
             );
@@ -215,7 +216,7 @@ impl OAuth {
         };
         let lacks = token.scopes().map(|granted| self.lacking(&granted)).unwrap_or_default();
         let life = token.life();
-        info!("new OAuth token from Zendesk, valid for {} s", life.as_secs());
+        info!(event = "token_renewed", "new OAuth token from Zendesk, valid for {} s", life.as_secs());
         Ok(Minted {
             token: token.access_token.into(),
             renew_at: Instant::now() + life.mul_f64(0.8),
@@ -233,7 +234,10 @@ impl OAuth {
         let missing: Vec<String> = wanted.filter(|wanted| !covers(wanted)).map(str::to_owned).collect();
         if !missing.is_empty() {
             let missing = missing.join(" ");
-            warn!("Zendesk granted a token without the scope `{missing}`: calls may be forbidden");
+            warn!(
+                event = "token_scope_missing",
+                "Zendesk granted a token without the scope `{missing}`: calls may be forbidden"
+            );
         }
         missing
     }

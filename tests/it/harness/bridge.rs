@@ -4,13 +4,50 @@ use std::collections::BTreeMap;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
 pub struct Bridge {
     child: Child,
-    lines: watch::Receiver<Vec<String>>,
+    lines: watch::Receiver<Vec<Line>>,
+}
+
+/// A line of the log: its text, and its fields if it is JSON.
+#[derive(Clone)]
+struct Line {
+    text: String,
+    fields: Value,
+}
+
+impl Line {
+    fn new(text: String) -> Line {
+        let fields = serde_json::from_str(&text).unwrap_or_default();
+        Line { text, fields }
+    }
+
+    /// Whether it has this event and these fields: `delivery_done ticket=1000 case=*:twitter:1`. A value
+    /// may begin or end with `*`.
+    fn matches(&self, wanted: &str) -> bool {
+        let mut words = wanted.split(' ');
+        let event = words.next().unwrap_or_default();
+        self.has("event", event)
+            && words.all(|word| word.split_once('=').is_some_and(|(name, value)| self.has(name, value)))
+    }
+
+    fn has(&self, name: &str, wanted: &str) -> bool {
+        let value = match &self.fields[name] {
+            Value::Null => return false,
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        match (wanted.strip_prefix('*'), wanted.strip_suffix('*')) {
+            (Some(end), _) => value.ends_with(end),
+            (None, Some(start)) => value.starts_with(start),
+            (None, None) => value == wanted,
+        }
+    }
 }
 
 impl Bridge {
@@ -32,35 +69,44 @@ impl Bridge {
         Bridge { child, lines }
     }
 
-    /// Waits for a line that holds this text, and returns it.
-    pub async fn wait_for_log(&self, text: &str) -> String {
-        self.wait_for_logs(text, 1).await
+    /// Waits for a line with this event and these fields, and returns its text. They are written as in
+    /// `delivery_done ticket=1000 case=*:twitter:1`.
+    pub async fn wait_for(&self, line: &str) -> String {
+        self.wait_for_nth(line, 1).await
     }
 
-    /// The same for so many lines; returns the last of them.
-    pub async fn wait_for_logs(&self, text: &str, count: usize) -> String {
-        self.wait_for_nth_line_with(&[text], count).await
-    }
-
-    /// Waits for a line that holds all of these texts, and returns it.
-    pub async fn wait_for_line_with(&self, texts: &[&str]) -> String {
-        self.wait_for_nth_line_with(texts, 1).await
-    }
-
-    /// The same of the line with this number, from 1 on.
-    pub async fn wait_for_nth_line_with(&self, texts: &[&str], count: usize) -> String {
+    /// Waits for the nth line with this event and these fields, from 1 on, and returns its text.
+    pub async fn wait_for_nth(&self, wanted: &str, nth: usize) -> String {
         let mut lines = self.lines.clone();
-        let wanted = |line: &&String| texts.iter().all(|text| line.contains(text));
         loop {
-            let found = lines.borrow_and_update().iter().filter(wanted).nth(count - 1).cloned();
+            let found = lines
+                .borrow_and_update()
+                .iter()
+                .filter(|line| line.matches(wanted))
+                .nth(nth - 1)
+                .map(|line| line.text.clone());
             match found {
                 Some(line) => return line,
                 None if lines.changed().await.is_err() => {
-                    panic!("the bridge ended without logging {texts:?}:\n{}", self.log())
+                    panic!("the bridge ended without logging {wanted}:\n{}", self.log())
                 }
                 None => {}
             }
         }
+    }
+
+    /// How many lines with this event and these fields there are so far.
+    pub fn count(&self, wanted: &str) -> usize {
+        self.lines.borrow().iter().filter(|line| line.matches(wanted)).count()
+    }
+
+    /// Checks that the first lines with these events come in this order.
+    pub fn assert_order(&self, events: &[&str]) {
+        let lines = self.lines.borrow();
+        let place = |event: &&str| lines.iter().position(|line| line.matches(event));
+        let places: Vec<Option<usize>> = events.iter().map(place).collect();
+        let is_ordered = places.iter().all(Option::is_some) && places.is_sorted();
+        assert!(is_ordered, "{events:?} at {places:?} in:\n{}", self.log());
     }
 
     /// Waits until it has logged so many lines, or has ended.
@@ -74,7 +120,7 @@ impl Bridge {
     }
 
     pub fn log(&self) -> String {
-        self.lines.borrow().join("\n")
+        self.lines.borrow().iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// SIGKILL, and the end of the process.
@@ -120,12 +166,12 @@ impl Bridge {
 
 async fn gather(
     stream: impl AsyncRead + Unpin,
-    lines: Arc<watch::Sender<Vec<String>>>,
+    lines: Arc<watch::Sender<Vec<Line>>>,
     all_lines: Arc<Mutex<Vec<String>>>,
 ) {
     let mut stream = BufReader::new(stream).lines();
     while let Ok(Some(line)) = stream.next_line().await {
         all_lines.lock().unwrap().push(line.clone());
-        lines.send_modify(|lines| lines.push(line));
+        lines.send_modify(|lines| lines.push(Line::new(line)));
     }
 }
