@@ -23,7 +23,7 @@ use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
-use crate::subscription::{self, Feeds, Keeper, Push, SubscriptionStatus, Subscriptions, Wanted};
+use crate::subscription::{self, Desired, Feeds, Push, Reconciler, SubscriptionStatus, Subscriptions};
 use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.
@@ -46,7 +46,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let remedy = config.public_url_remedy();
-    let wanted = wanted(&config);
+    let desired = desired(&config);
     let client = http_client(config.is_local())?;
     let (attempt_limit, lease) = (config.delivery.attempt_limit(), config.delivery.lease);
     let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
@@ -77,12 +77,13 @@ pub async fn run(
             pull.clone(),
             refused,
             config.admin_token.map(|token| BearerTokens::new(&[token])),
-            wanted.is_none().then_some(remedy),
+            desired.is_none().then_some(remedy),
         )),
     };
 
     let address = listener.local_addr().context("the listener has no address")?;
-    info!(event = "listening", %address, version = env!("CARGO_PKG_VERSION"), storage = inbox.kind(), "listening on {address}");
+    let (version, storage) = (env!("CARGO_PKG_VERSION"), inbox.kind());
+    info!(event = "listening", %address, version, storage, "listening on {address}");
     let mut tasks = JoinSet::new();
     // Told to stop, these two finish what has begun, and the rest just ends.
     tasks.spawn(server::serve(listener, http::router(doors), config.http_idle, stop.clone()));
@@ -104,16 +105,17 @@ pub async fn run(
     if mode.polls() {
         let routes = config.routes.iter().map(door_of).collect();
         let sources = Sources { khoros: khoros.clone(), routes, feeds, missed };
-        until_stop(Box::pin(Pull::new(sources, intake, inbox.clone(), &config.khoros, pulls).run()));
+        until_stop(Box::pin(Pull::new(sources, intake, &config.khoros, pulls).run()));
     }
-    match wanted {
-        Some(wanted) => {
+    match desired {
+        Some(desired) => {
             let address = config.public_url.filter(|_| mode.pushes());
             let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
             let probe = address.map(|address| Probe::new(client, address, instance));
             let check_every = config.khoros.check_every;
-            let keeper = Keeper::new(khoros, inbox.clone(), wanted, check_every, subscribed, feeds_known);
-            until_stop(Box::pin(keep_subscribed(keeper, probe, config.public_url_probe)));
+            let reconciler =
+                Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);
+            until_stop(Box::pin(keep_subscribed(reconciler, probe, config.public_url_probe)));
         }
         None => {
             subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
@@ -129,7 +131,7 @@ pub async fn run(
         () = first_panic(&mut tasks) => true,
         _ = &mut committer => true,
     };
-    info!(event = "stopping", "stopping: finishing what has begun");
+    info!(event = "stopping", "stopping after the work in progress");
     stop.cancel();
     let finish = async {
         while tasks.join_next().await.is_some() {}
@@ -142,7 +144,10 @@ pub async fn run(
     match tokio::time::timeout(STOP_LIMIT, finish).await {
         Ok(()) => info!(event = "stopped", "stopped"),
         Err(_) => {
-            warn!(event = "stopped_early", "stopped with work under way: it comes back after the next start")
+            warn!(
+                event = "stopped_early",
+                "stopped before all work was finished: the next start takes it up again"
+            )
         }
     }
     anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
@@ -154,27 +159,27 @@ fn door_of(route: &Route) -> intake::Route {
 }
 
 /// Khoros is told of our address once it leads to us; the feeds need not wait for that.
-async fn keep_subscribed(mut keeper: Keeper, probe: Option<Probe>, limit: Duration) {
-    keeper.find_feeds().await;
+async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit: Duration) {
+    reconciler.find_feeds().await;
     if let Some(probe) = probe {
         probe.wait_until_reached(limit).await;
     }
-    keeper.run().await;
+    reconciler.run().await;
 }
 
 /// What Khoros is to hold for each route. None if it is to call us and we do not know where.
-fn wanted(config: &Config) -> Option<Vec<Wanted>> {
+fn desired(config: &Config) -> Option<Vec<Desired>> {
     let push = match (config.khoros.mode.pushes(), &config.public_url, config.bearer_tokens.first()) {
         (false, ..) => None,
         (true, Some(url), Some(token)) => Some((url, token)),
         (true, ..) => return None,
     };
-    let wanted = |route: &Route| Wanted {
+    let desired = |route: &Route| Desired {
         company_id: config.khoros.company_id,
         route: route.clone(),
         push: push.map(|(url, token)| Push { url: door(url, &route.name), bearer_token: token.clone() }),
     };
-    Some(config.routes.iter().map(wanted).collect())
+    Some(config.routes.iter().map(desired).collect())
 }
 
 /// Where Khoros reaches the door of a route.
@@ -274,7 +279,7 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
             Ok(now) => checked_at = Some(now),
             Err(error) => warn!(
                 event = "retention_failed",
-                "the database's clock cannot be read, old texts are kept: {error}"
+                "could not read the database's clock, keeping old texts until the next try: {error}"
             ),
         }
         sleep(RETENTION_EVERY).await;
@@ -293,11 +298,11 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
                 event = "backlog_found",
                 waiting,
                 oldest_s,
-                "{waiting} deliveries wait from before the start, the oldest for {oldest_s} s"
+                "{waiting} deliveries are waiting from an earlier run, the oldest for {oldest_s} s"
             );
         }
         Ok(_) => {}
-        Err(error) => warn!(event = "backlog_unknown", "the waiting deliveries cannot be counted: {error}"),
+        Err(error) => warn!(event = "backlog_unknown", "could not count the waiting deliveries: {error}"),
     }
 }
 
@@ -311,13 +316,16 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
                 info!(event = "texts_erased", count, "erased the texts of {count} settled deliveries")
             }
             Err(error) => {
-                warn!(event = "retention_failed", "old texts cannot be erased: {error}");
+                warn!(
+                    event = "retention_failed",
+                    "could not erase old texts, trying again in an hour: {error}"
+                );
                 break;
             }
         }
     }
     if let Err(error) = inbox.forget_authors(retention.dead).await {
-        warn!(event = "retention_failed", "old authors cannot be removed: {error}");
+        warn!(event = "retention_failed", "could not remove old authors, trying again in an hour: {error}");
     }
 }
 
@@ -330,16 +338,17 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
             Ok(Some(newest)) => match inbox.correct_times(newest, lease).await {
                 Ok(count) => warn!(
                     event = "clock_corrected",
-                    count, "the clock was ahead and went back: {count} waiting deliveries are due again"
+                    count, "the database's clock was set back: {count} waiting deliveries are due again"
                 ),
                 Err(error) => {
                     warn!(
                         event = "clock_correction_failed",
-                        "the clock was ahead; the stored times cannot be corrected, trying again: {error}"
+                        "the database's clock was set back and the stored times could not be corrected, trying \
+                         again: {error}"
                     )
                 }
             },
-            Err(error) => debug!(event = "clock_check_failed", "the clock cannot be compared: {error}"),
+            Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
         }
         tokio::time::sleep(CLOCK_EVERY).await;
     }

@@ -39,7 +39,7 @@ impl<'a> Fence<'a> {
                 self.sent.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            Ok(_) => wait("the lease ran out before anything was sent"),
+            Ok(_) => wait("the lease expired before anything was sent"),
             Err(_) => wait("the database does not answer"),
         }
     }

@@ -632,8 +632,10 @@ impl Inbox {
         .await?;
         // The last of these are what `newest` is found by.
         for moved in [
-            "update delivery set settled_at = settled_at - ($1 - (select {now})) where settled_at > (select {now})",
-            "update delivery set received_at = received_at - ($1 - (select {now})) where received_at > (select {now})",
+            "update delivery set settled_at = settled_at - ($1 - (select {now})) where settled_at > (select \
+             {now})",
+            "update delivery set received_at = received_at - ($1 - (select {now})) where received_at > (select \
+             {now})",
             "update run set began_at = began_at - ($1 - (select {now})) where began_at > (select {now})",
             "update run set seen_at = seen_at - ($1 - (select {now})) where seen_at > (select {now})",
         ] {
@@ -791,26 +793,6 @@ impl Inbox {
         let sql = self.sql("update subscription set ended_at = $2 where external_id = $1");
         on_writer!(self, pool => async {
             sqlx::query(sql).bind(external_id).bind(ended_at).execute(pool).await.map(drop)
-        })
-    }
-
-    /// How many events the feed of a subscription held when it was last read, if it ever was.
-    pub async fn feed_length(&self, subscription: &str) -> sqlx::Result<Option<u64>> {
-        let sql = self.sql("select length from feed where subscription = $1");
-        let length: Option<i64> =
-            on_reader!(self, pool => sqlx::query_scalar(sql).bind(subscription).fetch_optional(pool))?;
-        Ok(length.and_then(|length| u64::try_from(length).ok()))
-    }
-
-    /// Everything that was in the feed before this length is stored.
-    pub async fn remember_feed_length(&self, subscription: &str, length: u64) -> sqlx::Result<()> {
-        let sql = self.sql(
-            "insert into feed (subscription, length) values ($1, $2)
-             on conflict (subscription) do update set length = excluded.length",
-        );
-        let length = i64::try_from(length).unwrap_or(i64::MAX);
-        on_writer!(self, pool => async {
-            sqlx::query(sql).bind(subscription).bind(length).execute(pool).await.map(drop)
         })
     }
 

@@ -1,9 +1,10 @@
 //! Between a notification, of either origin, and the inbox: the one place that decides what a
 //! delivery is called and where it goes, so that a push and the feed can never owe it twice.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
@@ -126,22 +127,10 @@ impl Intake {
         if let Some((event_id, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
             warn!(
                 event = "item_unprocessable",
-                event_id, event_name, "kept as a dead delivery what cannot be a ticket: {odd}"
+                event_id, event_name, "stored an unprocessable event as a dead delivery: {odd}"
             );
         }
         Ok(new)
-    }
-
-    /// Whether an event is stored already, of which one item speaks for all.
-    ///
-    /// # Errors
-    /// [`NotStored`]: nobody can tell.
-    pub async fn knows(&self, notification: &Notification) -> Result<bool, NotStored> {
-        let Some(identity) = notification.identities().next() else { return Ok(true) };
-        let found = self.0.inbox.find(identity).await;
-        found
-            .map(|found| !found.is_empty())
-            .map_err(|error| self.fail(&error.to_string(), false, Origin::Feed))
     }
 
     async fn receive(&self, deliveries: Vec<NewDelivery>, origin: Origin) -> Result<usize, NotStored> {
@@ -150,8 +139,8 @@ impl Intake {
         }
         match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(deliveries)).await {
             Ok(Ok(new)) => {
-                if self.storage().clear() {
-                    info!(event = "storage_recovered", "notifications are stored again");
+                if self.0.storage.lock().clear() {
+                    info!(event = "storage_recovered", "the database works again: notifications are stored");
                 }
                 Ok(new)
             }
@@ -179,7 +168,7 @@ impl Intake {
     }
 
     fn fail(&self, reason: &str, busy: bool, origin: Origin) -> NotStored {
-        let alarming = !busy && self.storage().is_due(alert::STORAGE, Instant::now());
+        let alarming = !busy && self.0.storage.lock().is_due(alert::STORAGE, Instant::now());
         let (origin, consequence) = (origin.word(), origin.consequence());
         match alarming {
             true => error!(
@@ -191,10 +180,6 @@ impl Intake {
             false => warn!(event = "storage_failed", origin, "the database fails, {consequence}: {reason}"),
         }
         NotStored
-    }
-
-    fn storage(&self) -> MutexGuard<'_, Reminder> {
-        self.0.storage.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

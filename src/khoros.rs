@@ -123,7 +123,12 @@ impl Khoros {
     pub async fn subscriptions(&self) -> Result<Vec<Held>, Refusal> {
         let address = self.address(&["subscription"]);
         let listed = pages::all(self, &address).await.map_err(Refusal::of_an_optional_call)?;
-        Ok(listed.iter().filter_map(Held::read).collect())
+        let held: Vec<Held> = listed.iter().filter_map(Held::read).collect();
+        // Entries without a name show nothing of what there is.
+        if held.is_empty() && !listed.is_empty() {
+            return Err(Refusal::NotOffered);
+        }
+        Ok(held)
     }
 
     /// # Errors

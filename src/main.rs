@@ -266,7 +266,10 @@ async fn serve() -> Result<(), Failure> {
     let stop = stop_on_signal().map_err(Failure::of(alert::START))?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
-        warn!(event = "file_limit_kept", "the limit of open files cannot be raised: {error}");
+        warn!(
+            event = "file_limit_kept",
+            "could not raise the limit of open files, so many connections at once may fail: {error}"
+        );
     }
     let storage = app::open_storage(&config.database, &stop).await;
     let Some(storage) = storage.map_err(Failure::of(alert::STORAGE))? else { return Ok(()) };

@@ -153,7 +153,7 @@ impl Probe {
 
     fn log_reached(&self) {
         let url = self.address.url.as_str();
-        info!(event = "public_url_reached", url, "the public address leads here: {url}");
+        info!(event = "public_url_reached", url, "the public address {url} leads here");
     }
 
     fn log_unreached(&self, seen: Unreached, limit: Duration) {
@@ -161,8 +161,8 @@ impl Probe {
         warn!(
             event = "public_url_unreachable",
             variable,
-            "not subscribed yet: {url}, which {variable} gives as our address, does not lead here: {seen}. \
-             It is tried for {limit} s. If the address is wrong, set it and restart: {remedy}"
+            "{url} (from {variable}) does not lead here yet: {seen}. Subscribing when it does, or in {limit} \
+             s. If it is wrong, set it and restart: {remedy}"
         );
     }
 
@@ -172,9 +172,8 @@ impl Probe {
         warn!(
             event = "public_url_given_up",
             variable,
-            "for {limit} s we have not reached ourselves at {url}, which {variable} gives as our address: \
-             {seen}. Khoros is told of it all the same. If no notification comes in, set it and restart: \
-             {remedy}"
+            "{url} (from {variable}) did not lead back here within {limit} s: {seen}. Subscribing anyway; if \
+             no notifications arrive, set it and restart: {remedy}"
         );
     }
 }

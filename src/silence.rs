@@ -42,13 +42,13 @@ pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
         match look(&inbox, &mut watched, limit).await {
             Ok(()) => unanswered = false,
             Err(error) if unanswered => {
-                debug!(event = "silence_check_failed", "silent routes are still not looked for: {error}")
+                debug!(event = "silence_check_failed", "still could not look for silent routes: {error}")
             }
             Err(error) => {
                 unanswered = true;
                 warn!(
                     event = "silence_check_failed",
-                    "silent routes are not looked for, the database does not answer: {error}"
+                    "could not look for silent routes, trying again: {error}"
                 );
             }
         }
@@ -71,7 +71,7 @@ async fn look(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) ->
                 info!(
                     event = "route_active",
                     route = route.name,
-                    "events come by the route `{}` again",
+                    "events arrive by the route `{}` again",
                     route.name
                 );
             }
@@ -135,8 +135,8 @@ fn tell_silence(route: &Route, age: Duration) {
         route = route.name,
         external_id = route.external_id,
         silent_s = age.as_secs(),
-        "nothing has come by the route `{}` for {}, and it was busy: see in Khoros whether its subscription \
-         is paused, and whether {used}",
+        "no event has arrived by the busy route `{}` for {}: check in Khoros whether its subscription is \
+         paused, and whether {used}",
         route.name,
         in_words(age)
     );

@@ -1,8 +1,8 @@
-//! Keeps the subscriptions true: Khoros is told where to send the events of our routes, and is looked
-//! after from then on, since anybody may pause, re-point or double a subscription.
+//! Keeps the subscriptions as we want them: observes what Khoros holds for each route and corrects it, since
+//! anybody may pause, re-point or duplicate a subscription.
 
-mod kept;
-mod plan;
+mod desired;
+mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,17 +15,14 @@ use tracing::{debug, error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::inbox::Inbox;
 use crate::khoros::{Held, Khoros, Refusal, Status};
-use kept::Kept;
-use plan::Field;
-pub use plan::{Push, Wanted, host, named};
+pub use desired::{Desired, Push, host, named};
+use route::{CORRECTIONS, Reconciled, RouteState};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// Without a subscription no label arrives: after this somebody should know, whatever the reason.
+/// Without a subscription no event arrives: after this somebody should know, whatever the reason.
 const ALARMING: Duration = Duration::from_secs(300);
-/// A subscription that is taken over so often in a day is another deployment's as well.
-const TAKE_OVERS: usize = 3;
-/// Subscriptions of one name whose feeds are read.
+/// Up to this many subscriptions of one name have their feeds read.
 const FEEDS: usize = 4;
 
 /// The subscriptions of all routes, as `/status` and the status line show them.
@@ -94,48 +91,42 @@ pub async fn remind_of_public_url(remedy: &str) {
         error!(
             event = "public_url_missing",
             alert = alert::PUBLIC_URL,
-            "not subscribed: Khoros cannot be told our address. Set it and restart: {remedy}"
+            "not subscribed, because our public address is unknown. Set it and restart: {remedy}"
         );
         tokio::time::sleep(alert::REMINDER).await;
     }
 }
 
-/// Keeps the subscriptions of all routes. Failures are told and tried again, less and less often; the
-/// service serves meanwhile.
-pub struct Keeper {
+/// Keeps the subscriptions of all routes as they are desired. After a failure it tries again, less and less
+/// often; the service serves meanwhile.
+pub struct Reconciler {
     khoros: Khoros,
     inbox: Inbox,
     check_every: Duration,
-    kept: Vec<Kept>,
+    routes: Vec<RouteState>,
     status: watch::Sender<Subscriptions>,
     feeds: watch::Sender<Feeds>,
-    lists: Lists,
+    /// Khoros has shown its subscriptions to this process.
+    has_listed: bool,
+    is_unlisted_logged: bool,
     reminder: Reminder,
     leftovers: BTreeSet<String>,
 }
 
-/// Whether Khoros shows its subscriptions.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lists {
-    Unknown,
-    Shown,
+/// What Khoros shows of its subscriptions.
+enum Observed {
+    Listed(Vec<Held>),
     /// Only the POST is known here.
     NotOffered,
-}
-
-/// What a look at Khoros has shown.
-enum Look {
-    Held(Vec<Held>),
-    NotOffered,
     Refused(Refusal),
 }
 
-/// Why a subscription is not as we want it.
+/// Why a subscription is not as it is desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Trouble {
+enum Problem {
     Refused(Refusal),
-    /// Khoros answers that all is well, and it is not; or somebody else changes it again and again.
-    Stubborn(Field),
+    /// This field differs again, after all corrections of a day.
+    Stubborn(String),
     Contested {
         external_id: String,
         theirs: String,
@@ -143,61 +134,86 @@ enum Trouble {
     },
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Refused(refusal) => refusal.fmt(f),
-            Trouble::Stubborn(what) => {
-                write!(
-                    f,
-                    "Khoros accepts the subscription and shows another {what} in it: it does not keep what \
-                     it is told, or somebody else changes it"
-                )
-            }
-            Trouble::Contested { external_id, theirs, ours } => write!(
+            Problem::Refused(refusal) => refusal.fmt(f),
+            Problem::Stubborn(field) => write!(
+                f,
+                "Khoros shows another {field} again after {CORRECTIONS} corrections in a day: Khoros does not \
+                 keep it, or somebody else changes it"
+            ),
+            Problem::Contested { external_id, theirs, ours } => write!(
                 f,
                 "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends \
-                 its events to {theirs} again, and was taken over for {ours} {TAKE_OVERS} times in a day"
+                 its events to {theirs} again, after {CORRECTIONS} corrections in a day to {ours}"
             ),
         }
     }
 }
 
-impl Keeper {
+impl Problem {
+    /// The state of a subscription that has been announced before, as logged.
+    fn state(&self) -> (&'static str, &'static str) {
+        match self {
+            Problem::Refused(_) => ("unchecked", "the subscription cannot be checked"),
+            Problem::Stubborn(_) | Problem::Contested { .. } => ("wrong", "the subscription is wrong"),
+        }
+    }
+
+    /// The alert to log, if somebody has to act.
+    fn alert(&self, is_lasting: bool) -> Option<&'static str> {
+        match self {
+            Problem::Refused(Refusal::Token(_)) => Some(alert::KHOROS_TOKEN),
+            Problem::Refused(Refusal::Address(_)) => Some(alert::KHOROS_ADDRESS),
+            Problem::Contested { .. } => Some(alert::SUBSCRIPTION_CONTESTED),
+            Problem::Refused(_) | Problem::Stubborn(_) => is_lasting.then_some(alert::KHOROS_DOWN),
+        }
+    }
+}
+
+/// What one check of all routes came to; routes by their index.
+#[derive(Default)]
+struct Checked {
+    has_changed: bool,
+    problems: Vec<(usize, Problem)>,
+}
+
+impl Reconciler {
     pub fn new(
         khoros: Khoros,
         inbox: Inbox,
-        wanted: Vec<Wanted>,
+        desired: Vec<Desired>,
         check_every: Duration,
         status: watch::Sender<Subscriptions>,
         feeds: watch::Sender<Feeds>,
-    ) -> Keeper {
-        let kept = wanted.into_iter().map(Kept::new).collect();
-        Keeper {
+    ) -> Reconciler {
+        Reconciler {
             khoros,
             inbox,
             check_every,
-            kept,
+            routes: desired.into_iter().map(RouteState::new).collect(),
             status,
             feeds,
-            lists: Lists::Unknown,
+            has_listed: false,
+            is_unlisted_logged: false,
             reminder: Reminder::default(),
             leftovers: BTreeSet::new(),
         }
     }
 
-    /// Says which feeds there are already: what is in them need not wait until Khoros is told anything.
-    /// From now on we run, for an operator who ends a subscription.
+    /// Publishes the feeds that exist already: their events need not wait until Khoros is told our address.
+    /// An operator who ends a subscription from now on ends it for this process.
     pub async fn find_feeds(&mut self) {
-        if let Err(error) = self.tended().await {
-            debug!(
-                event = "subscription_memory_failed",
-                "whether a subscription was ended cannot be read: {error}"
-            );
+        if let Err(error) = self.active().await {
+            log_unread_end(&error);
         }
-        if let Look::Held(held) = self.look().await {
-            let feeds = self.kept.iter().map(|kept| (kept.name(), feeds_of(&kept.wanted.ours(&held))));
-            // What is not there yet is not known to be missing.
+        if let Observed::Listed(held) = self.observe().await {
+            let feeds = self
+                .routes
+                .iter()
+                .map(|state| (state.route().name.clone(), feeds_of(&state.desired.ours(&held))));
+            // A subscription that is missing now may be made in a moment.
             self.feeds.send_replace(feeds.filter(|(_, uuids)| !uuids.is_empty()).collect());
         }
     }
@@ -205,120 +221,122 @@ impl Keeper {
     pub async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         loop {
-            let troubles = match self.check().await {
-                Ok(troubles) => troubles,
-                // Somebody may have ended one: all is left as it is until that can be read.
+            let checked = match self.check().await {
+                Ok(checked) => checked,
+                // An operator may have ended one: nothing is changed until that can be read.
                 Err(error) => {
-                    debug!(
-                        event = "subscription_memory_failed",
-                        "whether a subscription was ended cannot be read: {error}"
-                    );
+                    log_unread_end(&error);
                     tokio::time::sleep(self.check_every.min(FIRST_WAIT)).await;
                     continue;
                 }
             };
-            let refused = troubles.iter().filter_map(|(_, trouble)| match trouble {
-                Trouble::Refused(refusal) => Some(refusal),
+            let refused = checked.problems.iter().filter_map(|(_, problem)| match problem {
+                Problem::Refused(refusal) => Some(asked_wait(refusal)),
                 _ => None,
             });
-            let asked = refused.map(asked_wait).max();
-            let next = match asked {
-                Some(asked) => wait.mul_f64(1.0 - 0.2 * fastrand::f64()).max(asked),
-                None => self.check_every.mul_f64(1.0 - 0.1 * fastrand::f64()),
+            let next = match refused.max() {
+                Some(asked) => {
+                    let next = wait.mul_f64(1.0 - 0.2 * fastrand::f64()).max(asked);
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                    next
+                }
+                None => {
+                    wait = FIRST_WAIT;
+                    // A change is worth an early look at what became of it.
+                    let every = if checked.has_changed { FIRST_WAIT } else { self.check_every };
+                    self.check_every.min(every).mul_f64(1.0 - 0.1 * fastrand::f64())
+                }
             };
-            wait = if asked.is_some() { (wait * 2).min(LONGEST_WAIT) } else { FIRST_WAIT };
-            self.tell(&troubles, next);
+            self.report(&checked.problems, next);
             tokio::time::sleep(next).await;
         }
     }
 
-    /// Looks at what Khoros holds and makes it what we want. Returns what could not be done, by the
-    /// places of the routes.
-    async fn check(&mut self) -> sqlx::Result<Vec<(usize, Trouble)>> {
-        if self.tended().await?.is_empty() {
+    async fn check(&mut self) -> sqlx::Result<Checked> {
+        if self.active().await?.is_empty() {
             self.feeds.send_replace(Feeds::new());
-            return Ok(Vec::new());
+            return Ok(Checked::default());
         }
-        let look = self.look().await;
-        // Who ends one leaves word first. So what is seen of it is not taken for somebody else's deed.
-        let mut tended = self.tended().await?;
-        let mut troubles = Vec::new();
-        let mut declared = BTreeSet::new();
-        for &place in &tended {
-            match self.kept[place].declare_if_needed(&self.khoros, &self.inbox, &look).await {
-                Ok(true) => drop(declared.insert(place)),
-                Ok(false) => {}
-                Err(trouble) => troubles.push((place, trouble)),
+        let mut observed = self.observe().await;
+        // An operator's command stores the end before it changes the subscription, so that such a change, if it
+        // was observed, is not taken for somebody else's.
+        let active = self.active().await?;
+        let mut checked = Checked::default();
+        for &index in &active {
+            let state = &mut self.routes[index];
+            match state.reconcile(&self.khoros, &self.inbox, &observed).await {
+                Ok(reconciled) => {
+                    checked.has_changed |= reconciled == Reconciled::Changed;
+                    state.announce();
+                    let name = state.route().name.clone();
+                    self.status.send_modify(|all| all.set(&name, SubscriptionStatus::Subscribed));
+                }
+                Err(problem) => checked.problems.push((index, problem)),
             }
         }
-        let mut look = look;
-        if !declared.is_empty() {
-            look = self.look().await;
-            tended = self.tended().await?;
+        if checked.has_changed {
+            // A new subscription has a feed.
+            observed = self.observe().await;
         }
-        for &place in &tended {
-            if troubles.iter().any(|(troubled, _)| *troubled == place) {
+        self.publish(&active, &observed);
+        Ok(checked)
+    }
+
+    /// The indexes of the routes whose subscriptions no operator has ended since this process began.
+    async fn active(&mut self) -> sqlx::Result<Vec<usize>> {
+        let mut active = Vec::new();
+        for (index, state) in self.routes.iter_mut().enumerate() {
+            if !state.has_ended(&self.inbox).await? {
+                active.push(index);
                 continue;
             }
-            let is_new = declared.contains(&place);
-            match self.kept[place].set_statuses(&self.khoros, &look, is_new).await {
-                Ok(()) => self.kept[place].announce(&self.status),
-                Err(trouble) => {
-                    // Khoros took it, and what is in doubt is only what became of it.
-                    if is_new && matches!(look, Look::Refused(_)) {
-                        self.kept[place].announce(&self.status);
-                    }
-                    troubles.push((place, trouble));
-                }
+            let route = state.route();
+            let is_new = self.status.send_if_modified(|all| {
+                let status = all.0.insert(route.name.clone(), SubscriptionStatus::Ended);
+                status != Some(SubscriptionStatus::Ended)
+            });
+            if is_new {
+                warn!(
+                    event = "subscription_ended",
+                    route = route.name,
+                    "the operator ended the subscription `{}`: leaving it alone until the next start",
+                    route.external_id
+                );
             }
         }
-        self.publish(&tended, &look);
-        Ok(troubles)
+        Ok(active)
     }
 
-    /// The places of the routes whose subscriptions nobody has ended since we started.
-    async fn tended(&mut self) -> sqlx::Result<Vec<usize>> {
-        let mut tended = Vec::new();
-        for (place, kept) in self.kept.iter_mut().enumerate() {
-            if kept.is_wanted(&self.inbox, &self.status).await? {
-                tended.push(place);
-            }
-        }
-        Ok(tended)
-    }
-
-    async fn look(&mut self) -> Look {
+    async fn observe(&mut self) -> Observed {
         match self.khoros.subscriptions().await {
             Ok(held) => {
-                self.lists = Lists::Shown;
-                Look::Held(held)
+                self.has_listed |= !held.is_empty();
+                Observed::Listed(held)
             }
-            // What was there yesterday has not ceased to exist: something is in its way.
-            Err(refusal) if self.lists == Lists::Shown => Look::Refused(refusal),
-            Err(Refusal::NotOffered) => {
-                if std::mem::replace(&mut self.lists, Lists::NotOffered) != Lists::NotOffered {
+            // A list that was there before is only hidden by some fault.
+            Err(Refusal::NotOffered) if !self.has_listed => {
+                if !std::mem::replace(&mut self.is_unlisted_logged, true) {
                     info!(
                         event = "subscriptions_unlisted",
-                        "Khoros does not show its subscriptions here: they are made at the start, and what \
-                         becomes of them is not known"
+                        "Khoros does not show its subscriptions here: they are made at the start and cannot be \
+                         checked afterwards"
                     );
                 }
-                Look::NotOffered
+                Observed::NotOffered
             }
-            Err(refusal) => Look::Refused(refusal),
+            Err(refusal) => Observed::Refused(refusal),
         }
     }
 
-    /// Says which feeds there are, and which subscriptions at our doors are nobody's.
-    fn publish(&mut self, tended: &[usize], look: &Look) {
-        let feeds = tended.iter().filter_map(|place| {
-            let kept = &self.kept[*place];
-            let name = kept.name();
-            let uuids = match look {
-                Look::Held(held) => feeds_of(&kept.wanted.ours(held)),
-                Look::NotOffered => kept.uuid.iter().cloned().collect(),
-                // As it was before: what was never seen is not known to be missing.
-                Look::Refused(_) => self.feeds.borrow().get(&name)?.clone(),
+    /// Publishes the feeds, and logs subscriptions at our endpoints that belong to no route.
+    fn publish(&mut self, active: &[usize], observed: &Observed) {
+        let feeds = active.iter().filter_map(|index| {
+            let state = &self.routes[*index];
+            let name = state.route().name.clone();
+            let uuids = match observed {
+                Observed::Listed(held) => feeds_of(&state.desired.ours(held)),
+                Observed::NotOffered => state.uuid.iter().cloned().collect(),
+                Observed::Refused(_) => self.feeds.borrow().get(&name)?.clone(),
             };
             Some((name, uuids))
         });
@@ -328,68 +346,72 @@ impl Keeper {
             *known = feeds;
             is_new
         });
-        let Look::Held(held) = look else { return };
+        let Observed::Listed(held) = observed else { return };
         let is_ours =
-            |held: &Held| self.kept.iter().any(|kept| kept.wanted.route.external_id == held.external_id);
+            |held: &Held| self.routes.iter().any(|state| state.route().external_id == held.external_id);
         for held in held.iter().filter(|held| !is_ours(held)) {
-            let is_leftover = self.kept.first().is_some_and(|kept| kept.wanted.is_leftover(held));
+            let is_leftover = self.routes.first().is_some_and(|state| state.desired.is_leftover(held));
             if is_leftover && self.leftovers.insert(held.uuid.clone()) {
                 let external_id = &held.external_id;
                 warn!(
                     event = "subscription_unused",
                     external_id,
-                    "the subscription `{external_id}` sends events to us that no route wants. To end it: \
+                    "the subscription `{external_id}` sends us events that no route wants. To end it: \
                      casebridge unsubscribe --external-id {external_id}"
                 );
             }
         }
     }
 
-    /// Logs troubles, each once for all routes that have it, and shows them in the status.
-    fn tell(&mut self, troubles: &[(usize, Trouble)], next: Duration) {
-        if troubles.is_empty() {
+    /// Logs problems, each once for all routes that have it, and publishes them in the status.
+    fn report(&mut self, problems: &[(usize, Problem)], next: Duration) {
+        if problems.is_empty() {
             self.reminder.clear();
             return;
         }
-        for (place, _) in troubles {
-            self.kept[*place].failing_since.get_or_insert_with(Instant::now);
-        }
         let mut routes_of = BTreeMap::new();
-        for (place, trouble) in troubles {
-            let kept = &self.kept[*place];
-            let is_lasting = kept.failing_since.is_some_and(|since| since.elapsed() >= ALARMING);
-            let alert = alert_of(trouble, is_lasting);
-            let name = kept.wanted.route.name.as_str();
-            let text = trouble.to_string();
-            self.status.send_modify(|all| all.set(name, SubscriptionStatus::Failing(text.clone())));
-            let key = (kept.is_announced, alert, text);
-            routes_of.entry(key).or_insert_with(|| (Vec::new(), trouble)).0.push(name);
+        for (index, _) in problems {
+            self.routes[*index].failing_since.get_or_insert_with(Instant::now);
         }
-        let alerts: BTreeSet<&str> = routes_of.keys().filter_map(|(_, alert, _)| *alert).collect();
+        for (index, problem) in problems {
+            let state = &self.routes[*index];
+            let alert = problem.alert(state.failing_since.is_some_and(|since| since.elapsed() >= ALARMING));
+            let (word, what) = match state.is_announced() {
+                true => problem.state(),
+                false => ("not_subscribed", "not subscribed"),
+            };
+            let name = state.route().name.as_str();
+            let text = problem.to_string();
+            self.status.send_modify(|all| all.set(name, SubscriptionStatus::Failing(text.clone())));
+            routes_of.entry((word, what, alert, text)).or_insert_with(Vec::new).push(name);
+        }
+        let alerts: BTreeSet<&str> = routes_of.keys().filter_map(|(_, _, alert, _)| *alert).collect();
         let codes = alerts.into_iter().collect::<Vec<_>>().join(",");
         let is_due = !codes.is_empty() && self.reminder.is_due(&codes, Instant::now());
         let seconds = next.as_secs();
-        for ((was_subscribed, alert, text), (routes, trouble)) in routes_of {
+        for ((state, what, alert, text), routes) in routes_of {
             let route = routes.join(",");
-            let (state, what) = match trouble {
-                _ if !was_subscribed => ("not_subscribed", "not subscribed"),
-                Trouble::Refused(_) => ("unchecked", "the subscription cannot be checked"),
-                Trouble::Stubborn(_) | Trouble::Contested { .. } => ("wrong", "the subscription is wrong"),
-            };
             match alert.filter(|_| is_due) {
-                Some(alert) => error!(
-                    event = "subscription_failed",
-                    alert, route, state, "{what}, next try in {seconds} s: {text}"
-                ),
-                None => {
-                    warn!(
+                Some(alert) => {
+                    error!(
                         event = "subscription_failed",
-                        route, state, "{what}, next try in {seconds} s: {text}"
-                    )
+                        alert, route, state, "{what}, next try in {seconds} s: {text}"
+                    );
                 }
+                None => warn!(
+                    event = "subscription_failed",
+                    route, state, "{what}, next try in {seconds} s: {text}"
+                ),
             }
         }
     }
+}
+
+fn log_unread_end(error: &sqlx::Error) {
+    debug!(
+        event = "subscription_memory_failed",
+        "could not read whether an operator ended a subscription: {error}"
+    );
 }
 
 /// What a subscription gathered before it was disabled was read before it was.
@@ -397,16 +419,6 @@ fn feeds_of(ours: &[&Held]) -> Vec<String> {
     let is_on = |held: &&&Held| held.status != Some(Status::Disabled);
     let others = ours.iter().skip(1).filter(is_on);
     ours.iter().take(1).chain(others).take(FEEDS).map(|held| held.uuid.clone()).collect()
-}
-
-/// What to log a trouble under, if it is one that somebody has to act on.
-fn alert_of(trouble: &Trouble, is_lasting: bool) -> Option<&'static str> {
-    match trouble {
-        Trouble::Refused(Refusal::Token(_)) => Some(alert::KHOROS_TOKEN),
-        Trouble::Refused(Refusal::Address(_)) => Some(alert::KHOROS_ADDRESS),
-        Trouble::Contested { .. } => Some(alert::SUBSCRIPTION_CONTESTED),
-        Trouble::Refused(_) | Trouble::Stubborn(_) => is_lasting.then_some(alert::KHOROS_DOWN),
-    }
 }
 
 /// What a refusal asks us to wait.

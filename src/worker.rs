@@ -5,9 +5,10 @@ mod lane;
 mod pending_requester;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -166,7 +167,7 @@ impl Worker {
                 warn!(
                     event = "lease_expired_unsent",
                     delivery = claim.identity,
-                    "the lease ran out before anything was sent"
+                    "the lease expired before anything was sent: the delivery is claimed again"
                 );
             }
             // The lease runs out, and the delivery comes back.
@@ -217,7 +218,8 @@ impl Worker {
                     warn!(
                         event = "lease_expired",
                         delivery = claim.identity,
-                        "the lease ran out before the outcome was stored"
+                        "the lease expired before the outcome was stored: the next attempt looks up what was \
+                         done"
                     );
                     return;
                 }
@@ -255,7 +257,7 @@ impl Worker {
                     attempts,
                     action,
                     ticket = reference,
-                    "{case} is ticket {reference}, {action}"
+                    "{action} ticket {reference} for {case}"
                 );
             }
             Transition::Dead { .. } | Transition::GivenUp { .. } => {
@@ -269,7 +271,7 @@ impl Worker {
             Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
                 debug!(
                     event = "delivery_paused",
-                    case, delivery, destination, attempts, "{case} waits for the lane"
+                    case, delivery, destination, attempts, "{case} waits while {destination} is paused"
                 );
             }
             // A backlog would say this for each of its deliveries, over and over.
@@ -279,7 +281,7 @@ impl Worker {
                 delivery,
                 destination,
                 attempts,
-                "{case} has its turn in {} s: {reason}",
+                "{case} queued, next try in {} s: {reason}",
                 after.as_secs()
             ),
             Transition::Again { after, .. } => warn!(
@@ -288,25 +290,25 @@ impl Worker {
                 delivery,
                 destination,
                 attempts,
-                "{case} is tried again in {} s: {reason}",
+                "{case} failed, next try in {} s: {reason}",
                 after.as_secs()
             ),
         }
     }
 
     fn remind_of_the_dead(&self) {
-        if lock(&self.dead).is_due("dead", Instant::now()) {
+        if self.dead.lock().is_due("dead", Instant::now()) {
             error!(
                 event = "deliveries_dead",
                 alert = alert::DELIVERY_DEAD,
-                "deliveries were given up: `casebridge list --state dead` tells why, \
-                 `casebridge replay` tries them again"
+                "deliveries are dead: `casebridge list --state dead` shows why, `casebridge replay` tries them \
+                 again"
             );
         }
     }
 
     fn storage_failed(&self, what: &str, error: &sqlx::Error) {
-        match lock(&self.storage).is_due(alert::STORAGE, Instant::now()) {
+        match self.storage.lock().is_due(alert::STORAGE, Instant::now()) {
             true => error!(
                 event = "storage_failed",
                 alert = alert::STORAGE,
@@ -317,7 +319,7 @@ impl Worker {
     }
 
     fn storage_works(&self) {
-        if lock(&self.storage).clear() {
+        if self.storage.lock().clear() {
             info!(event = "storage_recovered", "the database works again");
         }
     }
@@ -332,7 +334,7 @@ impl Worker {
     }
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
-        lock(&self.lane)
+        self.lane.lock()
     }
 }
 
@@ -376,9 +378,4 @@ impl UnderWay {
     fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
-}
-
-/// Nothing is left half done under these locks, so one that panicked holds nothing wrong.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -17,9 +17,9 @@ pub mod ticket;
 mod token;
 mod update;
 
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
@@ -244,7 +244,7 @@ impl Zendesk {
             warn!(
                 event = "ticket_duplicate_found",
                 case = case_key,
-                "{} open tickets carry the id of one case",
+                "{} open tickets have the external_id of one case: using the oldest",
                 open.len()
             );
         }
@@ -270,7 +270,7 @@ impl Zendesk {
     }
 
     pub fn ready(&self, now: Instant) -> Ready {
-        lock(&self.requests).ready(now)
+        self.requests.lock().ready(now)
     }
 
     /// What is configured for deliveries of a route. Of one that is configured no more it is what holds
@@ -281,19 +281,20 @@ impl Zendesk {
 
     /// Zendesk refused what is configured, and the ticket goes out without it.
     pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
-        match lock(&self.fields).is_due(alert::ZENDESK_FIELDS, Instant::now()) {
+        match self.fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
             true => error!(
                 event = "ticket_fields_refused",
                 alert = alert::ZENDESK_FIELDS,
                 case = case_key,
-                "Zendesk refuses what TICKET_… sets, tickets go out plain, with the tag {}: {}",
+                "Zendesk refuses values of TICKET_… settings, so tickets go out without them, tagged {}. \
+                 Correct them: {}",
                 config::FALLBACK_TAG,
                 reason.log
             ),
             false => info!(
                 event = "ticket_fields_refused",
                 case = case_key,
-                "a plain ticket for {case_key}: {}",
+                "a ticket without the TICKET_… settings for {case_key}: {}",
                 reason.log
             ),
         }
@@ -302,7 +303,7 @@ impl Zendesk {
     /// Reports a ticket that is not found and not known to be deleted: if it exists, another would double it.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if lock(&self.hidden).is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
+        if self.hidden.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
             error!(
                 event = "ticket_hidden",
                 alert = alert::ZENDESK_TICKET_HIDDEN,
@@ -341,7 +342,7 @@ impl Zendesk {
     ) -> Result<Reply, Outcome> {
         let (reply, key) = self.send(call, request(), fence).await?;
         if reply.status == 401 && self.credential.refuses(&key).await {
-            info!(event = "token_refused", "Zendesk no longer takes our OAuth token: asking for a new one");
+            info!(event = "token_refused", "Zendesk refused the OAuth token: requesting a new one");
             return self.send(call, request(), fence).await.map(|(reply, _)| reply);
         }
         Ok(reply)
@@ -361,15 +362,15 @@ impl Zendesk {
         }
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
         let now = Instant::now();
-        lock(&self.requests).learn(reply.rate, now);
-        lock(&self.updates).learn(reply.updates, now);
+        self.requests.lock().learn(reply.rate, now);
+        self.updates.lock().learn(reply.updates, now);
         Ok((reply, key))
     }
 
     /// Waits for a place in the budget, if that is a matter of seconds.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         loop {
-            let taken = lock(&self.requests).take(Instant::now());
+            let taken = self.requests.lock().take(Instant::now());
             let Err(later) = taken else { return Ok(InFlight(&self.requests)) };
             let wait = later.saturating_duration_since(Instant::now());
             if wait > self.call_timeout / 3 {
@@ -381,7 +382,7 @@ impl Zendesk {
     }
 
     fn take_update(&self) -> Result<InFlight<'_>, Outcome> {
-        let taken = lock(&self.updates).take(Instant::now());
+        let taken = self.updates.lock().take(Instant::now());
         taken.map(|()| InFlight(&self.updates)).map_err(|_| self.queue_update())
     }
 
@@ -397,13 +398,13 @@ impl Zendesk {
     /// The same for what can wait, and takes no place in the queue of those that cannot.
     pub fn has_update_budget(&self) -> bool {
         let now = Instant::now();
-        let is_due = matches!(lock(&self.updates).ready(now), Ready::Now(_));
-        is_due && lock(&self.requests).has_plenty(now)
+        let is_due = matches!(self.updates.lock().ready(now), Ready::Now(_));
+        is_due && self.requests.lock().has_plenty(now)
     }
 
     fn queue_update(&self) -> Outcome {
         let now = Instant::now();
-        let wait = lock(&self.updates).queue(now).saturating_duration_since(now);
+        let wait = self.updates.lock().queue(now).saturating_duration_since(now);
         let reason = Reason::new("our share of Zendesk's updates per minute is used up, or creates go first");
         Outcome::Later { reason, wait: wait.max(Duration::from_secs(1)) }
     }
@@ -433,13 +434,8 @@ struct InFlight<'a>(&'a Mutex<Budget>);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        lock(self.0).ended();
+        self.0.lock().ended();
     }
-}
-
-/// Nothing is left half done under these locks, so one that panicked holds nothing wrong.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// The table: what follows from an answer that is not what we asked for.

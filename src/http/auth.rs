@@ -1,9 +1,9 @@
 //! The bearer token: compared in constant time, and refusals logged without a flood.
 
-use std::sync::Mutex;
 use std::time::Instant;
 
 use axum::http::{HeaderMap, HeaderValue, header};
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
@@ -29,13 +29,13 @@ impl BearerTokens {
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let admitted = self.knows(headers.get(header::AUTHORIZATION));
         if !admitted {
-            let mut refused = self.refused.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            let mut refused = self.refused.lock();
             if let Some(count) = refused.count(Instant::now()) {
                 warn!(
                     event = "bearer_token_refused",
                     count,
-                    "refused {count} request(s) without a valid bearer token: \
-                     if Khoros sent them, restart, which gives it NOTIFICATION_BEARER_TOKEN"
+                    "refused {count} request(s) without a valid bearer token. If Khoros sent them, restart: \
+                     each start tells it NOTIFICATION_BEARER_TOKEN"
                 );
             }
         }

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -61,7 +62,7 @@ impl Connections {
     pub fn add(&self) -> Registered {
         let state = State { phase: Phase::Idle, since: Instant::now(), is_known: false };
         let connection = Arc::new(Connection { state: Mutex::new(state), close: Notify::new() });
-        let mut open = lock(&self.0);
+        let mut open = self.0.lock();
         open.next_id += 1;
         let id = open.next_id;
         open.by_id.insert(id, connection.clone());
@@ -72,9 +73,9 @@ impl Connections {
     /// that never had a request come first.
     pub fn close_longest_waiting(&self) {
         let now = Instant::now();
-        let open = lock(&self.0);
+        let open = self.0.lock();
         let waiting = open.by_id.iter().filter_map(|(id, connection)| {
-            let state = lock(&connection.state);
+            let state = connection.state.lock();
             let is_long = state.phase != Phase::Request && now.duration_since(state.since) >= SHORT_WAIT;
             is_long.then_some((state.is_known, state.since, *id))
         });
@@ -94,28 +95,28 @@ impl std::ops::Deref for Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        lock(&self.connections.0).by_id.remove(&self.id);
+        self.connections.0.lock().by_id.remove(&self.id);
     }
 }
 
 impl Connection {
     /// The head of a request is complete.
     pub fn begin_request(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.phase = Phase::Request;
         state.is_known = true;
     }
 
     /// The request is answered, and the next one may come.
     pub fn end_request(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.phase = Phase::Idle;
         state.since = Instant::now();
     }
 
     /// Whether no request would be lost if the connection were closed.
     pub fn is_waiting(&self) -> bool {
-        lock(&self.state).phase != Phase::Request
+        self.state.lock().phase != Phase::Request
     }
 
     pub async fn asked_to_close(&self) {
@@ -124,7 +125,7 @@ impl Connection {
 
     /// A head begins with the first byte that comes while no request is being answered.
     fn note_bytes(&self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.phase == Phase::Idle {
             state.phase = Phase::Head;
             state.since = Instant::now();
@@ -133,7 +134,7 @@ impl Connection {
 
     /// When the head has to be complete, if one has begun.
     fn head_deadline(&self) -> Option<Instant> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.phase == Phase::Head).then(|| state.since + HEAD_TIMEOUT)
     }
 }
@@ -213,8 +214,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

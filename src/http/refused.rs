@@ -1,13 +1,14 @@
 //! Refused notifications that carried a valid token: each may be a label that becomes no ticket.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use parking_lot::Mutex;
 use tracing::warn;
 
 use super::receive::Receiver;
@@ -52,13 +53,13 @@ pub struct Refused(Arc<Mutex<BTreeMap<u16, Tally>>>);
 impl Refused {
     /// The number of each status, for `GET /status`.
     pub fn totals(&self) -> BTreeMap<u16, u64> {
-        let tallies = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let tallies = self.0.lock();
         let total = |status: u16| tallies.get(&status).map_or(0, |tally| tally.total);
         REASONS.iter().map(|(status, _)| (status.as_u16(), total(status.as_u16()))).collect()
     }
 
     fn count(&self, status: StatusCode) -> Option<u64> {
-        let mut tallies = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut tallies = self.0.lock();
         tallies.entry(status.as_u16()).or_default().count(Instant::now())
     }
 }

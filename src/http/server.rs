@@ -120,7 +120,7 @@ async fn accept(listener: &TcpListener, shortage: &mut Option<Instant>) -> TcpSt
                     *shortage = Some(Instant::now());
                     warn!(
                         event = "accept_failed",
-                        "a connection cannot be accepted: {error} (raise the limit of open files)"
+                        "could not accept a connection: {error}. Raise the limit of open files"
                     );
                 }
                 tokio::time::sleep(AGAIN).await;

@@ -33,7 +33,10 @@ pub(super) async fn run(options: SqliteConnectOptions) {
     loop {
         tokio::time::sleep(EVERY).await;
         if let Err(error) = until_failure(&options).await {
-            debug!(event = "checkpoint_failed", "the write-ahead log was not moved: {error}");
+            debug!(
+                event = "checkpoint_failed",
+                "could not move the write-ahead log into the database: {error}"
+            );
         }
     }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::QueryBuilder;
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -115,19 +116,15 @@ impl WriteHealth {
     fn note(&self, written: &sqlx::Result<Vec<(String, String)>>) {
         match written {
             Ok(new) if new.is_empty() => {}
-            Ok(_) => *self.lock() = None,
+            Ok(_) => *self.0.lock() = None,
             Err(error) if is_of_a_row(error) => {}
-            Err(_) => *self.lock() = Some(Instant::now()),
+            Err(_) => *self.0.lock() = Some(Instant::now()),
         }
     }
 
     /// Not for ever: nobody may be sent here while it is said, and so nothing could disprove it.
     pub(super) fn has_just_failed(&self) -> bool {
-        self.lock().is_some_and(|at| at.elapsed() < FAILURE_COUNTS)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.0.lock().is_some_and(|at| at.elapsed() < FAILURE_COUNTS)
     }
 }
 

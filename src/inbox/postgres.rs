@@ -6,11 +6,12 @@
 //! runs unnamed, in a transaction, and nothing is set for a session.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use futures_core::Stream;
+use parking_lot::Mutex;
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{
@@ -101,7 +102,7 @@ impl PostgresPool {
             info!(
                 event = "schema_kept",
                 schema,
-                "keeping the inbox in the schema {schema}, although search_path now names another one first"
+                "using the inbox in the schema {schema}, although search_path now names another one first"
             );
         }
         if link == Link::Pooler {
@@ -376,12 +377,12 @@ struct Stale(Arc<Mutex<Option<Instant>>>);
 
 impl Stale {
     fn note(&self) {
-        *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// `age` is how long ago a connection was opened.
     fn is_fresh(&self, age: Duration) -> bool {
-        let stale = *self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let stale = *self.0.lock();
         stale.is_none_or(|stale| age <= stale.elapsed())
     }
 }

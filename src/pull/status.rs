@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tracing::{error, info, warn};
+
 use crate::alert::{self, Reminder};
 use crate::config::Mode;
 
@@ -41,68 +43,79 @@ impl PullStatus {
     }
 }
 
-/// A line that is due.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Line {
-    Info(String),
-    Warn(String),
-    /// With the code [`alert::KHOROS_PULL`].
-    Alarm(String),
-}
-
-/// Decides when the state of the feeds is worth a line: at a change, and where it matters once an hour.
-pub struct Teller {
+/// Logs the state of the feeds: each change, and while there is a problem once an hour.
+pub struct StatusLog {
     mode: Mode,
-    said: &'static str,
+    logged: &'static str,
     failing: Reminder,
     alarm: Reminder,
     /// Since when nothing could be read.
     since: Option<Instant>,
 }
 
-impl Teller {
-    pub fn new(mode: Mode, now: Instant) -> Teller {
-        let said = PullStatus::Pending.word();
-        Teller { mode, said, failing: Reminder::default(), alarm: Reminder::default(), since: Some(now) }
+impl StatusLog {
+    pub fn new(mode: Mode, now: Instant) -> StatusLog {
+        let logged = PullStatus::Pending.word();
+        StatusLog { mode, logged, failing: Reminder::default(), alarm: Reminder::default(), since: Some(now) }
     }
 
-    pub fn line(&mut self, status: &PullStatus, now: Instant) -> Option<Line> {
-        let has_changed = std::mem::replace(&mut self.said, status.word()) != status.word();
+    pub fn log(&mut self, status: &PullStatus, now: Instant) {
+        let word = status.word();
+        match self.level(status, now) {
+            None => {}
+            Some(Level::Info) => {
+                info!(event = "feed_status", status = word, "pull: {word}: {}", meaning(status))
+            }
+            Some(Level::Warn) => {
+                warn!(event = "feed_status", status = word, "pull: {word}: {}", meaning(status))
+            }
+            Some(Level::Alarm) => error!(
+                event = "feed_status",
+                alert = alert::KHOROS_PULL,
+                status = word,
+                "no events arrive, since SPREDFAST_MODE=poll reads only feeds: {}",
+                meaning(status)
+            ),
+        }
+    }
+
+    /// At which level the status is to be logged now, if at all.
+    fn level(&mut self, status: &PullStatus, now: Instant) -> Option<Level> {
+        let has_changed = std::mem::replace(&mut self.logged, status.word()) != status.word();
         if *status == PullStatus::Available {
             (self.failing, self.alarm, self.since) = Default::default();
-            return has_changed.then(|| Line::Info("pull: available".to_owned()));
+            return has_changed.then_some(Level::Info);
         }
         let since = *self.since.get_or_insert(now);
         let is_alarming = !self.mode.pushes() && now.duration_since(since) >= ALARMING;
         if is_alarming && self.alarm.is_due(alert::KHOROS_PULL, now) {
-            return Some(Line::Alarm(format!(
-                "no events come: SPREDFAST_MODE=poll knows no other way than the feeds ({})",
-                reason(status)
-            )));
+            return Some(Level::Alarm);
         }
         match (status, self.mode) {
-            (PullStatus::Failing(reason), _) => {
-                self.failing.is_due(reason, now).then(|| Line::Warn(format!("pull: failing: {reason}")))
-            }
-            (PullStatus::Unavailable, mode) if has_changed => Some(unavailable(mode)),
+            (PullStatus::Failing(reason), _) => self.failing.is_due(reason, now).then_some(Level::Warn),
+            (PullStatus::Unavailable, Mode::Poll) => has_changed.then_some(Level::Warn),
+            (PullStatus::Unavailable, _) => has_changed.then_some(Level::Info),
             _ => None,
         }
     }
 }
 
-fn unavailable(mode: Mode) -> Line {
-    let what = format!("pull: unavailable: {}", reason(&PullStatus::Unavailable));
-    match mode {
-        Mode::Poll => Line::Warn(format!("{what}, and nothing else brings events")),
-        _ => Line::Info(format!("{what}: what a push loses stays lost")),
-    }
+#[derive(Debug, PartialEq, Eq)]
+enum Level {
+    Info,
+    Warn,
+    /// With the code [`alert::KHOROS_PULL`].
+    Alarm,
 }
 
-fn reason(status: &PullStatus) -> &str {
+fn meaning(status: &PullStatus) -> &str {
     match status {
         PullStatus::Failing(reason) => reason,
-        PullStatus::Unavailable => "Khoros offers no feed of events at SPREDFAST_API_URL",
-        PullStatus::Off | PullStatus::Pending | PullStatus::Available => "no subscription is known yet",
+        PullStatus::Unavailable => {
+            "Khoros offers no feed of events at SPREDFAST_API_URL, so lost pushes cannot be read there"
+        }
+        PullStatus::Off | PullStatus::Pending => "no subscription is known yet",
+        PullStatus::Available => "lost pushes are read from the feeds",
     }
 }
 
@@ -110,23 +123,18 @@ fn reason(status: &PullStatus) -> &str {
 mod tests {
     use super::*;
 
-    fn told(mode: Mode, statuses: &[(u64, PullStatus)]) -> Vec<Option<Line>> {
+    fn levels(mode: Mode, statuses: &[(u64, PullStatus)]) -> Vec<&'static str> {
         let start = Instant::now();
-        let mut teller = Teller::new(mode, start);
-        let line = |(minutes, status): &(u64, PullStatus)| {
-            teller.line(status, start + Duration::from_secs(minutes * 60))
-        };
-        statuses.iter().map(line).collect()
-    }
-
-    fn words(lines: Vec<Option<Line>>) -> Vec<&'static str> {
-        let word = |line| match line {
+        let mut log = StatusLog::new(mode, start);
+        let level = |(minutes, status): &(u64, PullStatus)| match log
+            .level(status, start + Duration::from_secs(minutes * 60))
+        {
             None => "",
-            Some(Line::Info(_)) => "info",
-            Some(Line::Warn(_)) => "warn",
-            Some(Line::Alarm(_)) => "alarm",
+            Some(Level::Info) => "info",
+            Some(Level::Warn) => "warn",
+            Some(Level::Alarm) => "alarm",
         };
-        lines.into_iter().map(word).collect()
+        statuses.iter().map(level).collect()
     }
 
     fn failing(reason: &str) -> PullStatus {
@@ -134,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once_and_a_failure_hourly() {
+    fn each_change_is_logged_once_and_a_failure_hourly() {
         use PullStatus::{Available, Pending, Unavailable};
         let statuses = [
             (0, Pending),
@@ -150,7 +158,7 @@ mod tests {
             (157, failing("wrong")),
         ];
         assert_eq!(
-            words(told(Mode::Both, &statuses)),
+            levels(Mode::Both, &statuses),
             ["", "info", "", "info", "", "warn", "", "warn", "warn", "info", "warn"]
         );
     }
@@ -172,7 +180,7 @@ mod tests {
             (73, failing("down")),
         ];
         assert_eq!(
-            words(told(Mode::Poll, &statuses)),
+            levels(Mode::Poll, &statuses),
             ["", "", "alarm", "warn", "", "alarm", "warn", "info", "warn", "", "alarm"]
         );
     }

@@ -1,32 +1,30 @@
-//! Which page of a feed to read next. Neither is the order of a feed published, nor what is past its
-//! end, nor for how long events stay in it. So new events are looked for at both ends.
+//! Which page of a feed to read next. Khoros publishes neither the order of a feed nor how long events stay in
+//! it, so the order is taken from the times of the events.
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 /// As many events as are asked for at once.
 const PAGE: u64 = 100;
-/// So far before the end of the last reading the next one begins: events leave a feed, and what is
-/// behind them moves up. More than a page, so that the last one is never all of it.
-const OVERLAP: u64 = 101;
-/// An answer too long to be taken, though it is to hold one event, is passed over: so many in a row.
-const MOST_PASSED_OVER: u32 = 3;
 
-/// An event, as far as it matters here.
-pub type Id = u64;
-
-/// What earlier readings have left: everything before `length` had been seen when the first page held
-/// `heads`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    pub length: Option<u64>,
-    heads: HashSet<Id>,
+/// What a page holds of an event, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub id: u64,
+    pub made: Option<Timestamp>,
 }
 
-impl Mark {
-    /// What is remembered across a restart: how long the feed was.
-    pub fn of_length(length: Option<u64>) -> Mark {
-        Mark { length, heads: HashSet::new() }
-    }
+/// What a complete reading leaves for the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: the next reading reads everything.
+    #[default]
+    Nothing,
+    /// Newest first: this event came first, so everything behind it has been read.
+    NewestFirst { first: u64 },
+    /// Oldest first: the last page began at this offset, with this event.
+    OldestFirst { offset: u64, event: u64 },
 }
 
 /// One request for a page.
@@ -36,170 +34,82 @@ pub struct Page {
     pub limit: u64,
 }
 
-/// What is to be done about an answer that is too long.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooLong {
-    AskForLess,
-    /// This one event is passed over.
-    PassOver(u64),
-    /// It is too long whatever is asked for.
-    GiveUp,
-}
-
-/// One reading of a feed.
-///
-/// It begins at offset 0, and goes on until a page brings nothing new and what the last reading saw
-/// first has come again: in a feed with the newest first these are the new ones, and in one with the
-/// oldest first the first page tells how many have left it. Then it goes to where the last reading
-/// ended. If that place cannot be trusted, it reads everything between, too.
+/// One reading of a feed: from where its mark says to where the feed is known, or to its end.
 #[derive(Debug)]
 pub struct Walk {
-    before: Mark,
-    part: Part,
-    /// Up to where the feed is known to be seen. Only what this reading had not seen before counts: the
-    /// rest was moved on by newer events, or is the last page, which some feeds repeat past their end.
-    covered: u64,
-    /// Of what newer events have moved on there can be a page, and it is passed.
-    ahead: u64,
-    is_idle: bool,
+    mark: Mark,
+    offset: u64,
     limit: u64,
-    /// What the first page of this reading held.
-    heads: Option<HashSet<Id>>,
-    seen: HashSet<Id>,
-    met_a_head: bool,
-    passed_over: u32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    /// From offset 0 on: everything before the page has been seen in this reading.
-    Front,
-    /// The next page is the first after a leap, from this offset.
-    Landing {
-        from: u64,
-    },
-    /// The next page is the second.
-    Landed {
-        from: u64,
-        first: Option<Id>,
-    },
-    /// Where the last reading ended, and beyond.
-    Tail,
-    Over,
+    first: Option<Event>,
+    last: Option<Event>,
+    /// Offset and first event of the last page that held any.
+    last_page: Option<(u64, u64)>,
+    seen: HashSet<u64>,
+    is_over: bool,
 }
 
 impl Walk {
-    pub fn new(before: Mark) -> Walk {
+    pub fn new(mark: Mark) -> Walk {
+        let offset = if let Mark::OldestFirst { offset, .. } = mark { offset } else { 0 };
         Walk {
-            before,
-            part: Part::Front,
-            covered: 0,
-            ahead: 0,
-            is_idle: false,
+            mark,
+            offset,
             limit: PAGE,
-            heads: None,
+            first: None,
+            last: None,
+            last_page: None,
             seen: HashSet::new(),
-            met_a_head: false,
-            passed_over: 0,
+            is_over: false,
         }
     }
 
-    /// None: the reading is complete.
+    /// The page to read; `None` at the end.
     pub fn next(&self) -> Option<Page> {
-        let page = Page { offset: self.covered + self.ahead, limit: self.limit };
-        (self.part != Part::Over).then_some(page)
+        (!self.is_over).then_some(Page { offset: self.offset, limit: self.limit })
     }
 
-    /// Whether the next page is where an earlier reading has been, if the feed is as it was. Its first
-    /// event tells: if that is not known, or there is none, [`Walk::turn_back`].
-    pub fn has_leapt(&self) -> bool {
-        matches!(self.part, Part::Landing { .. })
-    }
-
-    /// The feed is not as it was: everything has to be read.
-    pub fn turn_back(&mut self) {
-        if let Part::Landing { from } | Part::Landed { from, .. } = self.part {
-            self.before = Mark::default();
-            self.part = Part::Front;
-            (self.covered, self.is_idle) = (from, false);
-            // The pages from there are not where they were taken to be.
-            self.seen.clear();
-        }
-    }
-
-    /// Whether any page came.
-    pub fn has_begun(&self) -> bool {
-        self.heads.is_some()
-    }
-
-    /// A page came, and so many of its items were new to the inbox.
-    pub fn took(&mut self, ids: &[Id], new: usize) {
-        // The last page again, already: there is no telling where in the feed it is.
-        if let Part::Landed { first: Some(first), .. } = self.part
-            && ids.contains(&first)
+    /// Takes the events of a page, whose order is that of the feed.
+    pub fn took(&mut self, page: &[Event]) {
+        if self.first.is_none()
+            && let Mark::OldestFirst { event, .. } = self.mark
+            && page.first().is_none_or(|first| first.id != event)
         {
-            return self.turn_back();
+            // Old events have left the feed, and the new ones are where they were not looked for.
+            *self = Walk::new(Mark::Nothing);
+            return;
         }
-        self.heads.get_or_insert_with(|| ids.iter().copied().collect());
-        self.met_a_head |= ids.iter().any(|id| self.before.heads.contains(id));
-        let unseen = ids.iter().filter(|id| self.seen.insert(**id)).count();
-        let was_idle = std::mem::replace(&mut self.is_idle, unseen == 0);
-        self.covered += unseen as u64;
-        self.ahead += if self.is_idle { ids.len() as u64 } else { 0 };
+        let unseen = page.iter().filter(|event| self.seen.insert(event.id)).count();
+        self.first = self.first.or(page.first().copied());
+        self.last = page.last().copied().or(self.last);
+        self.last_page = page.first().map(|first| (self.offset, first.id)).or(self.last_page);
+        let is_known = |event: &Event| self.mark == Mark::NewestFirst { first: event.id };
+        // Some servers repeat the last page beyond the end of a list.
+        self.is_over = unseen == 0 || page.iter().any(is_known);
+        self.offset += page.len() as u64;
         self.limit = (self.limit * 2).min(PAGE);
-        self.passed_over = 0;
-        match std::mem::replace(&mut self.part, Part::Tail) {
-            _ if ids.is_empty() || self.is_idle && was_idle => self.part = Part::Over,
-            Part::Front if unseen > 0 && self.knows_the_rest(new) => self.leap(),
-            Part::Front => self.part = Part::Front,
-            Part::Landing { from } => self.part = Part::Landed { from, first: ids.first().copied() },
-            Part::Landed { .. } | Part::Tail | Part::Over => {}
-        }
     }
 
-    /// The answer was too long.
-    pub fn was_too_long(&mut self) -> TooLong {
-        if self.limit > 1 {
-            self.limit /= 2;
-            return TooLong::AskForLess;
-        }
-        if self.passed_over == MOST_PASSED_OVER {
-            return TooLong::GiveUp;
-        }
-        self.passed_over += 1;
-        self.covered += 1;
-        TooLong::PassOver(self.covered + self.ahead - 1)
+    /// Asks for half as much, since the answer was too long.
+    pub fn ask_for_less(&mut self) {
+        self.limit = (self.limit / 2).max(1);
     }
 
-    /// What the next reading can begin with, even if this one ends here.
+    /// What this reading, which is complete, leaves for the next one.
     pub fn mark(&self) -> Mark {
-        let here = self.covered;
-        let is_behind = match self.part {
-            Part::Front | Part::Over => false,
-            Part::Landing { .. } | Part::Landed { .. } => true,
-            // The end of the last reading is not reached, and is not to be written down again.
-            Part::Tail => Some(here) < self.before.length,
+        let (Some(first), Some(last), Some((offset, event))) = (self.first, self.last, self.last_page) else {
+            return self.mark;
         };
-        match self.heads.clone().filter(|_| !is_behind) {
-            Some(heads) => Mark { length: Some(here), heads },
-            None => self.before.clone(),
+        match (self.mark, first.made, last.made) {
+            (Mark::NewestFirst { .. }, _, _) => Mark::NewestFirst { first: first.id },
+            (Mark::OldestFirst { .. }, _, _) => Mark::OldestFirst { offset, event },
+            (Mark::Nothing, Some(first_made), Some(last_made)) if first_made > last_made => {
+                Mark::NewestFirst { first: first.id }
+            }
+            (Mark::Nothing, Some(first_made), Some(last_made)) if first_made < last_made => {
+                Mark::OldestFirst { offset, event }
+            }
+            (Mark::Nothing, _, _) => Mark::Nothing,
         }
-    }
-
-    /// Whether all that is between this page and the end of the last reading has been seen.
-    fn knows_the_rest(&self, new: usize) -> bool {
-        let is_where_it_was = self.before.heads.is_empty() || self.met_a_head;
-        self.before.length.is_some() && new == 0 && is_where_it_was
-    }
-
-    fn leap(&mut self) {
-        let from = self.covered;
-        let to = self.before.length.unwrap_or(0).saturating_sub(OVERLAP);
-        self.part = match to > from {
-            true => Part::Landing { from },
-            false => Part::Tail,
-        };
-        self.covered = to.max(from);
     }
 }
 
@@ -209,203 +119,133 @@ mod tests {
 
     use super::*;
 
-    /// A feed and what the inbox knows of it.
-    #[derive(Default)]
+    #[derive(Clone, Copy, PartialEq)]
+    enum Times {
+        Rising,
+        Equal,
+        Missing,
+    }
+
+    /// A feed, the events that have been read from it, and the mark of the last reading.
     struct Model {
         newest_first: bool,
-        /// Past the end there is the last page again.
+        /// Beyond the end the last page comes again.
         repeats: bool,
-        /// It gives no more at once, whatever is asked for.
+        /// The server gives no more at once, whatever is asked for.
         most: usize,
+        times: Times,
         /// The oldest first.
-        feed: VecDeque<Id>,
-        made: Id,
-        known: HashSet<Id>,
-        /// What would have been remembered, after each page.
-        lengths: HashSet<u64>,
+        feed: VecDeque<u64>,
+        made: u64,
+        read: HashSet<u64>,
+        mark: Mark,
     }
 
     impl Model {
+        fn new(newest_first: bool, times: Times) -> Model {
+            let (feed, read) = (VecDeque::new(), HashSet::new());
+            Model { newest_first, repeats: false, most: 100, times, feed, made: 0, read, mark: Mark::Nothing }
+        }
+
         fn add(&mut self, count: u64) {
             self.feed.extend(self.made..self.made + count);
             self.made += count;
         }
 
-        fn prune(&mut self, count: u64) {
-            self.feed.drain(..self.feed.len().min(count as usize));
+        fn prune(&mut self, count: usize) {
+            self.feed.drain(..self.feed.len().min(count));
         }
 
-        fn page(&self, page: Page) -> Vec<Id> {
-            let feed: Vec<Id> = match self.newest_first {
-                true => self.feed.iter().rev().copied().collect(),
-                false => self.feed.iter().copied().collect(),
-            };
+        fn page(&self, page: Page) -> Vec<Event> {
+            let mut feed: Vec<u64> = self.feed.iter().copied().collect();
+            if self.newest_first {
+                feed.reverse();
+            }
             let limit = self.most.min(page.limit as usize);
             let start = match (page.offset as usize) < feed.len() || !self.repeats || feed.is_empty() {
                 true => feed.len().min(page.offset as usize),
                 false => (feed.len() - 1) / limit * limit,
             };
-            feed[start..feed.len().min(start + limit)].to_vec()
+            let made = |id| match self.times {
+                Times::Rising => Some(Timestamp::from_second(id as i64).unwrap()),
+                Times::Equal => Some(Timestamp::UNIX_EPOCH),
+                Times::Missing => None,
+            };
+            let page = &feed[start..feed.len().min(start + limit)];
+            page.iter().map(|id| Event { id: *id, made: made(*id) }).collect()
         }
 
-        /// One reading of so many pages at the most; `meanwhile` happens between them.
-        fn read(&mut self, mark: &mut Mark, pages: usize, mut meanwhile: impl FnMut(&mut Model)) -> Read {
-            let mut walk = Walk::new(mark.clone());
-            for read in 0..pages {
-                let Some(page) = walk.next() else { return Read::Complete(read) };
-                let ids = self.page(page);
-                if walk.has_leapt() && ids.first().is_none_or(|first| !self.known.contains(first)) {
-                    walk.turn_back();
-                } else {
-                    let new = ids.iter().filter(|id| self.known.insert(**id)).count();
-                    walk.took(&ids, new);
-                }
-                *mark = walk.mark();
-                self.lengths.extend(mark.length);
-                meanwhile(self);
+        /// One reading; returns how many pages it took.
+        fn read(&mut self) -> usize {
+            let mut walk = Walk::new(self.mark);
+            let mut pages = 0;
+            while let Some(page) = walk.next() {
+                let events = self.page(page);
+                self.read.extend(events.iter().map(|event| event.id));
+                walk.took(&events);
+                pages += 1;
+                assert!(pages < 5000, "the reading has no end");
             }
-            Read::Interrupted
-        }
-
-        fn missing(&self) -> Vec<Id> {
-            self.feed.iter().filter(|id| !self.known.contains(id)).copied().collect()
+            self.mark = walk.mark();
+            pages
         }
     }
 
-    #[derive(Debug, PartialEq)]
-    enum Read {
-        /// With so many pages.
-        Complete(usize),
-        Interrupted,
-    }
-
-    /// Readings that are complete, and some that are not, of a feed in which anything happens.
-    fn for_any_feed(mut happens: impl FnMut(&mut fastrand::Rng, &mut Model, &mut Mark)) {
-        for seed in 0..150 {
+    #[test]
+    fn a_reading_misses_nothing() {
+        for seed in 0..300 {
             let mut rng = fastrand::Rng::with_seed(seed);
-            let most = rng.choice([30, 100, 1000]).unwrap();
-            let (newest_first, repeats) = (rng.bool(), rng.bool());
-            let mut model = Model { newest_first, repeats, most, ..Model::default() };
-            let mut mark = Mark::default();
+            let times = rng.choice([Times::Rising, Times::Equal, Times::Missing]).unwrap();
+            let mut model = Model::new(rng.bool(), times);
+            model.repeats = rng.bool();
+            model.most = rng.choice([1, 30, 100, 1000]).unwrap();
             for _ in 0..12 {
-                let most = rng.choice([5, 90, 700]).unwrap();
+                let most = rng.choice([5, 90, 300]).unwrap();
                 model.add(rng.u64(0..most));
                 if rng.bool() {
-                    model.prune(rng.u64(0..most));
+                    model.prune(rng.usize(0..most as usize));
                 }
-                happens(&mut rng, &mut model, &mut mark);
-                if rng.u8(0..3) == 0 {
-                    model.read(&mut mark, rng.usize(0..6), |_| {});
-                    continue;
-                }
-                let there = model.feed.clone();
-                let read = model.read(&mut mark, 500, |model| model.add(rng.u64(0..5).saturating_sub(2)));
-                assert!(matches!(read, Read::Complete(_)), "seed {seed} has no end");
-                let missing: Vec<Id> = model.missing();
-                let missing = missing.iter().find(|id| there.contains(id));
-                assert_eq!(missing, None, "seed {seed}: {mark:?}");
+                model.read();
+                let missed = model.feed.iter().find(|id| !model.read.contains(id));
+                assert_eq!(missed, None, "seed {seed}: {:?}", model.mark);
             }
         }
     }
 
     #[test]
-    fn what_pushes_bring_hides_nothing() {
-        for_any_feed(|rng, model, _| {
-            let lost = rng.u8(0..=100);
-            let pushed: Vec<Id> = model.feed.iter().copied().filter(|_| rng.u8(0..100) >= lost).collect();
-            model.known.extend(pushed);
-        });
-    }
-
-    #[test]
-    fn after_a_restart_the_length_is_enough() {
-        for_any_feed(|rng, _, mark| {
-            if rng.bool() {
-                *mark = Mark::of_length(mark.length);
-            }
-        });
-    }
-
-    #[test]
-    fn an_empty_inbox_reads_everything_again() {
-        for_any_feed(|rng, model, mark| {
-            if rng.u8(0..4) == 0 {
-                (model.known, *mark) = Default::default();
-            }
-        });
-    }
-
-    #[test]
-    fn a_quiet_reading_is_short_and_changes_nothing() {
-        let orders = [(false, false), (false, true), (true, false), (true, true)];
-        let feeds = orders.iter().flat_map(|order| [(order, 100, 4), (order, 30, 6)]);
-        for ((newest_first, repeats), most, pages) in feeds {
-            let (newest_first, repeats) = (*newest_first, *repeats);
-            let mut model = Model { newest_first, repeats, most, ..Model::default() };
-            let mut mark = Mark::default();
-            model.add(2550);
-            model.read(&mut mark, 500, |_| {});
-            let (first, known) = (mark.clone(), model.known.len());
-            model.lengths.clear();
-            assert_eq!(
-                (model.read(&mut mark, 500, |_| {}), known),
-                (Read::Complete(pages + usize::from(repeats)), 2550)
-            );
-            assert_eq!(mark, first);
-            assert_eq!(model.lengths, HashSet::from([2550]), "nothing is written");
+    fn a_feed_of_known_order_is_read_where_it_grows() {
+        for (newest_first, pages) in [(true, 1), (false, 2)] {
+            let mut model = Model::new(newest_first, Times::Rising);
+            model.add(1050);
+            assert_eq!(model.read(), 12);
+            model.add(3);
+            assert_eq!(model.read(), pages);
+            assert_eq!(model.read.len(), 1053);
+            model.prune(400);
+            model.add(3);
+            assert_eq!(model.read(), if newest_first { 1 } else { 9 });
+            assert_eq!(model.read.len(), 1056);
         }
     }
 
-    /// The place where the last reading ended is beyond the end by now, and the page there is one of
-    /// events that were pushed.
     #[test]
-    fn a_last_page_that_is_repeated_is_not_mistaken_for_the_place() {
-        let mut model = Model { repeats: true, most: 100, ..Model::default() };
-        let mut mark = Mark::default();
-        model.add(1000);
-        model.read(&mut mark, 500, |_| {});
-        model.prune(850);
-        model.add(150);
-        model.known.extend(1050..1150);
-        let mut restarted = Mark::of_length(mark.length);
-        assert_eq!(model.missing(), Vec::from_iter(1000..1050));
-        model.read(&mut restarted, 500, |_| {});
-        assert_eq!((model.missing(), restarted.length), (Vec::new(), Some(300)));
-    }
-
-    #[test]
-    fn what_gives_always_the_same_comes_to_an_end() {
-        let ids: Vec<Id> = (0..250).collect();
-        let mut mark = Mark::default();
-        for new in [250, 0, 0] {
-            let mut walk = Walk::new(mark);
-            let mut pages = 0;
-            while walk.next().is_some() {
-                walk.took(&ids, if pages == 0 { new } else { 0 });
-                pages += 1;
-            }
-            assert_eq!(pages, 3);
-            mark = walk.mark();
-            assert_eq!(mark.length, Some(250));
+    fn a_feed_of_unknown_order_is_read_whole() {
+        for times in [Times::Equal, Times::Missing] {
+            let mut model = Model::new(false, times);
+            model.add(250);
+            assert_eq!([model.read(), model.read()], [4, 4]);
         }
     }
 
     #[test]
     fn an_answer_that_is_too_long_is_asked_for_in_parts() {
-        let mut walk = Walk::new(Mark::default());
+        let mut walk = Walk::new(Mark::Nothing);
         let limits = (0..6).map(|_| {
-            assert_eq!(walk.was_too_long(), TooLong::AskForLess);
+            walk.ask_for_less();
             walk.next().unwrap().limit
         });
         assert_eq!(limits.collect::<Vec<_>>(), [50, 25, 12, 6, 3, 1]);
-        for offset in 0..3 {
-            assert_eq!(walk.was_too_long(), TooLong::PassOver(offset));
-        }
-        assert_eq!(walk.was_too_long(), TooLong::GiveUp);
-        walk.took(&[1], 1);
-        assert_eq!(walk.next(), Some(Page { offset: 4, limit: 2 }));
-        assert_eq!(walk.was_too_long(), TooLong::AskForLess);
-        assert_eq!(walk.was_too_long(), TooLong::PassOver(4));
-        assert_eq!(walk.mark().length, Some(5));
+        walk.took(&[Event { id: 1, made: None }]);
+        assert_eq!(walk.next(), Some(Page { offset: 1, limit: 2 }));
     }
 }

@@ -128,7 +128,8 @@ impl Attempt<'_> {
             // Agents would only merge the next one, too.
             Ended::Merged if merged > 1 => {
                 let reason = format!(
-                    "ticket {ticket} was merged too and its target was not found: sort out the merge, then replay"
+                    "ticket {ticket} was merged too and its target was not found: sort out the merge, then \
+                     replay"
                 );
                 Err(Outcome::Dead { reason: Reason::new(reason) }.into())
             }
@@ -137,7 +138,8 @@ impl Attempt<'_> {
                     event = "ticket_merged",
                     case,
                     ticket,
-                    "ticket {ticket} was merged; its target was not found. Making one follow-up; after another merge, events are dead"
+                    "ticket {ticket} was merged; its target was not found. Making one follow-up; after another \
+                     merge, events are dead"
                 );
                 self.create(Some(ticket)).await
             }
@@ -314,7 +316,7 @@ impl Attempt<'_> {
                 event = "template_failed",
                 case = claim.case_key,
                 delivery = claim.identity,
-                "a template fails: {failure}"
+                "a template failed, the ticket goes out without it: {failure}"
             );
         }
         let body = rendered.ticket.to_string();

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tracing::warn;
 
 use super::reply::Reply;
 use super::ticket::Profile;
-use super::{Call, Zendesk, lock, outcome};
+use super::{Call, Zendesk, outcome};
 use crate::retry::Outcome;
 
 /// `create_or_update` takes one request a second, for all of an account's integrations.
@@ -136,13 +137,13 @@ impl Authors {
     }
 
     fn refusal(&self, key: &str) -> Option<Author> {
-        let refused = lock(&self.refused);
+        let refused = self.refused.lock();
         let recent = refused.get(key).is_some_and(|at| at.elapsed() < FORBIDDEN_FOR);
         recent.then(|| Author::Refused("Zendesk refused to make a user of the author".to_owned()))
     }
 
     fn refuse(&self, key: &str) {
-        let mut refused = lock(&self.refused);
+        let mut refused = self.refused.lock();
         if refused.len() >= REFUSED {
             refused.clear();
         }
@@ -150,7 +151,7 @@ impl Authors {
     }
 
     fn take_questions(&self) -> Vec<Question> {
-        let mut asked = lock(&self.asked);
+        let mut asked = self.asked.lock();
         let count = asked.len().min(BATCH);
         asked.drain(..count).collect()
     }
@@ -193,7 +194,7 @@ impl Zendesk {
     /// # Errors
     /// As above.
     pub async fn service_user(&self) -> Result<Option<u64>, Outcome> {
-        let known = *lock(&self.authors.service_user);
+        let known = *self.authors.service_user.lock();
         if known.is_some() || self.authors_are_closed() {
             return Ok(known);
         }
@@ -206,7 +207,7 @@ impl Zendesk {
         if id.is_none() {
             self.close_authors(&reply);
         }
-        *lock(&self.authors.service_user) = id;
+        *self.authors.service_user.lock() = id;
         Ok(id)
     }
 
@@ -222,7 +223,7 @@ impl Zendesk {
     /// Asks for all that were asked for while the last question was under way.
     async fn find(&self, key: &str) -> Result<Found, Outcome> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.authors.asked).push(Question { key: key.to_owned(), answer });
+        self.authors.asked.lock().push(Question { key: key.to_owned(), answer });
         {
             let _turn = self.authors.asking.lock().await;
             let questions = self.authors.take_questions();
@@ -263,7 +264,7 @@ impl Zendesk {
                 let is_of = |user: &&User| user.active != Some(false) && user.is_of(key);
                 let user = users.iter().find(is_of).cloned();
                 if user.is_some() {
-                    lock(&self.authors.forbidden).clear();
+                    self.authors.forbidden.lock().clear();
                 }
                 user.map_or(Found::Nobody, Found::User)
             }
@@ -325,7 +326,7 @@ impl Zendesk {
     /// Returns the reason.
     fn forbid_author(&self, key: &str, reply: &Reply) -> String {
         let suspects = {
-            let mut forbidden = lock(&self.authors.forbidden);
+            let mut forbidden = self.authors.forbidden.lock();
             forbidden.insert(key.to_owned());
             forbidden.len()
         };
@@ -389,7 +390,7 @@ impl Zendesk {
         };
         match reply.json::<Made>() {
             Some(Made { user }) if user.is_of(&profile.key) => {
-                lock(&self.authors.forbidden).clear();
+                self.authors.forbidden.lock().clear();
                 Ok(user.into())
             }
             _ => {
@@ -417,7 +418,7 @@ impl Zendesk {
 
     fn close_authors_for(&self, wait: Duration, reason: &str) {
         let (now, until) = (Instant::now(), Instant::now() + wait);
-        let mut closed_until = lock(&self.authors.closed_until);
+        let mut closed_until = self.authors.closed_until.lock();
         let known = closed_until.filter(|closed| now < *closed);
         *closed_until = Some(known.map_or(until, |closed| closed.max(until)));
         // Said again only if it is about to last.
@@ -425,13 +426,14 @@ impl Zendesk {
             let seconds = wait.as_secs();
             warn!(
                 event = "authors_paused",
-                "the service user is the requester of new authors' tickets for {seconds} s: {reason}"
+                "not looking up authors for {seconds} s, so the service user is the requester of their \
+                 tickets: {reason}"
             );
         }
     }
 
     fn authors_are_closed(&self) -> bool {
-        lock(&self.authors.closed_until).is_some_and(|until| Instant::now() < until)
+        self.authors.closed_until.lock().is_some_and(|until| Instant::now() < until)
     }
 }
 
@@ -475,7 +477,7 @@ struct SameAuthor<'a> {
 
 impl<'a> SameAuthor<'a> {
     fn new(under_way: &'a UnderWay, key: &'a str) -> SameAuthor<'a> {
-        let mut held = lock(under_way);
+        let mut held = under_way.lock();
         let (askers, turn) = held.entry(key.to_owned()).or_default();
         *askers += 1;
         SameAuthor { under_way, key, turn: turn.clone() }
@@ -484,7 +486,7 @@ impl<'a> SameAuthor<'a> {
 
 impl Drop for SameAuthor<'_> {
     fn drop(&mut self) {
-        let mut held = lock(self.under_way);
+        let mut held = self.under_way.lock();
         let Some((askers, _)) = held.get_mut(self.key) else { return };
         *askers -= 1;
         if *askers == 0 {
@@ -531,7 +533,7 @@ mod tests {
                     });
                 }
             });
-            assert!(lock(&under_way).is_empty());
+            assert!(under_way.lock().is_empty());
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The credential: an OAuth client that mints short-lived tokens, or the tutorial's API token.
 
 use std::ops::RangeInclusive;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -185,10 +185,10 @@ impl OAuth {
         if reply.status == 400 && reply.says("invalid_scope") && self.scope() == SCOPE {
             warn!(
                 event = "token_scope_narrow",
-                "the Zendesk OAuth client may not have the scope `{SCOPE}`: working with \
-                 `{NARROW_SCOPE}`, which later versions will not do with"
+                "the Zendesk OAuth client may not request the scope `{SCOPE}`: using `{NARROW_SCOPE}`. Extend \
+                 its scope, which later versions require"
             );
-            *self.scope.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = NARROW_SCOPE;
+            *self.scope.lock() = NARROW_SCOPE;
             return self.accept(self.ask().await?);
         }
         self.accept(reply)
@@ -236,14 +236,15 @@ impl OAuth {
             let missing = missing.join(" ");
             warn!(
                 event = "token_scope_missing",
-                "Zendesk granted a token without the scope `{missing}`: calls may be forbidden"
+                "Zendesk granted a token without the scope `{missing}`, so calls may be refused. Add it to the \
+                 OAuth client"
             );
         }
         missing
     }
 
     fn scope(&self) -> &'static str {
-        *self.scope.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        *self.scope.lock()
     }
 }
 

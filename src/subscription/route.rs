@@ -1,0 +1,243 @@
+//! The subscription of one route: brings what Khoros holds to what we want.
+
+use std::time::{Duration, Instant};
+
+use tracing::{debug, info, warn};
+
+use super::desired::{Action, Desired, Why, host};
+use super::{Observed, Problem};
+use crate::config::Route;
+use crate::inbox::Inbox;
+use crate::khoros::{Khoros, Refusal, Status};
+
+/// If a subscription has to be corrected more often in a day, somebody else changes it, or Khoros does not keep
+/// what it is told: further corrections would go on for ever.
+pub(super) const CORRECTIONS: usize = 3;
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) struct RouteState {
+    pub(super) desired: Desired,
+    declared: Declared,
+    /// What Khoros called the subscription when it took it, if it said so.
+    pub(super) uuid: Option<String>,
+    /// When the operator had ended the subscription before this process began.
+    ended_before: Option<Option<i64>>,
+    /// When it was corrected.
+    corrections: Vec<Instant>,
+    is_announced: bool,
+    pub(super) failing_since: Option<Instant>,
+}
+
+/// Whether Khoros was told all of what we want, the token included.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Declared {
+    No,
+    ByEarlierRun,
+    Now,
+}
+
+/// What a route's reconciliation came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reconciled {
+    /// All is as we want it, as far as Khoros shows it.
+    Unchanged,
+    /// Khoros took a change; the next observation shows what became of it.
+    Changed,
+}
+
+impl RouteState {
+    pub(super) fn new(desired: Desired) -> RouteState {
+        RouteState {
+            desired,
+            declared: Declared::No,
+            uuid: None,
+            ended_before: None,
+            corrections: Vec::new(),
+            is_announced: false,
+            failing_since: None,
+        }
+    }
+
+    pub(super) fn route(&self) -> &Route {
+        &self.desired.route
+    }
+
+    pub(super) fn is_announced(&self) -> bool {
+        self.is_announced
+    }
+
+    /// Whether the operator has ended the subscription since this process began.
+    pub(super) async fn has_ended(&mut self, inbox: &Inbox) -> sqlx::Result<bool> {
+        let external_id = &self.desired.route.external_id;
+        let ended_at = inbox.ended_at(external_id).await?;
+        if let Some(before) = self.ended_before {
+            return Ok(before != ended_at);
+        }
+        if inbox.declared(external_id).await? == Some(self.desired.fingerprint()) {
+            self.declared = Declared::ByEarlierRun;
+        }
+        self.ended_before = Some(ended_at);
+        Ok(false)
+    }
+
+    pub(super) async fn reconcile(
+        &mut self,
+        khoros: &Khoros,
+        inbox: &Inbox,
+        observed: &Observed,
+    ) -> Result<Reconciled, Problem> {
+        let actions = self.actions(observed)?;
+        let is_correction = actions.iter().any(|action| self.is_correction(action));
+        if is_correction {
+            self.check_limit(&actions)?;
+        }
+        for action in &actions {
+            self.run(action, khoros, inbox).await.map_err(Problem::Refused)?;
+        }
+        if is_correction {
+            self.corrections.push(Instant::now());
+        }
+        Ok(if actions.is_empty() { Reconciled::Unchanged } else { Reconciled::Changed })
+    }
+
+    fn actions(&self, observed: &Observed) -> Result<Vec<Action>, Problem> {
+        let actions = match observed {
+            Observed::Listed(held) => self.desired.actions(&self.desired.ours(held)),
+            Observed::NotOffered => Vec::new(),
+            // Khoros may still take a declaration.
+            Observed::Refused(_) if self.declared != Declared::Now => Vec::new(),
+            Observed::Refused(refusal) => return Err(Problem::Refused(refusal.clone())),
+        };
+        let is_told = match observed {
+            Observed::Listed(_) => self.declared != Declared::No,
+            // Nothing shows what an earlier run told has come to.
+            _ => self.declared == Declared::Now,
+        };
+        let declares = actions.iter().any(|action| matches!(action, Action::Declare(_)));
+        Ok(if is_told || declares { actions } else { vec![Action::Declare(Why::Changed)] })
+    }
+
+    /// Declaring what we have never declared, or what our settings have changed, corrects nobody.
+    fn is_correction(&self, action: &Action) -> bool {
+        match action {
+            Action::Declare(Why::Changed) => false,
+            Action::Declare(Why::Missing) => self.declared == Declared::Now,
+            _ => true,
+        }
+    }
+
+    fn check_limit(&mut self, actions: &[Action]) -> Result<(), Problem> {
+        self.corrections.retain(|at| at.elapsed() < DAY);
+        if self.corrections.len() < CORRECTIONS {
+            return Ok(());
+        }
+        Err(match (actions.first(), &self.desired.push) {
+            (Some(Action::Declare(Why::Foreign(theirs))), Some(push)) => Problem::Contested {
+                external_id: self.route().external_id.clone(),
+                theirs: theirs.clone(),
+                ours: host(&push.url),
+            },
+            (Some(Action::Declare(Why::Differs(field))), _) => Problem::Stubborn(field.to_string()),
+            (Some(Action::Declare(_)), _) => Problem::Stubborn("externalId".to_owned()),
+            _ => Problem::Stubborn("status".to_owned()),
+        })
+    }
+
+    async fn run(&mut self, action: &Action, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
+        match action {
+            Action::Declare(_) => self.declare(khoros, inbox).await?,
+            Action::Activate { uuid, .. } => khoros.set_status(uuid, Status::Active).await?,
+            Action::Disable { uuid } => khoros.set_status(uuid, Status::Disabled).await?,
+        }
+        self.log(action);
+        Ok(())
+    }
+
+    async fn declare(&mut self, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
+        self.uuid = khoros.subscribe(&self.desired.declaration()).await?;
+        self.declared = Declared::Now;
+        let remembered =
+            inbox.remember_declared(&self.route().external_id, &self.desired.fingerprint()).await;
+        if let Err(error) = remembered {
+            debug!(
+                event = "subscription_memory_failed",
+                "could not store that Khoros was told, so the next start tells it again: {error}"
+            );
+        }
+        Ok(())
+    }
+
+    fn log(&self, action: &Action) {
+        let Route { name: route, external_id, .. } = self.route();
+        match action {
+            Action::Declare(Why::Foreign(host)) => warn!(
+                event = "subscription_taken_over",
+                route, host, "took over the subscription `{external_id}`, which sent its events to {host}"
+            ),
+            Action::Declare(Why::Missing) if self.is_announced => warn!(
+                event = "subscription_recreated",
+                route, "the subscription `{external_id}` was gone: made it again"
+            ),
+            Action::Declare(Why::Differs(field)) => warn!(
+                event = "subscription_corrected",
+                route,
+                %field,
+                "the subscription `{external_id}` had another {field}: corrected it"
+            ),
+            Action::Declare(Why::Missing | Why::Changed) => {}
+            Action::Activate { uuid, was } => {
+                let was = was.word();
+                warn!(
+                    event = "subscription_reactivated",
+                    route, uuid, was, "the subscription `{external_id}` was {was}: made it ACTIVE again"
+                );
+            }
+            Action::Disable { uuid } => warn!(
+                event = "subscription_duplicate_disabled",
+                route, uuid, "disabled another subscription with the name `{external_id}`"
+            ),
+        }
+    }
+
+    /// Logs that Khoros holds the subscription; once, and again after a failure.
+    pub(super) fn announce(&mut self) {
+        let has_failed = self.failing_since.take().is_some();
+        let was_announced = std::mem::replace(&mut self.is_announced, true);
+        let Route { name: route, external_id, .. } = self.route();
+        if was_announced {
+            if has_failed {
+                info!(event = "subscription_recovered", route, "the subscription is as it should be again");
+            }
+            return;
+        }
+        let events = described(self.route());
+        match &self.desired.push {
+            Some(push) => {
+                let url = push.url.as_str();
+                info!(
+                    event = "subscribed",
+                    origin = "push",
+                    route,
+                    url,
+                    external_id,
+                    "subscribed: Khoros sends {events} to {url}"
+                );
+            }
+            None => info!(
+                event = "subscribed",
+                origin = "feed",
+                route,
+                external_id,
+                "subscribed: Khoros keeps {events} in a feed"
+            ),
+        }
+    }
+}
+
+fn described(route: &Route) -> String {
+    match (&route.label, &route.query) {
+        (Some(label), _) => format!("label `{label}`"),
+        (None, Some(query)) => format!("event `{}` that matches `{query}`", route.event),
+        (None, None) => format!("event `{}`", route.event),
+    }
+}
