@@ -213,7 +213,7 @@ on_both! {
 
             let bridge = world.start().await;
             let line = bridge.wait_for("delivery_done").await;
-            assert!(line.contains(&format!(" is ticket {}, ", closed + 1)), "{line}");
+            assert!(line.contains(&format!("\"ticket\":\"{}\"", closed + 1)), "{line}");
             bridge.stop().await;
             let model = world.zendesk.model();
             let follow_ups = model.tickets.iter().filter(|ticket| ticket["via_followup_source_id"] == closed);
