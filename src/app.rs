@@ -16,7 +16,7 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, BearerTokens, Doors, Health, Receiver, Refused, server};
+use crate::http::{self, AppState, BearerTokens, Health, Receiver, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
@@ -64,9 +64,9 @@ pub async fn run(
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
     let tokens = BearerTokens::new(&config.bearer_tokens);
     let refused = Refused::default();
-    let doors = Doors {
+    let state = AppState {
         receiver: Receiver::new(intake.clone(), tokens),
-        routes: config.routes.iter().map(door_of).collect(),
+        routes: config.routes.iter().map(intake_route).collect(),
         instance: instance.clone(),
         missed: missed.clone(),
         refused: refused.clone(),
@@ -86,7 +86,7 @@ pub async fn run(
     info!(event = "listening", %address, version, storage, "listening on {address}");
     let mut tasks = JoinSet::new();
     // Told to stop, these two finish what has begun, and the rest just ends.
-    tasks.spawn(server::serve(listener, http::router(doors), config.http_idle, stop.clone()));
+    tasks.spawn(server::serve(listener, http::router(state), config.http_idle, stop.clone()));
     tasks.spawn(worker.clone().run(stop.clone()));
     let mut until_stop = |task: Task| {
         let stop = stop.clone();
@@ -103,7 +103,7 @@ pub async fn run(
     }
     let khoros = Khoros::new(&config.khoros, client.clone());
     if mode.polls() {
-        let routes = config.routes.iter().map(door_of).collect();
+        let routes = config.routes.iter().map(intake_route).collect();
         let sources = Sources { khoros: khoros.clone(), routes, feeds, missed };
         until_stop(Box::pin(Pull::new(sources, intake, &config.khoros, pulls).run()));
     }
@@ -154,7 +154,7 @@ pub async fn run(
     Ok(())
 }
 
-fn door_of(route: &Route) -> intake::Route {
+fn intake_route(route: &Route) -> intake::Route {
     intake::Route { name: route.name.clone(), event: route.event.clone() }
 }
 
@@ -177,13 +177,13 @@ fn desired(config: &Config) -> Option<Vec<Desired>> {
     let desired = |route: &Route| Desired {
         company_id: config.khoros.company_id,
         route: route.clone(),
-        push: push.map(|(url, token)| Push { url: door(url, &route.name), bearer_token: token.clone() }),
+        push: push.map(|(url, token)| Push { url: route_url(url, &route.name), bearer_token: token.clone() }),
     };
     Some(config.routes.iter().map(desired).collect())
 }
 
-/// Where Khoros reaches the door of a route.
-pub fn door(public_url: &Url, route: &str) -> Url {
+/// Where Khoros reaches the endpoint of a route.
+pub fn route_url(public_url: &Url, route: &str) -> Url {
     public_url::below(public_url, &http::route_path(route))
 }
 

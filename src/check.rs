@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::app;
 use crate::config::{Database, Partial};
-use crate::inbox::survey::{self, Migrations, Survey, Unfit};
+use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::public_url::{Address, Instance, Probe};
 pub use report::{Mark, Report, Row};
 
@@ -142,7 +142,7 @@ enum Surveyed {
     Late,
     /// The folder of its file is not there.
     NoFolder(PathBuf),
-    Unfit(Unfit),
+    StorageProblem(StorageProblem),
     Fit(Survey),
 }
 
@@ -156,7 +156,7 @@ async fn look_at(config: &Partial) -> Surveyed {
     }
     match within(survey::survey(database)).await {
         None => Surveyed::Late,
-        Some(Err(unfit)) => Surveyed::Unfit(unfit),
+        Some(Err(unfit)) => Surveyed::StorageProblem(unfit),
         Some(Ok(survey)) => Surveyed::Fit(survey),
     }
 }
@@ -177,7 +177,7 @@ fn storage(surveyed: &Surveyed, moment: Moment) -> Row {
                 Moment::Anytime => Row::failed(STORAGE, text, remedy),
             };
         }
-        Surveyed::Unfit(unfit) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(unfit)),
+        Surveyed::StorageProblem(unfit) => return Row::failed(STORAGE, unfit.to_string(), remedy_of(unfit)),
         Surveyed::Fit(Survey::Absent { path }) => {
             let text = format!("{} does not exist yet", path.display());
             return Row::warning(STORAGE, text, Some("the first `casebridge serve` makes it".to_owned()));
@@ -203,17 +203,19 @@ fn storage(surveyed: &Surveyed, moment: Moment) -> Row {
     }
 }
 
-fn remedy_of(unfit: &Unfit) -> &'static str {
+fn remedy_of(unfit: &StorageProblem) -> &'static str {
     match unfit {
-        Unfit::File(_) => {
+        StorageProblem::File(_) => {
             "name a file in DATABASE_URL whose folder exists, and give both to the user of the service \
              (run this check as that user)"
         }
-        Unfit::Wrong(_) => "see what DATABASE_URL names; to begin anew, name a file or a database of its own",
-        Unfit::Server(_) => {
+        StorageProblem::Wrong(_) => {
+            "see what DATABASE_URL names; to begin anew, name a file or a database of its own"
+        }
+        StorageProblem::Server(_) => {
             "see that DATABASE_URL is right, that its server runs and that this host reaches it"
         }
-        Unfit::ReadOnly(_) => {
+        StorageProblem::ReadOnly(_) => {
             "name the primary server in DATABASE_URL, and a user who may create tables in its schema, \
              and select, insert, update and delete in those that are there"
         }

@@ -25,7 +25,7 @@ use parse::Parsed;
 pub use postgres::{Pooler, PostgresServer};
 pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{
-    CustomField, CustomValue, FALLBACK_TAG, Kind, NO_AUTHOR_TAG, Priority, Reference, Referent, Repeat,
+    CustomField, CustomValue, FALLBACK_TAG, Kind, NO_AUTHOR_TAG, Priority, Reference, ReferenceKind, Repeat,
     Requester, RequesterLater, Status, Ticket,
 };
 use variables::{Raw, Variables};

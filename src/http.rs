@@ -1,4 +1,4 @@
-//! The doors: where Khoros, the host's health checks and the operator come in.
+//! The endpoints: where Khoros, the host's health checks and the operator come in.
 
 mod auth;
 mod connection;
@@ -41,7 +41,7 @@ const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.
 #[derive(Clone, FromRef)]
-pub struct Doors {
+pub struct AppState {
     pub receiver: Receiver,
     pub health: Arc<Health>,
     /// What tells us from others at the public address.
@@ -49,11 +49,11 @@ pub struct Doors {
     /// Told of each push that was refused for a fault of ours: it may be in a feed.
     pub missed: Arc<Notify>,
     pub refused: Refused,
-    /// Each has a door; the first that is about labels has that of the 2017 example, too.
+    /// Each has an endpoint; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
 
-/// The door of a route; also what its subscription gives to Khoros.
+/// The endpoint of a route; also what its subscription gives to Khoros.
 pub fn route_path(route: &str) -> String {
     format!("/khoros/{route}")
 }
@@ -101,14 +101,14 @@ impl Health {
 }
 
 /// All routes with their layers.
-pub fn router(doors: Doors) -> Router {
-    let status = match doors.health.admin {
+pub fn router(state: AppState) -> Router {
+    let status = match state.health.admin {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
     };
-    let of_labels = doors.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
+    let of_labels = state.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
     let old = of_labels.into_iter().flat_map(|route| OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
-    let named = doors.routes.iter().map(|route| (route_path(&route.name), route.clone()));
+    let named = state.routes.iter().map(|route| (route_path(&route.name), route.clone()));
     let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
         let receive = post(move |state, body| receive::receive(route.clone(), state, body));
         router.route(&format!("{path}/"), receive.clone()).route(&path, receive)
@@ -119,13 +119,13 @@ pub fn router(doors: Doors) -> Router {
         .route(public_url::PATH, get(instance))
         .route("/readyz", get(ready))
         .merge(status)
-        .layer(middleware::from_fn_with_state((doors.receiver.clone(), doors.refused.clone()), refused::note))
+        .layer(middleware::from_fn_with_state((state.receiver.clone(), state.refused.clone()), refused::note))
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
-        .layer(middleware::from_fn_with_state(doors.missed.clone(), note_missed))
+        .layer(middleware::from_fn_with_state(state.missed.clone(), note_missed))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .with_state(doors)
+        .with_state(state)
 }
 
 /// Lines that a request causes carry its id: Heroku's router logs the same one.

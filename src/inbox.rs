@@ -159,7 +159,7 @@ impl<'a> Settled<'a> {
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pick {
+pub enum ClaimFilter {
     /// Only what was pushed and never tried: neither what fails nor the past of a feed holds it up.
     Fresh,
     Any,
@@ -409,15 +409,15 @@ impl Inbox {
     pub async fn claim(
         &self,
         destination: &str,
-        pick: Pick,
+        filter: ClaimFilter,
         limit: usize,
         lease: Duration,
     ) -> sqlx::Result<Vec<Claim>> {
-        let filter = match pick {
-            Pick::Fresh => "and attempts = 0 and not in_doubt",
-            Pick::Any => "",
+        let filter = match filter {
+            ClaimFilter::Fresh => "and attempts = 0 and not in_doubt",
+            ClaimFilter::Any => "",
         };
-        let sql = self.store.dialect().fill(CLAIM).replace("{pick}", filter);
+        let sql = self.store.dialect().fill(CLAIM).replace("{filter}", filter);
         let (limit, lease) = (limit as i64, lease.as_millis() as i64);
         let claimed = on_writer!(self, pool => sqlx::query_as(AssertSqlSafe(&*sql))
             .bind(destination).bind(limit).bind(lease).fetch_all(pool));
@@ -447,8 +447,8 @@ impl Inbox {
                            order by settled_at desc, identity desc limit 1) as story
                  on story.reference = held.reference",
         );
-        type Held = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
-        let (reference, told, as_of, others, began_at): Held = on_writer!(self, pool => sqlx::query_as(sql)
+        type RemoteSubscription = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
+        let (reference, told, as_of, others, began_at): RemoteSubscription = on_writer!(self, pool => sqlx::query_as(sql)
             .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).bind(self.run.as_deref())
             .fetch_one(pool))?;
         let ticket = match reference {
@@ -920,7 +920,7 @@ impl Inbox {
 const CLAIM: &str = "
     with picked as materialized (
         select identity, destination from delivery as mine
-         where destination = $1 and state = 'waiting' and due_at <= (select {now}) {pick}
+         where destination = $1 and state = 'waiting' and due_at <= (select {now}) {filter}
            and not exists (
                select 1 from delivery as other
                 where other.destination = mine.destination and other.case_key = mine.case_key

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::config;
 use crate::inbox::{Inbox, NewDelivery, ReceiveError};
-use crate::notification::{self, Arrival, NotJson, Odd};
+use crate::notification::{self, Arrival, NotJson, Unprocessable};
 
 /// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ struct Inner {
 pub struct Notification {
     pub event: String,
     pub event_name: String,
-    odd: Option<Odd>,
+    unprocessable: Option<Unprocessable>,
     deliveries: Vec<NewDelivery>,
 }
 
@@ -108,9 +108,9 @@ impl Intake {
             .first()
             .map(|first| (first.event_id.clone(), first.event_name.clone()))
             .unwrap_or_default();
-        let odd = arrivals.iter().find_map(|arrival| arrival.odd);
+        let unprocessable = arrivals.iter().find_map(|arrival| arrival.unprocessable);
         let deliveries = arrivals.into_iter().map(|arrival| self.delivery(&route.name, arrival, origin));
-        Ok(Notification { event, event_name, odd, deliveries: deliveries.collect() })
+        Ok(Notification { event, event_name, unprocessable, deliveries: deliveries.collect() })
     }
 
     /// Stores what came, and tells how many of the items were not known before.
@@ -118,16 +118,18 @@ impl Intake {
     /// # Errors
     /// [`NotStored`]; a part of it may be stored all the same, and the same can safely come again.
     pub async fn store(&self, notifications: Vec<Notification>, origin: Origin) -> Result<usize, NotStored> {
-        let (odd, plain): (Vec<_>, Vec<_>) =
-            notifications.into_iter().partition(|notification| notification.odd.is_some());
+        let (unprocessable, plain): (Vec<_>, Vec<_>) =
+            notifications.into_iter().partition(|notification| notification.unprocessable.is_some());
         let mut new = self.receive(deliveries_of(plain), origin).await?;
-        let first = odd.first().map(|odd| (odd.event.clone(), odd.event_name.clone(), odd.odd));
-        let new_and_odd = self.receive(deliveries_of(odd), origin).await?;
+        let first = unprocessable.first().map(|unprocessable| {
+            (unprocessable.event.clone(), unprocessable.event_name.clone(), unprocessable.unprocessable)
+        });
+        let new_and_odd = self.receive(deliveries_of(unprocessable), origin).await?;
         new += new_and_odd;
-        if let Some((event_id, event_name, Some(odd))) = first.filter(|_| new_and_odd > 0) {
+        if let Some((event_id, event_name, Some(unprocessable))) = first.filter(|_| new_and_odd > 0) {
             warn!(
                 event = "item_unprocessable",
-                event_id, event_name, "stored an unprocessable event as a dead delivery: {odd}"
+                event_id, event_name, "stored an unprocessable event as a dead delivery: {unprocessable}"
             );
         }
         Ok(new)
@@ -162,7 +164,7 @@ impl Intake {
             event_id: arrival.event_id,
             event_name: arrival.event_name,
             payload: arrival.payload,
-            dead: arrival.odd.map(str::to_owned),
+            dead: arrival.unprocessable.map(str::to_owned),
             in_doubt: origin == Origin::Feed,
         }
     }

@@ -3,8 +3,8 @@
 
 mod account;
 mod feed;
-mod held;
 mod pages;
+mod remote;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use url::Url;
 use crate::connect::NoConnection;
 use crate::{config, notification};
 pub use account::{Company, Label, User};
-pub use held::{Held, Status};
+pub use remote::{RemoteSubscription, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_LIMIT: usize = 16 << 20;
@@ -112,7 +112,7 @@ impl Khoros {
     pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<Option<String>, Refusal> {
         let request = self.request(Method::POST, &["subscription"]).json(subscription);
         let answer = self.answer(request).await?;
-        Ok(answer.and_then(|answer| held::uuid_in(&answer).or_else(|| held::uuid_in(&answer["data"]))))
+        Ok(answer.and_then(|answer| remote::uuid_in(&answer).or_else(|| remote::uuid_in(&answer["data"]))))
     }
 
     /// All subscriptions that the token's user is shown.
@@ -120,15 +120,15 @@ impl Khoros {
     /// # Errors
     /// [`Refusal::NotOffered`] if the server shows none: only the POST is known of the v1 address, and
     /// v2 publishes no answer.
-    pub async fn subscriptions(&self) -> Result<Vec<Held>, Refusal> {
+    pub async fn subscriptions(&self) -> Result<Vec<RemoteSubscription>, Refusal> {
         let address = self.address(&["subscription"]);
         let listed = pages::all(self, &address).await.map_err(Refusal::of_an_optional_call)?;
-        let held: Vec<Held> = listed.iter().filter_map(Held::read).collect();
+        let remote: Vec<RemoteSubscription> = listed.iter().filter_map(RemoteSubscription::read).collect();
         // Entries without a name show nothing of what there is.
-        if held.is_empty() && !listed.is_empty() {
+        if remote.is_empty() && !listed.is_empty() {
             return Err(Refusal::NotOffered);
         }
-        Ok(held)
+        Ok(remote)
     }
 
     /// # Errors

@@ -32,11 +32,11 @@ pub struct Arrival {
     /// The envelope with this item alone, as JSON; secrets are redacted.
     pub payload: String,
     /// Set when nothing can be made of it.
-    pub odd: Option<Odd>,
+    pub unprocessable: Option<Unprocessable>,
 }
 
 /// Why no ticket can be made of something authenticated. The text goes to the operator.
-pub type Odd = &'static str;
+pub type Unprocessable = &'static str;
 
 /// The body is not JSON.
 #[derive(Debug, PartialEq)]
@@ -99,7 +99,7 @@ pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     parse_as("", body, company)
 }
 
-/// The same of a body that came by a door for events of this name: some come without telling it.
+/// The same of a body that came to an endpoint for events of this name: some come without telling it.
 ///
 /// # Errors
 /// [`NotJson`], and nothing else.
@@ -147,7 +147,7 @@ fn unreadable(text: &str, company: u64) -> Arrival {
             true => "\"removed: it nests too deeply to be read, and may hold a credential\"".to_owned(),
             false => text.to_owned(),
         },
-        odd: Some(TOO_DEEP),
+        unprocessable: Some(TOO_DEEP),
     }
 }
 
@@ -158,13 +158,13 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         envelope["eventName"] = Value::from(event);
     }
     let event_name = text(&envelope["eventName"]).unwrap_or_else(|| "unknown".to_owned());
-    let arrival = |identity: String, case_key: String, payload: String, odd| Arrival {
+    let arrival = |identity: String, case_key: String, payload: String, unprocessable| Arrival {
         identity: key(&identity),
         case_key: key(&case_key),
         event_id: key(&event_id),
         event_name: key(&event_name),
         payload,
-        odd,
+        unprocessable,
     };
     let event = format!("khoros:{company}:{event_id}");
     let own = format!("khoros:{company}:{}", event_component(&envelope, &event_id));
@@ -175,14 +175,14 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     }
     let items = match take_items(&mut envelope) {
         Ok(items) => items,
-        Err(odd) => return vec![arrival(own, event, envelope.to_string(), Some(odd))],
+        Err(unprocessable) => return vec![arrival(own, event, envelope.to_string(), Some(unprocessable))],
     };
     let only = items.len() == 1;
     let mut envelope = Envelope::new(envelope, items.len());
     let mut arrivals = Vec::with_capacity(items.len());
     let mut seen: HashMap<String, String> = HashMap::new();
     for item in items {
-        let odd = oddity(&item);
+        let unprocessable = why_unprocessable(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
             Some(entity) => (
                 format!("{own}:{}", escape_id(&entity)),
@@ -206,7 +206,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
                 }
             }
         };
-        arrivals.push(arrival(identity, case_key, envelope.with(item), odd));
+        arrivals.push(arrival(identity, case_key, envelope.with(item), unprocessable));
     }
     arrivals
 }
@@ -267,7 +267,7 @@ impl Item {
     ///
     /// # Errors
     /// The reason why no ticket can be made of it.
-    pub fn from_payload(payload: &str) -> Result<Item, Odd> {
+    pub fn from_payload(payload: &str) -> Result<Item, Unprocessable> {
         if payload.is_empty() {
             return Err("its text was removed when it had been settled for longer than texts are kept");
         }
@@ -277,7 +277,7 @@ impl Item {
         }
         let items = take_items(&mut envelope)?;
         let item = items.first().ok_or(NO_ITEMS)?;
-        oddity(item).map_or_else(|| Ok(Item::new(&envelope, item)), Err)
+        why_unprocessable(item).map_or_else(|| Ok(Item::new(&envelope, item)), Err)
     }
 
     fn new(envelope: &Value, item: &Value) -> Item {
@@ -375,7 +375,7 @@ impl Item {
 }
 
 /// Why no ticket can be made of an item.
-fn oddity(item: &Value) -> Option<Odd> {
+fn why_unprocessable(item: &Value) -> Option<Unprocessable> {
     match looks_like_item(item) {
         true => too_deep(item),
         false => Some("the item has no id, no text and no link"),
@@ -384,7 +384,7 @@ fn oddity(item: &Value) -> Option<Odd> {
 
 /// An item may have come with less around it than it is stored in, and then be too deep to be read
 /// again: serde_json holds 127 levels, and three are the envelope's.
-fn too_deep(item: &Value) -> Option<Odd> {
+fn too_deep(item: &Value) -> Option<Unprocessable> {
     fn depth(value: &Value) -> usize {
         match value {
             Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
@@ -395,13 +395,13 @@ fn too_deep(item: &Value) -> Option<Odd> {
     (depth(item) > 124).then_some(TOO_DEEP)
 }
 
-const TOO_DEEP: Odd = "the notification nests too deeply to be read";
-const NO_ITEMS: Odd = "the event holds no items to make a ticket of";
+const TOO_DEEP: Unprocessable = "the notification nests too deeply to be read";
+const NO_ITEMS: Unprocessable = "the event holds no items to make a ticket of";
 
 /// Takes the items out of where they may be: `data.items` as published, an object in its place,
 /// `items` beside `data`, the item or the list of them as `data`, or the item itself as the body.
 /// What is left has an object as `data`.
-fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Odd> {
+fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Unprocessable> {
     if !envelope.is_object() {
         return Err("the notification is not a JSON object");
     }
@@ -436,7 +436,7 @@ pub(crate) fn has_items(value: &Value) -> bool {
     }
 }
 
-fn list(found: Value) -> Result<Vec<Value>, Odd> {
+fn list(found: Value) -> Result<Vec<Value>, Unprocessable> {
     match found {
         Value::Array(items) => Ok(items),
         Value::Object(map) if !looks_like_item(&Value::Object(map.clone())) => {
@@ -607,7 +607,7 @@ mod tests {
         assert_eq!(arrival.identity, "khoros:7:67c53595-efc3-46aa-963b-89650bd4bd98:twitter:<twitterId>");
         assert_eq!(arrival.case_key, "khoros:7:twitter:<twitterId>");
         assert_eq!(arrival.event_name, "stream-item-label-applied");
-        assert_eq!(arrival.odd, None);
+        assert_eq!(arrival.unprocessable, None);
 
         let item = Item::from_payload(&arrival.payload).unwrap();
         assert_eq!(item.network(), Some("twitter"));
@@ -618,7 +618,7 @@ mod tests {
 
     #[test]
     fn items_of_a_rule_can_be_tickets_too() {
-        assert_eq!(only(RULE).odd, None);
+        assert_eq!(only(RULE).unprocessable, None);
     }
 
     #[test]
@@ -655,10 +655,10 @@ mod tests {
             ),
         ] {
             let arrival = only(json);
-            assert_eq!((arrival.odd, arrival.case_key.as_str()), (None, case), "{json}");
+            assert_eq!((arrival.unprocessable, arrival.case_key.as_str()), (None, case), "{json}");
             let again = only(&arrival.payload);
             assert_eq!(
-                (again.case_key, again.odd, again.payload),
+                (again.case_key, again.unprocessable, again.payload),
                 (arrival.case_key, None, arrival.payload),
                 "{json}"
             );
@@ -683,7 +683,7 @@ mod tests {
             r#"{"eventName":"something-new","data":{"directoryCompanyId":1}}"#,
         ] {
             let arrival = only(json);
-            assert!(arrival.odd.is_some(), "{json}");
+            assert!(arrival.unprocessable.is_some(), "{json}");
             assert!(Item::from_payload(&arrival.payload).is_err(), "{json}");
         }
     }
@@ -741,7 +741,7 @@ mod tests {
             assert_eq!(parse(body, 7), Err(NotJson));
         }
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-        assert!(only(&deep).odd.is_some());
+        assert!(only(&deep).unprocessable.is_some());
     }
 
     #[test]
@@ -877,7 +877,7 @@ mod tests {
     fn a_door_tells_what_an_event_does_not() {
         let bare = br#"{"service": "instagram", "serviceId": "1", "name": "will.i.am"}"#;
         let arrival = parse_as("credential-deauth", bare, 7).unwrap().remove(0);
-        assert_eq!((arrival.event_name.as_str(), arrival.odd), ("credential-deauth", None));
+        assert_eq!((arrival.event_name.as_str(), arrival.unprocessable), ("credential-deauth", None));
         assert!(Item::from_payload(&arrival.payload).unwrap().is_urgent());
         let named = parse_as("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
         assert_eq!(named.event_name, "rule-applied");

@@ -14,7 +14,7 @@ use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::html::visible_text;
 use casebridge::inbox::{self, Inbox, Listed, State};
-use casebridge::khoros::{Held, Khoros, Refusal, Status};
+use casebridge::khoros::{Khoros, Refusal, RemoteSubscription, Status};
 use casebridge::notification::{self, Arrival, Item};
 use casebridge::subscription;
 
@@ -140,8 +140,8 @@ async fn end<'a>(
     out: &mut impl Write,
 ) -> anyhow::Result<Vec<&'a String>> {
     let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
-    let held = match khoros.subscriptions().await {
-        Ok(held) => held,
+    let remote = match khoros.subscriptions().await {
+        Ok(remote) => remote,
         Err(Refusal::NotOffered) => bail!(
             "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
              ask Khoros support to end {}",
@@ -151,17 +151,18 @@ async fn end<'a>(
     };
     let mut not_ended = Vec::new();
     for name in names {
-        let named = subscription::named(&held, name, config.khoros.company_id).into_iter();
-        let on: Vec<&Held> = named.filter(|held| held.status != Some(Status::Disabled)).collect();
+        let named = subscription::named(&remote, name, config.khoros.company_id).into_iter();
+        let on: Vec<&RemoteSubscription> =
+            named.filter(|remote| remote.status != Some(Status::Disabled)).collect();
         if on.is_empty() {
             writeln!(out, "nothing to end: no subscription `{name}` is active at Khoros")?;
         }
-        for held in on {
-            match khoros.set_status(&held.uuid, Status::Disabled).await {
-                Ok(()) => writeln!(out, "ended `{name}` ({})", held.uuid)?,
+        for remote in on {
+            match khoros.set_status(&remote.uuid, Status::Disabled).await {
+                Ok(()) => writeln!(out, "ended `{name}` ({})", remote.uuid)?,
                 Err(refusal) => {
                     not_ended.push(*name);
-                    writeln!(out, "`{name}` ({}) is not ended: {refusal}", held.uuid)?;
+                    writeln!(out, "`{name}` ({}) is not ended: {refusal}", remote.uuid)?;
                 }
             }
         }
@@ -221,11 +222,14 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut without = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
-        match arrival.odd.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
+        match arrival.unprocessable.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
             Ok(item) => write!(out, "{}", rendered(route, arrival, &item, form)?)?,
-            Err(odd) => {
+            Err(unprocessable) => {
                 without += 1;
-                writeln!(std::io::stderr(), "casebridge: no ticket can be made of item {number}: {odd}")?;
+                writeln!(
+                    std::io::stderr(),
+                    "casebridge: no ticket can be made of item {number}: {unprocessable}"
+                )?;
             }
         }
     }

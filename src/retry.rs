@@ -8,7 +8,7 @@ use crate::story::Told;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The destination holds it under this number.
-    Done { reference: String, deed: Deed, told: Told },
+    Done { reference: String, action: Action, told: Told },
     /// This delivery failed; the next one may not.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
@@ -70,7 +70,7 @@ impl Outcome {
 
 /// How a delivery came to its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Action {
     /// It made it.
     Created,
     /// It made one that goes on with a closed one.
@@ -87,17 +87,17 @@ pub enum Deed {
     Unchanged,
 }
 
-impl Deed {
+impl Action {
     /// As it stands in the log.
     pub fn word(self) -> &'static str {
         match self {
-            Deed::Created => "created",
-            Deed::FollowedUp => "followed_up",
-            Deed::Found => "found",
-            Deed::Commented => "commented",
-            Deed::Reopened => "reopened",
-            Deed::Solved => "solved",
-            Deed::Unchanged => "unchanged",
+            Action::Created => "created",
+            Action::FollowedUp => "followed_up",
+            Action::Found => "found",
+            Action::Commented => "commented",
+            Action::Reopened => "reopened",
+            Action::Solved => "solved",
+            Action::Unchanged => "unchanged",
         }
     }
 }

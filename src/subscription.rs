@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::alert::{self, Reminder};
 use crate::inbox::Inbox;
-use crate::khoros::{Held, Khoros, Refusal, Status};
+use crate::khoros::{Khoros, Refusal, RemoteSubscription, Status};
 pub use desired::{Desired, Push, host, named};
 use route::{CORRECTIONS, Reconciled, RouteState};
 
@@ -36,7 +36,7 @@ impl Subscriptions {
     }
 
     pub fn set_all(&mut self, status: SubscriptionStatus) {
-        self.0.values_mut().for_each(|held| held.clone_from(&status));
+        self.0.values_mut().for_each(|remote| remote.clone_from(&status));
     }
 
     fn set(&mut self, route: &str, status: SubscriptionStatus) {
@@ -115,7 +115,7 @@ pub struct Reconciler {
 
 /// What Khoros shows of its subscriptions.
 enum Observed {
-    Listed(Vec<Held>),
+    Listed(Vec<RemoteSubscription>),
     /// Only the POST is known here.
     NotOffered,
     Refused(Refusal),
@@ -208,11 +208,11 @@ impl Reconciler {
         if let Err(error) = self.active().await {
             log_unread_end(&error);
         }
-        if let Observed::Listed(held) = self.observe().await {
+        if let Observed::Listed(remote) = self.observe().await {
             let feeds = self
                 .routes
                 .iter()
-                .map(|state| (state.route().name.clone(), feeds_of(&state.desired.ours(&held))));
+                .map(|state| (state.route().name.clone(), feeds_of(&state.desired.ours(&remote))));
             // A subscription that is missing now may be made in a moment.
             self.feeds.send_replace(feeds.filter(|(_, uuids)| !uuids.is_empty()).collect());
         }
@@ -309,9 +309,9 @@ impl Reconciler {
 
     async fn observe(&mut self) -> Observed {
         match self.khoros.subscriptions().await {
-            Ok(held) => {
-                self.has_listed |= !held.is_empty();
-                Observed::Listed(held)
+            Ok(remote) => {
+                self.has_listed |= !remote.is_empty();
+                Observed::Listed(remote)
             }
             // A list that was there before is only hidden by some fault.
             Err(Refusal::NotOffered) if !self.has_listed => {
@@ -334,7 +334,7 @@ impl Reconciler {
             let state = &self.routes[*index];
             let name = state.route().name.clone();
             let uuids = match observed {
-                Observed::Listed(held) => feeds_of(&state.desired.ours(held)),
+                Observed::Listed(remote) => feeds_of(&state.desired.ours(remote)),
                 Observed::NotOffered => state.uuid.iter().cloned().collect(),
                 Observed::Refused(_) => self.feeds.borrow().get(&name)?.clone(),
             };
@@ -346,13 +346,14 @@ impl Reconciler {
             *known = feeds;
             is_new
         });
-        let Observed::Listed(held) = observed else { return };
-        let is_ours =
-            |held: &Held| self.routes.iter().any(|state| state.route().external_id == held.external_id);
-        for held in held.iter().filter(|held| !is_ours(held)) {
-            let is_leftover = self.routes.first().is_some_and(|state| state.desired.is_leftover(held));
-            if is_leftover && self.leftovers.insert(held.uuid.clone()) {
-                let external_id = &held.external_id;
+        let Observed::Listed(remote) = observed else { return };
+        let is_ours = |remote: &RemoteSubscription| {
+            self.routes.iter().any(|state| state.route().external_id == remote.external_id)
+        };
+        for remote in remote.iter().filter(|remote| !is_ours(remote)) {
+            let is_leftover = self.routes.first().is_some_and(|state| state.desired.is_leftover(remote));
+            if is_leftover && self.leftovers.insert(remote.uuid.clone()) {
+                let external_id = &remote.external_id;
                 warn!(
                     event = "subscription_unused",
                     external_id,
@@ -415,10 +416,10 @@ fn log_unread_end(error: &sqlx::Error) {
 }
 
 /// What a subscription gathered before it was disabled was read before it was.
-fn feeds_of(ours: &[&Held]) -> Vec<String> {
-    let is_on = |held: &&&Held| held.status != Some(Status::Disabled);
+fn feeds_of(ours: &[&RemoteSubscription]) -> Vec<String> {
+    let is_on = |remote: &&&RemoteSubscription| remote.status != Some(Status::Disabled);
     let others = ours.iter().skip(1).filter(is_on);
-    ours.iter().take(1).chain(others).take(FEEDS).map(|held| held.uuid.clone()).collect()
+    ours.iter().take(1).chain(others).take(FEEDS).map(|remote| remote.uuid.clone()).collect()
 }
 
 /// What a refusal asks us to wait.

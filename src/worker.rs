@@ -20,9 +20,9 @@ use crate::alert::{self, Reminder};
 use crate::config::{self, Repeat};
 use crate::destination::{Destination, Ready};
 use crate::fence::Fence;
-use crate::inbox::{CaseTicket, Claim, Inbox, Pick};
+use crate::inbox::{CaseTicket, Claim, ClaimFilter, Inbox};
 use crate::notification::Item;
-use crate::retry::{self, Deed, Doubt, Outcome, Reason, Transition};
+use crate::retry::{self, Action, Doubt, Outcome, Reason, Transition};
 use crate::uptime::Uptime;
 use attempt::{Abandoned, Attempt};
 use lane::{Gate, Lane};
@@ -62,7 +62,7 @@ impl Worker {
     /// Delivers until told to stop, and then finishes what is under way.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = UnderWay::default();
-        let mut first = Pick::Fresh;
+        let mut first = ClaimFilter::Fresh;
         while !stop.is_cancelled() {
             // Listening before looking: what arrives in between is not missed.
             let arrived = self.inbox.arrived();
@@ -123,7 +123,11 @@ impl Worker {
     /// Claims only what can be sent now. Every second time that there is something, what was pushed and
     /// has not failed yet comes first, so that neither a backlog of retries nor that of a feed holds up
     /// new posts. Returns when to look again at the latest.
-    async fn start_what_is_due(self: &Arc<Self>, under_way: &mut UnderWay, first: &mut Pick) -> Duration {
+    async fn start_what_is_due(
+        self: &Arc<Self>,
+        under_way: &mut UnderWay,
+        first: &mut ClaimFilter,
+    ) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {
             Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
@@ -131,24 +135,25 @@ impl Worker {
             Gate::Closed(until) => return (until - now).min(POLL),
         };
         // What has never failed is the better probe.
-        let fresh_first = self.lane().gate(now) == Gate::Probe || *first == Pick::Fresh;
+        let fresh_first = self.lane().gate(now) == Gate::Probe || *first == ClaimFilter::Fresh;
         let mut free = match self.destination.ready(now) {
             Ready::Now(ready) => free.min(ready),
             Ready::At(at) => return at.saturating_duration_since(now).min(POLL),
         };
-        let picks = if fresh_first { &[Pick::Fresh, Pick::Any][..] } else { &[Pick::Any] };
-        for pick in picks {
+        let filters =
+            if fresh_first { &[ClaimFilter::Fresh, ClaimFilter::Any][..] } else { &[ClaimFilter::Any] };
+        for filter in filters {
             if free == 0 {
                 break;
             }
             let name = self.destination.name();
-            match self.inbox.claim(name, *pick, free, self.delivery.lease).await {
+            match self.inbox.claim(name, *filter, free, self.delivery.lease).await {
                 Ok(claims) => {
                     // An empty claim writes nothing, so it proves nothing.
                     if !claims.is_empty() {
                         self.storage_works();
                         // Not by each look: those that find no room could be just every second one.
-                        *first = if fresh_first { Pick::Any } else { Pick::Fresh };
+                        *first = if fresh_first { ClaimFilter::Any } else { ClaimFilter::Fresh };
                     }
                     free -= claims.len();
                     claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
@@ -185,7 +190,7 @@ impl Worker {
         let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_turn;
         if let (CaseTicket::Known { reference, told, .. }, true) = (&case.ticket, is_ignored) {
             let (reference, told) = (reference.clone(), told.clone());
-            return Ok(Outcome::Done { reference, deed: Deed::Unchanged, told });
+            return Ok(Outcome::Done { reference, action: Action::Unchanged, told });
         }
         let item = match item {
             Ok(item) => item,
@@ -248,7 +253,7 @@ impl Worker {
         let reason = outcome.reason().map_or("", |reason| &reason.log);
         match transition {
             Transition::Done { reference, .. } => {
-                let action = if let Outcome::Done { deed, .. } = outcome { deed.word() } else { "" };
+                let action = if let Outcome::Done { action, .. } = outcome { action.word() } else { "" };
                 info!(
                     event = "delivery_done",
                     case,

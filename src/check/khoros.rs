@@ -10,7 +10,7 @@ use super::{INCOMPLETE, KHOROS_LABEL, KHOROS_PULL, KHOROS_SUBSCRIPTION, KHOROS_T
 use crate::app;
 use crate::config::{self, LABEL_ROUTE, Mode, Route};
 use crate::http;
-use crate::khoros::{Company, Held, Khoros, Label, Refusal, Status, User};
+use crate::khoros::{Company, Khoros, Label, Refusal, RemoteSubscription, Status, User};
 use crate::subscription::{self, host};
 
 const TOKEN_REMEDY: &str = "copy a new API Access Token from Profile Settings in Khoros to SPREDFAST_API_TOKEN, or \
@@ -50,7 +50,7 @@ pub struct Seen {
     user: Result<User, Refusal>,
     expiry: Option<Timestamp>,
     labels: Result<Vec<Label>, Refusal>,
-    held: Result<Vec<Held>, Refusal>,
+    remote: Result<Vec<RemoteSubscription>, Refusal>,
     /// Of each route that has a subscription, whether its feed can be read.
     feeds: Vec<(String, Result<(), Refusal>)>,
 }
@@ -62,16 +62,16 @@ impl Seen {
         let user = in_time(khoros.who_am_i()).await;
         let expiry = khoros.token_expiry();
         if user.as_ref().is_err_and(is_broken) {
-            let (labels, held) = (Err(Refusal::NotOffered), Err(Refusal::NotOffered));
-            return Seen { user, expiry, labels, held, feeds: Vec::new() };
+            let (labels, remote) = (Err(Refusal::NotOffered), Err(Refusal::NotOffered));
+            return Seen { user, expiry, labels, remote, feeds: Vec::new() };
         }
         let subscriptions = async {
-            let held = in_time(khoros.subscriptions()).await;
-            let feeds = feeds(&khoros, config, held.as_deref().unwrap_or_default()).await;
-            (held, feeds)
+            let remote = in_time(khoros.subscriptions()).await;
+            let feeds = feeds(&khoros, config, remote.as_deref().unwrap_or_default()).await;
+            (remote, feeds)
         };
-        let (labels, (held, feeds)) = tokio::join!(in_time(khoros.labels()), subscriptions);
-        Seen { user, expiry, labels, held, feeds }
+        let (labels, (remote, feeds)) = tokio::join!(in_time(khoros.labels()), subscriptions);
+        Seen { user, expiry, labels, remote, feeds }
     }
 
     /// The four rows; `is_reached` if our public address is known to be right.
@@ -127,8 +127,8 @@ impl Seen {
     }
 
     fn subscription(&self, config: Settings<'_>, is_reached: bool) -> Row {
-        let held = match &self.held {
-            Ok(held) => held,
+        let remote = match &self.remote {
+            Ok(remote) => remote,
             Err(Refusal::NotOffered) => {
                 let path = config.khoros.api_url.path();
                 let text = format!("Khoros does not show subscriptions here ({path})");
@@ -147,11 +147,11 @@ impl Seen {
             }
         };
         let judged = config.routes.iter().map(|route| {
-            let door = config.public_url.map(|url| app::door(url, &route.name));
-            let door = door.filter(|_| config.khoros.mode.pushes());
+            let endpoint = config.public_url.map(|url| app::route_url(url, &route.name));
+            let endpoint = endpoint.filter(|_| config.khoros.mode.pushes());
             judge_subscription(
-                &Wanted { route, door, is_reached, config },
-                &subscription::named(held, &route.external_id, config.khoros.company_id),
+                &Expected { route, endpoint, is_reached, config },
+                &subscription::named(remote, &route.external_id, config.khoros.company_id),
             )
         });
         Row::of(KHOROS_SUBSCRIPTION, &judged.collect::<Vec<_>>())
@@ -161,7 +161,7 @@ impl Seen {
         if !config.khoros.mode.polls() {
             return Row::ok(KHOROS_PULL, "not used: SPREDFAST_MODE is push");
         }
-        if self.held.is_err() {
+        if self.remote.is_err() {
             let text = "not tried: it is not known whether there is a subscription";
             let remedy = (config.khoros.mode == Mode::Poll).then(|| POLL_REMEDY.to_owned());
             return Row::warning(KHOROS_PULL, text, remedy);
@@ -194,15 +194,19 @@ async fn in_time<T>(call: impl Future<Output = Result<T, Refusal>>) -> Result<T,
 }
 
 /// The first event of each subscription that one of ours would be read from.
-async fn feeds(khoros: &Khoros, config: Settings<'_>, held: &[Held]) -> Vec<(String, Result<(), Refusal>)> {
+async fn feeds(
+    khoros: &Khoros,
+    config: Settings<'_>,
+    remote: &[RemoteSubscription],
+) -> Vec<(String, Result<(), Refusal>)> {
     let mut feeds = Vec::new();
     let wanted = config.routes.iter().filter(|_| config.khoros.mode.polls());
     let wanted = wanted.filter_map(|route| {
-        Some((route, *subscription::named(held, &route.external_id, config.khoros.company_id).first()?))
+        Some((route, *subscription::named(remote, &route.external_id, config.khoros.company_id).first()?))
     });
     let ask = async {
-        for (route, held) in wanted.clone() {
-            feeds.push((route.name.clone(), khoros.feed(&held.uuid, 0, 1).await.map(drop)));
+        for (route, remote) in wanted.clone() {
+            feeds.push((route.name.clone(), khoros.feed(&remote.uuid, 0, 1).await.map(drop)));
         }
     };
     let _ = within(ask).await;
@@ -333,21 +337,21 @@ fn matches_of<'a>(route: &Route, labels: &'a [Label]) -> Vec<&'a str> {
 }
 
 /// What a route's subscription is to be like.
-struct Wanted<'a> {
+struct Expected<'a> {
     route: &'a Route,
     /// Where events are pushed to, if they are.
-    door: Option<Url>,
+    endpoint: Option<Url>,
     is_reached: bool,
     config: Settings<'a>,
 }
 
 /// `held` are those of its name, and the first is the one that the service keeps.
-fn judge_subscription(wanted: &Wanted, held: &[&Held]) -> Finding {
-    let name = &wanted.route.external_id;
-    let Some((kept, others)) = held.split_first() else {
+fn judge_subscription(expected: &Expected, remote: &[&RemoteSubscription]) -> Finding {
+    let name = &expected.route.external_id;
+    let Some((kept, others)) = remote.split_first() else {
         return Finding::warning(format!("`{name}`: none yet"), SUBSCRIBE_REMEDY);
     };
-    if let Some(flaw) = flaw(wanted, kept) {
+    if let Some(flaw) = flaw(expected, kept) {
         return Finding { text: format!("`{name}` {}", flaw.text), ..flaw };
     }
     match others.iter().filter(|other| other.status != Some(Status::Disabled)).count() {
@@ -360,29 +364,29 @@ fn judge_subscription(wanted: &Wanted, held: &[&Held]) -> Finding {
 
 /// What is wrong with the one that is kept, or cannot be known. Khoros publishes no example of one that
 /// is shown, so what is not there may only be hidden.
-fn flaw(wanted: &Wanted, held: &Held) -> Option<Finding> {
-    let route = wanted.route;
+fn flaw(expected: &Expected, remote: &RemoteSubscription) -> Option<Finding> {
+    let route = expected.route;
     let wrong = |text: String| Some(Finding::failed(text, REPAIR_REMEDY));
-    if let Some(theirs) = held.event_name.as_deref().filter(|theirs| *theirs != route.event) {
+    if let Some(theirs) = remote.event_name.as_deref().filter(|theirs| *theirs != route.event) {
         return wrong(format!("is about the event `{theirs}` in place of `{}`", route.event));
     }
-    if let Some(theirs) = held.query.as_deref().filter(|theirs| Some(*theirs) != route.query.as_deref()) {
+    if let Some(theirs) = remote.query.as_deref().filter(|theirs| Some(*theirs) != route.query.as_deref()) {
         let ours = route.query.as_deref().map_or("none".to_owned(), |ours| format!("`{ours}`"));
         return wrong(format!("has the query `{theirs}` in place of {ours}"));
     }
-    if let Some(status) = held.status.filter(|status| *status != Status::Active) {
+    if let Some(status) = remote.status.filter(|status| *status != Status::Active) {
         return wrong(format!("is {}", status.word()));
     }
-    if let (Some(door), Some(uri)) = (&wanted.door, &held.notification_uri)
-        && let Some(astray) = astray(wanted, door, uri)
+    if let (Some(endpoint), Some(uri)) = (&expected.endpoint, &remote.notification_uri)
+        && let Some(astray) = astray(expected, endpoint, uri)
     {
         return Some(astray);
     }
     let hidden: Vec<&str> = [
-        ("event", held.event_name.is_none()),
-        ("query", held.query.is_none() && route.query.is_some()),
-        ("address", held.notification_uri.is_none() && wanted.door.is_some()),
-        ("known status", held.status.is_none()),
+        ("event", remote.event_name.is_none()),
+        ("query", remote.query.is_none() && route.query.is_some()),
+        ("address", remote.notification_uri.is_none() && expected.endpoint.is_some()),
+        ("known status", remote.status.is_none()),
     ]
     .into_iter()
     .filter_map(|(field, is_hidden)| is_hidden.then_some(field))
@@ -391,17 +395,17 @@ fn flaw(wanted: &Wanted, held: &Held) -> Option<Finding> {
     (!hidden.is_empty()).then(|| Finding::warning(text(), ""))
 }
 
-fn astray(wanted: &Wanted, door: &Url, uri: &str) -> Option<Finding> {
+fn astray(expected: &Expected, endpoint: &Url, uri: &str) -> Option<Finding> {
     let there = Url::parse(uri).ok();
-    let is_same = |there: &Url| (there.origin(), there.path()) == (door.origin(), door.path());
+    let is_same = |there: &Url| (there.origin(), there.path()) == (endpoint.origin(), endpoint.path());
     if there.as_ref().is_some_and(is_same) {
         return None;
     }
     // Served as well, until the next start.
-    let is_first = wanted.config.routes.first().is_some_and(|first| first.name == wanted.route.name);
+    let is_first = expected.config.routes.first().is_some_and(|first| first.name == expected.route.name);
     let is_old_path =
         |path: &str| http::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
-    let is_old = |there: &Url| there.origin() == door.origin() && is_old_path(there.path());
+    let is_old = |there: &Url| there.origin() == endpoint.origin() && is_old_path(there.path());
     if is_first && there.as_ref().is_some_and(is_old) {
         return Some(Finding::warning(
             "points to the address of the 2017 example, which is served",
@@ -409,13 +413,13 @@ fn astray(wanted: &Wanted, door: &Url, uri: &str) -> Option<Finding> {
         ));
     }
     let text = match there {
-        Some(there) if there.origin() == door.origin() => {
-            format!("points to {} in place of {}", there.path(), door.path())
+        Some(there) if there.origin() == endpoint.origin() => {
+            format!("points to {} in place of {}", there.path(), endpoint.path())
         }
-        Some(there) => format!("points to {} in place of {}", host(&there), host(door)),
-        None => format!("points to what is no address, in place of {}", host(door)),
+        Some(there) => format!("points to {} in place of {}", host(&there), host(endpoint)),
+        None => format!("points to what is no address, in place of {}", host(endpoint)),
     };
     // If ours is wrong theirs may be right, and that row tells.
-    let mark = if wanted.is_reached { Mark::Failed } else { Mark::Warning };
+    let mark = if expected.is_reached { Mark::Failed } else { Mark::Warning };
     Some(Finding { mark, text, remedy: REPAIR_REMEDY })
 }

@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::report::{Finding, Row};
 use super::{STEP, ZENDESK_CREDENTIAL, ZENDESK_FIELDS, within};
-use crate::config::{self, Reference, Referent, ZendeskCredentials};
-use crate::destination::zendesk::{Grant, Presence, SCOPE, Trouble, Zendesk};
+use crate::config::{self, Reference, ReferenceKind, ZendeskCredentials};
+use crate::destination::zendesk::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
 
 /// When Zendesk ends all API tokens.
 const END_OF_API_TOKENS: Date = date(2027, 4, 30);
@@ -43,40 +43,44 @@ pub async fn rows(
     // Only deliveries have a route: if no route could be read, any will do.
     let routes = if routes.is_empty() { vec![config::Route::default()] } else { routes.to_vec() };
     let zendesk = Zendesk::new(config.clone(), routes, client, STEP * 10 / 3);
-    let no_answer = || Err(Trouble::Away("Zendesk did not answer in time".to_owned()));
+    let no_answer = || Err(AccessError::Away("Zendesk did not answer in time".to_owned()));
     let access = within(zendesk.access()).await.unwrap_or_else(no_answer);
     let grant = zendesk.grant().await;
     let credential = credential(&config.credentials, &access, grant.as_ref());
     let fields = match access {
         _ if references.is_empty() => Row::ok(ZENDESK_FIELDS, "none configured"),
         Ok(()) => fields(&zendesk, references).await,
-        Err(Trouble::Busy(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk asks to come back later"),
-        Err(Trouble::Away(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk does not answer"),
-        Err(Trouble::Address(_)) => Row::not_checked(ZENDESK_FIELDS, "no Zendesk is at this address"),
+        Err(AccessError::Busy(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk asks to come back later"),
+        Err(AccessError::Away(_)) => Row::not_checked(ZENDESK_FIELDS, "Zendesk does not answer"),
+        Err(AccessError::Address(_)) => Row::not_checked(ZENDESK_FIELDS, "no Zendesk is at this address"),
         Err(_) => Row::not_checked(ZENDESK_FIELDS, "the credential does not work"),
     };
     [credential, fields]
 }
 
-fn credential(credentials: &ZendeskCredentials, access: &Result<(), Trouble>, grant: Option<&Grant>) -> Row {
+fn credential(
+    credentials: &ZendeskCredentials,
+    access: &Result<(), AccessError>,
+    grant: Option<&Grant>,
+) -> Row {
     let lacks = grant.map(|grant| grant.lacks.join(" ")).filter(|lacks| !lacks.is_empty());
     let lacks = lacks.map(|lacks| format!("the token was made without the scope {lacks}"));
     let remedy = match access {
         Ok(()) => return working(credentials, grant, lacks),
-        Err(Trouble::Credential(_)) => match credentials {
+        Err(AccessError::Credential(_)) => match credentials {
             ZendeskCredentials::OAuth { .. } => OAUTH_REMEDY,
             ZendeskCredentials::ApiToken { .. } => API_TOKEN_REMEDY,
         },
-        Err(Trouble::Forbidden(_)) if lacks.is_some() => SCOPE_REMEDY,
-        Err(Trouble::Forbidden(_)) => ROLE_REMEDY,
-        Err(Trouble::Address(_)) => ADDRESS_REMEDY,
-        Err(Trouble::Busy(log)) => {
+        Err(AccessError::Forbidden(_)) if lacks.is_some() => SCOPE_REMEDY,
+        Err(AccessError::Forbidden(_)) => ROLE_REMEDY,
+        Err(AccessError::Address(_)) => ADDRESS_REMEDY,
+        Err(AccessError::Busy(log)) => {
             let text = format!("it could not be tried: {log}");
             return Row::warning(ZENDESK_CREDENTIAL, text, Some("try again in a minute".to_owned()));
         }
-        Err(Trouble::Away(_)) => AWAY_REMEDY,
+        Err(AccessError::Away(_)) => AWAY_REMEDY,
     };
-    let text = access.as_ref().err().map(Trouble::to_string).unwrap_or_default();
+    let text = access.as_ref().err().map(AccessError::to_string).unwrap_or_default();
     Row::failed(ZENDESK_CREDENTIAL, lacks.map_or(text.clone(), |lacks| format!("{text}\n{lacks}")), remedy)
 }
 
@@ -119,29 +123,29 @@ async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Row {
         }
     };
     let _ = within(ask).await;
-    let no_time = || Presence::Unknown("only a few a second may be, and the time was over".to_owned());
+    let no_time = || LookupResult::Unknown("only a few a second may be, and the time was over".to_owned());
     seen.resize_with(named.len(), no_time);
     Row::of(ZENDESK_FIELDS, &findings(&named, seen))
 }
 
 /// What cannot be used has a finding each, and what was not looked at one for each reason.
-fn findings(named: &[(&Reference, String)], seen: Vec<Presence>) -> Vec<Finding> {
+fn findings(named: &[(&Reference, String)], seen: Vec<LookupResult>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut well = 0;
     for ((reference, variables), presence) in named.iter().zip(seen) {
         let thing = format!("{variables}: {} {}", word(reference.to), reference.id);
         let flaw = match presence {
-            Presence::Usable => {
+            LookupResult::Usable => {
                 well += 1;
                 continue;
             }
-            Presence::Unknown(why) => {
+            LookupResult::Unknown(why) => {
                 unknown.entry(why).or_default().push(thing);
                 continue;
             }
-            Presence::Missing => "is not there, or not to be seen",
-            Presence::Unusable(flaw) => flaw,
+            LookupResult::Missing => "is not there, or not to be seen",
+            LookupResult::Unusable(flaw) => flaw,
         };
         findings.push(Finding::failed(format!("{thing} {flaw}"), FIELDS_REMEDY));
     }
@@ -155,13 +159,13 @@ fn findings(named: &[(&Reference, String)], seen: Vec<Presence>) -> Vec<Finding>
     findings
 }
 
-fn word(to: Referent) -> &'static str {
+fn word(to: ReferenceKind) -> &'static str {
     match to {
-        Referent::Group => "group",
-        Referent::Assignee => "user",
-        Referent::Brand => "brand",
-        Referent::Form => "form",
-        Referent::Field => "field",
+        ReferenceKind::Group => "group",
+        ReferenceKind::Assignee => "user",
+        ReferenceKind::Brand => "brand",
+        ReferenceKind::Form => "form",
+        ReferenceKind::Field => "field",
     }
 }
 
@@ -187,9 +191,9 @@ mod tests {
     fn what_several_variables_name_is_one_thing() {
         let reference = |variable: &str, to, id| Reference { variable: variable.to_owned(), to, id };
         let references = [
-            reference("TICKET_GROUP_ID", Referent::Group, 7),
-            reference("TICKET_BRAND_ID", Referent::Brand, 7),
-            reference("ROUTE_VIP_TICKET_GROUP_ID", Referent::Group, 7),
+            reference("TICKET_GROUP_ID", ReferenceKind::Group, 7),
+            reference("TICKET_BRAND_ID", ReferenceKind::Brand, 7),
+            reference("ROUTE_VIP_TICKET_GROUP_ID", ReferenceKind::Group, 7),
         ];
         let named = named(&references);
         let variables: Vec<&str> = named.iter().map(|(_, variables)| variables.as_str()).collect();
@@ -199,9 +203,9 @@ mod tests {
     #[test]
     fn what_was_not_looked_at_is_told_once_for_each_reason() {
         let reference = |to, id| Reference { variable: "TICKET_X".to_owned(), to, id };
-        let references = [7, 8, 9].map(|id| reference(Referent::Field, id));
-        let unknown = || Presence::Unknown("403".to_owned());
-        let findings = findings(&named(&references), vec![unknown(), Presence::Usable, unknown()]);
+        let references = [7, 8, 9].map(|id| reference(ReferenceKind::Field, id));
+        let unknown = || LookupResult::Unknown("403".to_owned());
+        let findings = findings(&named(&references), vec![unknown(), LookupResult::Usable, unknown()]);
         let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(
             texts,

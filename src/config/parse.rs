@@ -174,7 +174,7 @@ pub fn token(text: &str) -> Parsed<SecretString> {
     }
 }
 
-/// A token that guards one of our own doors.
+/// A token that guards one of our own endpoints.
 pub fn secret(text: &str) -> Parsed<SecretString> {
     let token = token(text)?;
     let bytes = token.expose_secret().as_bytes();

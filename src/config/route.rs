@@ -13,7 +13,7 @@ use crate::event::Event;
 /// One kind of event that we subscribe to, and the tickets that it makes.
 #[derive(Clone, Debug, Default)]
 pub struct Route {
-    /// In the path of its door, `/khoros/{name}`: lower-case letters and digits.
+    /// In the path of its endpoint, `/khoros/{name}`: lower-case letters and digits.
     pub name: String,
     /// `ROUTE_<NAME>_EVENT`
     pub event: String,

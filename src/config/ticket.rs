@@ -152,13 +152,13 @@ pub enum CustomValue {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     pub variable: String,
-    pub to: Referent,
+    pub to: ReferenceKind,
     pub id: u64,
 }
 
 /// What a variable can name by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Referent {
+pub enum ReferenceKind {
     Group,
     Assignee,
     Brand,
@@ -188,7 +188,7 @@ impl Check {
             ));
         }
         let status = self.optional(&name("STATUS"), raw.status, status).or(base.status);
-        let assignee_id = self.reference(name("ASSIGNEE_ID"), Referent::Assignee, raw.assignee_id);
+        let assignee_id = self.reference(name("ASSIGNEE_ID"), ReferenceKind::Assignee, raw.assignee_id);
         let assignee_id = assignee_id.or(base.assignee_id);
         if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
@@ -223,10 +223,10 @@ impl Check {
                 })
                 .or(base.kind),
             status,
-            group_id: self.reference(name("GROUP_ID"), Referent::Group, raw.group_id).or(base.group_id),
+            group_id: self.reference(name("GROUP_ID"), ReferenceKind::Group, raw.group_id).or(base.group_id),
             assignee_id,
-            brand_id: self.reference(name("BRAND_ID"), Referent::Brand, raw.brand_id).or(base.brand_id),
-            form_id: self.reference(name("FORM_ID"), Referent::Form, raw.form_id).or(base.form_id),
+            brand_id: self.reference(name("BRAND_ID"), ReferenceKind::Brand, raw.brand_id).or(base.brand_id),
+            form_id: self.reference(name("FORM_ID"), ReferenceKind::Form, raw.form_id).or(base.form_id),
             tags: self.or(&name("TAGS"), raw.tags, base.tags.clone(), tags),
             subject: self.template(&name("SUBJECT"), raw.subject).or_else(|| base.subject.clone()),
             comment: self.comment(&name("COMMENT"), raw.comment, format, base.comment.as_ref()),
@@ -237,7 +237,7 @@ impl Check {
         }
     }
 
-    fn reference(&mut self, variable: String, to: Referent, value: Option<String>) -> Option<u64> {
+    fn reference(&mut self, variable: String, to: ReferenceKind, value: Option<String>) -> Option<u64> {
         let id = self.optional(&variable, value, id)?;
         self.references.push(Reference { variable, to, id });
         Some(id)
@@ -302,7 +302,7 @@ impl Check {
         fields.sort_by_key(|field| field.id);
         self.references.extend(fields.iter().map(|field| Reference {
             variable: name.to_owned(),
-            to: Referent::Field,
+            to: ReferenceKind::Field,
             id: field.id,
         }));
         fields

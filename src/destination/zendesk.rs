@@ -40,10 +40,10 @@ use deleted::DeletedTickets;
 use plan::Plan;
 use reply::{Lost, Reply};
 pub use requester::RequesterUpdate;
-pub use setup::{Presence, Trouble};
+pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
-pub use update::{Ended, Standing, Then, Update};
+pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
 

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::refused::Tally;
 
-/// Tokens that open a door, several during a rotation.
+/// Tokens that open an endpoint, several during a rotation.
 pub struct BearerTokens {
     /// Hashed, so that all have one length and a comparison tells nothing of it.
     hashes: Vec<[u8; 32]>,

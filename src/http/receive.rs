@@ -52,7 +52,7 @@ impl Receiver {
     }
 }
 
-/// What comes in by the door of a route.
+/// What comes in at the endpoint of a route.
 pub async fn receive(
     route: Route,
     State(receiver): State<Receiver>,
@@ -77,12 +77,12 @@ pub async fn receive(
     Ok(Json(Received { received, new }))
 }
 
-impl FromRequest<super::Doors> for Authenticated {
+impl FromRequest<super::AppState> for Authenticated {
     type Rejection = ApiError;
 
     /// The header decides before a byte of the body is read.
-    async fn from_request(request: Request, doors: &super::Doors) -> Result<Self, ApiError> {
-        if !doors.receiver.tokens.admit(request.headers()) {
+    async fn from_request(request: Request, state: &super::AppState) -> Result<Self, ApiError> {
+        if !state.receiver.tokens.admit(request.headers()) {
             return Err(ApiError::Unauthorized);
         }
         let encoding = Encoding::of(request.headers())?;

@@ -47,7 +47,7 @@ pub struct Migrations {
 
 /// Why nothing can be served from it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unfit {
+pub enum StorageProblem {
     /// A file or its folder, and the user who cannot write there.
     File(String),
     /// The file holds something else, or the version is one that does not do.
@@ -58,9 +58,12 @@ pub enum Unfit {
     ReadOnly(String),
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for StorageProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Unfit::File(text) | Unfit::Wrong(text) | Unfit::Server(text) | Unfit::ReadOnly(text)) = self;
+        let (StorageProblem::File(text)
+        | StorageProblem::Wrong(text)
+        | StorageProblem::Server(text)
+        | StorageProblem::ReadOnly(text)) = self;
         f.write_str(text)
     }
 }
@@ -69,20 +72,20 @@ impl fmt::Display for Unfit {
 ///
 /// # Errors
 /// [`Unfit`]: a service could not start on it.
-pub async fn survey(database: &Database) -> Result<Survey, Unfit> {
+pub async fn survey(database: &Database) -> Result<Survey, StorageProblem> {
     match database {
         Database::Sqlite(path) => {
-            let path = file::resolved(path).map_err(|error| Unfit::File(error.to_string()))?;
+            let path = file::resolved(path).map_err(|error| StorageProblem::File(error.to_string()))?;
             file_at(path).await
         }
         Database::Postgres(server) => self::server(server).await,
     }
 }
 
-async fn file_at(path: PathBuf) -> Result<Survey, Unfit> {
+async fn file_at(path: PathBuf) -> Result<Survey, StorageProblem> {
     let unwritable = |path: &Path, error| {
         let user = file::user_id();
-        Unfit::File(format!("{} cannot be written by user id {user}: {error}", path.display()))
+        StorageProblem::File(format!("{} cannot be written by user id {user}: {error}", path.display()))
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
     // It has no name where the system can do that, and is gone at once.
@@ -98,15 +101,16 @@ async fn file_at(path: PathBuf) -> Result<Survey, Unfit> {
     Ok(Survey::Present { what, path: Some(path), served, migrations, deployment })
 }
 
-async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), Unfit> {
-    let wrong = |error: sqlx::Error| Unfit::Wrong(format!("{} cannot be read: {error}", path.display()));
+async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), StorageProblem> {
+    let wrong =
+        |error: sqlx::Error| StorageProblem::Wrong(format!("{} cannot be read: {error}", path.display()));
     // Who opens a file that has a log makes what goes with it. Without one nobody writes.
     let immutable = !file::log_of(path).exists();
     let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
     let mut connection: SqliteConnection = options.connect().await.map_err(wrong)?;
     let version: String =
         sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await.map_err(wrong)?;
-    check_sqlite_version(&version).map_err(|error| Unfit::Wrong(error.to_string()))?;
+    check_sqlite_version(&version).map_err(|error| StorageProblem::Wrong(error.to_string()))?;
     let is_there = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
     let is_there = sqlx::query_scalar(is_there).fetch_one(&mut connection).await.map_err(wrong)?;
     let applied = match is_there {
@@ -119,25 +123,27 @@ async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), Unfit
     Ok((format!("SQLite {version}"), Migrations::of(&applied)?, deployment.unwrap_or_default()))
 }
 
-async fn server(server: &PostgresServer) -> Result<Survey, Unfit> {
-    let lost = |error: sqlx::Error| Unfit::Server(format!("PostgreSQL cannot be reached: {error}"));
+async fn server(server: &PostgresServer) -> Result<Survey, StorageProblem> {
+    let lost = |error: sqlx::Error| StorageProblem::Server(format!("PostgreSQL cannot be reached: {error}"));
     let postgres = PostgresPool::connect(server).await.map_err(|error| match error.is::<Unusable>() {
-        true => Unfit::Wrong(error.to_string()),
-        false => Unfit::Server(format!("{error:#}")),
+        true => StorageProblem::Wrong(error.to_string()),
+        false => StorageProblem::Server(format!("{error:#}")),
     })?;
     let version = on_postgres!(&postgres, executor => sqlx::query_as(VERSION).fetch_one(executor));
     let (number, version, is_replica): (i32, String, bool) = version.map_err(lost)?;
     let pooler = if postgres.link() == Link::Pooler { " behind a pooler" } else { "" };
     let what = format!("PostgreSQL {version}{pooler}");
     if number < OLDEST_POSTGRES {
-        return Err(Unfit::Wrong(format!("{what} is too old: 12 or later is needed")));
+        return Err(StorageProblem::Wrong(format!("{what} is too old: 12 or later is needed")));
     }
     if is_replica {
-        return Err(Unfit::ReadOnly(format!("{what} takes no writes: it is a replica, or set to read-only")));
+        return Err(StorageProblem::ReadOnly(format!(
+            "{what} takes no writes: it is a replica, or set to read-only"
+        )));
     }
     let may_write = on_postgres!(&postgres, executor => sqlx::query_scalar(MAY_WRITE).fetch_one(executor));
     if !may_write.map_err(lost)? {
-        return Err(Unfit::ReadOnly(format!("{what} does not let this user write")));
+        return Err(StorageProblem::ReadOnly(format!("{what} does not let this user write")));
     }
     let is_there = "select to_regclass('_sqlx_migrations') is not null";
     let is_there = on_postgres!(&postgres, executor => sqlx::query_scalar(is_there).fetch_one(executor));
@@ -179,15 +185,19 @@ pub(super) const APPLIED: &str = "select version, success, checksum from _sqlx_m
 
 impl Migrations {
     /// As a start would judge them.
-    pub(super) fn of(applied: &[Applied]) -> Result<Migrations, Unfit> {
+    pub(super) fn of(applied: &[Applied]) -> Result<Migrations, StorageProblem> {
         let migrator = migrator();
         for (version, success, checksum) in applied {
             let ours = migrator.iter().find(|migration| migration.version == *version);
             if !success {
-                return Err(Unfit::Wrong(format!("migration {version} was begun and did not get through")));
+                return Err(StorageProblem::Wrong(format!(
+                    "migration {version} was begun and did not get through"
+                )));
             }
             if ours.is_some_and(|migration| migration.checksum[..] != checksum[..]) {
-                return Err(Unfit::Wrong(format!("migration {version} is not the one that was applied")));
+                return Err(StorageProblem::Wrong(format!(
+                    "migration {version} is not the one that was applied"
+                )));
             }
         }
         let is_applied = |version| applied.iter().any(|(applied, ..)| *applied == version);

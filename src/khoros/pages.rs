@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 use url::Url;
 
-use super::{Khoros, Refusal, held};
+use super::{Khoros, Refusal, remote};
 
 const PAGE_SIZE: &str = "100";
 /// A list without an end would be read for ever.
@@ -56,7 +56,7 @@ pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> 
 
 /// An entry that is shown twice need not be shown in the same words.
 fn key_of(entry: &Value) -> String {
-    held::uuid_in(entry).unwrap_or_else(|| entry.to_string())
+    remote::uuid_in(entry).unwrap_or_else(|| entry.to_string())
 }
 
 async fn page(khoros: &Khoros, address: &Url, number: usize) -> Result<Vec<Value>, Refusal> {

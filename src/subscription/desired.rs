@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::config::Route;
-use crate::khoros::{Held, Status, Subscription};
+use crate::khoros::{RemoteSubscription, Status, Subscription};
 
 /// What we want Khoros to hold for a route.
 pub struct Desired {
@@ -27,7 +27,7 @@ pub struct Push {
 
 /// One call to Khoros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Step {
     /// Make or correct the subscription.
     Declare(Why),
     /// Switch on the one that is kept.
@@ -84,64 +84,69 @@ impl Desired {
     }
 
     /// The subscriptions with our name.
-    pub fn ours<'a>(&self, observed: &'a [Held]) -> Vec<&'a Held> {
+    pub fn ours<'a>(&self, observed: &'a [RemoteSubscription]) -> Vec<&'a RemoteSubscription> {
         named(observed, &self.route.external_id, self.company_id)
     }
 
     /// What has to be done about the subscriptions with our name; nothing if all is well.
-    pub fn actions(&self, ours: &[&Held]) -> Vec<Action> {
-        let is_on = |held: &Held| held.status != Some(Status::Disabled);
+    pub fn steps(&self, ours: &[&RemoteSubscription]) -> Vec<Step> {
+        let is_on = |remote: &RemoteSubscription| remote.status != Some(Status::Disabled);
         // If a server corrects the older of two, the older one is the better one to keep.
-        let good = ours.iter().position(|held| is_on(held) && self.difference(held).is_none());
+        let good = ours.iter().position(|remote| is_on(remote) && self.difference(remote).is_none());
         let place = good.unwrap_or_default();
-        let Some(kept) = ours.get(place) else { return vec![Action::Declare(Why::Missing)] };
+        let Some(kept) = ours.get(place) else { return vec![Step::Declare(Why::Missing)] };
         if let Some(why) = self.difference(kept) {
-            return vec![Action::Declare(why)];
+            return vec![Step::Declare(why)];
         }
         let off = kept.status.filter(|status| *status != Status::Active);
-        let activate = off.map(|was| Action::Activate { uuid: kept.uuid.clone(), was });
-        let others = ours.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, held)| held);
-        let doubles = others.filter(|held| held.status.is_some_and(|status| status != Status::Disabled));
-        let disable = doubles.map(|held| Action::Disable { uuid: held.uuid.clone() });
+        let activate = off.map(|was| Step::Activate { uuid: kept.uuid.clone(), was });
+        let others = ours.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, remote)| remote);
+        let doubles = others.filter(|remote| remote.status.is_some_and(|status| status != Status::Disabled));
+        let disable = doubles.map(|remote| Step::Disable { uuid: remote.uuid.clone() });
         activate.into_iter().chain(disable).collect()
     }
 
     /// What a subscription has that we do not want. Khoros does not publish which fields it shows, so a field
     /// that is not shown is not compared.
-    fn difference(&self, held: &Held) -> Option<Why> {
-        if let (Some(push), Some(uri)) = (&self.push, &held.notification_uri) {
+    fn difference(&self, remote: &RemoteSubscription) -> Option<Why> {
+        if let (Some(push), Some(uri)) = (&self.push, &remote.notification_uri) {
             match Url::parse(uri) {
                 Ok(theirs) if host(&theirs) != host(&push.url) => return Some(Why::Foreign(host(&theirs))),
                 Ok(theirs) if theirs == push.url => {}
                 _ => return Some(Why::Differs(Field::Address)),
             }
         }
-        if held.event_name.as_ref().is_some_and(|event| *event != self.route.event) {
+        if remote.event_name.as_ref().is_some_and(|event| *event != self.route.event) {
             return Some(Why::Differs(Field::Event));
         }
-        let is_other = held.query.as_ref().is_some_and(|query| Some(query) != self.route.query.as_ref());
+        let is_other = remote.query.as_ref().is_some_and(|query| Some(query) != self.route.query.as_ref());
         is_other.then_some(Why::Differs(Field::Query))
     }
 
     /// Whether a subscription of another name sends its events to one of our endpoints.
-    pub fn is_leftover(&self, held: &Held) -> bool {
+    pub fn is_leftover(&self, remote: &RemoteSubscription) -> bool {
         let endpoints = self.push.as_ref().and_then(|push| push.url.join(".").ok());
-        let is_on = held.status.is_none_or(|status| status == Status::Active);
-        let uri = held.notification_uri.as_deref();
+        let is_on = remote.status.is_none_or(|status| status == Status::Active);
+        let uri = remote.notification_uri.as_deref();
         is_on && endpoints.zip(uri).is_some_and(|(endpoints, uri)| uri.starts_with(endpoints.as_str()))
     }
 }
 
 /// The subscriptions with this name: the newest first, and disabled ones last. If one of them shows the number
 /// of our company, those of other companies are not ours; if none does, Khoros may number ours otherwise.
-pub fn named<'a>(observed: &'a [Held], external_id: &str, company_id: u64) -> Vec<&'a Held> {
-    let mut named: Vec<&Held> = observed.iter().filter(|held| held.external_id == external_id).collect();
-    if named.iter().any(|held| held.company_id == Some(company_id)) {
-        named.retain(|held| held.company_id.is_none_or(|company| company == company_id));
+pub fn named<'a>(
+    observed: &'a [RemoteSubscription],
+    external_id: &str,
+    company_id: u64,
+) -> Vec<&'a RemoteSubscription> {
+    let mut named: Vec<&RemoteSubscription> =
+        observed.iter().filter(|remote| remote.external_id == external_id).collect();
+    if named.iter().any(|remote| remote.company_id == Some(company_id)) {
+        named.retain(|remote| remote.company_id.is_none_or(|company| company == company_id));
     }
     // Stable, and from the end: of two of the same age the later one in the list comes first.
     named.reverse();
-    named.sort_by_key(|held| (held.status == Some(Status::Disabled), Reverse(held.created)));
+    named.sort_by_key(|remote| (remote.status == Some(Status::Disabled), Reverse(remote.created)));
     named
 }
 
@@ -169,8 +174,8 @@ mod tests {
         Desired { company_id: 1, route, push }
     }
 
-    fn held(uuid: &str, day: &str) -> Held {
-        Held {
+    fn remote(uuid: &str, day: &str) -> RemoteSubscription {
+        RemoteSubscription {
             uuid: uuid.to_owned(),
             external_id: "ours".to_owned(),
             company_id: Some(1),
@@ -182,35 +187,39 @@ mod tests {
         }
     }
 
-    fn actions(observed: &[Held]) -> Vec<Action> {
-        desired().actions(&desired().ours(observed))
+    fn steps(observed: &[RemoteSubscription]) -> Vec<Step> {
+        desired().steps(&desired().ours(observed))
     }
 
-    fn disable(uuid: &str) -> Action {
-        Action::Disable { uuid: uuid.to_owned() }
+    fn disable(uuid: &str) -> Step {
+        Step::Disable { uuid: uuid.to_owned() }
     }
 
     #[test]
     fn a_subscription_as_desired_is_left_alone() {
-        assert_eq!(actions(&[held("a", "01")]), []);
-        let no_status = Held { status: None, ..held("a", "01") };
-        assert_eq!(actions(&[no_status]), []);
-        let hidden = Held { query: None, event_name: None, notification_uri: None, ..held("a", "01") };
-        assert_eq!(actions(&[hidden]), []);
-        let others = Held { external_id: "theirs".to_owned(), ..held("a", "01") };
-        assert_eq!(actions(&[others]), [Action::Declare(Why::Missing)]);
+        assert_eq!(steps(&[remote("a", "01")]), []);
+        let no_status = RemoteSubscription { status: None, ..remote("a", "01") };
+        assert_eq!(steps(&[no_status]), []);
+        let hidden =
+            RemoteSubscription { query: None, event_name: None, notification_uri: None, ..remote("a", "01") };
+        assert_eq!(steps(&[hidden]), []);
+        let others = RemoteSubscription { external_id: "theirs".to_owned(), ..remote("a", "01") };
+        assert_eq!(steps(&[others]), [Step::Declare(Why::Missing)]);
     }
 
     #[test]
     fn a_subscription_with_another_value_is_declared_again() {
-        let good = held("a", "01");
-        let uri = |uri: &str| Held { notification_uri: Some(uri.to_owned()), ..good.clone() };
-        for (held, why) in [
+        let good = remote("a", "01");
+        let uri = |uri: &str| RemoteSubscription { notification_uri: Some(uri.to_owned()), ..good.clone() };
+        for (remote, why) in [
             (
-                Held { event_name: Some("rule-applied".to_owned()), ..good.clone() },
+                RemoteSubscription { event_name: Some("rule-applied".to_owned()), ..good.clone() },
                 Why::Differs(Field::Event),
             ),
-            (Held { query: Some("Other".to_owned()), ..good.clone() }, Why::Differs(Field::Query)),
+            (
+                RemoteSubscription { query: Some("Other".to_owned()), ..good.clone() },
+                Why::Differs(Field::Query),
+            ),
             (uri("nonsense"), Why::Differs(Field::Address)),
             (uri("https://bridge.example/createTicket"), Why::Differs(Field::Address)),
             (uri("https://other.example/khoros/label"), Why::Foreign("other.example".to_owned())),
@@ -219,37 +228,38 @@ mod tests {
                 Why::Foreign("bridge.example:8443".to_owned()),
             ),
         ] {
-            assert_eq!(actions(&[held]), [Action::Declare(why)]);
+            assert_eq!(steps(&[remote]), [Step::Declare(why)]);
         }
         // Without pushes the address does not matter.
         let polled = Desired { push: None, ..desired() };
-        let held = [uri("https://other.example/khoros/label")];
-        assert_eq!(polled.actions(&polled.ours(&held)), []);
+        let remote = [uri("https://other.example/khoros/label")];
+        assert_eq!(polled.steps(&polled.ours(&remote)), []);
     }
 
     #[test]
     fn the_newest_of_several_is_kept() {
-        let off = |held: Held| Held { status: Some(Status::Disabled), ..held };
-        let several = [held("b", "02"), held("c", "03"), off(held("z", "04")), held("a", "01")];
-        assert_eq!(actions(&several), [disable("b"), disable("a")]);
-        let paused = Held { status: Some(Status::Paused), ..held("c", "03") };
+        let off =
+            |remote: RemoteSubscription| RemoteSubscription { status: Some(Status::Disabled), ..remote };
+        let several = [remote("b", "02"), remote("c", "03"), off(remote("z", "04")), remote("a", "01")];
+        assert_eq!(steps(&several), [disable("b"), disable("a")]);
+        let paused = RemoteSubscription { status: Some(Status::Paused), ..remote("c", "03") };
         assert_eq!(
-            actions(&[off(held("a", "01")), paused]),
-            [Action::Activate { uuid: "c".to_owned(), was: Status::Paused }]
+            steps(&[off(remote("a", "01")), paused]),
+            [Step::Activate { uuid: "c".to_owned(), was: Status::Paused }]
         );
-        let undated = Held { created: None, ..held("u", "01") };
-        assert_eq!(actions(&[undated, held("a", "01")]), [disable("u")]);
+        let undated = RemoteSubscription { created: None, ..remote("u", "01") };
+        assert_eq!(steps(&[undated, remote("a", "01")]), [disable("u")]);
     }
 
     #[test]
     fn of_several_one_as_desired_is_kept() {
-        let other = Held { query: Some("Other".to_owned()), ..held("b", "02") };
-        assert_eq!(actions(&[held("a", "01"), other]), [disable("b")]);
+        let other = RemoteSubscription { query: Some("Other".to_owned()), ..remote("b", "02") };
+        assert_eq!(steps(&[remote("a", "01"), other]), [disable("b")]);
     }
 
     #[test]
     fn a_subscription_of_another_company_is_not_ours() {
-        let of = |company_id, uuid| Held { company_id, ..held(uuid, "01") };
+        let of = |company_id, uuid| RemoteSubscription { company_id, ..remote(uuid, "01") };
         let several = [of(Some(1), "a"), of(None, "b"), of(Some(99), "c")];
         assert_eq!(desired().ours(&several), [&several[1], &several[0]]);
         // The number that is configured may be that of the directory.
@@ -258,12 +268,16 @@ mod tests {
 
     #[test]
     fn an_old_name_at_our_endpoint_is_a_leftover() {
-        let at = |uri: &str| Held { notification_uri: Some(uri.to_owned()), ..held("a", "01") };
+        let at =
+            |uri: &str| RemoteSubscription { notification_uri: Some(uri.to_owned()), ..remote("a", "01") };
         assert!(desired().is_leftover(&at("https://bridge.example/base/khoros/old")));
         for other in ["https://bridge.example/khoros/old", "https://other.example/base/khoros/old"] {
             assert!(!desired().is_leftover(&at(other)), "{other}");
         }
-        let off = Held { status: Some(Status::Disabled), ..at("https://bridge.example/base/khoros/old") };
+        let off = RemoteSubscription {
+            status: Some(Status::Disabled),
+            ..at("https://bridge.example/base/khoros/old")
+        };
         assert!(!desired().is_leftover(&off));
     }
 

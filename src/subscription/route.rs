@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
-use super::desired::{Action, Desired, Why, host};
+use super::desired::{Desired, Step, Why, host};
 use super::{Observed, Problem};
 use crate::config::Route;
 use crate::inbox::Inbox;
@@ -86,23 +86,23 @@ impl RouteState {
         inbox: &Inbox,
         observed: &Observed,
     ) -> Result<Reconciled, Problem> {
-        let actions = self.actions(observed)?;
-        let is_correction = actions.iter().any(|action| self.is_correction(action));
+        let steps = self.steps(observed)?;
+        let is_correction = steps.iter().any(|step| self.is_correction(step));
         if is_correction {
-            self.check_limit(&actions)?;
+            self.check_limit(&steps)?;
         }
-        for action in &actions {
-            self.run(action, khoros, inbox).await.map_err(Problem::Refused)?;
+        for step in &steps {
+            self.run(step, khoros, inbox).await.map_err(Problem::Refused)?;
         }
         if is_correction {
             self.corrections.push(Instant::now());
         }
-        Ok(if actions.is_empty() { Reconciled::Unchanged } else { Reconciled::Changed })
+        Ok(if steps.is_empty() { Reconciled::Unchanged } else { Reconciled::Changed })
     }
 
-    fn actions(&self, observed: &Observed) -> Result<Vec<Action>, Problem> {
-        let actions = match observed {
-            Observed::Listed(held) => self.desired.actions(&self.desired.ours(held)),
+    fn steps(&self, observed: &Observed) -> Result<Vec<Step>, Problem> {
+        let steps = match observed {
+            Observed::Listed(remote) => self.desired.steps(&self.desired.ours(remote)),
             Observed::NotOffered => Vec::new(),
             // Khoros may still take a declaration.
             Observed::Refused(_) if self.declared != Declared::Now => Vec::new(),
@@ -113,43 +113,43 @@ impl RouteState {
             // Nothing shows what an earlier run told has come to.
             _ => self.declared == Declared::Now,
         };
-        let declares = actions.iter().any(|action| matches!(action, Action::Declare(_)));
-        Ok(if is_told || declares { actions } else { vec![Action::Declare(Why::Changed)] })
+        let declares = steps.iter().any(|step| matches!(step, Step::Declare(_)));
+        Ok(if is_told || declares { steps } else { vec![Step::Declare(Why::Changed)] })
     }
 
     /// Declaring what we have never declared, or what our settings have changed, corrects nobody.
-    fn is_correction(&self, action: &Action) -> bool {
-        match action {
-            Action::Declare(Why::Changed) => false,
-            Action::Declare(Why::Missing) => self.declared == Declared::Now,
+    fn is_correction(&self, step: &Step) -> bool {
+        match step {
+            Step::Declare(Why::Changed) => false,
+            Step::Declare(Why::Missing) => self.declared == Declared::Now,
             _ => true,
         }
     }
 
-    fn check_limit(&mut self, actions: &[Action]) -> Result<(), Problem> {
+    fn check_limit(&mut self, steps: &[Step]) -> Result<(), Problem> {
         self.corrections.retain(|at| at.elapsed() < DAY);
         if self.corrections.len() < CORRECTIONS {
             return Ok(());
         }
-        Err(match (actions.first(), &self.desired.push) {
-            (Some(Action::Declare(Why::Foreign(theirs))), Some(push)) => Problem::Contested {
+        Err(match (steps.first(), &self.desired.push) {
+            (Some(Step::Declare(Why::Foreign(theirs))), Some(push)) => Problem::Contested {
                 external_id: self.route().external_id.clone(),
                 theirs: theirs.clone(),
                 ours: host(&push.url),
             },
-            (Some(Action::Declare(Why::Differs(field))), _) => Problem::Stubborn(field.to_string()),
-            (Some(Action::Declare(_)), _) => Problem::Stubborn("externalId".to_owned()),
+            (Some(Step::Declare(Why::Differs(field))), _) => Problem::Stubborn(field.to_string()),
+            (Some(Step::Declare(_)), _) => Problem::Stubborn("externalId".to_owned()),
             _ => Problem::Stubborn("status".to_owned()),
         })
     }
 
-    async fn run(&mut self, action: &Action, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
-        match action {
-            Action::Declare(_) => self.declare(khoros, inbox).await?,
-            Action::Activate { uuid, .. } => khoros.set_status(uuid, Status::Active).await?,
-            Action::Disable { uuid } => khoros.set_status(uuid, Status::Disabled).await?,
+    async fn run(&mut self, step: &Step, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
+        match step {
+            Step::Declare(_) => self.declare(khoros, inbox).await?,
+            Step::Activate { uuid, .. } => khoros.set_status(uuid, Status::Active).await?,
+            Step::Disable { uuid } => khoros.set_status(uuid, Status::Disabled).await?,
         }
-        self.log(action);
+        self.log(step);
         Ok(())
     }
 
@@ -167,32 +167,32 @@ impl RouteState {
         Ok(())
     }
 
-    fn log(&self, action: &Action) {
+    fn log(&self, step: &Step) {
         let Route { name: route, external_id, .. } = self.route();
-        match action {
-            Action::Declare(Why::Foreign(host)) => warn!(
+        match step {
+            Step::Declare(Why::Foreign(host)) => warn!(
                 event = "subscription_taken_over",
                 route, host, "took over the subscription `{external_id}`, which sent its events to {host}"
             ),
-            Action::Declare(Why::Missing) if self.is_announced => warn!(
+            Step::Declare(Why::Missing) if self.is_announced => warn!(
                 event = "subscription_recreated",
                 route, "the subscription `{external_id}` was gone: made it again"
             ),
-            Action::Declare(Why::Differs(field)) => warn!(
+            Step::Declare(Why::Differs(field)) => warn!(
                 event = "subscription_corrected",
                 route,
                 %field,
                 "the subscription `{external_id}` had another {field}: corrected it"
             ),
-            Action::Declare(Why::Missing | Why::Changed) => {}
-            Action::Activate { uuid, was } => {
+            Step::Declare(Why::Missing | Why::Changed) => {}
+            Step::Activate { uuid, was } => {
                 let was = was.word();
                 warn!(
                     event = "subscription_reactivated",
                     route, uuid, was, "the subscription `{external_id}` was {was}: made it ACTIVE again"
                 );
             }
-            Action::Disable { uuid } => warn!(
+            Step::Disable { uuid } => warn!(
                 event = "subscription_duplicate_disabled",
                 route, uuid, "disabled another subscription with the name `{external_id}`"
             ),

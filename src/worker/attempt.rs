@@ -9,11 +9,13 @@ use tracing::{info, warn};
 use crate::config::{self, Repeat, Requester, RequesterLater, Route};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
-use crate::destination::zendesk::{self, Author, Create, Ended, Failure, Standing, Then, Update, Zendesk};
+use crate::destination::zendesk::{
+    self, Author, Create, Ended, Failure, StatusChange, Update, UpdateResult, Zendesk,
+};
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
 use crate::notification::{Item, Note, with_lower_network};
-use crate::retry::{Deed, Doubt, Outcome, Reason};
+use crate::retry::{Action, Doubt, Outcome, Reason};
 use crate::story::{News, Told, Words};
 
 /// In one attempt, so many tickets of one case are looked at, which are closed or gone.
@@ -59,44 +61,44 @@ impl CurrentTicket {
 /// What a delivery has come to.
 struct Done {
     ticket: String,
-    deed: Deed,
+    action: Action,
     told: Told,
 }
 
 impl Attempt<'_> {
     pub async fn run(&self) -> Result<Outcome, Abandoned> {
         match self.deliver().await {
-            Ok(Done { ticket: reference, deed, told }) => Ok(Outcome::Done { reference, deed, told }),
+            Ok(Done { ticket: reference, action, told }) => Ok(Outcome::Done { reference, action, told }),
             Err(End::Outcome(outcome)) => Ok(outcome),
             Err(End::Abandoned(abandoned)) => Err(abandoned),
         }
     }
 
     async fn deliver(&self) -> Result<Done, End> {
-        let mut held = self.held().await?;
-        if held.as_ref().is_some_and(|held| self.is_sure_to_comment(held)) {
+        let mut current = self.current().await?;
+        if current.as_ref().is_some_and(|current| self.is_sure_to_comment(current)) {
             self.zendesk.check_update_budget()?;
         }
         let mut looked_at: Vec<String> = Vec::new();
         for _ in 0..TICKETS {
-            let Some(ticket) = held else { return self.create(None).await };
+            let Some(ticket) = current else { return self.create(None).await };
             let ended = match self.tell(&ticket).await? {
-                Standing::Made => return self.made(ticket.number).await,
-                Standing::Told(deed) => return Ok(self.told(ticket, deed)),
-                Standing::Ended(ended) => ended,
+                UpdateResult::Made => return self.made(ticket.number).await,
+                UpdateResult::Updated(action) => return Ok(self.told(ticket, action)),
+                UpdateResult::Ended(ended) => ended,
             };
             looked_at.push(ticket.number.clone());
             if ended == Ended::Merged {
                 let target = self.zendesk.merge_target(&ticket.number).await?;
                 if let Some(target) = target.filter(|target| !looked_at.contains(target)) {
-                    held = Some(self.merged_into(target, ticket));
+                    current = Some(self.merged_into(target, ticket));
                     continue;
                 }
             }
             // A resolution does not open a new ticket.
             if matches!(ended, Ended::Closed | Ended::Merged) && self.item.closes_the_matter() {
                 let told = self.known(&ticket.memory_of);
-                return Ok(Done { ticket: ticket.number, deed: Deed::Unchanged, told });
+                return Ok(Done { ticket: ticket.number, action: Action::Unchanged, told });
             }
             // A delivery that died may have made another, which we were never told of.
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
@@ -106,7 +108,7 @@ impl Attempt<'_> {
                 Ended::Closed | Ended::Merged | Ended::Deleted => listed.current(),
             };
             match other.filter(|other| !looked_at.contains(other)) {
-                Some(other) => held = Some(CurrentTicket::new(other)),
+                Some(other) => current = Some(CurrentTicket::new(other)),
                 None => return self.replace(&ticket.number, ended, listed.merged()).await,
             }
         }
@@ -148,19 +150,19 @@ impl Attempt<'_> {
 
     /// The ticket that the case has. What we know is old once we have begun to make another, and there
     /// is nothing to know if nobody has tried.
-    async fn held(&self) -> Result<Option<CurrentTicket>, End> {
+    async fn current(&self) -> Result<Option<CurrentTicket>, End> {
         let known = match &self.case.ticket {
             CaseTicket::None if !self.may_be_done() => return self.ticket_of_old_case().await,
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
-        let held = match (known, &self.claim.request) {
+        let current = match (known, &self.claim.request) {
             (Some(known), None) => Some(known),
             // The list may leave out a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
-        match held {
-            Some(held) => Ok(Some(CurrentTicket::new(held))),
+        match current {
+            Some(current) => Ok(Some(CurrentTicket::new(current))),
             None => self.ticket_of_old_case().await,
         }
     }
@@ -192,7 +194,7 @@ impl Attempt<'_> {
         if let Some(bytes) = bytes {
             self.add_pending_requester(&ticket, Plan::of(bytes, None)).await?;
         }
-        Ok(Done { ticket, deed: Deed::Found, told: self.told_by(bytes) })
+        Ok(Done { ticket, action: Action::Found, told: self.told_by(bytes) })
     }
 
     /// Stores that a ticket was made without its author. It has to precede settling the delivery: afterwards
@@ -206,9 +208,9 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn told(&self, ticket: CurrentTicket, deed: Deed) -> Done {
-        let told = self.told_after(&ticket.memory_of, deed);
-        Done { ticket: ticket.number, deed, told }
+    fn told(&self, ticket: CurrentTicket, action: Action) -> Done {
+        let told = self.told_after(&ticket.memory_of, action);
+        Done { ticket: ticket.number, action, told }
     }
 
     /// What this delivery has to do may be done already: an attempt of ours was not answered, or the database
@@ -217,28 +219,28 @@ impl Attempt<'_> {
         self.claim.in_doubt || self.case.may_be_restored
     }
 
-    fn is_sure_to_comment(&self, held: &CurrentTicket) -> bool {
-        self.repeat() == Repeat::Comment || !self.news(&held.memory_of).is_empty()
+    fn is_sure_to_comment(&self, current: &CurrentTicket) -> bool {
+        self.repeat() == Repeat::Comment || !self.news(&current.memory_of).is_empty()
     }
 
     fn repeat(&self) -> Repeat {
         if self.item.is_turn() { Repeat::New } else { self.settings().repeat }
     }
 
-    async fn tell(&self, held: &CurrentTicket) -> Result<Standing, Outcome> {
+    async fn tell(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
-        let news = self.news(&held.memory_of);
-        let then = self.then(&held.memory_of);
+        let news = self.news(&current.memory_of);
+        let then = self.then(&current.memory_of);
         let update = Update {
-            ticket: &held.number,
+            ticket: &current.number,
             case_key: &self.claim.case_key,
             delivery: &self.claim.identity,
             in_doubt: self.may_be_done(),
-            past: self.item.event_made.filter(|_| self.may_be_history(&held.memory_of)),
+            past: self.item.event_made.filter(|_| self.may_be_history(&current.memory_of)),
             news: &news,
             repeat: self.repeat(),
             then,
-            urgent: self.item.is_urgent() && then != Then::AsItWas,
+            urgent: self.item.is_urgent() && then != StatusChange::Keep,
             comment: &ticket::news(self.item, label, route, &news),
             tags: &ticket::tags(self.item, label, self.settings(), None),
         };
@@ -268,7 +270,7 @@ impl Attempt<'_> {
             let (reason, fields) = match self.send(&claim, &body).await {
                 Ok(ticket) => {
                     self.add_pending_requester(&ticket, plan).await?;
-                    return Ok(Done { ticket, deed: plan.deed(), told: self.told_by(Some(&body)) });
+                    return Ok(Done { ticket, action: plan.action(), told: self.told_by(Some(&body)) });
                 }
                 Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
@@ -418,14 +420,14 @@ impl Attempt<'_> {
     }
 
     /// What an event does to the state of its ticket; nothing, if the ticket has heard of a newer one.
-    fn then(&self, ticket: &str) -> Then {
+    fn then(&self, ticket: &str) -> StatusChange {
         let is_past = self.known(ticket).is_newer_than(self.item.happened());
         match self.item.closes_the_matter() {
-            true if is_past || self.is_older(ticket) => Then::AsItWas,
-            true => Then::Solved,
+            true if is_past || self.is_older(ticket) => StatusChange::Keep,
+            true => StatusChange::Solved,
             // Feeds are read one after the other: the good news may have been in the first.
-            false if is_past && self.item.is_urgent() => Then::AsItWas,
-            false => Then::Open,
+            false if is_past && self.item.is_urgent() => StatusChange::Keep,
+            false => StatusChange::Open,
         }
     }
 
@@ -452,9 +454,9 @@ impl Attempt<'_> {
     }
 
     /// What a ticket has been told once this event was brought to it.
-    fn told_after(&self, ticket: &str, deed: Deed) -> Told {
+    fn told_after(&self, ticket: &str, action: Action) -> Told {
         let known = self.known(ticket);
-        if deed == Deed::Unchanged && self.settings().repeat == Repeat::Ignore {
+        if action == Action::Unchanged && self.settings().repeat == Repeat::Ignore {
             return known;
         }
         let told = ticket::fitting(&self.news(ticket).notes).to_vec();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::retry::{Deed, Doubt, Outcome, Reason};
+use crate::retry::{Action, Doubt, Outcome, Reason};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -123,10 +123,10 @@ impl Lane {
                 self.checked(started);
                 outcome
             }
-            Outcome::Done { deed, .. } => {
+            Outcome::Done { action, .. } => {
                 self.blocked.remove(delivery);
-                match deed {
-                    Deed::Created | Deed::FollowedUp => self.works(started),
+                match action {
+                    Action::Created | Action::FollowedUp => self.works(started),
                     // Creates may still be blocked: look-ups and comments do not show that.
                     _ => self.checked(started),
                 }
@@ -292,7 +292,7 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Done { reference: "1".to_owned(), deed: Deed::Created, told: Told::default() }
+        Outcome::Done { reference: "1".to_owned(), action: Action::Created, told: Told::default() }
     }
 
     #[test]
@@ -406,7 +406,7 @@ mod tests {
         let mut lane = Lane::new("zendesk");
         lane.observe("a", blocked(), start, start);
         let unchanged =
-            Outcome::Done { reference: "1".to_owned(), deed: Deed::Unchanged, told: Told::default() };
+            Outcome::Done { reference: "1".to_owned(), action: Action::Unchanged, told: Told::default() };
         lane.observe("b", unchanged, at(start, 5), at(start, 6));
         assert!(matches!(lane.observe("a", blocked(), at(start, 7), at(start, 7)), Outcome::Pause { .. }));
     }

@@ -36,15 +36,15 @@ fn status(world: &World, ticket: u64) -> String {
     ticket["status"].as_str().unwrap().to_owned()
 }
 
-/// Tells of a post and waits for what becomes of it: a deed and a ticket.
-async fn tell(world: &World, bridge: &Bridge, notification: String, deed: &str, ticket: u64) {
+/// Tells of a post and waits for what becomes of it: an action and a ticket.
+async fn tell(world: &World, bridge: &Bridge, notification: String, action: &str, ticket: u64) {
     let event: Value = serde_json::from_str(&notification).unwrap();
     world.notify(&notification).await;
     let event = event["eventUuid"].as_str().unwrap();
     let delivery = format!("delivery_done delivery=khoros:1234:{event}:*");
     let line: Value = serde_json::from_str(&bridge.wait_for(&delivery).await).unwrap();
     assert_eq!(line["ticket"], ticket.to_string(), "{line}");
-    assert_eq!(line["action"], deed, "{line}");
+    assert_eq!(line["action"], action, "{line}");
 }
 
 /// A published event that is about no post, with another id.
@@ -64,7 +64,7 @@ on_both! {
         let sent = include_str!("../fixtures/message-sent-to-network-facebook.json");
         let published = include_str!("../fixtures/message-published.json");
         let bridge = world.start().await;
-        for (json, event, deed, ticket) in [
+        for (json, event, action, ticket) in [
             (lost, "r1", "created", 1000),
             (found, "r2", "solved", 1000),
             (lost, "r3", "reopened", 1000),
@@ -79,7 +79,7 @@ on_both! {
             let delivery = format!("delivery_done delivery=khoros:1234:{event}*");
             let line: Value = serde_json::from_str(&bridge.wait_for(&delivery).await).unwrap();
             assert_eq!(line["ticket"], ticket.to_string(), "{line}");
-            assert_eq!(line["action"], deed, "{line}");
+            assert_eq!(line["action"], action, "{line}");
         }
         let said_of_account = said(&world, 1000);
         assert!(said_of_account[0].starts_with("The account was re-authorised in Khoros (2018-03-14 00:31 UTC)."));
@@ -145,11 +145,11 @@ on_both! {
     async fn a_solved_ticket_is_reopened_and_an_open_one_left_alone(world: World) {
         let bridge = world.start().await;
         tell(&world, &bridge, event("e1", "1"), "created", 1000).await;
-        for (state, deed, after) in
+        for (state, action, after) in
             [("pending", "unchanged", "pending"), ("solved", "reopened", "open"), ("hold", "unchanged", "hold")]
         {
             world.zendesk.model().set_status(1000, state);
-            tell(&world, &bridge, event(&format!("when-{state}"), "1"), deed, 1000).await;
+            tell(&world, &bridge, event(&format!("when-{state}"), "1"), action, 1000).await;
             assert_eq!(status(&world, 1000), after);
         }
         assert_eq!(said(&world, 1000).len(), 1);
@@ -854,7 +854,7 @@ async fn a_note_that_the_first_comment_does_not_hold_is_news() {
     const ALL: &str = "{{ item.text }}{% for n in item.notes %}{{ n.text }}\n{% endfor %}";
     let long = "x".repeat(65_000);
     let (short, cut) = (["call the lawyer"].to_vec(), [&long, "call the lawyer"].to_vec());
-    for (template, notes, deed) in [
+    for (template, notes, action) in [
         ("{{ item.text }}{% if item.notes %} (see Khoros){% endif %}".to_owned(), &short, "commented"),
         (format!("{FAILS}{{{{ item.notes }}}}"), &cut, "commented"),
         (format!("{FAILS}hi"), &short, "unchanged"),
@@ -865,7 +865,7 @@ async fn a_note_that_the_first_comment_does_not_hold_is_news() {
             world.set("TICKET_COMMENT", template);
             let bridge = world.start().await;
             tell(&world, &bridge, noted("e1", "1", notes), "created", 1000).await;
-            tell(&world, &bridge, noted("e2", "1", notes), deed, 1000).await;
+            tell(&world, &bridge, noted("e2", "1", notes), action, 1000).await;
             let comments = world.zendesk.model().comments(1000);
             let told = comments.iter().filter(|comment| comment.to_string().contains("call the lawyer"));
             assert_eq!(told.count(), 1);
@@ -892,7 +892,7 @@ async fn a_follow_up_that_had_to_wait_keeps_its_source() {
     .await;
 }
 
-/// An event about an account, by the door of the accounts.
+/// An event about an account, at the endpoint of the accounts.
 async fn account(world: &World, json: &str, event: &str, when: u64) {
     let mut notification: Value = serde_json::from_str(json).unwrap();
     notification["eventUuid"] = json!(event);
@@ -915,7 +915,7 @@ async fn an_account_is_lost_and_found() {
         world.set("TICKET_COMMENT", "{{ item.text }} by {{ author.name }}");
         let bridge = world.start().await;
         let day = |day: u64| 1_520_987_518_000 + day * DAY;
-        for (json, event, when, deed, state, priority) in [
+        for (json, event, when, action, state, priority) in [
             (FOUND, "a1", day(1), "created", "new", "normal"),
             (LOST, "a2", day(3), "commented", "new", "high"),
             (BACK, "a3", day(2), "commented", "new", "high"),
@@ -925,7 +925,7 @@ async fn an_account_is_lost_and_found() {
         ] {
             account(&world, json, event, when).await;
             bridge
-                .wait_for(&format!("delivery_done delivery=khoros:1234:{event}* ticket=1000 action={deed}"))
+                .wait_for(&format!("delivery_done delivery=khoros:1234:{event}* ticket=1000 action={action}"))
                 .await;
             assert_eq!(status(&world, 1000), state, "{event}");
             assert_eq!(world.tickets(1).await[0]["priority"], priority, "{event}");

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
-use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick, ReceiveError, State};
+use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery, ReceiveError, State};
 use casebridge::retry::Transition;
 use casebridge::story::Told;
 use futures_util::future::select_all;
@@ -48,7 +48,7 @@ fn event_of(claim: &Claim) -> &str {
 }
 
 async fn claim(inbox: &Inbox, lease: Duration) -> Vec<Claim> {
-    inbox.claim(ZENDESK, Pick::Any, 16, lease).await.unwrap()
+    inbox.claim(ZENDESK, ClaimFilter::Any, 16, lease).await.unwrap()
 }
 
 fn again(after: Duration, tries: i64, in_doubt: bool) -> Transition {
@@ -124,7 +124,7 @@ on_all! {
         }
         let list = inbox.list(None, None, 10_000).await.unwrap();
         assert_eq!(list.len(), (1..70).sum::<usize>() + 95 + 96 + 97 + 255 + 256 + 257);
-        let claims = inbox.claim(ZENDESK, Pick::Any, 10_000, LEASE).await.unwrap();
+        let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 10_000, LEASE).await.unwrap();
         assert!(claims.iter().all(|claim| claim.payload == "{}"));
     }
 
@@ -161,7 +161,7 @@ on_all! {
     async fn a_claim_is_one_hands_alone(world: World) {
         let inbox = open(&world).await;
         inbox.receive((0..5).map(|n| delivery("e", &format!("p{n}"))).collect()).await.unwrap();
-        let first = inbox.claim(ZENDESK, Pick::Any, 2, LEASE).await.unwrap();
+        let first = inbox.claim(ZENDESK, ClaimFilter::Any, 2, LEASE).await.unwrap();
         let rest = claim(&inbox, LEASE).await;
         assert_eq!((first.len(), rest.len()), (2, 3));
         assert!(claim(&inbox, LEASE).await.is_empty());
@@ -228,7 +228,7 @@ on_all! {
         let old = claim(&inbox, LEASE).await.remove(0);
         inbox.settle(&old, &again(Duration::ZERO, 1, false)).await.unwrap();
         inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
-        let fresh = inbox.claim(ZENDESK, Pick::Fresh, 16, LEASE).await.unwrap();
+        let fresh = inbox.claim(ZENDESK, ClaimFilter::Fresh, 16, LEASE).await.unwrap();
         assert_eq!(fresh.len(), 1);
         assert_eq!(event_of(&fresh[0]), "e2");
         assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
@@ -239,7 +239,7 @@ on_all! {
         let old = NewDelivery { in_doubt: true, ..delivery("e1", "p1") };
         inbox.receive(vec![old]).await.unwrap();
         inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
-        let fresh = inbox.claim(ZENDESK, Pick::Fresh, 16, LEASE).await.unwrap();
+        let fresh = inbox.claim(ZENDESK, ClaimFilter::Fresh, 16, LEASE).await.unwrap();
         assert_eq!(fresh.iter().map(event_of).collect::<Vec<_>>(), ["e2"]);
         assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
     }
@@ -443,7 +443,7 @@ on_all! {
             tokio::spawn(async move {
                 let mut taken = Vec::new();
                 loop {
-                    let claims = inbox.claim(ZENDESK, Pick::Any, 3, LEASE).await.unwrap();
+                    let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 3, LEASE).await.unwrap();
                     for claim in &claims {
                         assert!(inbox.settle(claim, &done("1")).await.unwrap());
                         taken.push(claim.identity.clone());

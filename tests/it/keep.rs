@@ -57,8 +57,8 @@ async fn wait_for_checks(world: &World, count: u32) {
 
 #[tokio::test]
 async fn what_is_done_behind_our_back_is_repaired() {
-    type Deed = fn(&mut Model, &str);
-    let deeds: [(Deed, &str); 6] = [
+    type Action = fn(&mut Model, &str);
+    let actions: [(Action, &str); 6] = [
         (|model, uuid| model.set_status(uuid, Status::Paused), "subscription_reactivated was=PAUSED"),
         (|model, uuid| model.set_status(uuid, Status::Disabled), "subscription_reactivated was=DISABLED"),
         (
@@ -78,14 +78,14 @@ async fn what_is_done_behind_our_back_is_repaired() {
             "subscription_duplicate_disabled",
         ),
     ];
-    join_all(deeds.map(|(deed, told)| {
+    join_all(actions.map(|(action, told)| {
         run_on_sqlite(move |mut world| async move {
             let bridge = subscribed(&mut world).await;
             {
                 let mut model = world.khoros.model();
                 assert!(is_true(&world, &model));
                 let uuid = model.subscriptions[0].uuid.clone();
-                deed(&mut model, &uuid);
+                action(&mut model, &uuid);
                 assert!(!is_true(&world, &model));
             }
             bridge.wait_for(told).await;
@@ -214,18 +214,18 @@ async fn a_take_over_that_fails_does_not_count() {
 /// Where an update changes nothing, or somebody else changes it back each time, it is left so, too.
 #[tokio::test]
 async fn what_cannot_be_corrected_is_not_told_for_ever() {
-    type Deed = fn(&mut Subscription);
-    let deeds: [(Deed, &'static [&'static str]); 2] = [
+    type Action = fn(&mut Subscription);
+    let actions: [(Action, &'static [&'static str]); 2] = [
         (|held| held.sent["eventName"] = json!("rule-applied"), &["eventName"]),
         (|held| held.sent["notificationUri"] = json!("https://other.example.com/"), &["notificationUri"]),
     ];
-    join_all(deeds.map(|(deed, immutable)| {
+    join_all(actions.map(|(action, immutable)| {
         run_on_sqlite(move |mut world| async move {
             let bridge = subscribed(&mut world).await;
             let calls = {
                 let mut model = world.khoros.model();
                 model.immutable = immutable;
-                deed(&mut model.subscriptions[0]);
+                action(&mut model.subscriptions[0]);
                 model.calls
             };
             wait_for_checks(&world, 12).await;
@@ -451,7 +451,7 @@ on_both! {
     }
 }
 
-/// What it sees of the operator's deed, it must not take for somebody else's.
+/// What it sees of the operator's action, it must not take for somebody else's.
 #[tokio::test]
 async fn an_end_is_honoured_in_the_middle_of_a_look() {
     run_on_sqlite(|mut world| async move {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casebridge::config::{self, Retention};
-use casebridge::inbox::{CaseTicket, Claim, Inbox, NewDelivery, Pick};
+use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery};
 use casebridge::retry::Transition;
 use casebridge::story::{Pace, Told, Words};
 use futures_util::future::join_all;
@@ -41,7 +41,7 @@ enum Step {
     Receive(Vec<Vec<NewDelivery>>),
     Claim {
         destination: &'static str,
-        pick: Pick,
+        pick: ClaimFilter,
         limit: usize,
         lease: Duration,
     },
@@ -73,7 +73,12 @@ fn lives() -> impl Strategy<Value = Lives> {
 
 fn step() -> impl Strategy<Value = Step> {
     let near = || prop_oneof![3 => 0..3usize, 1 => 0..100usize];
-    let claim = (select(&[ZENDESK, "slack"][..]), select(&[Pick::Fresh, Pick::Any][..]), limit(), wait());
+    let claim = (
+        select(&[ZENDESK, "slack"][..]),
+        select(&[ClaimFilter::Fresh, ClaimFilter::Any][..]),
+        limit(),
+        wait(),
+    );
     prop_oneof![
         3 => vec(vec(delivery(), 0..4), 1..4).prop_map(Step::Receive),
         5 => claim.prop_map(|(destination, pick, limit, lease)| Step::Claim { destination, pick, limit, lease }),
@@ -169,7 +174,7 @@ impl Model {
 
     /// What a claim may take. One of a case is in hand at most, and it comes first when its lease is
     /// over; then the oldest. All wait while one of them rests that may have been sent.
-    fn claimable(&self, destination: &str, pick: Pick) -> Vec<Row> {
+    fn claimable(&self, destination: &str, pick: ClaimFilter) -> Vec<Row> {
         let waits_for = |row: &Row, other: &Row| {
             let rests = other.in_doubt && !other.is_due && other.state != "done";
             let is_older = other.state == "waiting" && other.age() < row.age();
@@ -177,7 +182,7 @@ impl Model {
         };
         let rows = self.rows.iter();
         rows.filter(|row| row.state == "waiting" && row.destination == destination && row.is_due)
-            .filter(|row| pick == Pick::Any || row.attempts == 0 && !row.in_doubt)
+            .filter(|row| pick == ClaimFilter::Any || row.attempts == 0 && !row.in_doubt)
             .filter(|row| !self.rows.iter().any(|other| waits_for(row, other)))
             .cloned()
             .collect()
@@ -599,10 +604,10 @@ async fn receive_all(inbox: Inbox, hands: Arc<Hands>) -> usize {
 async fn work(inbox: Inbox, hands: Arc<Hands>, hand: usize) {
     for round in hand.. {
         if round % 5 == 0 {
-            inbox.claim(ZENDESK, Pick::Any, 1, Duration::ZERO).await.unwrap();
+            inbox.claim(ZENDESK, ClaimFilter::Any, 1, Duration::ZERO).await.unwrap();
         }
         let all_received = hands.receiving.load(Ordering::SeqCst) == 0;
-        let claims = inbox.claim(ZENDESK, Pick::Any, 3, HOUR).await.unwrap();
+        let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 3, HOUR).await.unwrap();
         for claim in &claims {
             handle(&inbox, &hands, claim).await;
         }

@@ -45,11 +45,11 @@ fn check_arrival(arrival: &Arrival) {
         let fits = (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
         assert!(fits, "{key:?}");
     }
-    assert_eq!(Item::from_payload(&arrival.payload).err(), arrival.odd, "{}", arrival.payload);
-    if arrival.odd.is_none() {
+    assert_eq!(Item::from_payload(&arrival.payload).err(), arrival.unprocessable, "{}", arrival.payload);
+    if arrival.unprocessable.is_none() {
         let again = notification::parse(arrival.payload.as_bytes(), 7).unwrap();
         assert_eq!(again.len(), 1, "{}", arrival.payload);
-        assert_eq!((&again[0].payload, again[0].odd), (&arrival.payload, None));
+        assert_eq!((&again[0].payload, again[0].unprocessable), (&arrival.payload, None));
     }
 }
 
@@ -305,13 +305,13 @@ fn what_is_as_large_as_can_be_is_taken() {
     let objects = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
     let most = format!("{}{}", "[".repeat(half), "]".repeat(half));
     for nested in [lists, objects, most] {
-        assert!(checked(nested.as_bytes()).unwrap()[0].odd.is_some());
+        assert!(checked(nested.as_bytes()).unwrap()[0].unprocessable.is_some());
     }
     let text = "x".repeat(BODY_LIMIT - 100);
     let halves = r"\ud83d".repeat((BODY_LIMIT - 100) / 6);
     for text in [text, halves] {
         let arrivals = checked(event_with_text(&text).as_bytes()).unwrap();
-        assert_eq!((arrivals.len(), arrivals[0].odd), (1, None));
+        assert_eq!((arrivals.len(), arrivals[0].unprocessable), (1, None));
         assert_eq!(checked(format!("\"{text}\"").as_bytes()).unwrap().len(), 1);
     }
     assert_eq!(checked("[".repeat(BODY_LIMIT).as_bytes()), Err(NotJson));
@@ -326,7 +326,7 @@ fn ten_thousand_items_arrive() {
     let arrivals = notification::parse(body.as_bytes(), 7).unwrap();
     let identities: BTreeSet<&str> = arrivals.iter().map(|arrival| arrival.identity.as_str()).collect();
     assert_eq!((arrivals.len(), identities.len()), (10_000, 10_000));
-    assert!(arrivals.iter().all(|arrival| arrival.odd.is_none()));
+    assert!(arrivals.iter().all(|arrival| arrival.unprocessable.is_none()));
     let size: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
     assert!(size < 2 * body.len(), "{size} bytes of {}", body.len());
 }

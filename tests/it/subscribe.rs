@@ -108,7 +108,7 @@ async fn without_an_address_it_serves_and_says_what_to_set() {
     .await;
 }
 
-/// One door, one subscription and one kind of ticket for each route; the post that comes by two of them
+/// One endpoint, one subscription and one kind of ticket for each route; the post that comes by two of them
 /// is one case.
 #[tokio::test]
 async fn every_route_has_its_own_subscription_door_and_ticket() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::config::{self, FALLBACK_TAG, NO_AUTHOR_TAG};
-use crate::retry::Deed;
+use crate::retry::Action;
 
 /// Each refusal takes something away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ impl Plan {
     }
 
     /// What a ticket by this plan is to its case.
-    pub fn deed(self) -> Deed {
-        self.follow_up.map_or(Deed::Created, |_| Deed::FollowedUp)
+    pub fn action(self) -> Action {
+        self.follow_up.map_or(Action::Created, |_| Action::FollowedUp)
     }
 
     /// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or

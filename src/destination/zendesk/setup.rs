@@ -9,12 +9,12 @@ use serde_json::Value;
 use super::token::Grant;
 use super::{Call, Reply, Zendesk};
 use crate::alert;
-use crate::config::{Reference, Referent};
+use crate::config::{Reference, ReferenceKind};
 use crate::retry::Outcome;
 
 /// Why Zendesk does not let us in. The texts hold nothing secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum AccessError {
     /// The credential is wrong, switched off or expired.
     Credential(String),
     /// It is known, and may not even count tickets.
@@ -29,7 +29,7 @@ pub enum Trouble {
 
 /// What is at a number that is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Presence {
+pub enum LookupResult {
     /// It is there and in use.
     Usable,
     Missing,
@@ -39,14 +39,14 @@ pub enum Presence {
     Unknown(String),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for AccessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Credential(log)
-            | Trouble::Forbidden(log)
-            | Trouble::Address(log)
-            | Trouble::Busy(log)
-            | Trouble::Away(log) => f.write_str(log),
+            AccessError::Credential(log)
+            | AccessError::Forbidden(log)
+            | AccessError::Address(log)
+            | AccessError::Busy(log)
+            | AccessError::Away(log) => f.write_str(log),
         }
     }
 }
@@ -56,19 +56,19 @@ impl Zendesk {
     ///
     /// # Errors
     /// [`Trouble`]
-    pub async fn access(&self) -> Result<(), Trouble> {
+    pub async fn access(&self) -> Result<(), AccessError> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await.map_err(|outcome| trouble(&outcome))?;
         let body = reply.json::<Value>().unwrap_or_default();
         let log = reply.reason(Call::Check.name()).log;
         match reply.status {
             200..=299 if body["count"].is_object() => Ok(()),
-            200..=399 | 404 => Err(Trouble::Address(log)),
-            401 => Err(Trouble::Credential(log)),
-            403 => Err(Trouble::Forbidden(log)),
-            429 => Err(Trouble::Busy(log)),
-            _ if reply.retry_after.is_some() => Err(Trouble::Busy(log)),
-            _ => Err(Trouble::Away(log)),
+            200..=399 | 404 => Err(AccessError::Address(log)),
+            401 => Err(AccessError::Credential(log)),
+            403 => Err(AccessError::Forbidden(log)),
+            429 => Err(AccessError::Busy(log)),
+            _ if reply.retry_after.is_some() => Err(AccessError::Busy(log)),
+            _ => Err(AccessError::Away(log)),
         }
     }
 
@@ -78,67 +78,69 @@ impl Zendesk {
     }
 
     /// What is there under a number that is configured.
-    pub async fn look_at(&self, reference: &Reference) -> Presence {
+    pub async fn look_at(&self, reference: &Reference) -> LookupResult {
         let (path, field) = place(reference.to);
         let request = || self.request(Method::GET, &format!("/api/v2/{path}/{}", reference.id));
         match self.repeatable(Call::SetUp, request).await {
             Ok(reply) => presence(&reply, reference.to, field),
-            Err(outcome) => Presence::Unknown(log_of(&outcome)),
+            Err(outcome) => LookupResult::Unknown(log_of(&outcome)),
         }
     }
 }
 
 /// Where one is, and under which name it comes.
-fn place(to: Referent) -> (&'static str, &'static str) {
+fn place(to: ReferenceKind) -> (&'static str, &'static str) {
     match to {
-        Referent::Group => ("groups", "group"),
-        Referent::Assignee => ("users", "user"),
-        Referent::Brand => ("brands", "brand"),
-        Referent::Form => ("ticket_forms", "ticket_form"),
-        Referent::Field => ("ticket_fields", "ticket_field"),
+        ReferenceKind::Group => ("groups", "group"),
+        ReferenceKind::Assignee => ("users", "user"),
+        ReferenceKind::Brand => ("brands", "brand"),
+        ReferenceKind::Form => ("ticket_forms", "ticket_form"),
+        ReferenceKind::Field => ("ticket_fields", "ticket_field"),
     }
 }
 
-fn presence(reply: &Reply, to: Referent, field: &str) -> Presence {
+fn presence(reply: &Reply, to: ReferenceKind, field: &str) -> LookupResult {
     let body = reply.json::<Value>().unwrap_or_default();
     let shown = &body[field];
     match reply.status {
         200..=299 if shown.is_object() => match flaw(shown, to) {
-            Some(flaw) => Presence::Unusable(flaw),
-            None => Presence::Usable,
+            Some(flaw) => LookupResult::Unusable(flaw),
+            None => LookupResult::Usable,
         },
-        404 => Presence::Missing,
-        403 => Presence::Unknown("this credential may not look at it (403)".to_owned()),
-        _ => Presence::Unknown(reply.reason(Call::SetUp.name()).log),
+        404 => LookupResult::Missing,
+        403 => LookupResult::Unknown("this credential may not look at it (403)".to_owned()),
+        _ => LookupResult::Unknown(reply.reason(Call::SetUp.name()).log),
     }
 }
 
 /// Why it cannot be used although it is there. What is not told is taken for right.
-fn flaw(shown: &Value, to: Referent) -> Option<&'static str> {
+fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
     let is_off = shown["active"] == false;
     match to {
-        Referent::Group => (shown["deleted"] == true).then_some("is deleted"),
-        Referent::Brand if shown["is_deleted"] == true => Some("is deleted"),
-        Referent::Brand | Referent::Form | Referent::Field => is_off.then_some("is not active"),
-        Referent::Assignee if is_off => Some("is deleted"),
-        Referent::Assignee if shown["suspended"] == true => Some("is suspended"),
-        Referent::Assignee => (shown["role"] == "end-user").then_some("is no agent"),
+        ReferenceKind::Group => (shown["deleted"] == true).then_some("is deleted"),
+        ReferenceKind::Brand if shown["is_deleted"] == true => Some("is deleted"),
+        ReferenceKind::Brand | ReferenceKind::Form | ReferenceKind::Field => {
+            is_off.then_some("is not active")
+        }
+        ReferenceKind::Assignee if is_off => Some("is deleted"),
+        ReferenceKind::Assignee if shown["suspended"] == true => Some("is suspended"),
+        ReferenceKind::Assignee => (shown["role"] == "end-user").then_some("is no agent"),
     }
 }
 
 /// Of what happened before there was an answer to look at, and of the minting of a token.
-fn trouble(outcome: &Outcome) -> Trouble {
+fn trouble(outcome: &Outcome) -> AccessError {
     let (alert, log) = (outcome.reason().and_then(|reason| reason.alert), log_of(outcome));
     match outcome {
         Outcome::Pause { .. } | Outcome::Blocked { .. } if alert == Some(alert::ZENDESK_ADDRESS) => {
-            Trouble::Address(log)
+            AccessError::Address(log)
         }
         // Without the advice of the log: the check has its own, which knows the kind of credential.
         Outcome::Pause { .. } | Outcome::Blocked { .. } if alert.is_some() => {
-            Trouble::Credential(outcome.reason().map_or(log, |reason| reason.kind.clone()))
+            AccessError::Credential(outcome.reason().map_or(log, |reason| reason.kind.clone()))
         }
-        Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => Trouble::Busy(log),
-        _ => Trouble::Away(log),
+        Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => AccessError::Busy(log),
+        _ => AccessError::Away(log),
     }
 }
 
@@ -153,34 +155,42 @@ mod tests {
     #[test]
     fn what_is_there_can_be_of_no_use() {
         for (to, body, expected) in [
-            (Referent::Group, r#"{"group":{"name":"Social"}}"#, Presence::Usable),
-            (Referent::Group, r#"{"group":{"deleted":true}}"#, Presence::Unusable("is deleted")),
+            (ReferenceKind::Group, r#"{"group":{"name":"Social"}}"#, LookupResult::Usable),
+            (ReferenceKind::Group, r#"{"group":{"deleted":true}}"#, LookupResult::Unusable("is deleted")),
             (
-                Referent::Brand,
+                ReferenceKind::Brand,
                 r#"{"brand":{"active":true,"is_deleted":true}}"#,
-                Presence::Unusable("is deleted"),
+                LookupResult::Unusable("is deleted"),
             ),
-            (Referent::Brand, r#"{"brand":{"active":false}}"#, Presence::Unusable("is not active")),
-            (Referent::Form, r#"{"ticket_form":{"active":false}}"#, Presence::Unusable("is not active")),
-            (Referent::Field, r#"{"ticket_field":{"title":"Link"}}"#, Presence::Usable),
-            (Referent::Assignee, r#"{"user":{"role":"end-user"}}"#, Presence::Unusable("is no agent")),
+            (ReferenceKind::Brand, r#"{"brand":{"active":false}}"#, LookupResult::Unusable("is not active")),
             (
-                Referent::Assignee,
+                ReferenceKind::Form,
+                r#"{"ticket_form":{"active":false}}"#,
+                LookupResult::Unusable("is not active"),
+            ),
+            (ReferenceKind::Field, r#"{"ticket_field":{"title":"Link"}}"#, LookupResult::Usable),
+            (
+                ReferenceKind::Assignee,
+                r#"{"user":{"role":"end-user"}}"#,
+                LookupResult::Unusable("is no agent"),
+            ),
+            (
+                ReferenceKind::Assignee,
                 r#"{"user":{"role":"agent","suspended":true}}"#,
-                Presence::Unusable("is suspended"),
+                LookupResult::Unusable("is suspended"),
             ),
             (
-                Referent::Assignee,
+                ReferenceKind::Assignee,
                 r#"{"user":{"role":"admin","active":false}}"#,
-                Presence::Unusable("is deleted"),
+                LookupResult::Unusable("is deleted"),
             ),
         ] {
             assert_eq!(presence(&Reply::of(200, body), to, place(to).1), expected, "{body}");
         }
-        let refused = |status| presence(&Reply::of(status, "<html>"), Referent::Group, "group");
-        assert_eq!(refused(404), Presence::Missing);
+        let refused = |status| presence(&Reply::of(status, "<html>"), ReferenceKind::Group, "group");
+        assert_eq!(refused(404), LookupResult::Missing);
         for status in [200, 403, 500] {
-            assert!(matches!(refused(status), Presence::Unknown(_)), "{status}");
+            assert!(matches!(refused(status), LookupResult::Unknown(_)), "{status}");
         }
     }
 }

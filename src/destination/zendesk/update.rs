@@ -15,7 +15,7 @@ use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
 use crate::fence::Fence;
 use crate::html::Html;
-use crate::retry::{Deed, Doubt, Outcome, Reason};
+use crate::retry::{Action, Doubt, Outcome, Reason};
 use crate::story::News;
 
 /// So often somebody else may be quicker before we wait.
@@ -35,7 +35,7 @@ pub struct Update<'a> {
     pub past: Option<Timestamp>,
     pub news: &'a News,
     pub repeat: Repeat,
-    pub then: Then,
+    pub then: StatusChange,
     /// It comes before others from now on.
     pub urgent: bool,
     pub comment: &'a Html,
@@ -45,22 +45,22 @@ pub struct Update<'a> {
 
 /// What becomes of a ticket once it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum StatusChange {
     /// It is open, and again so if it was solved.
     Open,
     /// It is solved: its matter is closed.
     Solved,
     /// What it was.
-    AsItWas,
+    Keep,
 }
 
 /// What a ticket that was to be told something turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum UpdateResult {
     /// This delivery made it, earlier.
     Made,
     /// It holds what there is to tell.
-    Told(Deed),
+    Updated(Action),
     /// It takes nothing any more.
     Ended(Ended),
 }
@@ -89,46 +89,46 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome of an attempt that came to no end.
-    pub async fn tell(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<Standing, Outcome> {
+    pub async fn tell(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.news.other_route;
         let mut then = update.then;
         for _ in 0..COLLISIONS {
             let ticket = match self.show(update.ticket).await? {
-                Some(ticket) if ticket.is_deleted() => return Ok(Standing::Ended(Ended::Deleted)),
+                Some(ticket) if ticket.is_deleted() => return Ok(UpdateResult::Ended(Ended::Deleted)),
                 Some(ticket) => ticket,
-                None => return Ok(Standing::Ended(Ended::Missing)),
+                None => return Ok(UpdateResult::Ended(Ended::Missing)),
             };
             if in_doubt && let Some(standing) = self.marked(update).await? {
                 return Ok(standing);
             }
             if update.repeat == Repeat::Ignore {
-                return Ok(Standing::Told(Deed::Unchanged));
+                return Ok(UpdateResult::Updated(Action::Unchanged));
             }
             if ticket.is_closed() {
                 let is_past = update.past.is_some_and(|past| ticket.was_closed_after(past));
-                return Ok(if is_past { Standing::Told(Deed::Unchanged) } else { ticket.closed() });
+                return Ok(if is_past { UpdateResult::Updated(Action::Unchanged) } else { ticket.closed() });
             }
             if !(update.is_sure_to_comment() || ticket.is_solved()) {
-                return Ok(Standing::Told(Deed::Unchanged));
+                return Ok(UpdateResult::Updated(Action::Unchanged));
             }
             // Agents merged our ticket into another case's: do not solve that one or raise its priority.
             let is_foreign = !ticket.is_of(update.case_key);
-            if is_foreign && then == Then::Solved {
-                then = Then::AsItWas;
+            if is_foreign && then == StatusChange::Solved {
+                then = StatusChange::Keep;
             }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
                 false => self.comment(update, &ticket, then, fence).await?,
             };
             match change {
-                Change::Told => return Ok(Standing::Told(then.deed(&ticket))),
+                Change::Accepted => return Ok(UpdateResult::Updated(then.action(&ticket))),
                 // It is to be looked at again, with its tags.
                 Change::Tagged => to_tag = false,
                 // What changed it may have been an earlier attempt of our own.
                 Change::ByOthers => in_doubt = true,
                 // As of a ticket without an assignee, or with a required field that is empty.
-                Change::Refused(_) if then == Then::Solved => then = Then::AsItWas,
+                Change::Refused(_) if then == StatusChange::Solved => then = StatusChange::Keep,
                 Change::Refused(outcome) => return self.closed_or(update, outcome).await,
             }
         }
@@ -139,7 +139,7 @@ impl Zendesk {
     }
 
     /// A ticket that was closed in the meantime takes nothing any more.
-    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<Standing, Outcome> {
+    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<UpdateResult, Outcome> {
         match self.show(update.ticket).await? {
             Some(ticket) if ticket.is_closed() => Ok(ticket.closed()),
             _ => Err(outcome),
@@ -158,10 +158,12 @@ impl Zendesk {
     }
 
     /// What this delivery has done to the ticket already: made it, or added its comment.
-    async fn marked(&self, update: &Update<'_>) -> Result<Option<Standing>, Outcome> {
+    async fn marked(&self, update: &Update<'_>) -> Result<Option<UpdateResult>, Outcome> {
         let mark = |audit: &Audit| {
             let is_ours = audit.metadata["custom"]["delivery"] == update.delivery;
-            is_ours.then(|| if audit.is_create() { Standing::Made } else { Standing::Told(Deed::Found) })
+            is_ours.then(|| {
+                if audit.is_create() { UpdateResult::Made } else { UpdateResult::Updated(Action::Found) }
+            })
         };
         match self.search_audits(update.ticket, PAGES, mark).await? {
             Search::Found(standing) => Ok(Some(standing)),
@@ -185,7 +187,7 @@ impl Zendesk {
         &self,
         update: &Update<'_>,
         ticket: &Ticket,
-        then: Then,
+        then: StatusChange,
         fence: &Fence<'_>,
     ) -> Result<Change, Outcome> {
         let mut changes = json!({
@@ -195,9 +197,9 @@ impl Zendesk {
             "updated_stamp": ticket.updated_at,
         });
         match (then, ticket.is_solved()) {
-            (Then::Open, true) => changes["status"] = json!("open"),
-            (Then::Solved, false) => changes["status"] = json!("solved"),
-            (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => {}
+            (StatusChange::Open, true) => changes["status"] = json!("open"),
+            (StatusChange::Solved, false) => changes["status"] = json!("solved"),
+            (StatusChange::Open, false) | (StatusChange::Solved, true) | (StatusChange::Keep, _) => {}
         }
         if update.urgent && !ticket.is_urgent() && ticket.is_of(update.case_key) {
             changes["priority"] = json!("high");
@@ -206,7 +208,7 @@ impl Zendesk {
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
         let reply = self.call(Call::Comment, request, Some(fence)).await?;
         match shown(&reply, update.ticket) {
-            Some(_) => Ok(Change::Told),
+            Some(_) => Ok(Change::Accepted),
             None => too_late(Call::Comment, &reply),
         }
     }
@@ -214,7 +216,7 @@ impl Zendesk {
 
 /// What a request to change a ticket has come to.
 enum Change {
-    Told,
+    Accepted,
     Tagged,
     /// Nothing: somebody was quicker and changed or deleted it. The next look tells which.
     ByOthers,
@@ -242,12 +244,14 @@ pub(super) fn is_not_found(reply: &Reply) -> bool {
     reply.status == 404 && reply.says("RecordNotFound")
 }
 
-impl Then {
-    fn deed(self, ticket: &Ticket) -> Deed {
+impl StatusChange {
+    fn action(self, ticket: &Ticket) -> Action {
         match (self, ticket.is_solved()) {
-            (Then::Open, true) => Deed::Reopened,
-            (Then::Solved, false) => Deed::Solved,
-            (Then::Open, false) | (Then::Solved, true) | (Then::AsItWas, _) => Deed::Commented,
+            (StatusChange::Open, true) => Action::Reopened,
+            (StatusChange::Solved, false) => Action::Solved,
+            (StatusChange::Open, false) | (StatusChange::Solved, true) | (StatusChange::Keep, _) => {
+                Action::Commented
+            }
         }
     }
 }
@@ -258,8 +262,8 @@ impl Ticket {
     }
 
     /// What a closed ticket is to a delivery.
-    fn closed(&self) -> Standing {
-        Standing::Ended(if self.is_merged() { Ended::Merged } else { Ended::Closed })
+    fn closed(&self) -> UpdateResult {
+        UpdateResult::Ended(if self.is_merged() { Ended::Merged } else { Ended::Closed })
     }
 
     pub fn is_merged(&self) -> bool {

@@ -8,7 +8,7 @@ use crate::notification::text;
 
 /// What Khoros holds under a name of ours, or of somebody else's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct RemoteSubscription {
     pub uuid: String,
     pub external_id: String,
     /// A company has two kinds of numbers, and this may be the other one.
@@ -45,11 +45,11 @@ impl Status {
     }
 }
 
-impl Held {
+impl RemoteSubscription {
     /// None: it has no name, or no id by which it could be spoken of.
-    pub(super) fn read(shown: &Value) -> Option<Held> {
+    pub(super) fn read(shown: &Value) -> Option<RemoteSubscription> {
         let field = |name: &str| text(&shown[name]).filter(|text| !text.is_empty());
-        Some(Held {
+        Some(RemoteSubscription {
             uuid: uuid_in(shown)?,
             external_id: field("externalId")?,
             company_id: field("companyId").and_then(|id| id.trim().parse().ok()),
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_read_leniently() {
-        let held = Held::read(&json!({
+        let remote = RemoteSubscription::read(&json!({
             "key": {"uuid": "8a33e123-546d"},
             "externalId": 12,
             "companyId": "1234",
@@ -86,8 +86,8 @@ mod tests {
             "createdDate": "2026-01-02T03:04:05.000Z",
         }));
         assert_eq!(
-            held,
-            Some(Held {
+            remote,
+            Some(RemoteSubscription {
                 uuid: "8a33e123-546d".to_owned(),
                 external_id: "12".to_owned(),
                 company_id: Some(1234),
@@ -99,8 +99,8 @@ mod tests {
             })
         );
         for nothing in [json!({"uuid": "1"}), json!({"externalId": "a"}), json!("a"), json!(null)] {
-            assert_eq!(Held::read(&nothing), None, "{nothing}");
+            assert_eq!(RemoteSubscription::read(&nothing), None, "{nothing}");
         }
-        assert_eq!(Held::read(&json!({"uuid": "../1", "externalId": "a"})), None);
+        assert_eq!(RemoteSubscription::read(&json!({"uuid": "../1", "externalId": "a"})), None);
     }
 }
