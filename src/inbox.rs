@@ -447,8 +447,8 @@ impl Inbox {
                            order by settled_at desc, identity desc limit 1) as story
                  on story.reference = held.reference",
         );
-        type RemoteSubscription = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
-        let (reference, told, as_of, others, began_at): RemoteSubscription = on_writer!(self, pool => sqlx::query_as(sql)
+        type Known = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
+        let (reference, told, as_of, others, began_at): Known = on_writer!(self, pool => sqlx::query_as(sql)
             .bind(&claim.destination).bind(&claim.case_key).bind(&claim.identity).bind(self.run.as_deref())
             .fetch_one(pool))?;
         let ticket = match reference {

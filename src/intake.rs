@@ -177,9 +177,11 @@ impl Intake {
                 event = "storage_failed",
                 alert = alert::STORAGE,
                 origin,
-                "the database fails, {consequence}: {reason}"
+                "events cannot be stored, {consequence}: {reason}"
             ),
-            false => warn!(event = "storage_failed", origin, "the database fails, {consequence}: {reason}"),
+            false => {
+                warn!(event = "storage_failed", origin, "events cannot be stored, {consequence}: {reason}")
+            }
         }
         NotStored
     }

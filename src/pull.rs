@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
+use crate::alert;
 use crate::config;
 use crate::event::moment;
 use crate::intake::{Intake, NotStored, Notification, Origin, Route};
@@ -31,6 +32,10 @@ const WHOLE_EVERY: Duration = Duration::from_secs(86_400);
 /// In memory, an event of many items is several times as long as in the feed: beyond this, events of one page
 /// are not stored together.
 const TOGETHER_BYTES: usize = 8 << 20;
+/// A longer feed is read on at the next reading, so that the others have their turn.
+const PAGES: usize = 1000;
+/// If more events of one reading are too long by themselves, the server answers too much whatever it is asked.
+const SKIPPED: usize = 3;
 
 /// What there is to read, and what asks for a reading.
 pub struct Sources {
@@ -56,6 +61,8 @@ pub struct Pull {
 struct Feed {
     mark: Mark,
     whole_at: Option<Instant>,
+    /// A reading that was interrupted, with which the next one goes on.
+    unfinished: Option<Walk>,
 }
 
 /// Why a reading ended early.
@@ -156,13 +163,16 @@ impl Pull {
     async fn read(&mut self, route: &Route, uuid: &str) -> Result<(), Failure> {
         let mut feed = self.feeds.remove(uuid).unwrap_or_default();
         if feed.whole_at.is_none_or(|at| at.elapsed() >= WHOLE_EVERY) {
-            feed = Feed { mark: Mark::Nothing, whole_at: Some(Instant::now()) };
+            feed = Feed { whole_at: Some(Instant::now()), ..Feed::default() };
         }
-        let mut walk = Walk::new(feed.mark);
+        let mut walk = feed.unfinished.take().unwrap_or_else(|| Walk::new(feed.mark));
         let mut new = 0;
         let read = self.read_pages(route, uuid, &mut walk, &mut new).await;
-        match new {
-            0 => debug!(event = "feed_read", route = route.name, new, "read nothing new from the feed"),
+        match (new, &read) {
+            (0, Err(_)) => {}
+            (0, Ok(())) => {
+                debug!(event = "feed_read", route = route.name, new, "read nothing new from the feed");
+            }
             _ => info!(
                 event = "feed_read",
                 route = route.name,
@@ -170,10 +180,11 @@ impl Pull {
                 "read {new} event(s) from the feed that no push had brought"
             ),
         }
-        if read.is_ok() {
-            feed.mark = walk.mark();
-            self.feeds.insert(uuid.to_owned(), feed);
+        match walk.next() {
+            None => feed.mark = walk.mark(),
+            Some(_) => feed.unfinished = Some(walk),
         }
+        self.feeds.insert(uuid.to_owned(), feed);
         read
     }
 
@@ -184,12 +195,26 @@ impl Pull {
         walk: &mut Walk,
         new: &mut usize,
     ) -> Result<(), Failure> {
-        while let Some(page) = walk.next() {
+        let mut skipped = 0;
+        for _ in 0..PAGES {
+            let Some(page) = walk.next() else { return Ok(()) };
             match self.sources.khoros.feed(uuid, page.offset, page.limit).await {
                 Ok(events) => self.take(route, events, walk, new).await?,
                 // What is beyond the end need not be a list.
-                Err(Refusal::NotOffered) if page.offset > 0 => walk.took(&[]),
+                Err(Refusal::NotOffered) if page.offset > 0 => walk.ended(),
                 Err(Refusal::TooLarge) if page.limit > 1 => walk.ask_for_less(),
+                Err(Refusal::TooLarge) if skipped < SKIPPED => {
+                    skipped += 1;
+                    let offset = walk.skip();
+                    error!(
+                        event = "feed_event_skipped",
+                        alert = alert::KHOROS_PULL,
+                        route = route.name,
+                        offset,
+                        "skipped the event at offset {offset} of the feed: it is longer than 16 MiB, or nests too \
+                         deeply"
+                    );
+                }
                 Err(refusal) => return Err(refusal.into()),
             }
         }

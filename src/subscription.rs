@@ -140,13 +140,13 @@ impl fmt::Display for Problem {
             Problem::Refused(refusal) => refusal.fmt(f),
             Problem::Stubborn(field) => write!(
                 f,
-                "Khoros shows another {field} again after {CORRECTIONS} corrections in a day: Khoros does not \
+                "Khoros shows another {field}, after {CORRECTIONS} corrections in a day: Khoros does not \
                  keep it, or somebody else changes it"
             ),
             Problem::Contested { external_id, theirs, ours } => write!(
                 f,
                 "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends \
-                 its events to {theirs} again, after {CORRECTIONS} corrections in a day to {ours}"
+                 its events to {theirs}, not to {ours}, after {CORRECTIONS} corrections in a day"
             ),
         }
     }
@@ -175,7 +175,10 @@ impl Problem {
 /// What one check of all routes came to; routes by their index.
 #[derive(Default)]
 struct Checked {
+    /// Something was changed since the last observation.
     has_changed: bool,
+    /// The routes whose subscriptions were changed.
+    changed: BTreeSet<usize>,
     problems: Vec<(usize, Problem)>,
 }
 
@@ -242,9 +245,7 @@ impl Reconciler {
                 }
                 None => {
                     wait = FIRST_WAIT;
-                    // A change is worth an early look at what became of it.
-                    let every = if checked.has_changed { FIRST_WAIT } else { self.check_every };
-                    self.check_every.min(every).mul_f64(1.0 - 0.1 * fastrand::f64())
+                    self.check_every.mul_f64(1.0 - 0.1 * fastrand::f64())
                 }
             };
             self.report(&checked.problems, next);
@@ -252,34 +253,57 @@ impl Reconciler {
         }
     }
 
+    /// Observes and corrects, and looks once more if anything was changed: a new subscription has a feed, and
+    /// where a POST duplicates there is an older one to disable.
     async fn check(&mut self) -> sqlx::Result<Checked> {
-        if self.active().await?.is_empty() {
-            self.feeds.send_replace(Feeds::new());
-            return Ok(Checked::default());
-        }
-        let mut observed = self.observe().await;
-        // An operator's command stores the end before it changes the subscription, so that such a change, if it
-        // was observed, is not taken for somebody else's.
-        let active = self.active().await?;
         let mut checked = Checked::default();
-        for &index in &active {
-            let state = &mut self.routes[index];
-            match state.reconcile(&self.khoros, &self.inbox, &observed).await {
-                Ok(reconciled) => {
-                    checked.has_changed |= reconciled == Reconciled::Changed;
-                    state.announce();
-                    let name = state.route().name.clone();
-                    self.status.send_modify(|all| all.set(&name, SubscriptionStatus::Subscribed));
-                }
-                Err(problem) => checked.problems.push((index, problem)),
+        for is_last in [false, true] {
+            if self.active().await?.is_empty() {
+                self.feeds.send_replace(Feeds::new());
+                break;
+            }
+            let observed = self.observe().await;
+            // An operator's command stores the end before it changes the subscription, so that such a change, if
+            // it was observed, is not taken for somebody else's.
+            let active = self.active().await?;
+            self.reconcile(&active, &observed, &mut checked).await;
+            if is_last || !checked.has_changed {
+                self.publish(&active, &observed);
+                break;
             }
         }
-        if checked.has_changed {
-            // A new subscription has a feed.
-            observed = self.observe().await;
-        }
-        self.publish(&active, &observed);
         Ok(checked)
+    }
+
+    async fn reconcile(&mut self, active: &[usize], observed: &Observed, checked: &mut Checked) {
+        checked.has_changed = false;
+        for &index in active {
+            if checked.problems.iter().any(|(other, _)| *other == index) {
+                continue;
+            }
+            let state = &mut self.routes[index];
+            match state.reconcile(&self.khoros, &self.inbox, observed).await {
+                Ok(Reconciled::Unchanged) => self.announce(index),
+                // The next observation shows what became of it.
+                Ok(Reconciled::Changed) if checked.changed.insert(index) => checked.has_changed = true,
+                Ok(Reconciled::Changed) if state.failing_since.is_none() => self.announce(index),
+                Ok(Reconciled::Changed) => {}
+                Err(problem) => {
+                    // Khoros took the change, and only what became of it cannot be seen.
+                    if matches!(problem, Problem::Refused(_)) && checked.changed.contains(&index) {
+                        self.announce(index);
+                    }
+                    checked.problems.push((index, problem));
+                }
+            }
+        }
+    }
+
+    fn announce(&mut self, index: usize) {
+        let state = &mut self.routes[index];
+        state.announce();
+        let name = state.route().name.clone();
+        self.status.send_modify(|all| all.set(&name, SubscriptionStatus::Subscribed));
     }
 
     /// The indexes of the routes whose subscriptions no operator has ended since this process began.

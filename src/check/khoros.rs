@@ -370,7 +370,9 @@ fn flaw(expected: &Expected, remote: &RemoteSubscription) -> Option<Finding> {
     if let Some(theirs) = remote.event_name.as_deref().filter(|theirs| *theirs != route.event) {
         return wrong(format!("is about the event `{theirs}` in place of `{}`", route.event));
     }
-    if let Some(theirs) = remote.query.as_deref().filter(|theirs| Some(*theirs) != route.query.as_deref()) {
+    if let Some(theirs) =
+        remote.query.as_deref().filter(|theirs| *theirs != route.query.as_deref().unwrap_or_default())
+    {
         let ours = route.query.as_deref().map_or("none".to_owned(), |ours| format!("`{ours}`"));
         return wrong(format!("has the query `{theirs}` in place of {ours}"));
     }

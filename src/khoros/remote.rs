@@ -14,7 +14,9 @@ pub struct RemoteSubscription {
     /// A company has two kinds of numbers, and this may be the other one.
     pub company_id: Option<u64>,
     pub event_name: Option<String>,
+    /// None: it is not shown; empty: there is none.
     pub query: Option<String>,
+    /// None: it is not shown; empty: there is none.
     pub notification_uri: Option<String>,
     /// None: it is not shown, or a word that is not published.
     pub status: Option<Status>,
@@ -54,8 +56,8 @@ impl RemoteSubscription {
             external_id: field("externalId")?,
             company_id: field("companyId").and_then(|id| id.trim().parse().ok()),
             event_name: field("eventName"),
-            query: field("query"),
-            notification_uri: field("notificationUri"),
+            query: shown.get("query").map(|query| text(query).unwrap_or_default()),
+            notification_uri: shown.get("notificationUri").map(|uri| text(uri).unwrap_or_default()),
             status: field("status").and_then(|word| Status::read(&word)),
             created: moment::read(&shown["createdDate"]),
         })
@@ -92,7 +94,7 @@ mod tests {
                 external_id: "12".to_owned(),
                 company_id: Some(1234),
                 event_name: None,
-                query: None,
+                query: Some(String::new()),
                 notification_uri: None,
                 status: Some(Status::Paused),
                 created: Some("2026-01-02T03:04:05Z".parse().unwrap()),

@@ -111,11 +111,9 @@ enum Level {
 fn meaning(status: &PullStatus) -> &str {
     match status {
         PullStatus::Failing(reason) => reason,
-        PullStatus::Unavailable => {
-            "Khoros offers no feed of events at SPREDFAST_API_URL, so lost pushes cannot be read there"
-        }
+        PullStatus::Unavailable => "Khoros offers no feed of events at SPREDFAST_API_URL",
         PullStatus::Off | PullStatus::Pending => "no subscription is known yet",
-        PullStatus::Available => "lost pushes are read from the feeds",
+        PullStatus::Available => "the feeds can be read",
     }
 }
 

@@ -40,8 +40,13 @@ pub struct Walk {
     mark: Mark,
     offset: u64,
     limit: u64,
-    first: Option<Event>,
-    last: Option<Event>,
+    first: Option<u64>,
+    last_made: Option<Timestamp>,
+    /// What the times of consecutive events show.
+    rises: bool,
+    falls: bool,
+    /// Something keeps the end of this reading, or its order, from being known.
+    is_unsure: bool,
     /// Offset and first event of the last page that held any.
     last_page: Option<(u64, u64)>,
     seen: HashSet<u64>,
@@ -56,7 +61,10 @@ impl Walk {
             offset,
             limit: PAGE,
             first: None,
-            last: None,
+            last_made: None,
+            rises: false,
+            falls: false,
+            is_unsure: false,
             last_page: None,
             seen: HashSet::new(),
             is_over: false,
@@ -78,15 +86,49 @@ impl Walk {
             *self = Walk::new(Mark::Nothing);
             return;
         }
-        let unseen = page.iter().filter(|event| self.seen.insert(event.id)).count();
-        self.first = self.first.or(page.first().copied());
-        self.last = page.last().copied().or(self.last);
-        self.last_page = page.first().map(|first| (self.offset, first.id)).or(self.last_page);
+        let mut unseen = 0;
+        for event in page {
+            if self.seen.insert(event.id) {
+                unseen += 1;
+                self.compare(event.made);
+            }
+        }
+        self.first = self.first.or(page.first().map(|first| first.id));
+        if unseen > 0 {
+            self.last_page = page.first().map(|first| (self.offset, first.id));
+        }
         let is_known = |event: &Event| self.mark == Mark::NewestFirst { first: event.id };
         // Some servers repeat the last page beyond the end of a list.
         self.is_over = unseen == 0 || page.iter().any(is_known);
         self.offset += page.len() as u64;
         self.limit = (self.limit * 2).min(PAGE);
+    }
+
+    fn compare(&mut self, made: Option<Timestamp>) {
+        let is_next = self.seen.len() > 1;
+        match (self.last_made, made) {
+            (Some(last), Some(made)) => {
+                self.rises |= made > last;
+                self.falls |= made < last;
+            }
+            (None, Some(_)) if !is_next => {}
+            _ => self.is_unsure = true,
+        }
+        self.last_made = made;
+    }
+
+    /// The feed ends here, if the server means it.
+    pub fn ended(&mut self) {
+        if self.first.is_none() {
+            return self.took(&[]);
+        }
+        (self.is_over, self.is_unsure) = (true, true);
+    }
+
+    /// Skips one event, which is too long by itself; returns its offset.
+    pub fn skip(&mut self) -> u64 {
+        self.offset += 1;
+        self.offset - 1
     }
 
     /// Asks for half as much, since the answer was too long.
@@ -96,19 +138,17 @@ impl Walk {
 
     /// What this reading, which is complete, leaves for the next one.
     pub fn mark(&self) -> Mark {
-        let (Some(first), Some(last), Some((offset, event))) = (self.first, self.last, self.last_page) else {
-            return self.mark;
+        let (Some(first), Some((offset, event)), false) = (self.first, self.last_page, self.is_unsure) else {
+            return Mark::Nothing;
         };
-        match (self.mark, first.made, last.made) {
-            (Mark::NewestFirst { .. }, _, _) => Mark::NewestFirst { first: first.id },
-            (Mark::OldestFirst { .. }, _, _) => Mark::OldestFirst { offset, event },
-            (Mark::Nothing, Some(first_made), Some(last_made)) if first_made > last_made => {
-                Mark::NewestFirst { first: first.id }
+        match (self.mark, self.rises, self.falls) {
+            (Mark::NewestFirst { .. }, false, _) | (Mark::Nothing, false, true) => {
+                Mark::NewestFirst { first }
             }
-            (Mark::Nothing, Some(first_made), Some(last_made)) if first_made < last_made => {
+            (Mark::OldestFirst { .. }, _, false) | (Mark::Nothing, true, false) => {
                 Mark::OldestFirst { offset, event }
             }
-            (Mark::Nothing, _, _) => Mark::Nothing,
+            _ => Mark::Nothing,
         }
     }
 }
@@ -238,6 +278,34 @@ mod tests {
     }
 
     #[test]
+    fn a_feed_whose_times_rise_and_fall_has_no_order() {
+        let event = |id: u64, second: i64| Event { id, made: Timestamp::from_second(second).ok() };
+        let mark = |seconds: &[i64]| {
+            let page: Vec<Event> = (0..).zip(seconds).map(|(id, second)| event(id, *second)).collect();
+            let mut walk = Walk::new(Mark::Nothing);
+            walk.took(&page);
+            walk.took(&[]);
+            walk.mark()
+        };
+        assert_eq!(mark(&[1, 2, 2, 3]), Mark::OldestFirst { offset: 0, event: 0 });
+        assert_eq!(mark(&[3, 2, 2, 1]), Mark::NewestFirst { first: 0 });
+        assert_eq!(mark(&[2, 1, 3, 4]), Mark::Nothing);
+        let mut walk = Walk::new(Mark::NewestFirst { first: 9 });
+        walk.took(&[event(1, 1), event(2, 2), event(9, 3)]);
+        assert_eq!((walk.next(), walk.mark()), (None, Mark::Nothing), "it was never the newest first");
+    }
+
+    #[test]
+    fn an_end_that_may_be_a_fault_is_not_trusted() {
+        let mut model = Model::new(true, Times::Rising);
+        model.add(250);
+        let mut walk = Walk::new(Mark::Nothing);
+        walk.took(&model.page(walk.next().unwrap()));
+        walk.ended();
+        assert_eq!((walk.next(), walk.mark()), (None, Mark::Nothing));
+    }
+
+    #[test]
     fn an_answer_that_is_too_long_is_asked_for_in_parts() {
         let mut walk = Walk::new(Mark::Nothing);
         let limits = (0..6).map(|_| {
@@ -245,7 +313,8 @@ mod tests {
             walk.next().unwrap().limit
         });
         assert_eq!(limits.collect::<Vec<_>>(), [50, 25, 12, 6, 3, 1]);
+        assert_eq!(walk.skip(), 0);
         walk.took(&[Event { id: 1, made: None }]);
-        assert_eq!(walk.next(), Some(Page { offset: 1, limit: 2 }));
+        assert_eq!(walk.next(), Some(Page { offset: 2, limit: 2 }));
     }
 }

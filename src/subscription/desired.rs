@@ -119,7 +119,8 @@ impl Desired {
         if remote.event_name.as_ref().is_some_and(|event| *event != self.route.event) {
             return Some(Why::Differs(Field::Event));
         }
-        let is_other = remote.query.as_ref().is_some_and(|query| Some(query) != self.route.query.as_ref());
+        let desired = self.route.query.as_deref().unwrap_or_default();
+        let is_other = remote.query.as_ref().is_some_and(|query| query != desired);
         is_other.then_some(Why::Differs(Field::Query))
     }
 

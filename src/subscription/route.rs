@@ -24,6 +24,8 @@ pub(super) struct RouteState {
     ended_before: Option<Option<i64>>,
     /// When it was corrected.
     corrections: Vec<Instant>,
+    /// Khoros has shown it since this process began, or has been asked for it in vain.
+    shown: Shown,
     is_announced: bool,
     pub(super) failing_since: Option<Instant>,
 }
@@ -34,6 +36,14 @@ enum Declared {
     No,
     ByEarlierRun,
     Now,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Unknown,
+    Yes,
+    /// Khoros took it and does not show it.
+    No,
 }
 
 /// What a route's reconciliation came to.
@@ -53,6 +63,7 @@ impl RouteState {
             uuid: None,
             ended_before: None,
             corrections: Vec::new(),
+            shown: Shown::Unknown,
             is_announced: false,
             failing_since: None,
         }
@@ -86,6 +97,9 @@ impl RouteState {
         inbox: &Inbox,
         observed: &Observed,
     ) -> Result<Reconciled, Problem> {
+        if let Observed::Listed(remote) = observed {
+            self.note_shown(!self.desired.ours(remote).is_empty());
+        }
         let steps = self.steps(observed)?;
         let is_correction = steps.iter().any(|step| self.is_correction(step));
         if is_correction {
@@ -102,6 +116,8 @@ impl RouteState {
 
     fn steps(&self, observed: &Observed) -> Result<Vec<Step>, Problem> {
         let steps = match observed {
+            // It may be shown later, and another declaration would show no more.
+            Observed::Listed(_) if self.shown == Shown::No => Vec::new(),
             Observed::Listed(remote) => self.desired.steps(&self.desired.ours(remote)),
             Observed::NotOffered => Vec::new(),
             // Khoros may still take a declaration.
@@ -117,12 +133,27 @@ impl RouteState {
         Ok(if is_told || declares { steps } else { vec![Step::Declare(Why::Changed)] })
     }
 
-    /// Declaring what we have never declared, or what our settings have changed, corrects nobody.
+    fn note_shown(&mut self, is_shown: bool) {
+        if is_shown {
+            self.shown = Shown::Yes;
+        } else if self.declared == Declared::Now && self.shown == Shown::Unknown {
+            self.shown = Shown::No;
+            let Route { name: route, external_id, .. } = self.route();
+            warn!(
+                event = "subscription_not_shown",
+                route,
+                "Khoros took the subscription `{external_id}` and does not show it, so it cannot be checked"
+            );
+        }
+    }
+
+    /// Whether a step undoes what somebody else did. Declaring changed settings does not, and neither making what
+    /// is gone nor disabling a duplicate can go on for ever.
     fn is_correction(&self, step: &Step) -> bool {
         match step {
-            Step::Declare(Why::Changed) => false,
-            Step::Declare(Why::Missing) => self.declared == Declared::Now,
-            _ => true,
+            Step::Declare(Why::Differs(_) | Why::Foreign(_)) => self.declared != Declared::No,
+            Step::Activate { .. } => true,
+            Step::Declare(Why::Changed | Why::Missing) | Step::Disable { .. } => false,
         }
     }
 
@@ -138,7 +169,6 @@ impl RouteState {
                 ours: host(&push.url),
             },
             (Some(Step::Declare(Why::Differs(field))), _) => Problem::Stubborn(field.to_string()),
-            (Some(Step::Declare(_)), _) => Problem::Stubborn("externalId".to_owned()),
             _ => Problem::Stubborn("status".to_owned()),
         })
     }
@@ -155,7 +185,7 @@ impl RouteState {
 
     async fn declare(&mut self, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
         self.uuid = khoros.subscribe(&self.desired.declaration()).await?;
-        self.declared = Declared::Now;
+        (self.declared, self.shown) = (Declared::Now, Shown::Unknown);
         let remembered =
             inbox.remember_declared(&self.route().external_id, &self.desired.fingerprint()).await;
         if let Err(error) = remembered {
@@ -178,13 +208,13 @@ impl RouteState {
                 event = "subscription_recreated",
                 route, "the subscription `{external_id}` was gone: made it again"
             ),
-            Step::Declare(Why::Differs(field)) => warn!(
+            Step::Declare(Why::Differs(field)) if self.is_announced => warn!(
                 event = "subscription_corrected",
                 route,
                 %field,
                 "the subscription `{external_id}` had another {field}: corrected it"
             ),
-            Step::Declare(Why::Missing | Why::Changed) => {}
+            Step::Declare(_) => {}
             Step::Activate { uuid, was } => {
                 let was = was.word();
                 warn!(

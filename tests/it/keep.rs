@@ -58,7 +58,7 @@ async fn wait_for_checks(world: &World, count: u32) {
 #[tokio::test]
 async fn what_is_done_behind_our_back_is_repaired() {
     type Action = fn(&mut Model, &str);
-    let actions: [(Action, &str); 6] = [
+    let actions: [(Action, &str); 7] = [
         (|model, uuid| model.set_status(uuid, Status::Paused), "subscription_reactivated was=PAUSED"),
         (|model, uuid| model.set_status(uuid, Status::Disabled), "subscription_reactivated was=DISABLED"),
         (
@@ -67,6 +67,10 @@ async fn what_is_done_behind_our_back_is_repaired() {
         ),
         (
             |model, uuid| model.subscription(uuid).unwrap().sent["query"] = json!("Other"),
+            "subscription_corrected field=query",
+        ),
+        (
+            |model, uuid| model.subscription(uuid).unwrap().sent["query"] = json!(""),
             "subscription_corrected field=query",
         ),
         (|model, uuid| drop(model.delete(uuid)), "subscription_recreated"),

@@ -213,6 +213,24 @@ async fn a_feed_with_the_newest_first_is_read_where_it_grows() {
     run_on_sqlite(|world| check_it_is_read_where_it_grows(world, FeedOrder::NewestFirst)).await;
 }
 
+#[tokio::test]
+async fn an_interrupted_reading_is_gone_on_with() {
+    run_on_sqlite(async |mut world: World| {
+        with_feeds_alone(&mut world);
+        world.zendesk.stop();
+        start_reading(&world).await.kill().await;
+        append(&world, 0..250);
+        world.khoros.queue(Call::Feed, [Answer::Json, Answer::Json, Answer::Status(500)]);
+        let reads = world.khoros.model().feed_reads;
+        let bridge = world.start().await;
+        bridge.wait_for("feed_read new=200").await;
+        bridge.wait_for("feed_read new=50").await;
+        let reads = world.khoros.model().feed_reads - reads;
+        assert!(reads <= 5, "{reads} pages: three of 250 events, the end, and the one that failed");
+    })
+    .await;
+}
+
 /// What an event of the past had to say was said, whatever this inbox knows of it; a newer one goes on
 /// with the matter.
 #[tokio::test]
@@ -366,11 +384,15 @@ async fn a_page_that_is_too_long_is_read_in_parts() {
         with_feeds(&mut world);
         world.zendesk.stop();
         let bridge = start_reading(&world).await;
-        let event = |n: usize| {
+        let event = |n: usize, length: usize| {
             json!({"eventUuid": format!("e{n}"), "eventName": "stream-item-label-applied",
-                "data": {"items": [{"entityId": format!("twitter:{n}"), "text": "x".repeat(6 << 20)}]}})
+                "data": {"items": [{"entityId": format!("twitter:{n}"), "text": "x".repeat(length)}]}})
         };
-        world.khoros.model().subscriptions[0].feed = (0..4).map(event).collect();
+        // The second one alone is more than an answer may hold; the others are together.
+        let lengths = [6 << 20, 17 << 20, 6 << 20, 6 << 20, 10];
+        world.khoros.model().subscriptions[0].feed =
+            lengths.iter().enumerate().map(|(n, length)| event(n, *length)).collect();
+        bridge.wait_for("feed_event_skipped alert=khoros_pull offset=1").await;
         bridge.wait_for("feed_read new=4").await;
     })
     .await;
