@@ -71,7 +71,7 @@ impl fmt::Display for StorageProblem {
 /// Looks at the storage. A server that does not answer is waited for: the caller limits the time.
 ///
 /// # Errors
-/// [`Unfit`]: a service could not start on it.
+/// [`StorageProblem`]: a service could not start on it.
 pub async fn survey(database: &Database) -> Result<Survey, StorageProblem> {
     match database {
         Database::Sqlite(path) => {

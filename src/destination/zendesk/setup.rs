@@ -55,7 +55,7 @@ impl Zendesk {
     /// Whether the credential works, by the count of tickets: `users/me` would answer 200 to a stranger.
     ///
     /// # Errors
-    /// [`Trouble`]
+    /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await.map_err(|outcome| trouble(&outcome))?;
