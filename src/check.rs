@@ -209,9 +209,7 @@ fn remedy_of(unfit: &StorageProblem) -> &'static str {
             "name a file in DATABASE_URL whose folder exists, and give both to the user of the service \
              (run this check as that user)"
         }
-        StorageProblem::Wrong(_) => {
-            "see what DATABASE_URL names; to begin anew, name a file or a database of its own"
-        }
+        StorageProblem::Wrong(_) => "check DATABASE_URL; to start anew, use a file or database of its own",
         StorageProblem::Server(_) => {
             "see that DATABASE_URL is right, that its server runs and that this host reaches it"
         }

@@ -268,7 +268,7 @@ async fn serve() -> Result<(), Failure> {
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(
             event = "file_limit_kept",
-            "could not raise the limit of open files, so many connections at once may fail: {error}"
+            "could not raise the limit of open files, connections may be refused under load: {error}"
         );
     }
     let storage = app::open_storage(&config.database, &stop).await;

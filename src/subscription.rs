@@ -205,7 +205,7 @@ impl Reconciler {
         }
     }
 
-    /// Publishes the feeds that exist already: their events need not wait until Khoros is told our address.
+    /// Publishes the existing feeds, so that they are read even before Khoros is told our address.
     /// An operator who ends a subscription from now on ends it for this process.
     pub async fn find_feeds(&mut self) {
         if let Err(error) = self.active().await {
@@ -284,10 +284,14 @@ impl Reconciler {
             let state = &mut self.routes[index];
             match state.reconcile(&self.khoros, &self.inbox, observed).await {
                 Ok(Reconciled::Unchanged) => self.announce(index),
-                // The next observation shows what became of it.
-                Ok(Reconciled::Changed) if checked.changed.insert(index) => checked.has_changed = true,
-                Ok(Reconciled::Changed) if state.failing_since.is_none() => self.announce(index),
-                Ok(Reconciled::Changed) => {}
+                Ok(Reconciled::Changed) => {
+                    // The first change of a check is observed once more before it is announced.
+                    let is_first = checked.changed.insert(index);
+                    checked.has_changed |= is_first;
+                    if !is_first && state.failing_since.is_none() {
+                        self.announce(index);
+                    }
+                }
                 Err(problem) => {
                     // Khoros took the change, and only what became of it cannot be seen.
                     if matches!(problem, Problem::Refused(_)) && checked.changed.contains(&index) {

@@ -368,13 +368,13 @@ fn flaw(expected: &Expected, remote: &RemoteSubscription) -> Option<Finding> {
     let route = expected.route;
     let wrong = |text: String| Some(Finding::failed(text, REPAIR_REMEDY));
     if let Some(theirs) = remote.event_name.as_deref().filter(|theirs| *theirs != route.event) {
-        return wrong(format!("is about the event `{theirs}` in place of `{}`", route.event));
+        return wrong(format!("is about the event `{theirs}` instead of `{}`", route.event));
     }
     if let Some(theirs) =
         remote.query.as_deref().filter(|theirs| *theirs != route.query.as_deref().unwrap_or_default())
     {
         let ours = route.query.as_deref().map_or("none".to_owned(), |ours| format!("`{ours}`"));
-        return wrong(format!("has the query `{theirs}` in place of {ours}"));
+        return wrong(format!("has the query `{theirs}` instead of {ours}"));
     }
     if let Some(status) = remote.status.filter(|status| *status != Status::Active) {
         return wrong(format!("is {}", status.word()));
@@ -416,10 +416,10 @@ fn astray(expected: &Expected, endpoint: &Url, uri: &str) -> Option<Finding> {
     }
     let text = match there {
         Some(there) if there.origin() == endpoint.origin() => {
-            format!("points to {} in place of {}", there.path(), endpoint.path())
+            format!("points to {} instead of {}", there.path(), endpoint.path())
         }
-        Some(there) => format!("points to {} in place of {}", host(&there), host(endpoint)),
-        None => format!("points to what is no address, in place of {}", host(endpoint)),
+        Some(there) => format!("points to {} instead of {}", host(&there), host(endpoint)),
+        None => format!("points to an invalid address instead of {}", host(endpoint)),
     };
     // If ours is wrong theirs may be right, and that row tells.
     let mark = if expected.is_reached { Mark::Failed } else { Mark::Warning };

@@ -171,7 +171,7 @@ mod tests {
         newest_first: bool,
         /// Beyond the end the last page comes again.
         repeats: bool,
-        /// The server gives no more at once, whatever is asked for.
+        /// The most events that the server puts into a page.
         most: usize,
         times: Times,
         /// The oldest first.

@@ -10,8 +10,8 @@ use crate::config::Route;
 use crate::inbox::Inbox;
 use crate::khoros::{Khoros, Refusal, Status};
 
-/// If a subscription has to be corrected more often in a day, somebody else changes it, or Khoros does not keep
-/// what it is told: further corrections would go on for ever.
+/// If a subscription needs more corrections in a day, somebody else keeps changing it, or Khoros does not store
+/// the value: correcting it again would never end.
 pub(super) const CORRECTIONS: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -116,7 +116,7 @@ impl RouteState {
 
     fn steps(&self, observed: &Observed) -> Result<Vec<Step>, Problem> {
         let steps = match observed {
-            // It may be shown later, and another declaration would show no more.
+            // Another declaration would not make Khoros list it.
             Observed::Listed(_) if self.shown == Shown::No => Vec::new(),
             Observed::Listed(remote) => self.desired.steps(&self.desired.ours(remote)),
             Observed::NotOffered => Vec::new(),
@@ -147,8 +147,7 @@ impl RouteState {
         }
     }
 
-    /// Whether a step undoes what somebody else did. Declaring changed settings does not, and neither making what
-    /// is gone nor disabling a duplicate can go on for ever.
+    /// Whether a step counts towards the limit: it undoes what somebody else did.
     fn is_correction(&self, step: &Step) -> bool {
         match step {
             Step::Declare(Why::Differs(_) | Why::Foreign(_)) => self.declared != Declared::No,
