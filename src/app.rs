@@ -16,7 +16,7 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, AppState, BearerTokens, Health, Receiver, Refused, server};
+use crate::http::{self, AppState, BearerTokens, Health, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
@@ -62,24 +62,22 @@ pub async fn run(
     let missed = Arc::new(Notify::new());
 
     let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
-    let tokens = BearerTokens::new(&config.bearer_tokens);
-    let refused = Refused::default();
-    let state = AppState {
-        receiver: Receiver::new(intake.clone(), tokens),
+    let state = Arc::new(AppState {
+        intake: intake.clone(),
+        tokens: BearerTokens::new(&config.bearer_tokens),
+        refused: Refused::default(),
+        missed: missed.clone(),
         routes: config.routes.iter().map(intake_route).collect(),
         instance: instance.clone(),
-        missed: missed.clone(),
-        refused: refused.clone(),
-        health: Arc::new(Health::new(
+        health: Health::new(
             inbox.clone(),
             lane.clone(),
             subscription.clone(),
             pull.clone(),
-            refused,
             config.admin_token.map(|token| BearerTokens::new(&[token])),
             desired.is_none().then_some(remedy),
-        )),
-    };
+        ),
+    });
 
     let address = listener.local_addr().context("the listener has no address")?;
     let (version, storage) = (env!("CARGO_PKG_VERSION"), inbox.kind());

@@ -3,6 +3,7 @@
 mod auth;
 mod connection;
 mod error;
+mod observe;
 mod receive;
 mod refused;
 pub mod server;
@@ -11,9 +12,9 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{FromRef, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -24,7 +25,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
-use crate::intake::Route;
+use crate::intake::{Intake, Route};
 use crate::public_url::{self, Instance};
 use crate::pull::PullStatus;
 use crate::silence;
@@ -32,7 +33,6 @@ use crate::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;
-pub use receive::Receiver;
 pub use refused::Refused;
 
 /// Where the 2017 example listened, in any case: its subscription keeps working until it is taken over.
@@ -40,15 +40,16 @@ pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What the handlers need.
-#[derive(Clone, FromRef)]
 pub struct AppState {
-    pub receiver: Receiver,
-    pub health: Arc<Health>,
-    /// What tells us from others at the public address.
-    pub instance: Instance,
-    /// Told of each push that was refused for a fault of ours: it may be in a feed.
+    pub intake: Intake,
+    /// Open the routes' endpoints.
+    pub tokens: BearerTokens,
+    /// Notified of each push that failed because of us: the event may be in a feed.
     pub missed: Arc<Notify>,
     pub refused: Refused,
+    pub health: Health,
+    /// What tells us from others at the public address.
+    pub instance: Instance,
     /// Each has an endpoint; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -64,7 +65,6 @@ pub struct Health {
     pub lane: watch::Receiver<LaneStatus>,
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullStatus>,
-    pub refused: Refused,
     pub admin: Option<BearerTokens>,
     /// Set if we need our own address and do not know it: the line that tells it.
     pub public_url_remedy: Option<&'static str>,
@@ -78,12 +78,11 @@ impl Health {
         lane: watch::Receiver<LaneStatus>,
         subscription: watch::Receiver<Subscriptions>,
         pull: watch::Receiver<PullStatus>,
-        refused: Refused,
         admin: Option<BearerTokens>,
         public_url_remedy: Option<&'static str>,
     ) -> Health {
         let (started, ready) = (Instant::now(), Mutex::default());
-        Health { inbox, lane, subscription, pull, refused, admin, public_url_remedy, started, ready }
+        Health { inbox, lane, subscription, pull, admin, public_url_remedy, started, ready }
     }
 
     /// Whether notifications can be stored; tried every two seconds at most.
@@ -101,7 +100,7 @@ impl Health {
 }
 
 /// All routes with their layers.
-pub fn router(state: AppState) -> Router {
+pub fn router(state: Arc<AppState>) -> Router {
     let status = match state.health.admin {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
@@ -110,6 +109,7 @@ pub fn router(state: AppState) -> Router {
     let old = of_labels.into_iter().flat_map(|route| OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
     let named = state.routes.iter().map(|route| (route_path(&route.name), route.clone()));
     let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
+        let route = Arc::new(route);
         let receive = post(move |state, body| receive::receive(route.clone(), state, body));
         router.route(&format!("{path}/"), receive.clone()).route(&path, receive)
     });
@@ -119,54 +119,28 @@ pub fn router(state: AppState) -> Router {
         .route(public_url::PATH, get(instance))
         .route("/readyz", get(ready))
         .merge(status)
-        .layer(middleware::from_fn_with_state((state.receiver.clone(), state.refused.clone()), refused::note))
-        .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
-        .layer(middleware::from_fn_with_state(state.missed.clone(), note_missed))
+        .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(state)
 }
 
-/// Lines that a request causes carry its id: Heroku's router logs the same one.
-async fn in_span(request: Request, next: Next) -> Response {
-    use tracing::Instrument;
-    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or("");
-    // A stranger may write what it likes into the header.
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
-    let id = if id.len() <= 200 && id.chars().all(plain) { id } else { "" };
-    let span = tracing::info_span!("request", id);
-    next.run(request).instrument(span).await
-}
-
 /// By this, a process of this deployment knows that the public address leads to one. No cache may answer.
-async fn instance(State(instance): State<Instance>) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", instance.id()))
+async fn instance(State(state): State<Arc<AppState>>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", state.instance.id()))
 }
 
-/// What is refused for a fault of ours may be kept in a feed.
-async fn note_missed(State(missed): State<Arc<Notify>>, request: Request, next: Next) -> Response {
-    let is_push = request.method() == Method::POST;
-    let response = next.run(request).await;
-    if is_push && response.status().is_server_error() {
-        missed.notify_one();
-    }
-    response
-}
-
-async fn ready(State(health): State<Arc<Health>>) -> Response {
-    match health.is_ready().await {
+async fn ready(State(state): State<Arc<AppState>>) -> Response {
+    match state.health.is_ready().await {
         true => Json(json!({"ready": true})).into_response(),
         false => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"ready": false}))).into_response(),
     }
 }
 
 /// Everything, for the operator alone.
-async fn status(
-    State(health): State<Arc<Health>>,
-    State(routes): State<Vec<Route>>,
-    headers: HeaderMap,
-) -> Result<Json<Value>, ApiError> {
+async fn status(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    let health = &state.health;
     match &health.admin {
         Some(tokens) if tokens.admit(&headers) => {}
         _ => return Err(ApiError::Unauthorized),
@@ -189,12 +163,12 @@ async fn status(
         "uptime_s": health.started.elapsed().as_secs(),
         "storage": storage,
         "subscriptions": health.subscription.borrow().clone(),
-        "routes": heard.ok().map(|heard| ages(&routes, &heard)),
+        "routes": heard.ok().map(|heard| ages(&state.routes, &heard)),
         "pull": pull.word(),
         "pull_reason": pull.reason(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,
-        "refused_notifications": health.refused.totals(),
+        "refused_notifications": state.refused.totals(),
     })))
 }
 
@@ -205,8 +179,8 @@ fn ages(routes: &[Route], heard: &[LastEvent]) -> Value {
 }
 
 /// What "View app" on the host shows.
-async fn front_page(State(health): State<Arc<Health>>, headers: HeaderMap) -> Html<String> {
-    let advice = health.public_url_remedy.map(|remedy| {
+async fn front_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Html<String> {
+    let advice = state.health.public_url_remedy.map(|remedy| {
         let seen = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(is_host);
         let seen = seen.map(|host| format!("<p>This page was asked for at <code>https://{host}</code>.</p>"));
         format!(

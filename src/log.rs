@@ -19,6 +19,9 @@ use casebridge::config::LogFormat;
 
 /// Lines that wait to be written; further ones are dropped and counted.
 const LINES: usize = 8192;
+/// How long lines gather before they are written: waking the thread for each line would cost the
+/// requests that log them more than the line itself.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long the end of the process waits for lines to be written: more than the guard itself takes.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
@@ -119,6 +122,7 @@ impl Write for Output {
             self.report(dropped - self.reported);
             self.reported = dropped;
         }
+        thread::sleep(GATHER);
         Ok(())
     }
 }

@@ -7,28 +7,21 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use serde::Serialize;
 use tracing::info;
 
-use super::auth::BearerTokens;
+use super::AppState;
 use super::error::ApiError;
-use crate::intake::{Intake, NotStored, Origin, Route};
+use crate::intake::{NotStored, Origin, Route};
 
 const BODY_LIMIT: usize = 2 << 20;
 /// Takes some milliseconds to read. Compressed, few bytes can be as many as the limit allows.
 const LARGE_BODY: usize = 16 << 10;
 const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Takes notifications from whoever has a token.
-#[derive(Clone)]
-pub struct Receiver {
-    intake: Intake,
-    tokens: Arc<BearerTokens>,
-}
 
 /// The body of a request that carried a valid token. Nobody else's is read.
 pub struct Authenticated(Vec<u8>);
@@ -41,29 +34,18 @@ pub struct Received {
     new: usize,
 }
 
-impl Receiver {
-    pub fn new(intake: Intake, tokens: BearerTokens) -> Receiver {
-        Receiver { intake, tokens: Arc::new(tokens) }
-    }
-
-    /// Whether a header `Authorization` holds a valid token.
-    pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
-        self.tokens.knows(authorization)
-    }
-}
-
 /// What comes in at the endpoint of a route.
 pub async fn receive(
-    route: Route,
-    State(receiver): State<Receiver>,
+    route: Arc<Route>,
+    State(state): State<Arc<AppState>>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let read = || receiver.intake.read(&route, &body, Origin::Push).map_err(|_| ApiError::NotJson);
+    let read = || state.intake.read(&route, &body, Origin::Push).map_err(|_| ApiError::NotJson);
     let notification = apart_if_large(body.len(), read)?;
     drop(body);
     let received = notification.items();
     let (event_id, event_name) = (notification.event.clone(), notification.event_name.clone());
-    let stored = receiver.intake.store(vec![notification], Origin::Push).await;
+    let stored = state.intake.store(vec![notification], Origin::Push).await;
     let new = stored.map_err(|NotStored| ApiError::Unavailable)?;
     info!(
         event = "notification_received",
@@ -77,12 +59,12 @@ pub async fn receive(
     Ok(Json(Received { received, new }))
 }
 
-impl FromRequest<super::AppState> for Authenticated {
+impl FromRequest<Arc<AppState>> for Authenticated {
     type Rejection = ApiError;
 
     /// The header decides before a byte of the body is read.
-    async fn from_request(request: Request, state: &super::AppState) -> Result<Self, ApiError> {
-        if !state.receiver.tokens.admit(request.headers()) {
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
+        if !state.tokens.admit(request.headers()) {
             return Err(ApiError::Unauthorized);
         }
         let encoding = Encoding::of(request.headers())?;

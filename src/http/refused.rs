@@ -1,17 +1,10 @@
 //! Refused notifications that carried a valid token: each may be a label that becomes no ticket.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::StatusCode;
 use parking_lot::Mutex;
-use tracing::warn;
-
-use super::receive::Receiver;
 
 const LINE_EVERY: Duration = Duration::from_secs(60);
 /// The statuses with which a notification is refused, and why.
@@ -46,9 +39,9 @@ impl Tally {
     }
 }
 
-/// How many notifications were refused since the start, by status; clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Refused(Arc<Mutex<BTreeMap<u16, Tally>>>);
+/// How many notifications were refused since the start, by status.
+#[derive(Debug, Default)]
+pub struct Refused(Mutex<BTreeMap<u16, Tally>>);
 
 impl Refused {
     /// The number of each status, for `GET /status`.
@@ -58,39 +51,16 @@ impl Refused {
         REASONS.iter().map(|(status, _)| (status.as_u16(), total(status.as_u16()))).collect()
     }
 
-    fn count(&self, status: StatusCode) -> Option<u64> {
+    /// Why this status refuses a notification; `None` if it does not.
+    pub fn reason(status: StatusCode) -> Option<&'static str> {
+        REASONS.iter().find(|(known, _)| *known == status).map(|(_, reason)| *reason)
+    }
+
+    /// Counts one; returns the number to log if a line is due.
+    pub fn count(&self, status: StatusCode) -> Option<u64> {
         let mut tallies = self.0.lock();
         tallies.entry(status.as_u16()).or_default().count(Instant::now())
     }
-}
-
-/// Logs and counts the refused requests that carry a valid token.
-pub async fn note(
-    State((receiver, refused)): State<(Receiver, Refused)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let uri = request.uri().clone();
-    let token = request.headers().get(header::AUTHORIZATION).cloned();
-    let response = next.run(request).await;
-    let status = response.status();
-    if let Some((_, reason)) = REASONS.iter().find(|(known, _)| *known == status)
-        && receiver.knows(token.as_ref())
-        && let Some(count) = refused.count(status)
-    {
-        let (status, path) = (status.as_u16(), plain(uri.path()));
-        warn!(
-            event = "notification_refused",
-            status, count, path, "refused {count} authenticated notification(s): {reason}"
-        );
-    }
-    response
-}
-
-/// The path, unless it is long or has digits, as a secret would.
-fn plain(path: &str) -> &str {
-    let is_plain = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'/' | b'-' | b'_');
-    if path.len() <= 60 && path.bytes().all(is_plain) { path } else { "" }
 }
 
 #[cfg(test)]
@@ -103,13 +73,5 @@ mod tests {
         let mut at = |seconds| tally.count(start + Duration::from_secs(seconds));
         assert_eq!([at(0), at(1), at(59), at(60), at(61)], [Some(1), None, None, Some(3), None]);
         assert_eq!(tally.total, 5);
-    }
-
-    #[test]
-    fn a_path_is_logged_only_if_it_cannot_hold_a_secret() {
-        assert_eq!(plain("/khoros/lable"), "/khoros/lable");
-        for odd in ["/a%20b", "/0123456789abcdef", "/\u{e9}", &"/x".repeat(40)] {
-            assert_eq!(plain(odd), "");
-        }
     }
 }
