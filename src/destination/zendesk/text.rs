@@ -2,24 +2,6 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::text::{clip, one_line};
-
-/// For what is a name, a link or a date and may turn out to be a novel.
-pub const FIELD_BYTES: usize = 2_000;
-
-/// `2011-05-26T18:23:31.000Z` → `2011-05-26 18:23 UTC`; what is no such date stays as it is.
-pub fn time(published: &str) -> String {
-    match published.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        Err(_) => field(published),
-    }
-}
-
-/// On one line and of bounded length.
-pub fn field(text: &str) -> String {
-    clip(&one_line(text), FIELD_BYTES, "…")
-}
-
 pub fn first_chars(text: &str, count: usize) -> String {
     text.chars().take(count).collect::<String>().trim_end().to_owned()
 }

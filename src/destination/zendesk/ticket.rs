@@ -1,18 +1,18 @@
 //! From an item to the ticket. Pure: the same item gives the same bytes, on any day.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
-use super::text::{field, first_chars, line, slug, time};
+use super::text::{first_chars, line, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
-use crate::event::{Event, Report};
+use crate::event::Event;
 use crate::html::{self, Html};
 use crate::notification::{self, Item, Note};
 use crate::story::News;
-use crate::template::{Context, Template};
-use crate::text::{clean, clip, is_blank};
+use crate::template::{Context, Subject, Template, author_name, handle, labels, network_name, visible_line};
+use crate::text::{clean, clip, is_blank, time};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
@@ -21,7 +21,6 @@ const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
-const LINES_BYTES: usize = 20_000;
 /// Zendesk documents no limit for a text in a field of an account's own.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
 /// So much of a note tells it from the others, in characters; and less than that may not.
@@ -32,7 +31,20 @@ const TAG_LENGTH: usize = 80;
 /// Of our own; those that are configured come on top.
 const TAGS: usize = 20;
 
-/// All that a ticket is made of.
+/// The subject without `TICKET_SUBJECT`.
+pub const SUBJECT: &str = include_str!("templates/subject.txt");
+/// The first comment without `TICKET_COMMENT`.
+pub const COMMENT: &str = include_str!("templates/comment.html");
+/// A comment about a later event.
+const UPDATE: &str = include_str!("templates/update.html");
+static SUBJECT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in(SUBJECT));
+static COMMENT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(COMMENT));
+static AUTHOR_TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
+    Template::built_in_html("{{ [('Author', author.display_name), ('Profile', author.link|link)]|lines }}")
+});
+static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(UPDATE));
+
+/// Everything that a ticket is made of.
 pub struct Draft<'a> {
     pub item: &'a Item,
     pub case_key: &'a str,
@@ -61,7 +73,7 @@ pub fn render(draft: &Draft) -> Rendered {
     let Draft { item, label, settings, plan, .. } = *draft;
     let mut templates = Templates::new(draft);
     let mut ticket = json!({
-        "subject": subject(item, templates.render(settings.subject.as_ref())),
+        "subject": subject(draft, &mut templates),
         "comment": {
             "html_body": comment(draft, &mut templates).as_str(),
             "public": is_public(item, settings),
@@ -69,7 +81,7 @@ pub fn render(draft: &Draft) -> Rendered {
         "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
         "tags": tags(item, label, settings, Some(plan)),
-        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
+        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(html::line) },
     });
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -121,8 +133,9 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
     let id = item.author.id.as_deref()?;
     let bare = |handle: String| handle.trim_start_matches('@').to_owned();
     let name = author_name(item).or_else(|| handle(item).map(bare));
-    let name = name.unwrap_or_else(|| format!("{} user {}", network_name(item), field(id)));
-    let lines = [("Profile", value(item.author.link.as_deref())), ("Handle", handle(item))];
+    let name =
+        name.unwrap_or_else(|| format!("{} user {}", network_name(item).unwrap_or_default(), html::line(id)));
+    let lines = [("Profile", visible_line(item.author.link.as_deref())), ("Handle", handle(item))];
     let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
     Some(Profile {
         // A comma would end it where several are asked for at once.
@@ -134,80 +147,12 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
 
 /// An internal comment about a later event of a case that has a ticket.
 pub fn news(item: &Item, label: &str, route: &str, news: &News) -> Html {
-    let (first, after) = match &item.report {
-        Some(report) => (report_news(report), Html::paragraph(report_lines(report)).then(&advice(report))),
-        None => (Html::line(&post_news(item, label, route, news.other_route)), Html::default()),
-    };
-    let after = after.then(&notes("New notes in Khoros:", &news.notes));
-    let before = |lines: &[Html]| Html::paragraph([std::slice::from_ref(&first), lines].concat());
-    if !news.text_changed {
-        return before(&[]).then(&after);
-    }
-    let changed = match &item.report {
-        Some(_) => "The text has changed:",
-        None => "The text of the post has changed:",
-    };
-    let before = before(&[Html::line(changed)]);
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
-}
-
-fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String {
-    let named = |name: Option<&str>| name.map(|name| format!(" \"{}\"", field(name))).unwrap_or_default();
-    let what = match item.event {
-        Event::Label if label.is_empty() => "A label was applied".to_owned(),
-        Event::Label => format!("The label \"{}\" was applied", field(label)),
-        Event::Rule => format!("The rule{} was applied", named(item.rule.as_deref())),
-        _ => format!("The event{} happened", named(item.event_name.as_deref())),
-    };
-    match other_route {
-        true => format!("{what} in Khoros (route \"{}\").", field(route)),
-        false => format!("{what} again in Khoros."),
-    }
-}
-
-fn report_news(report: &Report) -> Html {
-    let when = report.when.as_deref().map(|when| format!(" ({})", field(when))).unwrap_or_default();
-    Html::line(&format!("{}{when}.{}", field(&report.opening), meaning(report)))
-}
-
-fn meaning(report: &Report) -> String {
-    report.meaning.map(|meaning| format!(" {meaning}")).unwrap_or_default()
-}
-
-/// What happened, the words that it is about, the facts, and what there is to do.
-fn report_comment(item: &Item, report: &Report) -> Html {
-    let before = Html::line(&format!("{}.{}", field(&report.opening), meaning(report)));
-    let before = Html::paragraph([before]);
-    let (when, network) = (value(report.when.as_deref()), item.network().map(|_| network_name(item)));
-    let labels = label_list(item.labels.iter().map(String::as_str));
-    let facts =
-        [lines([("When", when), ("Network", network)]), report_lines(report), lines([("Labels", labels)])];
-    let after =
-        Html::paragraph(facts.concat()).then(&notes("Notes in Khoros:", &item.notes)).then(&advice(report));
-    let Some(text) = &item.text else { return before.then(&after) };
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(text, room)).then(&after)
-}
-
-/// The facts; those for which there is no room are left out.
-fn report_lines(report: &Report) -> Vec<Html> {
-    let mut room = LINES_BYTES;
-    let mut lines = Vec::new();
-    for (name, value) in &report.lines {
-        let line = Html::named(name, &Html::link(&field(value)));
-        if line.bytes() > room {
-            lines.push(Html::line("(more in Khoros)"));
-            break;
-        }
-        room -= line.bytes();
-        lines.push(line);
-    }
-    lines
-}
-
-fn advice(report: &Report) -> Html {
-    Html::paragraph(report.advice.map(|advice| Html::named("What to do", &Html::line(advice))))
+    let notes = fitting(&news.notes);
+    let more_notes = news.notes.len() - notes.len();
+    let subject = Subject { item, label, route, is_public: false, notes, more_notes };
+    let context = Context::new(&subject).with_changes(news.text_changed, news.other_route);
+    let update = UPDATE_TEMPLATE.render_html(&context, COMMENT_BYTES);
+    update.unwrap_or_else(|_| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
 /// The configured templates at work, and those that failed.
@@ -218,12 +163,12 @@ struct Templates {
 
 impl Templates {
     fn new(draft: &Draft) -> Templates {
-        // Notes are internal, whatever a template of a public comment asks for.
-        let item = match is_public(draft.item, draft.settings) {
-            true => Cow::Owned(Item { notes: Vec::new(), ..draft.item.clone() }),
-            false => Cow::Borrowed(draft.item),
-        };
-        Templates { context: Context::new(&item, draft.label, draft.route), failures: Vec::new() }
+        let Draft { item, label, route, .. } = *draft;
+        let is_public = is_public(item, draft.settings);
+        let all: &[Note] = if is_public { &[] } else { &item.notes };
+        let notes = fitting(all);
+        let subject = Subject { item, label, route, is_public, notes, more_notes: all.len() - notes.len() };
+        Templates { context: Context::new(&subject), failures: Vec::new() }
     }
 
     /// What a template says, cleaned; `None` if it says nothing or fails.
@@ -238,18 +183,19 @@ impl Templates {
         }
     }
 
-    /// The same of the comment's template, in at most `room` bytes.
+    /// The comment of a configured template, in at most `room` bytes.
     fn render_comment(&mut self, template: Option<&Template>, room: usize) -> Option<Html> {
-        let said = self.render(template)?;
-        let template = template.filter(|template| template.is_html());
-        let Some(template) = template else { return Some(Html::quote(&said, room)) };
-        let html = Html::from_template(&said);
-        // Cut anywhere, it would be broken markup.
-        if html.bytes() > room {
-            self.fail(template, "the rendered HTML is longer than a comment may be");
-            return None;
+        let template = template?;
+        if !template.is_html() {
+            return self.render(Some(template)).map(|text| Html::quote(&text, room));
         }
-        (!is_blank(&html::visible_text(html.as_str(), ""))).then_some(html)
+        match template.render_html(&self.context, room) {
+            Ok(html) => (!is_blank(&html::visible_text(html.as_str(), ""))).then_some(html),
+            Err(failure) => {
+                self.fail(template, &failure);
+                None
+            }
+        }
     }
 
     fn fail(&mut self, template: &Template, failure: &str) {
@@ -289,137 +235,38 @@ fn custom_text(template: &Template, templates: &mut Templates) -> Option<String>
     Some(clip(&templates.render(Some(template))?, CUSTOM_FIELD_BYTES, "…"))
 }
 
-/// What the template says, or `[Twitter] @jane: start of the text`, or the headline of what is no post;
-/// on one line.
-fn subject(item: &Item, templated: Option<String>) -> String {
-    let built_in = || match &item.report {
-        Some(report) => format!("[{}] {}", place(item), clean(&report.headline)),
-        None => {
-            let text = item.text.as_deref().map(clean).filter(|text| !is_blank(text));
-            let text = text.unwrap_or_else(|| "(no text)".to_owned());
-            format!("[{}] {}: {text}", network_name(item), handle_or_name(item))
-        }
-    };
-    let subject = templated.unwrap_or_else(built_in);
-    line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
-}
-
-/// Where it happened: messages and conversations are on a network, all else is Khoros' own.
-fn place(item: &Item) -> String {
-    match item.event {
-        Event::Message(_) | Event::ConversationPassed if item.network().is_some() => network_name(item),
-        _ => "Khoros".to_owned(),
-    }
+/// On one line: of the configured template, or the built-in one.
+fn subject(draft: &Draft, templates: &mut Templates) -> String {
+    let subject = templates.render(draft.settings.subject.as_ref());
+    let subject = subject.or_else(|| templates.render(Some(&SUBJECT_TEMPLATE)));
+    line(&subject.unwrap_or_default(), SUBJECT_GRAPHEMES, SUBJECT_CHARS)
 }
 
 fn comment(draft: &Draft, templates: &mut Templates) -> Html {
-    let template = draft.settings.comment.as_ref();
+    let item = draft.item;
     // Who wrote the post has to be somewhere on the ticket.
     let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.author().is_none();
-    let author = if is_nowhere { Html::paragraph(author_lines(draft.item)) } else { Html::default() };
-    match templates.render_comment(template, COMMENT_BYTES.saturating_sub(author.bytes())) {
-        Some(comment) => comment.then(&author),
-        None => built_in_comment(draft),
+    let author = if is_nowhere { author_lines(templates) } else { Html::default() };
+    let room = COMMENT_BYTES.saturating_sub(author.bytes());
+    if let Some(comment) = templates.render_comment(draft.settings.comment.as_ref(), room) {
+        return comment.then(&author);
     }
+    let built_in = templates.render_comment(Some(&COMMENT_TEMPLATE), COMMENT_BYTES);
+    built_in.unwrap_or_else(|| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
-/// The link first, then the text, then who and when, and last what an agent must not overlook.
-fn built_in_comment(draft: &Draft) -> Html {
-    let item = draft.item;
-    if let Some(report) = &item.report {
-        return report_comment(item, report);
-    }
-    let before = Html::paragraph(value(item.link.as_deref()).map(|link| Html::link(&link)));
-    let after = match draft.settings.public {
-        true => Html::paragraph(public_end(item)),
-        false => Html::paragraph(details(item, draft.label))
-            .then(&notes("Notes in Khoros:", &item.notes))
-            .then(&Html::paragraph([Html::line(&last_line(item))])),
-    };
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
+/// The author, for a template that does not name the author.
+fn author_lines(templates: &mut Templates) -> Html {
+    templates.render_comment(Some(&AUTHOR_TEMPLATE), COMMENT_BYTES).unwrap_or_default()
 }
 
-/// What the author may read: nothing of what happened to the post in Khoros.
-fn public_end(item: &Item) -> Vec<Html> {
-    [author_lines(item), lines([posted(item), in_reply_to(item)])].concat()
-}
-
-fn details(item: &Item, label: &str) -> Vec<Html> {
-    let details = lines([
-        posted(item),
-        ("Followers", value(item.author.followers.as_deref())),
-        ("Rule", value(item.rule.as_deref())),
-        ("Labels", label_list(labels(item, label))),
-        in_reply_to(item),
-    ]);
-    [author_lines(item), details].concat()
-}
-
-/// The one that the event is about, if it is about one, and the others.
-fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
-    let applied = Some(label).filter(|label| item.event == Event::Label && !label.is_empty());
-    let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
-    applied.into_iter().chain(others)
-}
-
-fn label_list<'a>(labels: impl Iterator<Item = &'a str>) -> Option<String> {
-    let labels: Vec<String> = labels.filter_map(|label| value(Some(label))).collect();
-    value(Some(&labels.join(", ")))
-}
-
-/// A line of a comment: its name, and its value if there is one.
-type Line = (&'static str, Option<String>);
-
-fn lines<const N: usize>(lines: [Line; N]) -> Vec<Html> {
-    let html = |(name, value): Line| Some(Html::named(name, &Html::line(&value?)));
-    lines.into_iter().filter_map(html).collect()
-}
-
-/// A text on one line; `None` if nothing of it can be seen.
-fn value(text: Option<&str>) -> Option<String> {
-    text.map(field).filter(|text| !text.is_empty())
-}
-
-fn author_lines(item: &Item) -> Vec<Html> {
-    let author = match (author_name(item), handle(item)) {
-        (Some(name), Some(handle)) => Some(format!("{name} ({handle})")),
-        (name, handle) => name.or(handle),
-    };
-    let profile = value(item.author.link.as_deref());
-    let profile = profile.map(|link| Html::named("Profile", &Html::link(&link)));
-    lines([("Author", author)]).into_iter().chain(profile).collect()
-}
-
-fn posted(item: &Item) -> Line {
-    ("Posted", item.created.as_deref().map(time))
-}
-
-fn in_reply_to(item: &Item) -> Line {
-    ("In reply to", value(item.in_reply_to.as_deref()))
-}
-
-/// As many notes as fit; the others come with the next event.
-fn notes(heading: &str, notes: &[Note]) -> Html {
-    if notes.is_empty() {
-        return Html::default();
-    }
-    let held = fitting(notes);
-    let html = held
-        .iter()
-        .fold(Html::paragraph([Html::line(heading)]), |html, note| html.then(&note_html(note, NOTES_BYTES)));
-    match notes.len() - held.len() {
-        0 => html,
-        more => html.then(&Html::paragraph([Html::line(&format!("({more} more)"))])),
-    }
-}
-
-/// Those of some notes that a comment holds: one at least, which is cut if need be.
+/// The notes that a comment has room for: one at least, which is cut if need be. The others come with the
+/// next event.
 pub fn fitting(notes: &[Note]) -> &[Note] {
+    const TAGS: usize = "<p>:</p><blockquote></blockquote>".len();
     let mut room = NOTES_BYTES;
     let fits = |note: &&Note| {
-        // One byte more than there is room for is enough to know.
-        let bytes = note_html(note, room + 1).bytes();
+        let bytes = html::escaped(&note.text).len() + html::escaped(&note_author(note)).len() + TAGS;
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits
@@ -428,16 +275,9 @@ pub fn fitting(notes: &[Note]) -> &[Note] {
     &notes[..count.min(notes.len())]
 }
 
-/// A note in at most `room` bytes: who wrote it and when, and what.
-fn note_html(note: &Note, room: usize) -> Html {
-    let signed = Html::paragraph([Html::line(&format!("{}:", note_author(note)))]);
-    let room = room.saturating_sub(signed.bytes());
-    signed.then(&Html::quote(&note.text, room))
-}
-
 fn note_author(note: &Note) -> String {
-    let author = value(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
-    let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
+    let author = visible_line(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
+    let created = note.created.as_deref().map(|created| format!(", {}", time(&html::line(created))));
     author + &created.unwrap_or_default()
 }
 
@@ -468,13 +308,6 @@ fn without_blanks(text: &str) -> String {
     clean(text).chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-fn last_line(item: &Item) -> String {
-    format!(
-        "A public reply to this ticket does not reach the author: answer on {}.",
-        item.network().map_or("the network".to_owned(), |_| network_name(item))
-    )
-}
-
 /// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
 /// configured, and those that say what the ticket does without, are never cut away. Without a plan, they
 /// are those of any ticket of the route.
@@ -503,34 +336,6 @@ pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Pl
         }
     }
     tags
-}
-
-fn network_name(item: &Item) -> String {
-    match item.network().map(str::to_lowercase).as_deref() {
-        Some("linkedin") => "LinkedIn".to_owned(),
-        Some("youtube") => "YouTube".to_owned(),
-        Some("tiktok") => "TikTok".to_owned(),
-        Some("x") => "X".to_owned(),
-        Some("vk") => "VK".to_owned(),
-        Some("googleplus") => "Google+".to_owned(),
-        Some("sinaweibo") => "Weibo".to_owned(),
-        Some("multi_channel") => "Several networks".to_owned(),
-        Some(network) => network[..1].to_uppercase() + &network[1..],
-        None => "Social".to_owned(),
-    }
-}
-
-fn handle_or_name(item: &Item) -> String {
-    handle(item).or_else(|| author_name(item)).unwrap_or_else(|| "unknown author".to_owned())
-}
-
-fn author_name(item: &Item) -> Option<String> {
-    value(item.author.name.as_deref())
-}
-
-fn handle(item: &Item) -> Option<String> {
-    let bare = value(item.author.screen_name.as_deref())?.trim_start_matches('@').to_owned();
-    (!bare.is_empty()).then(|| format!("@{bare}"))
 }
 
 #[cfg(test)]
