@@ -1,9 +1,8 @@
 //! From the bytes of a notification to the items that it carries. No I/O, no clock.
 //!
-//! Khoros publishes examples, not a contract: ids come as strings or numbers, `labels` as a string,
-//! an array or not at all, and fields are missing. So nothing here refuses what is JSON. What can
-//! become a ticket becomes an [`Item`]; the rest is kept whole, with the reason, for a person to
-//! look at.
+//! Khoros publishes examples and no contract: ids come as strings or numbers, `labels` as a string, as an
+//! array or not at all, and fields are missing. So any JSON is accepted. An item that can become a ticket is
+//! read as an [`Item`]; everything else is stored whole, with the reason, for an operator.
 
 mod redact;
 
@@ -19,37 +18,38 @@ use redact::{may_hold_secrets, redact};
 /// One item of a notification as it goes into the inbox.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
-    /// `khoros:{company}:{event}:{entity}`: a redelivery has the same one, a re-applied label not. An
-    /// event that is about no post has no entity, but for the id of a message. Within the ids, what
-    /// separates them is escaped.
+    /// `khoros:{company}:{event}:{entity}`: the same for a redelivery, another one for a label that is applied
+    /// again. An event that is about no post has no entity, except the id of a message. Separators within the
+    /// ids are escaped.
     pub identity: String,
-    /// The case that the item belongs to, and the ticket's `external_id`. Networks are in lower case.
+    /// The case that the item belongs to, and the `external_id` of the ticket. Networks are in lower case.
     pub case_key: String,
     pub event_id: String,
     pub event_name: String,
     /// The envelope with this item alone, as JSON; secrets are redacted.
     pub payload: String,
-    /// Set when nothing can be made of it.
+    /// Set if no ticket can be made of it.
     pub unprocessable: Option<Unprocessable>,
 }
 
-/// Why no ticket can be made of something authenticated. The text goes to the operator.
+/// Why no ticket can be made of an authenticated notification, for the operator.
 pub type Unprocessable = &'static str;
 
 /// The body is not JSON.
 #[derive(Debug, PartialEq)]
 pub struct NotJson;
 
-/// What a ticket is about, as far as its fields could be read: a post, comment or message of a
-/// network, or what an event tells that is about none.
+/// The subject of a ticket, as far as its fields could be read: a post, comment or message of a network, or
+/// an event that is about no post.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
     pub event: Event,
     pub event_id: Option<String>,
     pub event_name: Option<String>,
-    /// When the event was made, if that can be read.
+    /// The date of the event, if it can be read.
     pub event_made: Option<Timestamp>,
-    /// Set if it is no post: then all that belongs to one is empty, but for what has the same name.
+    /// Set for events that are not about a post. The post fields are then empty, except where the event has a
+    /// field of the same name.
     pub report: Option<Report>,
     /// The rule that was applied to it.
     pub rule: Option<String>,
@@ -61,16 +61,16 @@ pub struct Item {
     /// As published: ISO 8601 for items.
     pub created: Option<String>,
     pub in_reply_to: Option<String>,
-    /// Those of the event, then those of the item. Both may be empty in an event about a label.
+    /// The labels of the event, then those of the item. Both may be empty in an event about a label.
     pub labels: Vec<String>,
     pub notes: Vec<Note>,
-    /// All its fields as they came, for templates.
+    /// All fields as they came, for templates.
     pub fields: Value,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Author {
-    /// The network's own, which outlives a change of name; unique within the network.
+    /// The id in the network, which outlives a change of name.
     pub id: Option<String>,
     pub name: Option<String>,
     pub screen_name: Option<String>,
@@ -79,7 +79,7 @@ pub struct Author {
     pub followers: Option<String>,
 }
 
-/// What Khoros' users wrote beside the item.
+/// A note that a Khoros user added to the item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Note {
     pub author: Option<String>,
@@ -88,8 +88,8 @@ pub struct Note {
     pub text: String,
 }
 
-/// Splits a body into its items. `company` is the configured one: the event's own may be missing or
-/// of the other kind (Khoros has two).
+/// Splits a body into its items. `company` is the configured id: the id in the event may be missing or of the
+/// other kind (Khoros has two).
 ///
 /// # Errors
 /// [`NotJson`], and nothing else.
@@ -97,7 +97,7 @@ pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     parse_as("", body, company)
 }
 
-/// The same of a body that came to an endpoint for events of this name: some come without telling it.
+/// Splits a body that came to the endpoint for events of this name: some events come without their name.
 ///
 /// # Errors
 /// [`NotJson`], and nothing else.
@@ -109,7 +109,7 @@ pub fn parse_as(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, 
     }
 }
 
-/// What is valid JSON, and still cannot be held as it is.
+/// Parses valid JSON that serde_json cannot hold as it is.
 fn parse_repaired(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     serde_json::from_slice::<IgnoredAny>(body).map_err(|_| NotJson)?;
     let text = String::from_utf8_lossy(body);
@@ -119,8 +119,8 @@ fn parse_repaired(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>
     }
 }
 
-/// Valid JSON that serde_json still cannot hold: a lone half of an emoji (social texts are cut
-/// anywhere) is repaired; what nests deeper than 128 levels is not.
+/// Reads JSON. Half an emoji (networks cut texts anywhere) is replaced; JSON that nests deeper than 128 levels
+/// gives `None`.
 pub(crate) fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
 }
@@ -176,7 +176,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
                 format!("{own}:{}", escape_id(&entity)),
                 format!("khoros:{company}:{}", case_entity(&entity)),
             ),
-            // Without an id the event is its own case; with several of them, each item is.
+            // Without an id, the event is its own case; if it has several items, each item is one.
             None if only => (own.clone(), event.clone()),
             None => {
                 let hash = sha256(&item.to_string());
@@ -269,12 +269,12 @@ impl Item {
         }
     }
 
-    /// Something has stopped working, and waits for somebody to mend it.
+    /// Something has stopped working until an administrator repairs it.
     pub fn is_urgent(&self) -> bool {
         self.report.is_some() && self.event == Event::Credential(Change::Deauthorised)
     }
 
-    /// When it happened, in words that can be compared: `2018-03-14 00:31 UTC`.
+    /// When it happened, in a form that can be compared: `2018-03-14 00:31 UTC`.
     pub fn happened(&self) -> Option<&str> {
         let when = self.report.as_ref()?.when.as_deref()?;
         (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
@@ -321,8 +321,8 @@ fn why_unprocessable(item: &Value) -> Option<Unprocessable> {
     too_deep(item).or((!has_content).then_some("the item has no id, no text and no link"))
 }
 
-/// An item may have come with less around it than it is stored in, and then be too deep to be read
-/// again: serde_json holds 127 levels, and three are the envelope's.
+/// Whether an item is too deep to be read again from its payload: serde_json holds 127 levels, of which the
+/// envelope takes three.
 fn too_deep(item: &Value) -> Option<Unprocessable> {
     fn depth(value: &Value) -> usize {
         match value {
@@ -367,12 +367,12 @@ pub(crate) fn looks_like_item(value: &Value) -> bool {
     ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
 }
 
-/// `eventUuid`, or a hash of the envelope (serde_json sorts its keys), so that a redelivery is known.
+/// `eventUuid`, or a hash of the envelope (serde_json sorts its keys), so that a redelivery has the same id.
 fn event_id(envelope: &Value) -> String {
     text(&envelope["eventUuid"]).unwrap_or_else(|| sha256(&envelope.to_string()))
 }
 
-/// The event within an identity. Ours has a colon, and one of Khoros' has none: it ends at the next.
+/// The event's part of an identity. A hash of ours has one colon; Khoros' id has none, so it ends at the next.
 fn event_component(envelope: &Value, event_id: &str) -> String {
     match text(&envelope["eventUuid"]) {
         Some(id) => escape_id(&id).replace(':', "%3A"),
@@ -380,12 +380,12 @@ fn event_component(envelope: &Value, event_id: &str) -> String {
     }
 }
 
-/// An id of Khoros' as the last part of an identity: `@{route}` and `#{revision}` may follow.
+/// Khoros' id as the last part of an identity: `@{route}` and `#{revision}` may follow it.
 fn escape_id(id: &str) -> String {
     id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
 }
 
-/// The key of a case with its network in lower case, as it has been since cases differ by that no longer.
+/// The key of a case with its network in lower case: earlier versions kept Khoros' spelling.
 pub(crate) fn with_lower_network(case_key: &str) -> String {
     match case_key.splitn(3, ':').collect::<Vec<_>>()[..] {
         [prefix, company, entity] => format!("{prefix}:{company}:{}", case_entity(entity)),
@@ -401,7 +401,7 @@ fn case_entity(entity: &str) -> String {
     }
 }
 
-/// An id as it may travel in headers and index rows: visible ASCII of at most 200 bytes.
+/// An id that fits into headers and index rows: visible ASCII of at most 200 bytes.
 pub(crate) fn key(id: &str) -> String {
     match id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => id.to_owned(),
@@ -413,7 +413,7 @@ fn sha256(text: &str) -> String {
     format!("sha256:{:x}", Sha256::digest(text))
 }
 
-/// A string, or what could be meant as one; blank is nothing.
+/// A string or a number as text; `None` if it is empty.
 pub(crate) fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
@@ -422,11 +422,11 @@ pub(crate) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The members of a list that are read: more than any post has, and few enough to be compared with
-/// each other. The payload holds them all.
+/// The members of a list that are read: more than any post has, and few enough to be compared with each other.
+/// The payload has all of them.
 const MEMBERS: usize = 500;
 
-/// Published as a string, shown as an array, and elsewhere an array of objects.
+/// Labels are declared as a string and shown as an array; those of messages are objects with a name.
 fn labels(value: &Value) -> Vec<String> {
     match value {
         Value::Array(labels) => labels.iter().take(MEMBERS).flat_map(labels_of_one).collect(),
@@ -438,7 +438,7 @@ fn labels_of_one(value: &Value) -> Option<String> {
     text(value).or_else(|| text(&value["name"]))
 }
 
-/// By its name, or else its id.
+/// The name of a rule, or its id.
 fn rule(value: &Value) -> Option<String> {
     text(&value["ruleName"]).or_else(|| text(&value["ruleId"]))
 }
@@ -487,296 +487,4 @@ fn without_lone_surrogates(json: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TWITTER: &str = include_str!("../tests/fixtures/stream-item-label-applied-twitter.json");
-    const RULE: &str = include_str!("../tests/fixtures/rule-applied-twitter.json");
-
-    fn parsed(json: &str) -> Vec<Arrival> {
-        parse(json.as_bytes(), 7).unwrap_or_else(|_| panic!("not JSON: {json}"))
-    }
-
-    fn only(json: &str) -> Arrival {
-        let mut arrivals = parsed(json);
-        assert_eq!(arrivals.len(), 1, "{json}");
-        arrivals.remove(0)
-    }
-
-    #[test]
-    fn the_published_example_is_one_item() {
-        let arrival = only(TWITTER);
-        assert_eq!(arrival.identity, "khoros:7:67c53595-efc3-46aa-963b-89650bd4bd98:twitter:<twitterId>");
-        assert_eq!(arrival.case_key, "khoros:7:twitter:<twitterId>");
-        assert_eq!(arrival.event_name, "stream-item-label-applied");
-        assert_eq!(arrival.unprocessable, None);
-
-        let item = Item::from_payload(&arrival.payload).unwrap();
-        assert_eq!(item.network(), Some("twitter"));
-        assert_eq!(item.text.as_deref(), Some("Post Text"));
-        assert_eq!(item.author.followers.as_deref(), Some("8424"));
-        assert_eq!(item.in_reply_to.as_deref(), Some("twitter:855485181481934848"));
-    }
-
-    #[test]
-    fn items_of_a_rule_can_be_tickets_too() {
-        assert_eq!(only(RULE).unprocessable, None);
-    }
-
-    #[test]
-    fn a_payload_is_a_notification_of_one_item() {
-        let two = TWITTER.replace(r#""items": ["#, r#""items": [{"entityId": 12, "text": "another"},"#);
-        let arrivals = parsed(&two);
-        assert_eq!(arrivals.len(), 2);
-        for arrival in &arrivals {
-            assert_eq!(std::slice::from_ref(arrival), parsed(&arrival.payload));
-        }
-        assert_eq!(arrivals[0].case_key, "khoros:7:12");
-    }
-
-    #[test]
-    fn odd_shapes_that_still_are_a_ticket() {
-        for (json, case) in [
-            (r#"{"eventUuid":"e","data":{"items":{"entityId":"t:1"}}}"#, "khoros:7:t:1"),
-            ("\u{feff}{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"entityId\":\"t:1\"}]}}", "khoros:7:t:1"),
-            (
-                r#"{"eventUuid":5,"data":{"items":[{"entityId":123456789012345678901234567890}]}}"#,
-                "khoros:7:123456789012345678901234567890",
-            ),
-            (r#"{"eventUuid":"e","data":{"labels":"A","items":[{"text":"no id"}]}}"#, "khoros:7:e"),
-            (
-                r#"{"eventUuid":"e","data":{"items":[{"entityId":"t:1","labels":[{"name":"A"}],"notes":null}]}}"#,
-                "khoros:7:t:1",
-            ),
-        ] {
-            let arrival = only(json);
-            assert_eq!((arrival.unprocessable, arrival.case_key.as_str()), (None, case), "{json}");
-            let again = only(&arrival.payload);
-            assert_eq!(
-                (again.case_key, again.unprocessable, again.payload),
-                (arrival.case_key, None, arrival.payload),
-                "{json}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_ticket_is_kept_with_a_reason() {
-        for json in [
-            "null",
-            "[]",
-            "5",
-            "\"text\"",
-            "{}",
-            "[1,2]",
-            r#"{"data":null}"#,
-            r#"{"data":[]}"#,
-            r#"{"data":{"items":[]}}"#,
-            r#"{"data":{"items":"text"}}"#,
-            r#"[{"eventUuid":"e","data":{"items":[{"entityId":"t:1"}]}}]"#,
-            r#"{"eventUuid":"e","items":[{"entityId":"t:1"}]}"#,
-            r#"{"eventUuid":"e","entityId":"t:1"}"#,
-            r#"{"data":{"items":[null]}}"#,
-            r#"{"data":{"items":[{}]}}"#,
-            r#"{"eventName":"something-new","data":{"directoryCompanyId":1}}"#,
-        ] {
-            let arrival = only(json);
-            assert!(arrival.unprocessable.is_some(), "{json}");
-            assert!(Item::from_payload(&arrival.payload).is_err(), "{json}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_post_has_the_case_that_it_is_about() {
-        for (event, data, identity, case) in [
-            ("message-published", json!({"id": 5}), "khoros:7:e:5", "khoros:7:message:5"),
-            ("message-sent-to-network", json!({"id": "5"}), "khoros:7:e:5", "khoros:7:message:5"),
-            ("message-published", json!({}), "khoros:7:e", "khoros:7:e"),
-            (
-                "credential-deauth",
-                json!({"service": "instagram", "serviceId": "1"}),
-                "khoros:7:e",
-                "khoros:7:credential:instagram:1",
-            ),
-            ("credential-deauth", json!({"service": "instagram"}), "khoros:7:e", "khoros:7:e"),
-            (
-                "pass-conversation-control",
-                json!({"passConversationControl": {"service": "Twitter",
-                    "privateMessageConversationId": {"endUserAccountId": 1, "ownedAccountId": 2}}}),
-                "khoros:7:e",
-                "khoros:7:conversation:twitter:2:1",
-            ),
-            (
-                "error-custom-crm",
-                json!({"operation": "createCase", "externalCall": {"responseCode": 500}}),
-                "khoros:7:e",
-                "khoros:7:crm:createCase:500",
-            ),
-            ("vault-user-create", json!({"directoryCompanyId": 1}), "khoros:7:e", "khoros:7:e"),
-        ] {
-            let json = json!({"eventName": event, "eventUuid": "e", "data": data}).to_string();
-            let arrival = only(&json);
-            assert_eq!((arrival.identity.as_str(), arrival.case_key.as_str()), (identity, case));
-            assert_eq!(only(&arrival.payload), arrival);
-            let item = Item::from_payload(&arrival.payload).unwrap();
-            assert_eq!((item.event_name.as_deref(), item.report.is_some()), (Some(event), true));
-        }
-        let without_id = only(r#"{"eventName":"vault-user-create","data":{"a":1}}"#);
-        assert!(without_id.identity.starts_with("khoros:7:sha256:"), "{}", without_id.identity);
-    }
-
-    #[test]
-    fn a_message_has_what_a_post_has_by_the_same_names() {
-        let json = include_str!("../tests/fixtures/message-needs-approval-facebook.json");
-        let item = Item::from_payload(&only(json).payload).unwrap();
-        assert_eq!((item.network(), item.labels.len(), item.notes.len()), (Some("facebook"), 1, 1));
-        assert_eq!((&item.fields["sfEntityType"], &item.entity_id), (&json!("Message"), &None));
-    }
-
-    #[test]
-    fn only_what_is_not_json_is_refused() {
-        for body in [&b""[..], b"{", b"<html>", b"{\"a\":1}x", b"{'a':1}"] {
-            assert_eq!(parse(body, 7), Err(NotJson));
-        }
-        let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
-        assert!(only(&deep).unprocessable.is_some());
-    }
-
-    #[test]
-    fn texts_cut_within_a_character_are_repaired() {
-        let json = r#"{"eventUuid":"e","data":{"items":[{"entityId":"t:1",
-            "text":"\ud83d cut \\ud83d \ude00 whole \ud83d\ude00 \" end \ud83d"}]}}"#;
-        let item = Item::from_payload(&only(json).payload).unwrap();
-        let expected = "\u{fffd} cut \\ud83d \u{fffd} whole \u{1f600} \" end \u{fffd}";
-        assert_eq!(item.text.as_deref(), Some(expected));
-
-        let bytes = b"{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"text\":\"caf\xe9\"}]}}";
-        let item = Item::from_payload(&parse(bytes, 7).unwrap()[0].payload).unwrap();
-        assert_eq!(item.text.as_deref(), Some("caf\u{fffd}"));
-    }
-
-    #[test]
-    fn ids_that_contain_separators_do_not_collide() {
-        let identity = |event: &str, entity: &str| {
-            let json = json!({"eventUuid": event, "data": {"items": [{"entityId": entity}]}});
-            only(&json.to_string()).identity
-        };
-        // As they have always been.
-        assert_eq!(identity("67c53595-efc3", "twitter:1:2"), "khoros:7:67c53595-efc3:twitter:1:2");
-        // A route and a revision are appended to what is stored.
-        for (one, other) in [
-            (format!("{}@vip", identity("e", "t:9")), identity("e", "t:9@vip")),
-            (format!("{}#1", identity("e", "t:1")), identity("e", "t:1#1")),
-            (identity("e:t", "1"), identity("e", "t:1")),
-            (identity("e", "t:1@"), identity("e", "t:1%40")),
-        ] {
-            assert_ne!(one, other);
-        }
-    }
-
-    #[test]
-    fn the_network_of_a_case_is_in_lower_case_and_its_id_is_not() {
-        let case = |entity: &str| {
-            only(&json!({"eventUuid": "e", "data": {"items": [{"entityId": entity}]}}).to_string()).case_key
-        };
-        for (entity, expected) in [
-            ("Twitter:1", "khoros:7:twitter:1"),
-            ("youTube:aB:C@d#1", "khoros:7:youtube:aB:C@d#1"),
-            ("A9", "khoros:7:A9"),
-        ] {
-            assert_eq!(case(entity), expected);
-        }
-    }
-
-    #[test]
-    fn ids_fit_into_headers() {
-        for id in ["a".repeat(300), "with space".to_owned(), "été".to_owned()] {
-            let json = json!({"eventUuid": id, "eventName": id, "data": {"items": [{"entityId": id}]}});
-            let arrival = only(&json.to_string());
-            for key in [&arrival.identity, &arrival.case_key, &arrival.event_id, &arrival.event_name] {
-                assert!(key.starts_with("sha256:") && key.len() == 71, "{key}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_redelivery_without_an_id_is_known() {
-        let one = r#"{"eventName":"x","data":{"items":[{"text":"a"},{"text":"b"}]}}"#;
-        let same = r#"{"data":{"items":[{"text":"a"},{"text":"b"}]},"eventName":"x"}"#;
-        assert_eq!(parsed(one), parsed(same));
-        assert_ne!(parsed(one)[0].case_key, parsed(one)[1].case_key);
-    }
-
-    #[test]
-    fn many_items_do_not_multiply_what_surrounds_them() {
-        let items: Vec<Value> = (0..10_000).map(|n| json!({"entityId": n})).collect();
-        let surroundings = "x".repeat(1 << 20);
-        let json =
-            json!({"eventUuid": "e", "data": {"labels": ["L"], "other": surroundings, "items": items}});
-        let arrivals = parsed(&json.to_string());
-        assert_eq!(arrivals.len(), 10_000);
-        assert!(arrivals[0].payload.contains(&surroundings), "nothing of it is lost");
-        let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
-        assert!(stored < 4 << 20, "{stored} bytes");
-        let last = Item::from_payload(&arrivals[9_999].payload).unwrap();
-        assert_eq!((last.labels, last.entity_id.as_deref()), (vec!["L".to_owned()], Some("9999")));
-    }
-
-    #[test]
-    fn nothing_that_surrounds_many_items_is_stored_without_bound() {
-        let fields: Map<String, Value> =
-            (0..200).map(|n| (format!("f{n}"), json!("x".repeat(900)))).collect();
-        for surroundings in [
-            json!({"data": "x".repeat(200_000)}),
-            json!({"labels": "x".repeat(490)}),
-            json!({"data": {"data": "x".repeat(200_000)}}),
-            Value::Object(fields),
-        ] {
-            let mut data = surroundings.clone();
-            data["items"] = (0..20_000).map(|n| json!({"text": n})).collect();
-            let mut envelope = surroundings;
-            envelope["data"] = data;
-            let arrivals = parsed(&envelope.to_string());
-            assert_eq!(arrivals.len(), 20_000);
-            let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
-            assert!(stored < 16 << 20, "{stored} bytes");
-            assert!(arrivals.iter().all(|arrival| Item::from_payload(&arrival.payload).is_ok()));
-        }
-    }
-
-    #[test]
-    fn secrets_of_an_error_event_are_redacted() {
-        let arrival = only(include_str!("../tests/fixtures/error-custom-crm.json"));
-        assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);
-        assert!(arrival.payload.contains("GET") && arrival.payload.contains("crm.example.com/cases"));
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_stored_without_its_secrets() {
-        let deep = |inside: &str| format!("{{\"data\":{}{inside}{}}}", "[".repeat(200), "]".repeat(200));
-        let payload = |body: String| parse(body.as_bytes(), 7).unwrap().remove(0).payload;
-        assert!(!payload(deep(r#"{"requestHeaders":"s3cret"}"#)).contains("s3cret"));
-        assert!(payload(deep("\"words\"")).contains("words"));
-    }
-
-    #[test]
-    fn a_door_tells_what_an_event_does_not() {
-        let bare = br#"{"service": "instagram", "serviceId": "1", "name": "will.i.am"}"#;
-        let arrival = parse_as("credential-deauth", bare, 7).unwrap().remove(0);
-        assert_eq!((arrival.event_name.as_str(), arrival.unprocessable), ("credential-deauth", None));
-        assert!(Item::from_payload(&arrival.payload).unwrap().is_urgent());
-        let named = parse_as("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
-        assert_eq!(named.event_name, "rule-applied");
-    }
-
-    #[test]
-    fn labels_and_notes_in_every_form() {
-        let json = r#"{"eventUuid":"e","data":{"labels":"One","items":[{"entityId":"t:1",
-            "labels":["One","Two",null,{"name":"Three"}],
-            "notes":[{"text":"call them","id":5,"createdByDisplayName":"Ann","createdDate":"today"},{"text":"second"},{}]}]}}"#;
-        let item = Item::from_payload(&only(json).payload).unwrap();
-        assert_eq!(item.labels, ["One", "Two", "Three"]);
-        assert_eq!(item.notes.len(), 2);
-        assert_eq!(item.notes[0].author.as_deref(), Some("Ann"));
-    }
-}
+mod tests;
