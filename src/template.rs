@@ -1,9 +1,8 @@
-//! Templates of what a ticket says, in Jinja's language. No I/O, no clock: the same item gives the
-//! same bytes.
+//! Templates for the texts of tickets, in Jinja's language. No I/O, no clock: the same item gives the same
+//! bytes.
 //!
-//! What can be wrong with a template is found when it is made: its syntax, a name that there is not,
-//! and, by a trial on an item with everything and on one with nothing, a filter or a function that
-//! there is not. Fields that an item lacks are empty, so that they need no care.
+//! Mistakes are found when a template is read: wrong syntax, an unknown name and, by rendering it for an item
+//! with all fields and for one without any, an unknown filter or function. Fields that an item lacks are empty.
 
 mod bounds;
 mod context;
@@ -20,19 +19,20 @@ use crate::html::{self, Html};
 use crate::notification::Item;
 use crate::text::clean;
 
-/// So many steps a template may take: enough for thousands of notes, and over in some milliseconds.
+/// The steps of one rendering: enough for thousands of notes, and over within milliseconds.
 const STEPS: u64 = 500_000;
-/// Longer than anybody writes, and short enough to be read without care for how deep it nests.
+/// The longest template: short enough that its nesting cannot exhaust the stack.
 const TEMPLATE_BYTES: usize = 16 << 10;
-/// What comes after is not even made.
+/// The longest output; rendering stops there.
 const OUTPUT_BYTES: usize = bounds::TEXT_BYTES;
 /// More followers than anybody has: a template that uses the number as a length fails its trial.
 const MANY_FOLLOWERS: &str = "2000000000";
-/// A problem may repeat a word of the template, and not all of it.
+/// The longest quotation of a template in a problem.
 const DETAIL_CHARS: usize = 120;
 
 /// An item with every field, to try a template on.
-const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"labels": ["Label"], "ruleMatched": {"ruleName": "Rule"}, "items": [{
+const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"labels": ["Label"],
+    "ruleMatched": {"ruleName": "Rule"}, "items": [{
     "sfEntityType": "StreamItem", "entityId": "twitter:1", "text": "Text", "link": "https://example.com/1",
     "author": "Jane", "authorIcon": "https://example.com/icon", "authorId": "2",
     "authorLink": "https://example.com/jane", "authorScreenName": "jane", "initiativeIds": [5],
@@ -44,37 +44,37 @@ const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"lab
 const REPORT_SAMPLE: &str = r#"{"eventName": "credential-deauth", "data":
     {"service": "instagram", "serviceId": "1", "name": "acme", "when": 1520987518000}}"#;
 
-/// A template.
+/// A template that compiles.
 #[derive(Clone, Debug)]
 pub struct Template {
     name: String,
     source: String,
     format: Format,
-    /// Holds this one template, under no name.
+    /// Contains only this template, under an empty name.
     environment: Arc<Environment<'static>>,
 }
 
-/// What a template is written in.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Text,
-    /// The values are escaped, and none can be declared to be markup.
+    /// Values are escaped, and none can be declared as markup.
     Html,
 }
 
 impl Template {
-    /// Checks a template; `name` is how people know it, which is by its variable.
+    /// Checks a template of plain text. `name` is the variable that it comes from.
     ///
     /// # Errors
-    /// What is wrong with it, with a word of it at the most.
+    /// The mistake, with at most 120 characters of the template.
     pub fn new(name: &str, text: &str) -> Result<Template, String> {
         Template::of(Format::Text, name, text)
     }
 
-    /// The same of a template that is HTML: its values are escaped and keep their line breaks.
+    /// Checks a template of HTML, in which values are escaped and keep their line breaks.
     ///
     /// # Errors
-    /// As above.
+    /// As [`Template::new`].
     pub fn html(name: &str, text: &str) -> Result<Template, String> {
         if text.contains("autoescape") {
             return Err("must not contain `autoescape`: casebridge escapes all values".to_owned());
@@ -82,12 +82,12 @@ impl Template {
         Template::of(Format::Html, name, text)
     }
 
-    /// One of ours, which needs no check: a test renders it.
+    /// A built-in template of plain text. It needs no check: tests render it.
     pub fn built_in(text: &str) -> Template {
         Template::compile(Format::Text, "built-in", text).0
     }
 
-    /// One of ours that is HTML.
+    /// A built-in template of HTML.
     pub fn built_in_html(text: &str) -> Template {
         Template::compile(Format::Html, "built-in", text).0
     }
@@ -208,7 +208,7 @@ impl Template {
     }
 }
 
-/// minijinja alone would let a text's line breaks collapse; and nothing of a post is safe.
+/// Escapes every value and keeps line breaks and spaces, which minijinja's own escaping lets collapse.
 fn escape_values(environment: &mut Environment<'static>) {
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.remove_filter("safe");
@@ -240,7 +240,7 @@ fn in_short(error: &minijinja::Error) -> String {
     }
 }
 
-/// For what cannot hold anything of an item.
+/// The failure with its detail, for templates that were rendered without a customer's item.
 fn in_detail(error: &minijinja::Error) -> String {
     match error.detail() {
         Some(detail) => format!("{}: {}", in_short(error), short(detail)),
@@ -252,7 +252,7 @@ fn short(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(DETAIL_CHARS).collect()
 }
 
-/// Takes so much and then refuses, which ends the rendering.
+/// Refuses further bytes when it is full, which ends the rendering.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,

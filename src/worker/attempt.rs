@@ -466,7 +466,7 @@ impl Attempt<'_> {
     /// What a ticket knows that was made of these bytes, or of bytes that we have not any more.
     fn told_by(&self, body: Option<&str>) -> Told {
         let notes = match body {
-            Some(body) => ticket::notes_held(self.item, body),
+            Some(body) => ticket::notes_in_ticket(self.item, body),
             None if self.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };

@@ -16,19 +16,19 @@ use crate::text::{clean, clip, is_blank, time};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
-/// A grapheme can be of any length: a letter may carry thousands of marks.
+/// One grapheme may have thousands of characters.
 const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
-/// Zendesk documents no limit for a text in a field of an account's own.
+/// Zendesk documents no limit for the text of a custom field.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
-/// So much of a note tells it from the others, in characters; and less than that may not.
+/// The characters by which a note is recognised in a comment. A shorter note is recognised with its author.
 const NOTE_START: usize = 200;
 const SHORT_NOTE: usize = 12;
 const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
-/// Of our own; those that are configured come on top.
+/// The most tags of our own; configured tags come on top.
 const TAGS: usize = 20;
 
 /// The subject without `TICKET_SUBJECT`.
@@ -48,10 +48,10 @@ static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in
 pub struct Draft<'a> {
     pub item: &'a Item,
     pub case_key: &'a str,
-    /// The delivery's identity, by which a ticket of ours is known again.
+    /// The delivery's identity, by which a ticket of ours is recognised.
     pub delivery: &'a str,
     pub route: &'a str,
-    /// The one that the subscription is about: the event itself need not tell.
+    /// The label of the route: the event itself may lack it.
     pub label: &'a str,
     pub settings: &'a config::Ticket,
     pub plan: Plan,
@@ -59,12 +59,12 @@ pub struct Draft<'a> {
     pub service_user: Option<u64>,
 }
 
-/// A ticket, and what went wrong with it on the way.
+/// A ticket, and the templates that failed.
 #[derive(Debug)]
 pub struct Rendered {
     /// The body of `POST /api/v2/tickets`.
     pub ticket: Value,
-    /// Templates that failed, for the log: nothing in it is a customer's.
+    /// The failures of templates, for the log: they contain nothing of the item.
     pub failures: Vec<String>,
 }
 
@@ -104,12 +104,12 @@ pub fn render(draft: &Draft) -> Rendered {
     Rendered { ticket: json!({ "ticket": ticket }), failures: templates.failures }
 }
 
-/// What is no post is for those who work with Khoros, and has no author who could read it.
+/// An event that is about no post is for Khoros' users, and has no author who could read it.
 fn is_public(item: &Item, settings: &config::Ticket) -> bool {
     settings.public && item.report.is_none()
 }
 
-/// Urgent things come before others, unless somebody has said what comes before what.
+/// The configured priority; without one, urgent items have a high priority.
 fn priority(item: &Item, configured: Priority) -> Priority {
     match configured == Priority::default() && item.is_urgent() {
         true => Priority::High,
@@ -117,17 +117,17 @@ fn priority(item: &Item, configured: Priority) -> Priority {
     }
 }
 
-/// Who wrote a post, as a user of Zendesk.
+/// The author of a post as a Zendesk user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// `khoros:{network}:{id}`, which outlives a change of name: the user's `external_id`.
     pub key: String,
     pub name: String,
-    /// For the agents: lines with the address and the handle, as far as they are known.
+    /// Lines with the address and the handle, as far as they are known, for agents.
     pub details: String,
 }
 
-/// `None` if Khoros does not tell who it was: a name alone is nobody's.
+/// The author's profile. `None` without an id: several people may share a name.
 pub fn author_profile(item: &Item) -> Option<Profile> {
     let network = item.network()?.to_lowercase();
     let id = item.author.id.as_deref()?;
@@ -138,7 +138,7 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
     let lines = [("Profile", visible_line(item.author.link.as_deref())), ("Handle", handle(item))];
     let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
     Some(Profile {
-        // A comma would end it where several are asked for at once.
+        // A comma would end the key where several are looked up at once.
         key: notification::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
         name: first_chars(&name, USER_NAME_CHARS),
         details: lines.collect::<Vec<_>>().join("\n"),
@@ -155,7 +155,7 @@ pub fn news(item: &Item, label: &str, route: &str, news: &News) -> Html {
     update.unwrap_or_else(|_| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
-/// The configured templates at work, and those that failed.
+/// Renders templates for one item, and collects their failures.
 struct Templates {
     context: Context,
     failures: Vec<String>,
@@ -171,7 +171,7 @@ impl Templates {
         Templates { context: Context::new(&subject), failures: Vec::new() }
     }
 
-    /// What a template says, cleaned; `None` if it says nothing or fails.
+    /// Renders a template as clean text. `None` if the text is empty or the template fails.
     fn render(&mut self, template: Option<&Template>) -> Option<String> {
         let template = template?;
         match template.render(&self.context) {
@@ -183,7 +183,7 @@ impl Templates {
         }
     }
 
-    /// The comment of a configured template, in at most `room` bytes.
+    /// Renders the template of a comment in at most `room` bytes. `None` as above.
     fn render_comment(&mut self, template: Option<&Template>, room: usize) -> Option<Html> {
         let template = template?;
         if !template.is_html() {
@@ -203,13 +203,13 @@ impl Templates {
     }
 }
 
-/// What is internal has an agent for its author; a public comment is the author's own.
+/// The author of the comment: of an internal one the service user, of a public one the post's author.
 fn submitter(draft: &Draft) -> Option<u64> {
     let author = draft.plan.requester.author();
     author.filter(|_| is_public(draft.item, draft.settings)).or(draft.service_user)
 }
 
-/// Those that have a value: an empty text is none, and a template that failed has none.
+/// The custom fields that have a value.
 fn custom_fields(settings: &config::Ticket, templates: &mut Templates) -> Option<Value> {
     let fields = settings.custom_fields.iter().filter_map(|custom| {
         let value = match &custom.value {
@@ -235,7 +235,7 @@ fn custom_text(template: &Template, templates: &mut Templates) -> Option<String>
     Some(clip(&templates.render(Some(template))?, CUSTOM_FIELD_BYTES, "…"))
 }
 
-/// On one line: of the configured template, or the built-in one.
+/// The subject by the configured template, or by the built-in one.
 fn subject(draft: &Draft, templates: &mut Templates) -> String {
     let subject = templates.render(draft.settings.subject.as_ref());
     let subject = subject.or_else(|| templates.render(Some(&SUBJECT_TEMPLATE)));
@@ -244,7 +244,7 @@ fn subject(draft: &Draft, templates: &mut Templates) -> String {
 
 fn comment(draft: &Draft, templates: &mut Templates) -> Html {
     let item = draft.item;
-    // Who wrote the post has to be somewhere on the ticket.
+    // The ticket has to name the author, whatever the template does.
     let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.author().is_none();
     let author = if is_nowhere { author_lines(templates) } else { Html::default() };
     let room = COMMENT_BYTES.saturating_sub(author.bytes());
@@ -255,13 +255,12 @@ fn comment(draft: &Draft, templates: &mut Templates) -> Html {
     built_in.unwrap_or_else(|| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
-/// The author, for a template that does not name the author.
+/// A paragraph that names the author.
 fn author_lines(templates: &mut Templates) -> Html {
     templates.render_comment(Some(&AUTHOR_TEMPLATE), COMMENT_BYTES).unwrap_or_default()
 }
 
-/// The notes that a comment has room for: one at least, which is cut if need be. The others come with the
-/// next event.
+/// The notes that a comment has room for: at least one, which may be cut. The others come with the next event.
 pub fn fitting(notes: &[Note]) -> &[Note] {
     const TAGS: usize = "<p>:</p><blockquote></blockquote>".len();
     let mut room = NOTES_BYTES;
@@ -281,36 +280,36 @@ fn note_author(note: &Note) -> String {
     author + &created.unwrap_or_default()
 }
 
-/// The notes of an item that the first comment holds of a ticket made of these bytes, whether a
-/// template made it, or was cut.
-pub fn notes_held(item: &Item, body: &str) -> Vec<Note> {
+/// The notes of an item that the first comment of a ticket contains, found in the ticket's bytes: a template may
+/// have left them out, or may have been cut.
+pub fn notes_in_ticket(item: &Item, body: &str) -> Vec<Note> {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let comment = &body["ticket"]["comment"];
-    let held = match comment["html_body"].as_str() {
+    let shown = match comment["html_body"].as_str() {
         Some(html) => html::visible_text(html, ""),
         // Frozen by an earlier version.
         None => comment["body"].as_str().unwrap_or_default().to_owned(),
     };
-    let held = without_blanks(&held);
-    let is_held = |note: &&Note| {
+    let shown = without_white_space(&shown);
+    let is_contained = |note: &&Note| {
         let start: String = clean(&note.text).chars().take(NOTE_START).collect();
-        // A word such as "ok" may be anywhere.
+        // A note such as "ok" would be found anywhere.
         match start.chars().count() < SHORT_NOTE {
-            true => held.contains(&without_blanks(&format!("{}:{start}", note_author(note)))),
-            false => held.contains(&without_blanks(&start)),
+            true => shown.contains(&without_white_space(&format!("{}:{start}", note_author(note)))),
+            false => shown.contains(&without_white_space(&start)),
         }
     };
-    item.notes.iter().filter(is_held).cloned().collect()
+    item.notes.iter().filter(is_contained).cloned().collect()
 }
 
-/// What is left of a text however its lines were laid out.
-fn without_blanks(text: &str) -> String {
+/// The text without white space, to compare texts whose lines were broken differently.
+fn without_white_space(text: &str) -> String {
     clean(text).chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-/// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
-/// configured, and those that say what the ticket does without, are never cut away. Without a plan, they
-/// are those of any ticket of the route.
+/// The tags of a ticket. Ours have a prefix: a bare tag can select the value of a custom field. Configured tags,
+/// and the tags for a ticket without its fields or its author, are never left out. Without a plan, they are the
+/// tags of a later event.
 pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Plan>) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let event = item.event_name.as_deref().filter(|_| item.event != Event::Label);
