@@ -23,7 +23,7 @@ use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
-use crate::subscription::{self, Desired, Feeds, Push, Reconciler, SubscriptionStatus, Subscriptions};
+use crate::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions};
 use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.
@@ -175,7 +175,8 @@ fn desired(config: &Config) -> Option<Vec<Desired>> {
     let desired = |route: &Route| Desired {
         company_id: config.khoros.company_id,
         route: route.clone(),
-        push: push.map(|(url, token)| Push { url: route_url(url, &route.name), bearer_token: token.clone() }),
+        url: push.map(|(url, _)| route_url(url, &route.name)),
+        bearer_token: push.map(|(_, token)| token.clone()),
     };
     Some(config.routes.iter().map(desired).collect())
 }
@@ -364,8 +365,8 @@ async fn report_status(
     report_backlog(&inbox, started).await;
     loop {
         sleep(STATUS_EVERY).await;
-        let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
-        let pull = pull.borrow().word();
+        let (khoros, zendesk) = (subscription.borrow().worst(), lane.borrow().word());
+        let pull = pull.borrow().as_str();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
             Ok((summary, heard)) => info!(
                 event = "status",
@@ -374,7 +375,7 @@ async fn report_status(
                 dead = summary.dead,
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
-                routes = silence::words(&silence::ages(&routes, &heard)),
+                routes = silence::log_field(&silence::ages(&routes, &heard)),
                 khoros,
                 pull,
                 zendesk,

@@ -1,20 +1,31 @@
-//! Why no connection was made. Each reason has its own remedy, so the log names it.
+//! Why a request got no answer. Each reason has its own remedy, so the log names it.
 
 use std::error::Error;
-use std::fmt;
 use std::io;
 
-/// The step at which it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The step at which a connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoConnection {
-    /// Nothing listens at this port.
+    #[error("refused: nothing listens there")]
     Refused,
-    /// DNS knows no such host, or does not answer.
+    /// DNS has no such host, or does not answer.
+    #[error("unknown host (DNS)")]
     UnknownHost,
-    /// The certificate, or what answers speaks no TLS.
+    /// The certificate is wrong, or the server does not use TLS.
+    #[error("TLS failed: a wrong certificate, or no TLS there")]
     Tls,
     /// No answer in time, no route to the host, or an unknown cause.
+    #[error("the host cannot be reached (network, firewall)")]
     Unreachable,
+}
+
+/// Why a request got no answer.
+pub fn reason(error: &reqwest::Error) -> String {
+    match error {
+        error if error.is_timeout() => "no answer in time".to_owned(),
+        error if error.is_connect() => NoConnection::of(error).to_string(),
+        _ => "the connection broke".to_owned(),
+    }
 }
 
 impl NoConnection {
@@ -37,25 +48,10 @@ impl NoConnection {
             false => NoConnection::Unreachable,
         }
     }
-
-    pub fn words(self) -> &'static str {
-        match self {
-            NoConnection::Refused => "refused: nothing listens there",
-            NoConnection::UnknownHost => "unknown host (DNS)",
-            NoConnection::Tls => "TLS failed: a wrong certificate, or no TLS there",
-            NoConnection::Unreachable => "the host cannot be reached (network, firewall)",
-        }
-    }
 }
 
-/// An I/O error within an I/O error is not among its sources.
+/// Unwraps nested I/O errors, which are not among the sources of the outer one.
 fn innermost(error: &io::Error) -> &io::Error {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
     inner.map_or(error, innermost)
-}
-
-impl fmt::Display for NoConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
-    }
 }

@@ -164,7 +164,7 @@ async fn status(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Resul
         "storage": storage,
         "subscriptions": health.subscription.borrow().clone(),
         "routes": heard.ok().map(|heard| ages(&state.routes, &heard)),
-        "pull": pull.word(),
+        "pull": pull.as_str(),
         "pull_reason": pull.reason(),
         "lanes": { "zendesk": health.lane.borrow().clone() },
         "deliveries": deliveries,

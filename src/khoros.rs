@@ -1,12 +1,11 @@
-//! The client of Khoros' Notifications API, which publishes no response body: what counts as success
-//! is in `judge`, and what no server has to offer is [`Refusal::NotOffered`].
+//! The client of Khoros' Notifications API. Khoros publishes no response body: `judge` decides what counts as
+//! success, and [`Refusal::NotOffered`] stands for everything that a server need not have.
 
 mod account;
 mod feed;
 mod pages;
 mod remote;
 
-use std::fmt;
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
@@ -16,15 +15,14 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
-use crate::connect::NoConnection;
-use crate::{config, notification};
+use crate::{config, connect, notification};
 pub use account::{Company, Label, User};
 pub use remote::{RemoteSubscription, Status};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_LIMIT: usize = 16 << 20;
-/// Asked to wait longer than this, we ask again all the same.
-const LONGEST_WAIT: u64 = 3600;
+/// If Khoros asks for a longer wait, we ask again after this many seconds anyway.
+const LONGEST_WAIT_SECS: u64 = 3600;
 
 #[derive(Clone)]
 pub struct Khoros {
@@ -33,70 +31,53 @@ pub struct Khoros {
     token: SecretString,
 }
 
-/// The body of `POST /subscription`. The same `externalId` again updates what is there.
+/// The body of `POST /subscription`. A second POST with the same `externalId` updates the subscription.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Subscription<'a> {
     pub company_id: u64,
     pub external_id: &'a str,
     pub event_name: &'a str,
-    /// Without one nothing is pushed, and the events are in the feed alone.
+    /// Without one, Khoros pushes nothing and keeps the events in the feed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub notification_uri: Option<&'a str>,
-    /// A regular expression; without one it is all events of the name.
+    /// A regular expression; without one, Khoros sends all events of the name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bearer_token: Option<&'a str>,
 }
 
-/// Why Khoros did not do what it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why Khoros did not do what we asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The token is wrong, expired or revoked.
+    #[error(
+        "Khoros refuses SPREDFAST_API_TOKEN ({0}): copy a new one from Profile Settings in Khoros, or ask Khoros \
+         support to enable API access"
+    )]
     Token(&'static str),
-    /// There is no such API at this address.
+    #[error("Khoros has no API at SPREDFAST_API_URL (status {0}): check the address")]
     Address(u16),
     /// 403 is a throttling gateway as often as a missing permission.
+    #[error("Khoros answered 403: its gateway is throttling, or the token's user may not subscribe")]
     Forbidden,
-    /// The gateway says that there were too many calls, and perhaps how long to wait.
+    /// The gateway counted too many calls, and perhaps says how long to wait.
+    #[error("Khoros' gateway says that there were too many calls")]
     Throttled(Option<Duration>),
-    /// A JSON answer that says it failed, perhaps with a code.
+    /// A JSON answer that reports a failure, perhaps with a code.
+    #[error("Khoros answered {0}{code}", code = .1.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
     Failed(u16, Option<String>),
     /// An HTML page where an API should be, whatever its status.
+    #[error("Khoros answered an HTML page (status {0}) where its API should be")]
     Html(u16),
-    /// The answer holds nothing of what was asked for, as with the published example "Coming Soon".
+    /// The answer has nothing of the expected kind, as the published example "Coming Soon".
+    #[error("Khoros does not offer this at SPREDFAST_API_URL")]
     NotOffered,
     /// The answer is too long to be taken into memory, or is JSON that nests too deeply.
+    #[error("Khoros' answer is too long")]
     TooLarge,
-    Unreachable(&'static str),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Token(how) => write!(
-                f,
-                "Khoros refuses SPREDFAST_API_TOKEN ({how}): copy a new one from Profile Settings in \
-                 Khoros, or ask Khoros support to enable API access"
-            ),
-            Refusal::Address(status) => {
-                write!(f, "Khoros has no API at SPREDFAST_API_URL (status {status}): check the address")
-            }
-            Refusal::Forbidden => f.write_str(
-                "Khoros answered 403: its gateway is throttling, or the token's user may not subscribe",
-            ),
-            Refusal::Throttled(_) => f.write_str("Khoros' gateway says that there were too many calls"),
-            Refusal::Failed(status, Some(code)) => write!(f, "Khoros answered {status} ({code})"),
-            Refusal::Failed(status, None) => write!(f, "Khoros answered {status}"),
-            Refusal::Html(status) => {
-                write!(f, "Khoros answered an HTML page (status {status}) where its API should be")
-            }
-            Refusal::NotOffered => f.write_str("Khoros does not offer this at SPREDFAST_API_URL"),
-            Refusal::TooLarge => f.write_str("Khoros' answer is too long"),
-            Refusal::Unreachable(how) => write!(f, "Khoros (SPREDFAST_API_URL) cannot be reached: {how}"),
-        }
-    }
+    #[error("Khoros (SPREDFAST_API_URL) cannot be reached: {0}")]
+    Unreachable(String),
 }
 
 impl Khoros {
@@ -104,27 +85,27 @@ impl Khoros {
         Khoros { http, api_url: config.api_url.clone(), token: config.token.clone() }
     }
 
-    /// Creates the subscription, or updates the one of the same `externalId`. Returns its uuid, if Khoros
-    /// tells it.
+    /// Creates the subscription, or updates the one with the same `externalId`. Returns its uuid if the answer
+    /// has one.
     ///
     /// # Errors
-    /// [`Refusal`]; then it may have been made all the same.
+    /// [`Refusal`]; Khoros may have created the subscription anyway.
     pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<Option<String>, Refusal> {
         let request = self.request(Method::POST, &["subscription"]).json(subscription);
         let answer = self.answer(request).await?;
         Ok(answer.and_then(|answer| remote::uuid_in(&answer).or_else(|| remote::uuid_in(&answer["data"]))))
     }
 
-    /// All subscriptions that the token's user is shown.
+    /// Lists all subscriptions that the token's user may see.
     ///
     /// # Errors
-    /// [`Refusal::NotOffered`] if the server shows none: only the POST is known of the v1 address, and
-    /// v2 publishes no answer.
+    /// [`Refusal::NotOffered`] if the server has no list: v1 is only known to have the POST, and v2 publishes no
+    /// answer.
     pub async fn subscriptions(&self) -> Result<Vec<RemoteSubscription>, Refusal> {
         let address = self.address(&["subscription"]);
         let listed = pages::all(self, &address).await.map_err(Refusal::of_an_optional_call)?;
         let remote: Vec<RemoteSubscription> = listed.iter().filter_map(RemoteSubscription::read).collect();
-        // Entries without a name show nothing of what there is.
+        // Without names, the entries cannot be compared with ours.
         if remote.is_empty() && !listed.is_empty() {
             return Err(Refusal::NotOffered);
         }
@@ -134,7 +115,7 @@ impl Khoros {
     /// # Errors
     /// [`Refusal`]; 404 and 422 as [`Refusal::Failed`].
     pub async fn set_status(&self, uuid: &str, status: Status) -> Result<(), Refusal> {
-        let request = self.request(Method::PUT, &["subscription", uuid, status.word()]);
+        let request = self.request(Method::PUT, &["subscription", uuid, status.as_str()]);
         match self.answer(request).await {
             Err(Refusal::Address(status)) => Err(Refusal::Failed(status, None)),
             answered => answered.map(drop),
@@ -160,15 +141,15 @@ impl Khoros {
             .timeout(TIMEOUT)
             .header("accept", "application/json")
             .bearer_auth(self.token.expose_secret());
-        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+        let mut response = request.send().await.map_err(unreachable)?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let says_html = header("content-type").is_some_and(|kind| kind.to_ascii_lowercase().contains("html"));
         let gateway = header("x-mashery-error-code").unwrap_or_default().to_owned();
         let wait = header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
-        let wait = wait.map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST_WAIT)));
+        let wait = wait.map(|seconds: u64| Duration::from_secs(seconds.min(LONGEST_WAIT_SECS)));
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             if body.len() + chunk.len() > BODY_LIMIT {
                 return Err(Refusal::TooLarge);
             }
@@ -182,8 +163,8 @@ impl Khoros {
 }
 
 impl Refusal {
-    /// Whether a path is known at all is told by the one call that is known everywhere, the POST. So of
-    /// any other call these statuses say only that this server does not have it.
+    /// Reads these statuses as "this server does not have the call". Only for calls other than the POST, which
+    /// every server has, so that its refusal means a wrong address.
     fn of_an_optional_call(self) -> Refusal {
         match self {
             Refusal::Address(_) | Refusal::Failed(405 | 501, _) | Refusal::Html(405 | 501) => {
@@ -192,20 +173,32 @@ impl Refusal {
             other => other,
         }
     }
+
+    /// How long Khoros asks us to wait before the next call.
+    pub fn requested_wait(&self) -> Duration {
+        match self {
+            Refusal::Throttled(Some(wait)) => *wait,
+            _ => Duration::ZERO,
+        }
+    }
 }
 
-/// Success is any 2xx with JSON, with plain text (the published example is "Coming Soon"), or with
-/// nothing. HTML never is, and neither is JSON that says `status.succeeded: false`.
+fn unreachable(error: reqwest::Error) -> Refusal {
+    Refusal::Unreachable(connect::reason(&error))
+}
+
+/// Decides whether an answer is a success: any 2xx with JSON, with plain text (the published example is "Coming
+/// Soon") or without a body. HTML never is, and neither is JSON with `status.succeeded: false`.
 fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Option<Value>, Refusal> {
     let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
-    // A feed repeats what people wrote, and a lone half of an emoji in it is no reason to lose a page.
+    // A feed repeats what people wrote: half an emoji in a post must not cost us the page.
     let json = notification::read(&text);
     let is_json = json.is_some() || serde_json::from_str::<IgnoredAny>(&text).is_ok();
     let says_failed =
         json.as_ref().is_some_and(|json| json["status"]["succeeded"].to_string().contains("false"));
     let code = json.as_ref().and_then(|json| json["status"]["error"]["code"].as_str());
     let is_html = says_html || text.trim_start().starts_with('<');
-    // What an event says of itself in a feed says nothing of the answer.
+    // In a feed, these words may come from a post and then say nothing about the answer.
     let is_refusal = !(200..=299).contains(&status) || !is_json || says_failed;
     let holds = |words: &str| is_refusal && text.to_ascii_lowercase().contains(words);
     let is_throttled = || gateway.contains("OVER_") || holds("account over") || holds("rate limit exceeded");
@@ -230,19 +223,11 @@ fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Opt
     }
 }
 
-/// Khoros documents its codes in upper case and sends them in lower case.
+/// Whether a code concerns the token. Khoros documents its codes in upper case and sends them in lower case.
 fn is_about_the_token(code: &str) -> bool {
     ["unauthenticated", "account_locked", "password_expired"]
         .iter()
         .any(|known| code.eq_ignore_ascii_case(known))
-}
-
-fn unreachable(error: &reqwest::Error) -> Refusal {
-    Refusal::Unreachable(match error {
-        error if error.is_timeout() => "no answer in time",
-        error if error.is_connect() => NoConnection::of(error).words(),
-        _ => "the connection broke",
-    })
 }
 
 #[cfg(test)]

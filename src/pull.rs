@@ -1,11 +1,10 @@
-//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after a push was refused for
+//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push through
 //! a fault of ours. An event that is both pushed and read is one delivery.
 
+mod reading;
 mod status;
-mod walk;
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,33 +15,31 @@ use tracing::{debug, error, info};
 use crate::alert;
 use crate::config;
 use crate::event::moment;
-use crate::intake::{Intake, NotStored, Notification, Origin, Route};
+use crate::intake::{Intake, Origin, Route};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
+use reading::{Event, Part, Reading};
 pub use status::PullStatus;
 use status::StatusLog;
-use walk::{Event, Mark, Walk};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// A push that was refused is seldom alone, and one reading brings them all.
+/// A refused push is seldom alone, and one reading brings them all.
 const AFTER_A_REFUSAL: Duration = Duration::from_secs(5);
 /// Nothing published says that events keep their order, so each feed is read whole this often.
 const WHOLE_EVERY: Duration = Duration::from_secs(86_400);
-/// In memory, an event of many items is several times as long as in the feed: beyond this, events of one page
-/// are not stored together.
+/// In memory, an event of many items is several times as long as in the feed: events of one page that exceed
+/// this many bytes are stored in several steps.
 const TOGETHER_BYTES: usize = 8 << 20;
-/// A longer feed is read on at the next reading, so that the others have their turn.
-const PAGES: usize = 1000;
-/// If more events of one reading are too long by themselves, the server answers too much whatever it is asked.
-const SKIPPED: usize = 3;
+/// How many single events of one reading may be too long. With more, the server is at fault, not the event.
+const MAX_SKIPPED: usize = 3;
 
-/// What there is to read, and what asks for a reading.
+/// The feeds to read, and the request for an early reading.
 pub struct Sources {
     pub khoros: Khoros,
     pub routes: Vec<Route>,
     pub feeds: watch::Receiver<Feeds>,
-    /// Notified after each push that was refused for a fault of ours.
+    /// Notified after each push that we refused through a fault of ours.
     pub missed: Arc<Notify>,
 }
 
@@ -51,37 +48,26 @@ pub struct Pull {
     sources: Sources,
     intake: Intake,
     every: Duration,
+    /// By the id of the subscription.
     feeds: HashMap<String, Feed>,
     log: StatusLog,
     status: watch::Sender<PullStatus>,
 }
 
-/// What is known of one feed.
-#[derive(Default)]
+/// The state of one feed, in memory only.
 struct Feed {
-    mark: Mark,
-    whole_at: Option<Instant>,
-    /// A reading that was interrupted, with which the next one goes on.
-    unfinished: Option<Walk>,
+    whole_at: Instant,
+    /// The next reading, or the interrupted one.
+    reading: Reading,
 }
 
 /// Why a reading ended early.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 enum Failure {
+    #[error("the events that were read cannot be stored")]
     NotStored,
-    Khoros(Refusal),
-}
-
-impl From<NotStored> for Failure {
-    fn from(_: NotStored) -> Failure {
-        Failure::NotStored
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Failure {
-        Failure::Khoros(refusal)
-    }
+    #[error(transparent)]
+    Khoros(#[from] Refusal),
 }
 
 impl Pull {
@@ -91,14 +77,8 @@ impl Pull {
         config: &config::Khoros,
         status: watch::Sender<PullStatus>,
     ) -> Pull {
-        Pull {
-            sources,
-            intake,
-            every: config.poll_every,
-            feeds: HashMap::new(),
-            log: StatusLog::new(config.mode, Instant::now()),
-            status,
-        }
+        let log = StatusLog::new(config.mode, Instant::now());
+        Pull { sources, intake, every: config.poll_every, feeds: HashMap::new(), log, status }
     }
 
     /// Runs for ever.
@@ -114,22 +94,21 @@ impl Pull {
                     failures = 0;
                     self.wait().await;
                 }
-                // Nothing hastens the next try.
                 Some(failure) => {
-                    tokio::time::sleep(wait_after(&failure, failures, self.every)).await;
+                    tokio::time::sleep(retry_wait(&failure, failures, self.every)).await;
                     failures += 1;
                 }
             }
         }
     }
 
-    /// Waits until the next reading is due: by the clock, because there is another feed, or because a push was
-    /// refused.
+    /// Waits until the next reading is due: by the clock, because there is another feed, or because we refused a
+    /// push.
     async fn wait(&mut self) {
         let by_clock = Instant::now() + self.every;
         let until = tokio::select! {
             () = tokio::time::sleep_until(by_clock.into()) => return,
-            () = changed(&mut self.sources.feeds) => return,
+            Ok(()) = self.sources.feeds.changed() => return,
             () = self.sources.missed.notified() => by_clock.min(Instant::now() + AFTER_A_REFUSAL),
         };
         tokio::time::sleep_until(until.into()).await;
@@ -141,71 +120,64 @@ impl Pull {
         self.feeds.retain(|uuid, _| feeds.values().flatten().any(|known| known == uuid));
         let (mut worst, mut failed) = (PullStatus::Pending, None);
         for route in self.sources.routes.clone() {
-            let Some(uuids) = feeds.get(&route.name) else { continue };
-            if uuids.is_empty() {
-                worst = worst.max(PullStatus::Unavailable);
-            }
-            for uuid in uuids {
-                let read = self.read(&route, uuid).await;
-                worst = worst.max(status_of(&read));
-                match read {
-                    Ok(()) | Err(Failure::Khoros(Refusal::NotOffered)) => {}
-                    Err(failure @ (Failure::NotStored | Failure::Khoros(Refusal::Throttled(_)))) => {
-                        return (worst, Some(failure));
-                    }
-                    Err(failure) => failed = Some(failure),
+            let read = match feeds.get(&route.name) {
+                None => continue,
+                Some(None) => Err(Refusal::NotOffered.into()),
+                Some(Some(uuid)) => self.read(&route, uuid).await,
+            };
+            worst = worst.max(match &read {
+                Ok(()) => PullStatus::Available,
+                Err(Failure::Khoros(Refusal::NotOffered)) => PullStatus::Unavailable,
+                Err(failure) => PullStatus::Failing(failure.to_string()),
+            });
+            match read {
+                Ok(()) | Err(Failure::Khoros(Refusal::NotOffered)) => {}
+                Err(failure @ (Failure::NotStored | Failure::Khoros(Refusal::Throttled(_)))) => {
+                    return (worst, Some(failure));
                 }
+                Err(failure) => failed = Some(failure),
             }
         }
         (worst, failed)
     }
 
     async fn read(&mut self, route: &Route, uuid: &str) -> Result<(), Failure> {
-        let mut feed = self.feeds.remove(uuid).unwrap_or_default();
-        if feed.whole_at.is_none_or(|at| at.elapsed() >= WHOLE_EVERY) {
-            feed = Feed { whole_at: Some(Instant::now()), ..Feed::default() };
-        }
-        let mut walk = feed.unfinished.take().unwrap_or_else(|| Walk::new(feed.mark));
+        let known = self.feeds.remove(uuid).filter(|feed| feed.whole_at.elapsed() < WHOLE_EVERY);
+        let mut feed =
+            known.unwrap_or_else(|| Feed { whole_at: Instant::now(), reading: Reading::new(Part::Whole) });
         let mut new = 0;
-        let read = self.read_pages(route, uuid, &mut walk, &mut new).await;
-        match (new, &read) {
-            (0, Err(_)) => {}
-            (0, Ok(())) => {
-                debug!(event = "feed_read", route = route.name, new, "read nothing new from the feed");
-            }
-            _ => info!(
-                event = "feed_read",
-                route = route.name,
-                new,
-                "read {new} event(s) from the feed that no push had brought"
-            ),
+        let read = self.read_pages(route, uuid, &mut feed.reading, &mut new).await;
+        let route = &route.name;
+        if new > 0 {
+            info!(event = "feed_read", route, new, "read {new} event(s) from the feed that were not pushed");
+        } else if read.is_ok() {
+            debug!(event = "feed_read", route, new, "read nothing new from the feed");
         }
-        match walk.next() {
-            None => feed.mark = walk.mark(),
-            Some(_) => feed.unfinished = Some(walk),
+        if feed.reading.is_complete {
+            feed.reading = Reading::new(feed.reading.next_part());
         }
         self.feeds.insert(uuid.to_owned(), feed);
         read
     }
 
+    /// Reads on until the reading is complete, and counts new events.
     async fn read_pages(
         &self,
         route: &Route,
         uuid: &str,
-        walk: &mut Walk,
+        reading: &mut Reading,
         new: &mut usize,
     ) -> Result<(), Failure> {
         let mut skipped = 0;
-        for _ in 0..PAGES {
-            let Some(page) = walk.next() else { return Ok(()) };
-            match self.sources.khoros.feed(uuid, page.offset, page.limit).await {
-                Ok(events) => self.take(route, events, walk, new).await?,
-                // What is beyond the end need not be a list.
-                Err(Refusal::NotOffered) if page.offset > 0 => walk.ended(),
-                Err(Refusal::TooLarge) if page.limit > 1 => walk.ask_for_less(),
-                Err(Refusal::TooLarge) if skipped < SKIPPED => {
-                    skipped += 1;
-                    let offset = walk.skip();
+        while !reading.is_complete {
+            let (offset, limit) = (reading.offset, reading.limit);
+            match self.sources.khoros.feed(uuid, offset, limit).await {
+                Ok(events) => reading.add(&self.store(route, events, new).await?),
+                // Some answers beyond the end are no list.
+                Err(Refusal::NotOffered) if offset > 0 => reading.add(&[]),
+                Err(Refusal::TooLarge) if reading.request_less() => {}
+                Err(Refusal::TooLarge) if skipped < MAX_SKIPPED => {
+                    (skipped, reading.offset) = (skipped + 1, offset + 1);
                     error!(
                         event = "feed_event_skipped",
                         alert = alert::KHOROS_PULL,
@@ -222,65 +194,34 @@ impl Pull {
     }
 
     /// Stores the events of a page.
-    async fn take(
-        &self,
-        route: &Route,
-        events: Vec<Value>,
-        walk: &mut Walk,
-        new: &mut usize,
-    ) -> Result<(), Failure> {
+    async fn store(&self, route: &Route, events: Vec<Value>, new: &mut usize) -> Result<Vec<Event>, Failure> {
         let (mut page, mut together, mut bytes) = (Vec::new(), Vec::new(), 0);
-        for event in events {
+        let mut events = events.into_iter().peekable();
+        while let Some(event) = events.next() {
             // It is JSON already.
             let notification =
                 self.intake.read(route, event.to_string().as_bytes(), Origin::Feed).unwrap_or_default();
-            page.push(Event { id: id_of(&notification), made: moment::read(&event["createdDate"]) });
+            let id = notification.identities().next().unwrap_or_default().to_owned();
+            page.push(Event { id, created: moment::read(&event["createdDate"]) });
             bytes += notification.bytes();
             together.push(notification);
-            if bytes > TOGETHER_BYTES {
-                *new += self.intake.store(std::mem::take(&mut together), Origin::Feed).await?;
+            if bytes > TOGETHER_BYTES || events.peek().is_none() {
+                let stored = self.intake.store(std::mem::take(&mut together), Origin::Feed).await;
+                *new += stored.map_err(|_| Failure::NotStored)?;
                 bytes = 0;
             }
         }
-        *new += self.intake.store(together, Origin::Feed).await?;
-        walk.took(&page);
-        Ok(())
-    }
-}
-
-fn status_of(read: &Result<(), Failure>) -> PullStatus {
-    match read {
-        Ok(()) => PullStatus::Available,
-        Err(Failure::Khoros(Refusal::NotOffered)) => PullStatus::Unavailable,
-        Err(Failure::Khoros(refusal)) => PullStatus::Failing(refusal.to_string()),
-        Err(Failure::NotStored) => {
-            PullStatus::Failing("the events that were read cannot be stored".to_owned())
-        }
+        Ok(page)
     }
 }
 
 /// How long to wait after the nth failure in a row, from 0 on.
-fn wait_after(failure: &Failure, nth: u32, every: Duration) -> Duration {
-    let doubled = (FIRST_WAIT * 2u32.pow(nth.min(10))).min(LONGEST_WAIT);
-    match failure {
-        Failure::NotStored => doubled,
-        Failure::Khoros(Refusal::Throttled(wait)) => wait.unwrap_or_default().max(doubled),
-        Failure::Khoros(_) => doubled.min(every),
-    }
-}
-
-/// An event that comes again in another page is the same.
-fn id_of(notification: &Notification) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    notification.identities().for_each(|identity| identity.hash(&mut hasher));
-    hasher.finish()
-}
-
-/// Waits for ever if there is nobody left who could report a change.
-async fn changed(feeds: &mut watch::Receiver<Feeds>) {
-    if feeds.changed().await.is_err() {
-        std::future::pending().await
-    }
+fn retry_wait(failure: &Failure, nth: u32, every: Duration) -> Duration {
+    let requested = match failure {
+        Failure::Khoros(refusal) => refusal.requested_wait(),
+        Failure::NotStored => Duration::ZERO,
+    };
+    (FIRST_WAIT * 2u32.pow(nth.min(10))).min(LONGEST_WAIT).min(every).max(requested)
 }
 
 #[cfg(test)]
@@ -288,16 +229,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_tried_again_less_and_less_often() {
+    fn the_wait_after_a_failure_grows() {
         let seconds = |failure: Failure, every: u64| {
-            let wait = |nth| wait_after(&failure, nth, Duration::from_secs(every)).as_secs();
+            let wait = |nth| retry_wait(&failure, nth, Duration::from_secs(every)).as_secs();
             (0..6).map(wait).collect::<Vec<u64>>()
         };
-        assert_eq!(seconds(Failure::NotStored, 1), [5, 10, 20, 40, 60, 60]);
-        assert_eq!(seconds(Refusal::Html(200).into(), 300), [5, 10, 20, 40, 60, 60]);
+        assert_eq!(seconds(Failure::NotStored, 300), [5, 10, 20, 40, 60, 60]);
         assert_eq!(seconds(Refusal::Html(200).into(), 30), [5, 10, 20, 30, 30, 30]);
-        assert_eq!(seconds(Refusal::Throttled(None).into(), 1), [5, 10, 20, 40, 60, 60]);
-        let asked = Refusal::Throttled(Some(Duration::from_secs(30)));
-        assert_eq!(seconds(asked.into(), 1), [30, 30, 30, 40, 60, 60]);
+        let throttled = |seconds| Refusal::Throttled(Some(Duration::from_secs(seconds)));
+        assert_eq!(seconds(throttled(30).into(), 300), [30, 30, 30, 40, 60, 60]);
+        assert_eq!(seconds(throttled(3600).into(), 30), [3600; 6]);
     }
 }

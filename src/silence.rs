@@ -1,7 +1,6 @@
-//! How long ago events came by each route, and the alert when a busy one falls silent.
+//! The time since each route's last event, and the alert when a busy route has no events any longer.
 //!
-//! What there is to know is in the database, so that neither a restart nor another instance that took
-//! the last event makes a difference.
+//! Both come from the database, so a restart or another instance makes no difference.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +10,19 @@ use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::{Inbox, LastEvent};
 
-/// So many events within [`BUSY_WITHIN`] make a route busy.
+/// A route is busy if it had this many events within [`BUSY_WITHIN`].
 const BUSY_EVENTS: i64 = 5;
-/// The time ends with the route's last event, however long ago that is.
+/// The period ends with the route's last event, however long ago that is.
 const BUSY_WITHIN: Duration = Duration::from_secs(7 * 86_400);
 
 /// Seconds since the last event of each of these routes, in their order. `None`: there never was one.
-pub fn ages<'a>(routes: &'a [String], heard: &[LastEvent]) -> Vec<(&'a str, Option<u64>)> {
-    let age = |route: &String| last_of(route, heard).map(|last| age_of(last).as_secs());
+pub fn ages<'a>(routes: &'a [String], events: &[LastEvent]) -> Vec<(&'a str, Option<u64>)> {
+    let age = |route: &String| last_of(route, events).map(|last| age_of(last).as_secs());
     routes.iter().map(|route| (route.as_str(), age(route))).collect()
 }
 
-/// As one field of the log: `label=12,vip=never`.
-pub fn words(ages: &[(&str, Option<u64>)]) -> String {
+/// The ages as one field of the log: `label=12,vip=never`.
+pub fn log_field(ages: &[(&str, Option<u64>)]) -> String {
     let of_one = |(route, age): &(&str, Option<u64>)| match age {
         Some(age) => format!("{route}={age}"),
         None => format!("{route}=never"),
@@ -31,24 +30,24 @@ pub fn words(ages: &[(&str, Option<u64>)]) -> String {
     ages.iter().map(of_one).collect::<Vec<_>>().join(",")
 }
 
-/// Says it when nothing has come by a busy route for as long as `limit`, until the process ends.
+/// Logs when a busy route has had no event for `limit`, until the process ends.
 pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
     let mut watched: Vec<(Route, Watch)> =
         routes.into_iter().map(|route| (route, Watch::default())).collect();
-    let mut unanswered = false;
+    let mut has_failed = false;
     loop {
-        // First of all: what Khoros has for us after our own absence may just be coming in.
+        // At the start, events of the time while we were down may still be arriving.
         tokio::time::sleep(interval(limit)).await;
-        match look(&inbox, &mut watched, limit).await {
-            Ok(()) => unanswered = false,
-            Err(error) if unanswered => {
-                debug!(event = "silence_check_failed", "still could not look for silent routes: {error}")
+        match check(&inbox, &mut watched, limit).await {
+            Ok(()) => has_failed = false,
+            Err(error) if has_failed => {
+                debug!(event = "silence_check_failed", "still could not check for silent routes: {error}")
             }
             Err(error) => {
-                unanswered = true;
+                has_failed = true;
                 warn!(
                     event = "silence_check_failed",
-                    "could not look for silent routes, trying again: {error}"
+                    "could not check for silent routes, trying again: {error}"
                 );
             }
         }
@@ -60,20 +59,16 @@ fn interval(limit: Duration) -> Duration {
     (limit / 10).clamp(Duration::from_secs(1), Duration::from_secs(300))
 }
 
-async fn look(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) -> sqlx::Result<()> {
-    let heard = inbox.last_events().await?;
+async fn check(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) -> sqlx::Result<()> {
+    let events = inbox.last_events().await?;
     for (route, watch) in watched {
-        let Some(last) = last_of(&route.name, &heard) else { continue };
+        let Some(last) = last_of(&route.name, &events) else { continue };
         let is_silent = age_of(last) >= limit && is_busy(inbox.events_before(last, BUSY_WITHIN).await?);
-        match watch.news(last, is_silent, Instant::now()) {
-            Some(News::Silent) => tell_silence(route, age_of(last)),
-            Some(News::Again) => {
-                info!(
-                    event = "route_active",
-                    route = route.name,
-                    "events arrive by the route `{}` again",
-                    route.name
-                );
+        match watch.update(last, is_silent, Instant::now()) {
+            Some(Change::Silent) => log_silence(route, age_of(last)),
+            Some(Change::Active) => {
+                let name = &route.name;
+                info!(event = "route_active", route = name, "the route `{name}` has events again");
             }
             None => {}
         }
@@ -85,46 +80,46 @@ fn is_busy(events: i64) -> bool {
     events >= BUSY_EVENTS
 }
 
-fn last_of<'a>(route: &str, heard: &'a [LastEvent]) -> Option<&'a LastEvent> {
-    heard.iter().find(|last| last.route == route)
+fn last_of<'a>(route: &str, events: &'a [LastEvent]) -> Option<&'a LastEvent> {
+    events.iter().find(|last| last.route == route)
 }
 
+/// The age of an event; zero if the clock was set back.
 fn age_of(last: &LastEvent) -> Duration {
-    // A clock that was set back makes none younger than now.
     Duration::from_millis(last.age_ms.try_into().unwrap_or(0))
 }
 
-/// Something to say of a route.
+/// A change to log, or the hourly reminder of a silence.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
+enum Change {
     Silent,
-    Again,
+    Active,
 }
 
-/// What was said of a route.
+/// What was logged about a route.
 #[derive(Default)]
 struct Watch {
-    /// The event after which it was silent: any later one ends that, even if more silence follows.
+    /// The last event before the silence. Any later one ends it, even if more silence follows.
     silent_after: Option<i64>,
     reminder: Reminder,
 }
 
 impl Watch {
-    fn news(&mut self, last: &LastEvent, is_silent: bool, now: Instant) -> Option<News> {
+    fn update(&mut self, last: &LastEvent, is_silent: bool, now: Instant) -> Option<Change> {
         if self.silent_after.is_some_and(|at| last.at > at) {
             self.silent_after = None;
             self.reminder.clear();
-            return Some(News::Again);
+            return Some(Change::Active);
         }
         if is_silent && self.reminder.is_due(alert::ROUTE_SILENT, now) {
             self.silent_after = Some(last.at);
-            return Some(News::Silent);
+            return Some(Change::Silent);
         }
         None
     }
 }
 
-fn tell_silence(route: &Route, age: Duration) {
+fn log_silence(route: &Route, age: Duration) {
     let used = match &route.label {
         Some(label) => format!("the label `{label}` is still used"),
         None => format!("its event `{}` still happens", route.event),
@@ -135,14 +130,14 @@ fn tell_silence(route: &Route, age: Duration) {
         route = route.name,
         external_id = route.external_id,
         silent_s = age.as_secs(),
-        "no event has arrived by the busy route `{}` for {}: check in Khoros whether its subscription is \
-         paused, and whether {used}",
+        "the busy route `{}` has had no event for {}: check in Khoros whether its subscription is paused, and \
+         whether {used}",
         route.name,
-        in_words(age)
+        describe(age)
     );
 }
 
-fn in_words(time: Duration) -> String {
+fn describe(time: Duration) -> String {
     match time.as_secs() {
         seconds @ ..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds / 60),
@@ -161,12 +156,12 @@ mod tests {
     #[test]
     fn every_configured_route_has_its_age_in_order() {
         let routes = ["label", "vip", "dm", "early"].map(str::to_owned);
-        let heard =
+        let events =
             [last("dm", 1, 59_999), last("gone", 1, 5), last("label", 1, 12_000), last("early", 1, -5)];
-        let ages = ages(&routes, &heard);
+        let ages = ages(&routes, &events);
         assert_eq!(ages, [("label", Some(12)), ("vip", None), ("dm", Some(59)), ("early", Some(0))]);
-        assert_eq!(words(&ages), "label=12,vip=never,dm=59,early=0");
-        assert_eq!(words(&[]), "");
+        assert_eq!(log_field(&ages), "label=12,vip=never,dm=59,early=0");
+        assert_eq!(log_field(&[]), "");
     }
 
     #[test]
@@ -175,40 +170,40 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_is_told_when_it_begins_hourly_and_when_it_ends() {
+    fn a_silence_is_logged_when_it_begins_hourly_and_when_it_ends() {
         let start = Instant::now();
         let mut watch = Watch::default();
-        for (minutes, at, is_silent, news) in [
+        for (minutes, at, is_silent, change) in [
             (0, 1, false, None),
-            (1, 1, true, Some(News::Silent)),
+            (1, 1, true, Some(Change::Silent)),
             (60, 1, true, None),
-            (61, 1, true, Some(News::Silent)),
-            (62, 2, false, Some(News::Again)),
+            (61, 1, true, Some(Change::Silent)),
+            (62, 2, false, Some(Change::Active)),
             (63, 3, false, None),
-            (64, 3, true, Some(News::Silent)),
-            // Between two looks one came, and then none for as long again.
-            (65, 4, true, Some(News::Again)),
-            (66, 4, true, Some(News::Silent)),
+            (64, 3, true, Some(Change::Silent)),
+            // Between two checks one came, and then none for as long again.
+            (65, 4, true, Some(Change::Active)),
+            (66, 4, true, Some(Change::Silent)),
             (67, 4, false, None),
         ] {
             let now = start + Duration::from_secs(minutes * 60);
-            assert_eq!(watch.news(&last("label", at, 0), is_silent, now), news, "after {minutes} min");
+            assert_eq!(watch.update(&last("label", at, 0), is_silent, now), change, "after {minutes} min");
         }
     }
 
     #[test]
-    fn it_is_looked_often_enough_and_not_all_the_time() {
+    fn the_interval_is_a_tenth_of_the_limit() {
         for (limit, every) in [(1, 1), (60, 6), (3600, 300), (86_400, 300)] {
             assert_eq!(interval(Duration::from_secs(limit)), Duration::from_secs(every), "{limit}");
         }
     }
 
     #[test]
-    fn a_time_is_told_in_the_unit_that_suits_it() {
-        for (seconds, words) in
+    fn a_time_is_described_in_the_unit_that_suits_it() {
+        for (seconds, text) in
             [(1, "1 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (93_600, "26 h")]
         {
-            assert_eq!(in_words(Duration::from_secs(seconds)), words);
+            assert_eq!(describe(Duration::from_secs(seconds)), text);
         }
     }
 }

@@ -1,29 +1,24 @@
-//! Keeps the subscriptions as we want them: observes what Khoros holds for each route and corrects it, since
-//! anybody may pause, re-point or duplicate a subscription.
+//! Reconciles the subscriptions: observes what Khoros holds for each route and corrects it, since anybody may
+//! pause, re-point or duplicate a subscription.
 
 mod desired;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use crate::alert::{self, Reminder};
+use crate::alert;
 use crate::inbox::Inbox;
-use crate::khoros::{Khoros, Refusal, RemoteSubscription, Status};
-pub use desired::{Desired, Push, host, named};
-use route::{CORRECTIONS, Reconciled, RouteState};
+use crate::khoros::{Khoros, Refusal, RemoteSubscription};
+pub use desired::{Desired, Field, named};
+use route::{Problem, RouteState};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// Without a subscription no event arrives: after this somebody should know, whatever the reason.
-const ALARMING: Duration = Duration::from_secs(300);
-/// Up to this many subscriptions of one name have their feeds read.
-const FEEDS: usize = 4;
 
 /// The subscriptions of all routes, as `/status` and the status line show them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,49 +38,37 @@ impl Subscriptions {
         self.0.insert(route.to_owned(), status);
     }
 
-    /// That of the one that is worst off.
-    pub fn word(&self) -> &'static str {
-        let worst = self.0.values().min_by_key(|status| match status {
-            SubscriptionStatus::NoPublicUrl => 0,
-            SubscriptionStatus::Failing(_) => 1,
-            SubscriptionStatus::Ended => 2,
-            SubscriptionStatus::Pending => 3,
-            SubscriptionStatus::Subscribed => 4,
-        });
-        worst.map_or("none", SubscriptionStatus::word)
-    }
-}
-
-/// One subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
-pub enum SubscriptionStatus {
-    /// We do not know our own address.
-    NoPublicUrl,
-    Pending,
-    Subscribed,
-    Failing(String),
-    /// By `casebridge unsubscribe`, until the next start.
-    Ended,
-}
-
-impl SubscriptionStatus {
-    pub fn word(&self) -> &'static str {
-        match self {
-            SubscriptionStatus::NoPublicUrl => "no_public_url",
-            SubscriptionStatus::Pending => "pending",
-            SubscriptionStatus::Subscribed => "subscribed",
-            SubscriptionStatus::Failing(_) => "failing",
-            SubscriptionStatus::Ended => "ended",
+    /// The name of the worst status.
+    pub fn worst(&self) -> &'static str {
+        match self.0.values().min() {
+            Some(SubscriptionStatus::NoPublicUrl) => "no_public_url",
+            Some(SubscriptionStatus::Failing(_)) => "failing",
+            Some(SubscriptionStatus::Ended) => "ended",
+            Some(SubscriptionStatus::Pending) => "pending",
+            Some(SubscriptionStatus::Subscribed) => "subscribed",
+            None => "none",
         }
     }
 }
 
-/// The feeds that can be read: of each route the ids of its subscriptions as Khoros gives them, the one
-/// that is kept first. A route that is missing is not known yet; one without an id has no feed.
-pub type Feeds = BTreeMap<String, Vec<String>>;
+/// The status of one subscription; the worst comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "reason")]
+pub enum SubscriptionStatus {
+    /// We do not know our own address.
+    NoPublicUrl,
+    Failing(String),
+    /// By `casebridge unsubscribe`, until the next start.
+    Ended,
+    Pending,
+    Subscribed,
+}
 
-/// Says once an hour how our address is set, until the process is restarted with it.
+/// The feed of each route: the id of its subscription. A route that is missing is not known yet; one without an
+/// id has no feed.
+pub type Feeds = BTreeMap<String, Option<String>>;
+
+/// Logs once an hour how to set our address, until the process is restarted with it.
 pub async fn remind_of_public_url(remedy: &str) {
     loop {
         error!(
@@ -97,8 +80,8 @@ pub async fn remind_of_public_url(remedy: &str) {
     }
 }
 
-/// Keeps the subscriptions of all routes as they are desired. After a failure it tries again, less and less
-/// often; the service serves meanwhile.
+/// Brings the subscriptions of all routes to the desired state, again and again. After failures it waits longer
+/// and longer; the service serves meanwhile.
 pub struct Reconciler {
     khoros: Khoros,
     inbox: Inbox,
@@ -109,77 +92,16 @@ pub struct Reconciler {
     /// Khoros has shown its subscriptions to this process.
     has_listed: bool,
     is_unlisted_logged: bool,
-    reminder: Reminder,
+    /// The ids of subscriptions that have been logged as unused.
     leftovers: BTreeSet<String>,
 }
 
 /// What Khoros shows of its subscriptions.
 enum Observed {
     Listed(Vec<RemoteSubscription>),
-    /// Only the POST is known here.
+    /// This server is only known to have the POST.
     NotOffered,
     Refused(Refusal),
-}
-
-/// Why a subscription is not as it is desired.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Problem {
-    Refused(Refusal),
-    /// This field differs again, after all corrections of a day.
-    Stubborn(String),
-    Contested {
-        external_id: String,
-        theirs: String,
-        ours: String,
-    },
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Problem::Refused(refusal) => refusal.fmt(f),
-            Problem::Stubborn(field) => write!(
-                f,
-                "Khoros shows another {field}, after {CORRECTIONS} corrections in a day: Khoros does not \
-                 keep it, or somebody else changes it"
-            ),
-            Problem::Contested { external_id, theirs, ours } => write!(
-                f,
-                "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends \
-                 its events to {theirs}, not to {ours}, after {CORRECTIONS} corrections in a day"
-            ),
-        }
-    }
-}
-
-impl Problem {
-    /// The state of a subscription that has been announced before, as logged.
-    fn state(&self) -> (&'static str, &'static str) {
-        match self {
-            Problem::Refused(_) => ("unchecked", "the subscription cannot be checked"),
-            Problem::Stubborn(_) | Problem::Contested { .. } => ("wrong", "the subscription is wrong"),
-        }
-    }
-
-    /// The alert to log, if somebody has to act.
-    fn alert(&self, is_lasting: bool) -> Option<&'static str> {
-        match self {
-            Problem::Refused(Refusal::Token(_)) => Some(alert::KHOROS_TOKEN),
-            Problem::Refused(Refusal::Address(_)) => Some(alert::KHOROS_ADDRESS),
-            Problem::Contested { .. } => Some(alert::SUBSCRIPTION_CONTESTED),
-            Problem::Refused(_) | Problem::Stubborn(_) => is_lasting.then_some(alert::KHOROS_DOWN),
-        }
-    }
-}
-
-/// What one check of all routes came to; routes by their index.
-#[derive(Default)]
-struct Checked {
-    /// Something was changed since the last observation.
-    has_changed: bool,
-    /// The routes whose subscriptions were changed.
-    changed: BTreeSet<usize>,
-    problems: Vec<(usize, Problem)>,
 }
 
 impl Reconciler {
@@ -200,46 +122,43 @@ impl Reconciler {
             feeds,
             has_listed: false,
             is_unlisted_logged: false,
-            reminder: Reminder::default(),
             leftovers: BTreeSet::new(),
         }
     }
 
-    /// Publishes the existing feeds, so that they are read even before Khoros is told our address.
-    /// An operator who ends a subscription from now on ends it for this process.
+    /// Publishes existing feeds, so that they are read even before Khoros gets our address. From now on, an
+    /// operator who ends a subscription ends it for this process.
     pub async fn find_feeds(&mut self) {
-        if let Err(error) = self.active().await {
-            log_unread_end(&error);
-        }
-        if let Observed::Listed(remote) = self.observe().await {
-            let feeds = self
-                .routes
-                .iter()
-                .map(|state| (state.route().name.clone(), feeds_of(&state.desired.ours(&remote))));
-            // A subscription that is missing now may be made in a moment.
-            self.feeds.send_replace(feeds.filter(|(_, uuids)| !uuids.is_empty()).collect());
+        // If the database fails, the first check logs it.
+        let Ok(active) = self.active().await else { return };
+        let observed = self.observe().await;
+        if matches!(observed, Observed::Listed(_)) {
+            self.publish(&active, &observed);
         }
     }
 
     pub async fn run(mut self) {
         let mut wait = FIRST_WAIT;
         loop {
-            let checked = match self.check().await {
-                Ok(checked) => checked,
+            let problems = match self.check().await {
+                Ok(problems) => problems,
                 // An operator may have ended one: nothing is changed until that can be read.
                 Err(error) => {
-                    log_unread_end(&error);
+                    debug!(
+                        event = "subscription_memory_failed",
+                        "could not read whether an operator ended a subscription: {error}"
+                    );
                     tokio::time::sleep(self.check_every.min(FIRST_WAIT)).await;
                     continue;
                 }
             };
-            let refused = checked.problems.iter().filter_map(|(_, problem)| match problem {
-                Problem::Refused(refusal) => Some(asked_wait(refusal)),
+            let refused = problems.iter().filter_map(|(_, problem)| match problem {
+                Problem::Refused(refusal) => Some(refusal.requested_wait()),
                 _ => None,
             });
             let next = match refused.max() {
-                Some(asked) => {
-                    let next = wait.mul_f64(1.0 - 0.2 * fastrand::f64()).max(asked);
+                Some(requested) => {
+                    let next = wait.mul_f64(1.0 - 0.2 * fastrand::f64()).max(requested);
                     wait = (wait * 2).min(LONGEST_WAIT);
                     next
                 }
@@ -248,66 +167,58 @@ impl Reconciler {
                     self.check_every.mul_f64(1.0 - 0.1 * fastrand::f64())
                 }
             };
-            self.report(&checked.problems, next);
+            for (index, problem) in &problems {
+                let state = &mut self.routes[*index];
+                state.report(problem, next);
+                let status = SubscriptionStatus::Failing(problem.to_string());
+                self.status.send_modify(|all| all.set(&state.route().name, status));
+            }
             tokio::time::sleep(next).await;
         }
     }
 
-    /// Observes and corrects, and looks once more if anything was changed: a new subscription has a feed, and
-    /// where a POST duplicates there is an older one to disable.
-    async fn check(&mut self) -> sqlx::Result<Checked> {
-        let mut checked = Checked::default();
+    /// Reconciles all routes, and those that were changed once more: a new subscription has a feed, and where a
+    /// POST duplicates, an older one has to be disabled. Returns the problems by the index of the route.
+    async fn check(&mut self) -> sqlx::Result<Vec<(usize, Problem)>> {
+        let mut problems = Vec::new();
+        let mut due: Vec<usize> = (0..self.routes.len()).collect();
         for is_last in [false, true] {
             if self.active().await?.is_empty() {
                 self.feeds.send_replace(Feeds::new());
                 break;
             }
             let observed = self.observe().await;
-            // An operator's command stores the end before it changes the subscription, so that such a change, if
-            // it was observed, is not taken for somebody else's.
+            // An operator's command stores the end before it disables the subscription. Whoever observed that
+            // change finds the end here, and does not revert it.
             let active = self.active().await?;
-            self.reconcile(&active, &observed, &mut checked).await;
-            if is_last || !checked.has_changed {
+            due.retain(|index| active.contains(index));
+            let mut changed = Vec::new();
+            for index in due {
+                match self.routes[index].reconcile(&self.khoros, &self.inbox, &observed).await {
+                    Ok(true) if !is_last => changed.push(index),
+                    Ok(_) => self.announce(index),
+                    Err(problem) => {
+                        // Khoros took the change, and only its result cannot be seen.
+                        if is_last && matches!(problem, Problem::Refused(_)) {
+                            self.announce(index);
+                        }
+                        problems.push((index, problem));
+                    }
+                }
+            }
+            if changed.is_empty() {
                 self.publish(&active, &observed);
                 break;
             }
+            due = changed;
         }
-        Ok(checked)
-    }
-
-    async fn reconcile(&mut self, active: &[usize], observed: &Observed, checked: &mut Checked) {
-        checked.has_changed = false;
-        for &index in active {
-            if checked.problems.iter().any(|(other, _)| *other == index) {
-                continue;
-            }
-            let state = &mut self.routes[index];
-            match state.reconcile(&self.khoros, &self.inbox, observed).await {
-                Ok(Reconciled::Unchanged) => self.announce(index),
-                Ok(Reconciled::Changed) => {
-                    // The first change of a check is observed once more before it is announced.
-                    let is_first = checked.changed.insert(index);
-                    checked.has_changed |= is_first;
-                    if !is_first && state.failing_since.is_none() {
-                        self.announce(index);
-                    }
-                }
-                Err(problem) => {
-                    // Khoros took the change, and only what became of it cannot be seen.
-                    if matches!(problem, Problem::Refused(_)) && checked.changed.contains(&index) {
-                        self.announce(index);
-                    }
-                    checked.problems.push((index, problem));
-                }
-            }
-        }
+        Ok(problems)
     }
 
     fn announce(&mut self, index: usize) {
         let state = &mut self.routes[index];
         state.announce();
-        let name = state.route().name.clone();
-        self.status.send_modify(|all| all.set(&name, SubscriptionStatus::Subscribed));
+        self.status.send_modify(|all| all.set(&state.route().name, SubscriptionStatus::Subscribed));
     }
 
     /// The indexes of the routes whose subscriptions no operator has ended since this process began.
@@ -341,13 +252,13 @@ impl Reconciler {
                 self.has_listed |= !remote.is_empty();
                 Observed::Listed(remote)
             }
-            // A list that was there before is only hidden by some fault.
+            // If there was a list before, this is a fault and not a server without lists.
             Err(Refusal::NotOffered) if !self.has_listed => {
                 if !std::mem::replace(&mut self.is_unlisted_logged, true) {
                     info!(
                         event = "subscriptions_unlisted",
-                        "Khoros does not show its subscriptions here: they are made at the start and cannot be \
-                         checked afterwards"
+                        "Khoros does not show its subscriptions here: casebridge creates them at the start and \
+                         cannot check them afterwards"
                     );
                 }
                 Observed::NotOffered
@@ -360,13 +271,14 @@ impl Reconciler {
     fn publish(&mut self, active: &[usize], observed: &Observed) {
         let feeds = active.iter().filter_map(|index| {
             let state = &self.routes[*index];
-            let name = state.route().name.clone();
-            let uuids = match observed {
-                Observed::Listed(remote) => feeds_of(&state.desired.ours(remote)),
-                Observed::NotOffered => state.uuid.iter().cloned().collect(),
-                Observed::Refused(_) => self.feeds.borrow().get(&name)?.clone(),
+            let name = &state.route().name;
+            let uuid = match observed {
+                // A missing subscription may be created in a moment.
+                Observed::Listed(remote) => Some(state.desired.choose(remote)?.0.uuid.clone()),
+                Observed::NotOffered => state.uuid.clone(),
+                Observed::Refused(_) => self.feeds.borrow().get(name)?.clone(),
             };
-            Some((name, uuids))
+            Some((name.clone(), uuid))
         });
         let feeds: Feeds = feeds.collect();
         self.feeds.send_if_modified(|known| {
@@ -385,75 +297,10 @@ impl Reconciler {
                 warn!(
                     event = "subscription_unused",
                     external_id,
-                    "the subscription `{external_id}` sends us events that no route wants. To end it: \
-                     casebridge unsubscribe --external-id {external_id}"
+                    "the subscription `{external_id}` sends us events that no route uses. To end it: casebridge \
+                     unsubscribe --external-id {external_id}"
                 );
             }
         }
-    }
-
-    /// Logs problems, each once for all routes that have it, and publishes them in the status.
-    fn report(&mut self, problems: &[(usize, Problem)], next: Duration) {
-        if problems.is_empty() {
-            self.reminder.clear();
-            return;
-        }
-        let mut routes_of = BTreeMap::new();
-        for (index, _) in problems {
-            self.routes[*index].failing_since.get_or_insert_with(Instant::now);
-        }
-        for (index, problem) in problems {
-            let state = &self.routes[*index];
-            let alert = problem.alert(state.failing_since.is_some_and(|since| since.elapsed() >= ALARMING));
-            let (word, what) = match state.is_announced() {
-                true => problem.state(),
-                false => ("not_subscribed", "not subscribed"),
-            };
-            let name = state.route().name.as_str();
-            let text = problem.to_string();
-            self.status.send_modify(|all| all.set(name, SubscriptionStatus::Failing(text.clone())));
-            routes_of.entry((word, what, alert, text)).or_insert_with(Vec::new).push(name);
-        }
-        let alerts: BTreeSet<&str> = routes_of.keys().filter_map(|(_, _, alert, _)| *alert).collect();
-        let codes = alerts.into_iter().collect::<Vec<_>>().join(",");
-        let is_due = !codes.is_empty() && self.reminder.is_due(&codes, Instant::now());
-        let seconds = next.as_secs();
-        for ((state, what, alert, text), routes) in routes_of {
-            let route = routes.join(",");
-            match alert.filter(|_| is_due) {
-                Some(alert) => {
-                    error!(
-                        event = "subscription_failed",
-                        alert, route, state, "{what}, next try in {seconds} s: {text}"
-                    );
-                }
-                None => warn!(
-                    event = "subscription_failed",
-                    route, state, "{what}, next try in {seconds} s: {text}"
-                ),
-            }
-        }
-    }
-}
-
-fn log_unread_end(error: &sqlx::Error) {
-    debug!(
-        event = "subscription_memory_failed",
-        "could not read whether an operator ended a subscription: {error}"
-    );
-}
-
-/// What a subscription gathered before it was disabled was read before it was.
-fn feeds_of(ours: &[&RemoteSubscription]) -> Vec<String> {
-    let is_on = |remote: &&&RemoteSubscription| remote.status != Some(Status::Disabled);
-    let others = ours.iter().skip(1).filter(is_on);
-    ours.iter().take(1).chain(others).take(FEEDS).map(|remote| remote.uuid.clone()).collect()
-}
-
-/// What a refusal asks us to wait.
-fn asked_wait(refusal: &Refusal) -> Duration {
-    match refusal {
-        Refusal::Throttled(Some(wait)) => *wait,
-        _ => Duration::ZERO,
     }
 }

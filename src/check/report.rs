@@ -1,15 +1,15 @@
-//! What a check came to, as a screen and as JSON.
+//! The report of a check, as a screen and as JSON.
 
 use std::fmt::{self, Display, Formatter};
 
 use serde::Serialize;
 
-/// How one row turned out; the later the worse.
+/// The result of one row; the later the worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mark {
     Ok,
-    /// The service does without it, or it could not be looked at.
+    /// The service works without it, or it could not be checked.
     Warning,
     Failed,
 }
@@ -24,75 +24,65 @@ impl Mark {
     }
 }
 
-/// One thing that was looked at.
+/// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
     pub name: &'static str,
     pub mark: Mark,
-    /// What was found; a line for each of several things.
+    /// One line for each finding.
     pub text: String,
     /// What to do about it, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
 }
 
-/// What was found of one of several things that share a row.
+/// The result for one of several things that share a row.
 pub struct Finding {
     pub mark: Mark,
     pub text: String,
-    pub remedy: &'static str,
+    /// Empty if there is nothing to do.
+    pub remedy: String,
 }
 
 impl Finding {
     pub fn ok(text: impl Into<String>) -> Finding {
-        Finding { mark: Mark::Ok, text: text.into(), remedy: "" }
+        Finding { mark: Mark::Ok, text: text.into(), remedy: String::new() }
     }
 
-    pub fn warning(text: impl Into<String>, remedy: &'static str) -> Finding {
-        Finding { mark: Mark::Warning, text: text.into(), remedy }
+    pub fn warning(text: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { mark: Mark::Warning, text: text.into(), remedy: remedy.into() }
     }
 
-    pub fn failed(text: impl Into<String>, remedy: &'static str) -> Finding {
-        Finding { mark: Mark::Failed, text: text.into(), remedy }
+    pub fn failed(text: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding { mark: Mark::Failed, text: text.into(), remedy: remedy.into() }
+    }
+
+    pub fn not_checked(reason: &str) -> Finding {
+        Finding::warning(format!("not checked: {reason}"), "")
     }
 }
 
 impl Row {
-    pub fn ok(name: &'static str, text: impl Into<String>) -> Row {
-        Row { name, mark: Mark::Ok, text: printable(&text.into()), remedy: None }
-    }
-
-    pub fn warning(name: &'static str, text: impl Into<String>, remedy: Option<String>) -> Row {
-        Row { name, mark: Mark::Warning, text: printable(&text.into()), remedy }
-    }
-
-    pub fn failed(name: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Row {
-        Row { name, mark: Mark::Failed, text: printable(&text.into()), remedy: Some(remedy.into()) }
-    }
-
-    pub fn not_checked(name: &'static str, why: &str) -> Row {
-        Row::warning(name, format!("not checked: {why}"), None)
-    }
-
     /// The worst of the findings decides.
-    pub fn of(name: &'static str, findings: &[Finding]) -> Row {
-        let mark = findings.iter().map(|finding| finding.mark).max().unwrap_or(Mark::Ok);
-        let text: Vec<String> = findings.iter().map(|finding| finding.text.replace('\n', " ")).collect();
-        let mut remedies: Vec<&str> = Vec::new();
-        for finding in findings.iter().filter(|finding| !finding.remedy.is_empty()) {
-            if !remedies.contains(&finding.remedy) {
-                remedies.push(finding.remedy);
+    pub fn of(name: &'static str, findings: impl IntoIterator<Item = Finding>) -> Row {
+        let mut row = Row { name, mark: Mark::Ok, text: String::new(), remedy: None };
+        let (mut texts, mut remedies) = (Vec::new(), Vec::new());
+        for Finding { mark, text, remedy } in findings {
+            row.mark = row.mark.max(mark);
+            texts.push(printable(&text));
+            if !remedy.is_empty() && !remedies.contains(&remedy) {
+                remedies.push(remedy);
             }
         }
-        let remedy = (!remedies.is_empty()).then(|| remedies.join("; "));
-        Row { name, mark, text: printable(&text.join("\n")), remedy }
+        row.text = texts.join("\n");
+        row.remedy = (!remedies.is_empty()).then(|| remedies.join("; "));
+        row
     }
 }
 
-/// Without what could take over a terminal, or turn the order of what is on it: a name can be anything.
+/// Replaces characters that control a terminal or change the direction of writing, since a name may hold any.
 fn printable(text: &str) -> String {
-    let is_odd = |c: char| c.is_control() && c != '\n' || TURNING.contains(&c);
-    text.chars().map(|c| if is_odd(c) { ' ' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || TURNING.contains(&c) { ' ' } else { c }).collect()
 }
 
 /// Characters that change the direction of writing.
@@ -139,23 +129,23 @@ impl Display for Report {
             }
         }
         match (self.count(Mark::Failed), self.count(Mark::Warning)) {
-            (0, 0) => writeln!(f, "\nEverything is as it should be."),
-            (0, warnings) => writeln!(f, "\nNothing is broken; {warnings} to look at (!)."),
+            (0, 0) => writeln!(f, "\nEverything is in order."),
+            (0, warnings) => writeln!(f, "\nNothing is broken; {warnings} warning(s) (!)."),
             (failed, 0) => writeln!(f, "\n{failed} broken (✗)."),
-            (failed, warnings) => writeln!(f, "\n{failed} broken (✗), {warnings} to look at (!)."),
+            (failed, warnings) => writeln!(f, "\n{failed} broken (✗), {warnings} warning(s) (!)."),
         }
     }
 }
 
-/// Text beside its head, wrapped between words. What goes on is set in, so that each line of the text
-/// can be told from the next.
-fn write_block(f: &mut Formatter<'_>, head: &str, text: &str, lead: &str) -> fmt::Result {
-    let mut head = head;
+/// Writes a text beside its head, wrapped between words. Further parts of a line are indented, so that lines stay
+/// distinguishable.
+fn write_block(f: &mut Formatter<'_>, mut head: &str, text: &str, lead: &str) -> fmt::Result {
+    let options = textwrap::Options::new(WIDTH - INDENT - FURTHER.len()).break_words(false);
     for line in text.lines() {
-        let mut wrapped = wrapped(line, WIDTH - INDENT - FURTHER.len());
+        let mut wrapped = textwrap::wrap(line, &options);
         if wrapped.len() > LINES {
             wrapped.truncate(LINES);
-            wrapped.push("… (the rest: --json)".to_owned());
+            wrapped.push("… (the rest: --json)".into());
         }
         for (number, part) in wrapped.iter().enumerate() {
             let lead = if number == 0 { lead } else { FURTHER };
@@ -166,22 +156,6 @@ fn write_block(f: &mut Formatter<'_>, head: &str, text: &str, lead: &str) -> fmt
     Ok(())
 }
 
-/// A word that is longer than a line has a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.len() - 1;
-        let line = &mut lines[last];
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            line.push_str(if line.is_empty() { "" } else { " " });
-            line.push_str(word);
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,19 +164,19 @@ mod tests {
     fn the_screen_is_aligned_and_wrapped() {
         let words = "word ".repeat(20);
         let report = Report::of([
-            Row::ok("storage", "SQLite"),
-            Row::failed("khoros token", format!("{words}\n\u{1b}[31mred"), "do something"),
-            Row::not_checked("clock", "nobody told the time"),
+            Row::of("storage", [Finding::ok("SQLite")]),
+            Row::of("khoros token", [Finding::failed(words, "do something"), Finding::ok("\u{1b}[31mred")]),
+            Row::of("clock", [Finding::not_checked("no server answered with the time")]),
         ]);
         let screen = report.to_string();
         let lines: Vec<&str> = screen.lines().collect();
         assert_eq!(lines[0], "✓ storage              SQLite");
         assert!(lines[1].starts_with("✗ khoros token         word word"), "{screen}");
         assert!(lines[2].starts_with("                         word"), "{screen}");
-        assert_eq!(lines[3], "                       [31mred");
+        assert_eq!(lines[3], "                        [31mred");
         assert_eq!(lines[4], "                       → do something");
-        assert_eq!(lines[5], "! clock                not checked: nobody told the time");
-        assert_eq!(lines[7], "1 broken (✗), 1 to look at (!).");
+        assert_eq!(lines[5], "! clock                not checked: no server answered with the time");
+        assert_eq!(lines[7], "1 broken (✗), 1 warning(s) (!).");
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{screen}");
         assert!(!report.ok);
     }
@@ -210,9 +184,9 @@ mod tests {
     #[test]
     fn a_name_takes_no_more_than_its_place() {
         let name = format!("of \u{202e}Jane\n✗ storage {}", "Jane ".repeat(500));
-        let report = Report::of([Row::of("khoros token", &[Finding::ok(name)])]);
+        let report = Report::of([Row::of("khoros token", [Finding::ok(name)])]);
         let screen = report.to_string();
-        assert!(screen.starts_with("✓ khoros token         of Jane ✗ storage Jane Jane"), "{screen}");
+        assert!(screen.starts_with("✓ khoros token         of  Jane ✗ storage Jane Jane"), "{screen}");
         assert_eq!(screen.lines().count(), LINES + 3, "{screen}");
         assert!(!report.rows[0].text.contains('\n'));
     }
@@ -221,7 +195,7 @@ mod tests {
     fn the_worst_finding_decides() {
         let row = Row::of(
             "khoros label",
-            &[
+            [
                 Finding::ok("a is fine"),
                 Finding::failed("b is not", "mend b"),
                 Finding::warning("c may be", ""),
@@ -229,7 +203,7 @@ mod tests {
         );
         assert_eq!((row.mark, row.text.as_str()), (Mark::Failed, "a is fine\nb is not\nc may be"));
         assert_eq!(row.remedy.as_deref(), Some("mend b"));
-        let row = Row::of("khoros label", &[Finding::ok("a"), Finding::ok("b")]);
+        let row = Row::of("khoros label", [Finding::ok("a"), Finding::ok("b")]);
         assert_eq!((row.mark, row.text.as_str(), row.remedy), (Mark::Ok, "a\nb", None));
     }
 }

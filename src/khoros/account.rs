@@ -1,9 +1,7 @@
-//! Who the token's user is, and which labels the company has: what is asked before a label is applied,
-//! and never by the service.
+//! The token's user and the company's labels. Only `casebridge check` asks for them.
 
 use base64::Engine;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use reqwest::Method;
 use secrecy::ExposeSecret;
@@ -22,13 +20,13 @@ pub struct User {
     pub companies: Vec<Company>,
 }
 
-/// A company has two kinds of numbers, and Khoros does not tell where which of them belongs.
+/// A company. It has two kinds of numbers, and Khoros does not document which of them events carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Company {
     pub name: String,
-    /// In the directory.
+    /// The number in the directory.
     pub directory_id: Option<u64>,
-    /// In the environments of its products, without repetition.
+    /// The numbers of its products' environments, without repetition.
     pub environment_ids: Vec<u64>,
 }
 
@@ -36,7 +34,7 @@ pub struct Company {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Label {
     pub name: String,
-    /// The label and its set can be applied.
+    /// Whether the label and its set can be applied.
     pub is_active: bool,
 }
 
@@ -44,7 +42,7 @@ impl Khoros {
     /// `GET /v2/whoami/`
     ///
     /// # Errors
-    /// [`Refusal::NotOffered`] if the answer tells of nobody.
+    /// [`Refusal::NotOffered`] if the answer describes no user.
     pub async fn who_am_i(&self) -> Result<User, Refusal> {
         let answer = self.answer(self.http.request(Method::GET, self.beside("/v2/whoami/"))).await?;
         answer.as_ref().and_then(User::read).ok_or(Refusal::NotOffered)
@@ -53,19 +51,18 @@ impl Khoros {
     /// `GET /v2/labelsets/`: the labels of all sets.
     ///
     /// # Errors
-    /// [`Refusal::NotOffered`] if the server shows none.
+    /// [`Refusal::NotOffered`] if the server has no list of them.
     pub async fn labels(&self) -> Result<Vec<Label>, Refusal> {
         let sets = pages::all(self, &self.beside("/v2/labelsets/")).await;
         Ok(sets.map_err(Refusal::of_an_optional_call)?.iter().flat_map(labels_of).collect())
     }
 
-    /// When the token ends, if it is a JWT that says so. Nothing is verified: whether it is any good is
-    /// Khoros' to say.
+    /// When the token ends, if it is a JWT that shows it. The signature is not verified: that is up to Khoros.
     pub fn token_expiry(&self) -> Option<Timestamp> {
         expiry(self.token.expose_secret())
     }
 
-    /// What is beside the events API, on the same server.
+    /// The address of another API on the server of the events API.
     fn beside(&self, path: &str) -> Url {
         let mut url = self.api_url.clone();
         url.set_path(path);
@@ -95,19 +92,19 @@ impl Company {
         Company { name, directory_id: id(&shown["id"]), environment_ids }
     }
 
-    /// All its numbers, of both kinds.
+    /// All numbers, of both kinds.
     pub fn ids(&self) -> impl Iterator<Item = u64> {
         self.directory_id.into_iter().chain(self.environment_ids.iter().copied())
     }
 }
 
-/// A number, or a text of one.
+/// Reads a number, or a text that holds one.
 fn id(value: &Value) -> Option<u64> {
     text(value)?.trim().parse().ok()
 }
 
 fn labels_of(set: &Value) -> Vec<Label> {
-    // What is not told is taken for right.
+    // A missing status counts as active.
     let is_active = |shown: &Value| text(&shown["status"]).is_none_or(|it| it.eq_ignore_ascii_case("active"));
     let read = |label: &Value| {
         let name = text(&label["name"]).filter(|name| !name.is_empty())?;
@@ -116,20 +113,11 @@ fn labels_of(set: &Value) -> Vec<Label> {
     set["labels"].as_array().into_iter().flatten().filter_map(read).collect()
 }
 
+/// Reads the claim `exp`, which is in seconds since 1970 (RFC 7519).
 fn expiry(token: &str) -> Option<Timestamp> {
-    const LENIENT: GeneralPurposeConfig =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let mut parts = token.split('.');
-    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    let payload = GeneralPurpose::new(&URL_SAFE, LENIENT).decode(payload).ok()?;
-    let claims: Value = serde_json::from_slice(&payload).ok()?;
-    let number: f64 = text(&claims["exp"])?.parse().ok()?;
-    // Elsewhere Khoros counts in milliseconds, which as seconds would be a date of another age.
-    let seconds = if number > 1e11 { number / 1000.0 } else { number };
-    Timestamp::from_second(seconds as i64).ok()
+    let payload = token.split('.').nth(1)?.trim_end_matches('=');
+    let claims: Value = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    Timestamp::from_second(claims["exp"].as_f64()? as i64).ok()
 }
 
 #[cfg(test)]
@@ -167,14 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_tell_its_end() {
-        let engine = GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new());
-        let token = |claims: &str| format!("e30.{}.sig", engine.encode(claims));
+    fn a_jwt_shows_when_it_ends() {
+        let token = |claims: &str| format!("e30.{}.sig", BASE64_URL_SAFE_NO_PAD.encode(claims));
         for (token, second) in [
             (token(r#"{"exp":1800000000}"#), Some(1_800_000_000)),
-            (token(r#"{"exp":"1800000000.5"}"#), Some(1_800_000_000)),
-            (token(r#"{"exp":1800000000000,"n":"?>~"}"#), Some(1_800_000_000)),
-            (token(r#"{"exp":1800000000}"#).replace('=', ""), Some(1_800_000_000)),
+            (token(r#"{"exp":1800000000,"n":"?>~"}"#), Some(1_800_000_000)),
+            (token(r#"{"exp":1800000000} "#).replace(".sig", "=.sig"), Some(1_800_000_000)),
             (token("{}"), None),
             (token("not JSON"), None),
             ("a.b".to_owned(), None),

@@ -1,5 +1,5 @@
-//! The second way to an event: the feed of its subscription. The shape of its pages is not published,
-//! and neither is its order.
+//! The feed of a subscription, from which its events can be read. Khoros publishes neither the shape of its
+//! pages nor its order.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::pages::entries_of;
 use super::{Khoros, Refusal};
 
 impl Khoros {
-    /// Up to `limit` events of a subscription from `offset` on, each as it would have been pushed; past
+    /// Reads up to `limit` events of a subscription from `offset` on, in the form in which they are pushed. Past
     /// the end there are none, or old ones again.
     ///
     /// # Errors
@@ -21,14 +21,14 @@ impl Khoros {
     }
 }
 
-/// An array of envelopes, one under `data`, or an envelope by itself, which has `data`, too.
+/// Reads an array of envelopes, such an array under `data`, or a single envelope, which also has `data`.
 fn read(answer: Value) -> Option<Vec<Value>> {
     let has = |value: &Value, fields: &[&str]| fields.iter().any(|field| value.get(field).is_some());
     if has(&answer, &["eventName", "eventUuid"]) {
         return Some(vec![answer]);
     }
     let entries = entries_of(answer)?;
-    // A list of something else is no feed. Read as one, it could be something else at each reading.
+    // A list of other things is not a feed.
     let is_feed = |entry| has(entry, &["eventName", "eventUuid", "data"]);
     (entries.is_empty() || entries.iter().any(is_feed)).then_some(entries)
 }
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_of_a_page_is_read() {
+    fn pages_of_every_shape_are_read() {
         let event = json!({"eventName": "rule-applied", "data": {"items": []}});
         assert_eq!(read(json!([event, event])), Some(vec![event.clone(), event.clone()]));
         let under_data = json!({"data": [event], "status": {"succeeded": true}});

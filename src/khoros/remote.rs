@@ -1,4 +1,4 @@
-//! A subscription as Khoros shows it, of which only the request is published.
+//! A subscription as Khoros shows it. Only the request is published.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -6,24 +6,24 @@ use serde_json::Value;
 use crate::event::moment;
 use crate::notification::text;
 
-/// What Khoros holds under a name of ours, or of somebody else's.
+/// A subscription at Khoros, ours or another deployment's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteSubscription {
     pub uuid: String,
     pub external_id: String,
-    /// A company has two kinds of numbers, and this may be the other one.
+    /// A company has two kinds of numbers, and this may differ from the configured one.
     pub company_id: Option<u64>,
     pub event_name: Option<String>,
     /// None: it is not shown; empty: there is none.
     pub query: Option<String>,
     /// None: it is not shown; empty: there is none.
     pub notification_uri: Option<String>,
-    /// None: it is not shown, or a word that is not published.
+    /// None: it is not shown, or is not a published status.
     pub status: Option<Status>,
     pub created: Option<Timestamp>,
 }
 
-/// Changed by a PUT alone.
+/// The status of a subscription, which only a PUT changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Active,
@@ -32,8 +32,8 @@ pub enum Status {
 }
 
 impl Status {
-    /// As it is spelt in a path.
-    pub fn word(self) -> &'static str {
+    /// The spelling in a path.
+    pub fn as_str(self) -> &'static str {
         match self {
             Status::Active => "ACTIVE",
             Status::Disabled => "DISABLED",
@@ -43,12 +43,12 @@ impl Status {
 
     fn read(word: &str) -> Option<Status> {
         let statuses = [Status::Active, Status::Disabled, Status::Paused];
-        statuses.into_iter().find(|status| status.word().eq_ignore_ascii_case(word))
+        statuses.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(word))
     }
 }
 
 impl RemoteSubscription {
-    /// None: it has no name, or no id by which it could be spoken of.
+    /// Reads a subscription. None: it has no name or no id, so that no call could concern it.
     pub(super) fn read(shown: &Value) -> Option<RemoteSubscription> {
         let field = |name: &str| text(&shown[name]).filter(|text| !text.is_empty());
         Some(RemoteSubscription {
@@ -64,9 +64,9 @@ impl RemoteSubscription {
     }
 }
 
-/// The id of a subscription, which travels in paths.
+/// The id of a subscription. It becomes part of a path, so only plain characters are accepted.
 pub(super) fn uuid_in(shown: &Value) -> Option<String> {
-    let uuid = text(&shown["uuid"]).or_else(|| text(&shown["key"]["uuid"])).or_else(|| text(&shown["id"]))?;
+    let uuid = text(&shown["uuid"]).or_else(|| text(&shown["key"]["uuid"]))?;
     let is_plain = uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (is_plain && (1..=64).contains(&uuid.len())).then_some(uuid)
 }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_is_read_leniently() {
+    fn fields_are_read_leniently() {
         let remote = RemoteSubscription::read(&json!({
             "key": {"uuid": "8a33e123-546d"},
             "externalId": 12,

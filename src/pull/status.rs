@@ -1,16 +1,16 @@
-//! How the feeds are doing, and when the log says so.
+//! The state of the feeds, and when to log it.
 
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{Level, error, info, warn};
 
 use crate::alert::{self, Reminder};
 use crate::config::Mode;
 
-/// If events come from the feeds alone, somebody should know after this that none do.
+/// If events come from the feeds alone and none can be read for this long, somebody has to act.
 const ALARMING: Duration = Duration::from_secs(300);
 
-/// The feeds of all routes, as `/status` and the status line show them: the one that is worst off.
+/// The state of all feeds, as `/status` and the status line show it: that of the worst one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PullStatus {
     /// By the configuration.
@@ -24,7 +24,7 @@ pub enum PullStatus {
 }
 
 impl PullStatus {
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             PullStatus::Off => "off",
             PullStatus::Pending => "pending",
@@ -41,79 +41,65 @@ impl PullStatus {
             _ => None,
         }
     }
+
+    fn explanation(&self) -> &str {
+        match self {
+            PullStatus::Failing(reason) => reason,
+            PullStatus::Unavailable => "Khoros offers no feed of events at SPREDFAST_API_URL",
+            PullStatus::Off | PullStatus::Pending => "no subscription is known yet",
+            PullStatus::Available => "the feeds can be read",
+        }
+    }
 }
 
-/// Logs the state of the feeds: each change, and while there is a problem once an hour.
+/// Logs the state of the feeds: each change, and once an hour while there is a problem.
 pub struct StatusLog {
     mode: Mode,
     logged: &'static str,
-    failing: Reminder,
-    alarm: Reminder,
+    reminder: Reminder,
     /// Since when nothing could be read.
     since: Option<Instant>,
 }
 
 impl StatusLog {
     pub fn new(mode: Mode, now: Instant) -> StatusLog {
-        let logged = PullStatus::Pending.word();
-        StatusLog { mode, logged, failing: Reminder::default(), alarm: Reminder::default(), since: Some(now) }
+        let logged = PullStatus::Pending.as_str();
+        StatusLog { mode, logged, reminder: Reminder::default(), since: Some(now) }
     }
 
     pub fn log(&mut self, status: &PullStatus, now: Instant) {
-        let word = status.word();
-        match self.level(status, now) {
+        let (level, status, explanation) = (self.level(status, now), status.as_str(), status.explanation());
+        match level {
             None => {}
-            Some(Level::Info) => {
-                info!(event = "feed_status", status = word, "pull: {word}: {}", meaning(status))
-            }
-            Some(Level::Warn) => {
-                warn!(event = "feed_status", status = word, "pull: {word}: {}", meaning(status))
-            }
-            Some(Level::Alarm) => error!(
+            Some(Level::ERROR) => error!(
                 event = "feed_status",
                 alert = alert::KHOROS_PULL,
-                status = word,
-                "no events arrive, since SPREDFAST_MODE=poll reads only feeds: {}",
-                meaning(status)
+                status,
+                "no events arrive, since SPREDFAST_MODE=poll reads only feeds: {explanation}"
             ),
+            Some(Level::WARN) => warn!(event = "feed_status", status, "pull: {status}: {explanation}"),
+            Some(_) => info!(event = "feed_status", status, "pull: {status}: {explanation}"),
         }
     }
 
-    /// At which level the status is to be logged now, if at all.
+    /// The level at which to log the status now, if at all; an error has the code [`alert::KHOROS_PULL`].
     fn level(&mut self, status: &PullStatus, now: Instant) -> Option<Level> {
-        let has_changed = std::mem::replace(&mut self.logged, status.word()) != status.word();
+        let has_changed = std::mem::replace(&mut self.logged, status.as_str()) != status.as_str();
         if *status == PullStatus::Available {
-            (self.failing, self.alarm, self.since) = Default::default();
-            return has_changed.then_some(Level::Info);
+            self.reminder.clear();
+            self.since = None;
+            return has_changed.then_some(Level::INFO);
         }
         let since = *self.since.get_or_insert(now);
-        let is_alarming = !self.mode.pushes() && now.duration_since(since) >= ALARMING;
-        if is_alarming && self.alarm.is_due(alert::KHOROS_PULL, now) {
-            return Some(Level::Alarm);
+        if self.mode == Mode::Poll && now.duration_since(since) >= ALARMING {
+            return self.reminder.is_due(alert::KHOROS_PULL, now).then_some(Level::ERROR);
         }
         match (status, self.mode) {
-            (PullStatus::Failing(reason), _) => self.failing.is_due(reason, now).then_some(Level::Warn),
-            (PullStatus::Unavailable, Mode::Poll) => has_changed.then_some(Level::Warn),
-            (PullStatus::Unavailable, _) => has_changed.then_some(Level::Info),
+            (PullStatus::Failing(reason), _) => self.reminder.is_due(reason, now).then_some(Level::WARN),
+            (PullStatus::Unavailable, Mode::Poll) => has_changed.then_some(Level::WARN),
+            (PullStatus::Unavailable, _) => has_changed.then_some(Level::INFO),
             _ => None,
         }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Level {
-    Info,
-    Warn,
-    /// With the code [`alert::KHOROS_PULL`].
-    Alarm,
-}
-
-fn meaning(status: &PullStatus) -> &str {
-    match status {
-        PullStatus::Failing(reason) => reason,
-        PullStatus::Unavailable => "Khoros offers no feed of events at SPREDFAST_API_URL",
-        PullStatus::Off | PullStatus::Pending => "no subscription is known yet",
-        PullStatus::Available => "the feeds can be read",
     }
 }
 
@@ -128,9 +114,9 @@ mod tests {
             .level(status, start + Duration::from_secs(minutes * 60))
         {
             None => "",
-            Some(Level::Info) => "info",
-            Some(Level::Warn) => "warn",
-            Some(Level::Alarm) => "alarm",
+            Some(Level::INFO) => "info",
+            Some(Level::WARN) => "warn",
+            Some(_) => "alert",
         };
         statuses.iter().map(level).collect()
     }
@@ -162,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_else_brings_events_somebody_has_to_act() {
+    fn feeds_that_are_the_only_origin_raise_an_alert() {
         use PullStatus::{Available, Pending, Unavailable};
         let statuses = [
             (0, Pending),
@@ -179,7 +165,7 @@ mod tests {
         ];
         assert_eq!(
             levels(Mode::Poll, &statuses),
-            ["", "", "alarm", "warn", "", "alarm", "warn", "info", "warn", "", "alarm"]
+            ["", "", "alert", "", "", "alert", "", "info", "warn", "", "alert"]
         );
     }
 }

@@ -1,4 +1,5 @@
-//! What we want Khoros to hold for a route, and what has to be done so that it does. No I/O.
+//! What Khoros should hold for a route, and the steps that bring it there. No I/O. `casebridge check` reports the
+//! differences that these steps would correct.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -10,58 +11,72 @@ use url::Url;
 use crate::config::Route;
 use crate::khoros::{RemoteSubscription, Status, Subscription};
 
-/// What we want Khoros to hold for a route.
+/// The subscription that Khoros should hold for a route.
 pub struct Desired {
     pub company_id: u64,
     pub route: Route,
-    /// None: the events are only read from the feed.
-    pub push: Option<Push>,
-}
-
-/// Where notifications are to go, and the secret that they are to show.
-#[derive(Clone)]
-pub struct Push {
-    pub url: Url,
-    pub bearer_token: SecretString,
+    /// Where Khoros should push the events. None: they are only read from the feed.
+    pub url: Option<Url>,
+    /// The secret in pushed notifications.
+    pub bearer_token: Option<SecretString>,
 }
 
 /// One call to Khoros.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Make or correct the subscription.
-    Declare(Why),
-    /// Switch on the one that is kept.
-    Activate { uuid: String, was: Status },
-    /// Switch off another of the same name.
-    Disable { uuid: String },
+    /// Declares the subscription, because our settings have changed since the last declaration.
+    Declare,
+    /// Declares it, because Khoros lists none.
+    Create,
+    /// Declares it, because a field differs.
+    Correct(Difference),
+    Activate {
+        uuid: String,
+        was: String,
+    },
+    /// Disables another subscription with the same name.
+    Disable {
+        uuid: String,
+    },
 }
 
-/// Why a subscription has to be declared.
+/// A field of a subscription that is not as desired.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Our settings differ from those that Khoros was last told, as far as we know.
-    Changed,
-    Missing,
-    /// It has another value here.
-    Differs(Field),
-    /// It sends its events to this host.
-    Foreign(String),
+pub struct Difference {
+    pub field: Field,
+    pub theirs: String,
+    pub ours: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
+    /// The host of the address, with its port.
+    Host,
     Address,
     Event,
     Query,
+    Status,
 }
 
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Field::Host => "host",
             Field::Address => "address",
             Field::Event => "event",
             Field::Query => "query",
+            Field::Status => "status",
         })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { field, theirs, ours } = self;
+        match field {
+            Field::Host | Field::Address => write!(f, "points to {theirs} instead of {ours}"),
+            field => write!(f, "has the {field} `{theirs}` instead of `{ours}`"),
+        }
     }
 }
 
@@ -71,70 +86,85 @@ impl Desired {
             company_id: self.company_id,
             external_id: &self.route.external_id,
             event_name: &self.route.event,
-            notification_uri: self.push.as_ref().map(|push| push.url.as_str()),
+            notification_uri: self.url.as_ref().map(Url::as_str),
             query: self.route.query.as_deref(),
-            bearer_token: self.push.as_ref().map(|push| push.bearer_token.expose_secret()),
+            bearer_token: self.bearer_token.as_ref().map(ExposeSecret::expose_secret),
         }
     }
 
-    /// Tells one declaration from another without revealing the token in it.
+    /// Distinguishes declarations without revealing the token in them.
     pub fn fingerprint(&self) -> String {
         let declaration = serde_json::to_vec(&self.declaration()).unwrap_or_default();
         format!("{:x}", Sha256::digest(declaration))
     }
 
-    /// The subscriptions with our name.
-    pub fn ours<'a>(&self, observed: &'a [RemoteSubscription]) -> Vec<&'a RemoteSubscription> {
-        named(observed, &self.route.external_id, self.company_id)
+    /// Chooses the subscription to keep; returns it with its duplicates that are not disabled.
+    pub fn choose<'a>(
+        &self,
+        observed: &'a [RemoteSubscription],
+    ) -> Option<(&'a RemoteSubscription, Vec<&'a RemoteSubscription>)> {
+        let mut ours = named(observed, &self.route.external_id, self.company_id);
+        // If a server corrects the older of two, the older one is the better one to keep.
+        let kept = ours.iter().position(|remote| self.differences(remote).is_empty()).unwrap_or_default();
+        let kept = (!ours.is_empty()).then(|| ours.remove(kept))?;
+        ours.retain(|remote| remote.status.is_some_and(|status| status != Status::Disabled));
+        Some((kept, ours))
     }
 
-    /// What has to be done about the subscriptions with our name; nothing if all is well.
-    pub fn steps(&self, ours: &[&RemoteSubscription]) -> Vec<Step> {
-        let is_on = |remote: &RemoteSubscription| remote.status != Some(Status::Disabled);
-        // If a server corrects the older of two, the older one is the better one to keep.
-        let good = ours.iter().position(|remote| is_on(remote) && self.difference(remote).is_none());
-        let place = good.unwrap_or_default();
-        let Some(kept) = ours.get(place) else { return vec![Step::Declare(Why::Missing)] };
-        if let Some(why) = self.difference(kept) {
-            return vec![Step::Declare(why)];
-        }
-        let off = kept.status.filter(|status| *status != Status::Active);
-        let activate = off.map(|was| Step::Activate { uuid: kept.uuid.clone(), was });
-        let others = ours.iter().enumerate().filter(|(other, _)| *other != place).map(|(_, remote)| remote);
-        let doubles = others.filter(|remote| remote.status.is_some_and(|status| status != Status::Disabled));
-        let disable = doubles.map(|remote| Step::Disable { uuid: remote.uuid.clone() });
+    /// The steps to take, none if all is as desired. `is_declared`: the last declaration had our settings.
+    pub fn steps(&self, observed: &[RemoteSubscription], is_declared: bool) -> Vec<Step> {
+        let Some((kept, duplicates)) = self.choose(observed) else { return vec![Step::Create] };
+        let activate = match self.differences(kept).into_iter().next() {
+            Some(Difference { field: Field::Status, theirs: was, .. }) if is_declared => {
+                Some(Step::Activate { uuid: kept.uuid.clone(), was })
+            }
+            Some(difference) if difference.field != Field::Status => return vec![Step::Correct(difference)],
+            _ if !is_declared => return vec![Step::Declare],
+            _ => None,
+        };
+        let disable = duplicates.into_iter().map(|remote| Step::Disable { uuid: remote.uuid.clone() });
         activate.into_iter().chain(disable).collect()
     }
 
-    /// What a subscription has that we do not want. Khoros does not publish which fields it shows, so a field
+    /// Compares a subscription with the desired one. Khoros does not publish which fields it shows, so a field
     /// that is not shown is not compared.
-    fn difference(&self, remote: &RemoteSubscription) -> Option<Why> {
-        if let (Some(push), Some(uri)) = (&self.push, &remote.notification_uri) {
-            match Url::parse(uri) {
-                Ok(theirs) if host(&theirs) != host(&push.url) => return Some(Why::Foreign(host(&theirs))),
-                Ok(theirs) if theirs == push.url => {}
-                _ => return Some(Why::Differs(Field::Address)),
-            }
-        }
-        if remote.event_name.as_ref().is_some_and(|event| *event != self.route.event) {
-            return Some(Why::Differs(Field::Event));
-        }
-        let desired = self.route.query.as_deref().unwrap_or_default();
-        let is_other = remote.query.as_ref().is_some_and(|query| query != desired);
-        is_other.then_some(Why::Differs(Field::Query))
+    pub fn differences(&self, remote: &RemoteSubscription) -> Vec<Difference> {
+        let compare = |field, theirs: Option<&str>, ours: &str| {
+            let theirs = theirs.filter(|theirs| *theirs != ours)?;
+            Some(Difference { field, theirs: theirs.to_owned(), ours: ours.to_owned() })
+        };
+        let addresses = self.url.as_ref().zip(remote.notification_uri.as_deref());
+        let query = self.route.query.as_deref().unwrap_or_default();
+        let differences = [
+            addresses.and_then(|(ours, theirs)| compare_addresses(ours, theirs)),
+            compare(Field::Event, remote.event_name.as_deref(), &self.route.event),
+            compare(Field::Query, remote.query.as_deref(), query),
+            compare(Field::Status, remote.status.map(Status::as_str), Status::Active.as_str()),
+        ];
+        differences.into_iter().flatten().collect()
     }
 
-    /// Whether a subscription of another name sends its events to one of our endpoints.
+    /// Whether a subscription with another name sends its events to one of our endpoints.
     pub fn is_leftover(&self, remote: &RemoteSubscription) -> bool {
-        let endpoints = self.push.as_ref().and_then(|push| push.url.join(".").ok());
+        let endpoints = self.url.as_ref().and_then(|url| url.join(".").ok());
         let is_on = remote.status.is_none_or(|status| status == Status::Active);
         let uri = remote.notification_uri.as_deref();
         is_on && endpoints.zip(uri).is_some_and(|(endpoints, uri)| uri.starts_with(endpoints.as_str()))
     }
 }
 
-/// The subscriptions with this name: the newest first, and disabled ones last. If one of them shows the number
-/// of our company, those of other companies are not ours; if none does, Khoros may number ours otherwise.
+fn compare_addresses(ours: &Url, theirs: &str) -> Option<Difference> {
+    let (field, theirs, ours) = match Url::parse(theirs) {
+        Ok(theirs) if theirs == *ours => return None,
+        Ok(theirs) if host(&theirs) != host(ours) => (Field::Host, host(&theirs), host(ours)),
+        Ok(theirs) => (Field::Address, theirs.path().to_owned(), ours.path().to_owned()),
+        Err(_) => (Field::Address, "an invalid address".to_owned(), host(ours)),
+    };
+    Some(Difference { field, theirs, ours })
+}
+
+/// The subscriptions with this name, the newest first and disabled ones last. If one of them shows our company's
+/// number, those of other companies are excluded; if none does, Khoros may number our company differently.
 pub fn named<'a>(
     observed: &'a [RemoteSubscription],
     external_id: &str,
@@ -145,14 +175,14 @@ pub fn named<'a>(
     if named.iter().any(|remote| remote.company_id == Some(company_id)) {
         named.retain(|remote| remote.company_id.is_none_or(|company| company == company_id));
     }
-    // Stable, and from the end: of two of the same age the later one in the list comes first.
+    // If two have the same date, the later one in the list comes first.
     named.reverse();
     named.sort_by_key(|remote| (remote.status == Some(Status::Disabled), Reverse(remote.created)));
     named
 }
 
-/// The host, and the port if it is not the usual one.
-pub fn host(url: &Url) -> String {
+/// The host, and the port if it is not the default.
+fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
@@ -170,9 +200,8 @@ mod tests {
             external_id: "ours".to_owned(),
             ticket: Default::default(),
         };
-        let url = Url::parse("https://bridge.example/base/khoros/label").unwrap();
-        let push = Some(Push { url, bearer_token: "0123456789abcdef".into() });
-        Desired { company_id: 1, route, push }
+        let url = Url::parse("https://bridge.example/base/khoros/label").ok();
+        Desired { company_id: 1, route, url, bearer_token: Some("0123456789abcdef".into()) }
     }
 
     fn remote(uuid: &str, day: &str) -> RemoteSubscription {
@@ -189,7 +218,7 @@ mod tests {
     }
 
     fn steps(observed: &[RemoteSubscription]) -> Vec<Step> {
-        desired().steps(&desired().ours(observed))
+        desired().steps(observed, true)
     }
 
     fn disable(uuid: &str) -> Step {
@@ -199,42 +228,54 @@ mod tests {
     #[test]
     fn a_subscription_as_desired_is_left_alone() {
         assert_eq!(steps(&[remote("a", "01")]), []);
+        assert_eq!(desired().steps(&[remote("a", "01")], false), [Step::Declare]);
         let no_status = RemoteSubscription { status: None, ..remote("a", "01") };
         assert_eq!(steps(&[no_status]), []);
         let hidden =
             RemoteSubscription { query: None, event_name: None, notification_uri: None, ..remote("a", "01") };
         assert_eq!(steps(&[hidden]), []);
         let others = RemoteSubscription { external_id: "theirs".to_owned(), ..remote("a", "01") };
-        assert_eq!(steps(&[others]), [Step::Declare(Why::Missing)]);
+        assert_eq!(steps(&[others]), [Step::Create]);
     }
 
     #[test]
     fn a_subscription_with_another_value_is_declared_again() {
         let good = remote("a", "01");
         let uri = |uri: &str| RemoteSubscription { notification_uri: Some(uri.to_owned()), ..good.clone() };
-        for (remote, why) in [
+        for (remote, field, text) in [
             (
                 RemoteSubscription { event_name: Some("rule-applied".to_owned()), ..good.clone() },
-                Why::Differs(Field::Event),
+                Field::Event,
+                "has the event `rule-applied` instead of `stream-item-label-applied`",
             ),
             (
                 RemoteSubscription { query: Some("Other".to_owned()), ..good.clone() },
-                Why::Differs(Field::Query),
+                Field::Query,
+                "has the query `Other` instead of `CreateCase`",
             ),
-            (uri("nonsense"), Why::Differs(Field::Address)),
-            (uri("https://bridge.example/createTicket"), Why::Differs(Field::Address)),
-            (uri("https://other.example/khoros/label"), Why::Foreign("other.example".to_owned())),
+            (uri("nonsense"), Field::Address, "points to an invalid address instead of bridge.example"),
+            (
+                uri("https://bridge.example/createTicket"),
+                Field::Address,
+                "points to /createTicket instead of /base/khoros/label",
+            ),
+            (
+                uri("https://other.example/khoros/label"),
+                Field::Host,
+                "points to other.example instead of bridge.example",
+            ),
             (
                 uri("https://bridge.example:8443/base/khoros/label"),
-                Why::Foreign("bridge.example:8443".to_owned()),
+                Field::Host,
+                "points to bridge.example:8443 instead of bridge.example",
             ),
         ] {
-            assert_eq!(steps(&[remote]), [Step::Declare(why)]);
+            let Step::Correct(difference) = steps(&[remote]).remove(0) else { panic!("{text}") };
+            assert_eq!((difference.field, difference.to_string().as_str()), (field, text));
         }
         // Without pushes the address does not matter.
-        let polled = Desired { push: None, ..desired() };
-        let remote = [uri("https://other.example/khoros/label")];
-        assert_eq!(polled.steps(&polled.ours(&remote)), []);
+        let polled = Desired { url: None, ..desired() };
+        assert_eq!(polled.steps(&[uri("https://other.example/khoros/label")], true), []);
     }
 
     #[test]
@@ -246,7 +287,7 @@ mod tests {
         let paused = RemoteSubscription { status: Some(Status::Paused), ..remote("c", "03") };
         assert_eq!(
             steps(&[off(remote("a", "01")), paused]),
-            [Step::Activate { uuid: "c".to_owned(), was: Status::Paused }]
+            [Step::Activate { uuid: "c".to_owned(), was: "PAUSED".to_owned() }]
         );
         let undated = RemoteSubscription { created: None, ..remote("u", "01") };
         assert_eq!(steps(&[undated, remote("a", "01")]), [disable("u")]);
@@ -256,15 +297,17 @@ mod tests {
     fn of_several_one_as_desired_is_kept() {
         let other = RemoteSubscription { query: Some("Other".to_owned()), ..remote("b", "02") };
         assert_eq!(steps(&[remote("a", "01"), other]), [disable("b")]);
+        let paused = RemoteSubscription { status: Some(Status::Paused), ..remote("b", "02") };
+        assert_eq!(steps(&[remote("a", "01"), paused]), [disable("b")]);
     }
 
     #[test]
     fn a_subscription_of_another_company_is_not_ours() {
         let of = |company_id, uuid| RemoteSubscription { company_id, ..remote(uuid, "01") };
         let several = [of(Some(1), "a"), of(None, "b"), of(Some(99), "c")];
-        assert_eq!(desired().ours(&several), [&several[1], &several[0]]);
+        assert_eq!(named(&several, "ours", 1), [&several[1], &several[0]]);
         // The number that is configured may be that of the directory.
-        assert_eq!(desired().ours(&several[2..]), [&several[2]]);
+        assert_eq!(named(&several[2..], "ours", 1), [&several[2]]);
     }
 
     #[test]
@@ -284,10 +327,9 @@ mod tests {
 
     #[test]
     fn another_token_is_another_declaration() {
-        let (one, mut two) = (desired(), desired());
-        assert_eq!(one.fingerprint(), two.fingerprint());
-        let push = two.push.as_mut().unwrap();
-        push.bearer_token = "fedcba9876543210".into();
+        let one = desired();
+        assert_eq!(one.fingerprint(), desired().fingerprint());
+        let two = Desired { bearer_token: Some("fedcba9876543210".into()), ..desired() };
         assert_ne!(one.fingerprint(), two.fingerprint());
     }
 }

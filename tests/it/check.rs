@@ -311,7 +311,7 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
         "khoros token",
         "SPREDFAST_COMPANY_ID is none of these",
     ),
-    (|world| world.khoros.queue(Call::WhoAmI, [Answer::Text]), "khoros token", "does not tell"),
+    (|world| world.khoros.queue(Call::WhoAmI, [Answer::Text]), "khoros token", "does not show"),
     (|world| world.khoros.queue(Call::WhoAmI, [Answer::Throttled]), "khoros token", "too many calls"),
     (
         |world| token_until(world, Timestamp::now() + SignedDuration::from_hours(24 * 31)),
