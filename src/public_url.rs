@@ -1,9 +1,8 @@
-//! Whether the public address leads to us: we call ourselves there before we give it to Khoros.
+//! Whether the public address leads to this service: we call it before we give it to Khoros.
 //!
-//! `GET {public address}/healthz/instance` is answered with the random id of this deployment, which its
-//! processes share in the database: equal means this deployment. The id is no secret and opens nothing.
+//! `GET {public address}/healthz/instance` answers with the random id of this deployment, which its processes share
+//! in the database. The id is no secret and opens nothing.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +12,15 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::alert::Reminder;
-use crate::connect::NoConnection;
+use crate::connect;
 
-/// The path that the id is served at.
+/// The path of the id.
 pub const PATH: &str = "/healthz/instance";
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// More than the id takes, and little of a page that is something else.
+/// Longer than the id; no more is read of an unknown page.
 const BODY_LIMIT: usize = 1 << 10;
 
 /// The id of this deployment.
@@ -42,60 +41,41 @@ impl Instance {
     }
 }
 
-/// What is below the public address, which may have a path of its own.
+/// Appends `path` to the public address, which may have a path.
 pub fn below(public_url: &Url, path: &str) -> Url {
     let mut url = public_url.clone();
     url.set_path(&format!("{}{path}", public_url.path().trim_end_matches('/')));
     url
 }
 
-/// The public address, and what to advise if it does not lead to us.
+/// The public address, and how to correct it.
 pub struct Address {
     pub url: Url,
     /// The variable that it came from.
     pub variable: &'static str,
-    /// The line that sets it right.
+    /// The command line that sets another one.
     pub remedy: &'static str,
 }
 
-/// What was seen in our place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What happened instead of our answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreached {
-    NoConnection(NoConnection),
-    Timeout,
-    /// The connection broke.
-    Broken,
-    /// An answer of this status.
+    #[error("{0}")]
+    NoAnswer(String),
+    #[error("an answer of status {0}")]
     Status(u16),
-    /// An answer of status 200, from something else.
+    /// An answer of status 200 from another service.
+    #[error("an answer that is not ours: something else is there, or a casebridge on another database")]
     NotOurs,
-}
-
-impl fmt::Display for Unreached {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Unreached::NoConnection(why) => write!(f, "no connection: {why}"),
-            Unreached::Timeout => write!(f, "no answer within {} s", TIMEOUT.as_secs()),
-            Unreached::Broken => f.write_str("the connection broke"),
-            Unreached::Status(status) => write!(f, "an answer of status {status}"),
-            Unreached::NotOurs => f.write_str(
-                "an answer that is not ours: something else is there, or a casebridge on another database",
-            ),
-        }
-    }
 }
 
 impl From<reqwest::Error> for Unreached {
     fn from(error: reqwest::Error) -> Unreached {
-        match &error {
-            error if error.is_timeout() => Unreached::Timeout,
-            error if error.is_connect() => Unreached::NoConnection(NoConnection::of(error)),
-            _ => Unreached::Broken,
-        }
+        Unreached::NoAnswer(connect::reason(&error))
     }
 }
 
-/// Looks whether the public address leads to us.
+/// Calls the public address.
 pub struct Probe {
     http: reqwest::Client,
     address: Address,
@@ -103,7 +83,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// The client must not follow redirects: Khoros is not known to, either.
+    /// The client must not follow redirects, since Khoros may not follow them either.
     pub fn new(http: reqwest::Client, address: Address, instance: Instance) -> Probe {
         Probe { http, address, instance }
     }
@@ -111,7 +91,7 @@ impl Probe {
     /// Tries once, for 5 s at most.
     ///
     /// # Errors
-    /// What was seen in our place.
+    /// What happened instead of our answer.
     pub async fn attempt(&self) -> Result<(), Unreached> {
         let url = below(&self.address.url, PATH);
         let mut response = self.http.get(url).timeout(TIMEOUT).send().await?;
@@ -127,54 +107,42 @@ impl Probe {
         if self.instance.is_in(&body) { Ok(()) } else { Err(Unreached::NotOurs) }
     }
 
-    /// Returns when Khoros may be told of the address: we have reached ourselves there, or have tried
-    /// for as long as `limit`. Hosts send us requests some seconds after we listen, so the first tries
-    /// may well fail.
+    /// Returns once the address leads here, or after `limit`. Hosts forward requests only some seconds after we
+    /// listen, so the first tries may fail.
     pub async fn wait_until_reached(&self, limit: Duration) {
         if limit.is_zero() {
             return;
         }
-        let give_up = Instant::now() + limit;
+        let Address { url, variable, remedy } = &self.address;
+        let (give_up, limit_secs) = (Instant::now() + limit, limit.as_secs());
         let mut wait = FIRST_WAIT;
         let mut reminder = Reminder::default();
         loop {
-            let Err(seen) = self.attempt().await else { return self.log_reached() };
+            let Err(answer) = self.attempt().await else {
+                let url = url.as_str();
+                return info!(event = "public_url_reached", url, "the public address {url} leads here");
+            };
             let left = give_up.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return self.log_given_up(seen, limit);
+                // No error: some networks cannot call their own public address.
+                return warn!(
+                    event = "public_url_given_up",
+                    variable,
+                    "{url} (from {variable}) did not lead back here within {limit_secs} s: {answer}. Subscribing \
+                     anyway; if no notifications arrive, set it and restart: {remedy}"
+                );
             }
-            if reminder.is_due(&seen.to_string(), std::time::Instant::now()) {
-                self.log_unreached(seen, limit);
+            if reminder.is_due(&answer.to_string(), std::time::Instant::now()) {
+                warn!(
+                    event = "public_url_unreachable",
+                    variable,
+                    "{url} (from {variable}) does not lead here yet: {answer}. Subscribing when it does, or in \
+                     {limit_secs} s. If it is wrong, set it and restart: {remedy}"
+                );
             }
             sleep(wait.min(left)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
-    }
-
-    fn log_reached(&self) {
-        let url = self.address.url.as_str();
-        info!(event = "public_url_reached", url, "the public address {url} leads here");
-    }
-
-    fn log_unreached(&self, seen: Unreached, limit: Duration) {
-        let (Address { url, variable, remedy }, limit) = (&self.address, limit.as_secs());
-        warn!(
-            event = "public_url_unreachable",
-            variable,
-            "{url} (from {variable}) does not lead here yet: {seen}. Subscribing when it does, or in {limit} \
-             s. If it is wrong, set it and restart: {remedy}"
-        );
-    }
-
-    /// No error: there are networks that cannot call their own public address.
-    fn log_given_up(&self, seen: Unreached, limit: Duration) {
-        let (Address { url, variable, remedy }, limit) = (&self.address, limit.as_secs());
-        warn!(
-            event = "public_url_given_up",
-            variable,
-            "{url} (from {variable}) did not lead back here within {limit} s: {seen}. Subscribing anyway; if \
-             no notifications arrive, set it and restart: {remedy}"
-        );
     }
 }
 

@@ -105,7 +105,7 @@ async fn khoros_is_told_late_of_an_address_where_nobody_answers() {
     let silences = [
         (None, "refused: nothing listens there"),
         (Some(Wire::Cut), "the connection broke"),
-        (Some(Wire::Silent), "no answer within 5 s"),
+        (Some(Wire::Silent), "no answer in time"),
     ];
     join_all(silences.map(|(wire, seen)| {
         run_on_sqlite(move |mut world| async move {
