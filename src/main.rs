@@ -226,7 +226,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             let form = match (json, html) {
                 (true, _) => TicketForm::Json,
                 (false, true) => TicketForm::Html,
-                (false, false) => TicketForm::Shown,
+                (false, false) => TicketForm::Readable,
             };
             operate::render(&Preview::from_env()?, &file, route.as_deref(), form)?;
         }

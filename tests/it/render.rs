@@ -114,7 +114,7 @@ fn it_shows_the_ticket_the_comment_and_the_requester() {
     assert_eq!(err(&output), "");
 
     let nobody = render_text(&post(json!({"entityId": "twitter:1", "author": "Jane"})), &[], &[]);
-    assert!(out(&nobody).contains("since Khoros does not tell the author's id"), "{}", out(&nobody));
+    assert!(out(&nobody).contains("since the event does not have the author's id"), "{}", out(&nobody));
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! `casebridge list`.
+
+use std::io::{self, BufWriter, Write};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use casebridge::config::Database;
+use casebridge::inbox::{Inbox, Listed, State};
+
+use super::{PAGE, reason};
+
+/// Prints deliveries, the oldest first.
+pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> anyhow::Result<()> {
+    let inbox = Inbox::open_beside(database).await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if !as_json {
+        writeln!(out, "{:<7}  {:<20}  {:>8}  {:>8}  ID", "STATE", "RECEIVED", "ATTEMPTS", "TICKET")?;
+    }
+    let mut last: Option<Listed> = None;
+    loop {
+        let page = inbox.list(state, last.as_ref(), PAGE).await?;
+        for delivery in &page {
+            match as_json {
+                true => writeln!(out, "{}", json_line(delivery))?,
+                false => write_lines(&mut out, delivery)?,
+            }
+        }
+        let Some(delivery) = page.into_iter().next_back() else { break };
+        last = Some(delivery);
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn json_line(delivery: &Listed) -> Value {
+    json!({
+        "id": delivery.identity,
+        "case": delivery.case_key,
+        "event_name": delivery.event_name,
+        "event_id": delivery.event_id,
+        "route": delivery.route,
+        "destination": delivery.destination,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "tries": delivery.tries,
+        "ticket": delivery.reference,
+        "reason": delivery.last_error,
+        "received_at": time(delivery.received_at),
+        "due_at": (delivery.state == "waiting").then(|| time(delivery.due_at)),
+        "settled_at": delivery.settled_at.map(time),
+    })
+}
+
+fn write_lines(out: &mut impl Write, delivery: &Listed) -> io::Result<()> {
+    let Listed { state, attempts, identity, .. } = delivery;
+    let (received, ticket) = (time(delivery.received_at), delivery.reference.as_deref().unwrap_or("-"));
+    writeln!(out, "{state:<7}  {received:<20}  {attempts:>8}  {ticket:>8}  {identity}")?;
+    if delivery.last_error.is_some() {
+        writeln!(out, "         {}", reason(delivery))?;
+    }
+    Ok(())
+}
+
+fn time(millis: i64) -> String {
+    let time = Timestamp::from_millisecond(millis).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,115 @@
+//! `casebridge render`.
+
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
+
+use casebridge::config::{Preview, Requester, Route};
+use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
+use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::html::visible_text;
+use casebridge::notification::{self, Arrival, Item};
+
+/// The printed form of a ticket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum TicketForm {
+    /// Its fields, and its comment as an agent sees it.
+    Readable,
+    /// Its fields, and its comment as it is sent.
+    Html,
+    /// As it is sent.
+    Json,
+}
+
+/// Prints the tickets that a notification would make by a route; by the first route if none is named.
+pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketForm) -> anyhow::Result<()> {
+    let name = route.map(str::to_lowercase);
+    let is_named = |route: &&Route| name.as_ref().is_none_or(|name| route.name == *name);
+    let Some(route) = preview.routes.iter().find(is_named) else {
+        let names: Vec<&str> = preview.routes.iter().map(|route| route.name.as_str()).collect();
+        bail!("there is no such route; there are {}", names.join(", "));
+    };
+    for note in preview.assumptions.iter().chain(&preview.warnings) {
+        writeln!(std::io::stderr(), "casebridge: {note}")?;
+    }
+    let (source, body) = match file == Path::new("-") {
+        true => {
+            let mut body = Vec::new();
+            ("standard input".to_owned(), std::io::stdin().read_to_end(&mut body).map(|_| body))
+        }
+        false => (file.display().to_string(), std::fs::read(file)),
+    };
+    let body = body.with_context(|| format!("{source} cannot be read"))?;
+    let arrivals = notification::parse_as(&route.event, &body, preview.company_id);
+    let arrivals = arrivals.map_err(|_| anyhow!("{source} is not JSON"))?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut unprocessable = 0;
+    for (number, arrival) in (1..).zip(&arrivals) {
+        match arrival.unprocessable.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
+            Ok(item) => write!(out, "{}", render_item(route, arrival, &item, form)?)?,
+            Err(reason) => {
+                unprocessable += 1;
+                let mut err = std::io::stderr();
+                writeln!(err, "casebridge: no ticket can be made of item {number}: {reason}")?;
+            }
+        }
+    }
+    out.flush()?;
+    match unprocessable {
+        0 => Ok(()),
+        _ => bail!("no ticket can be made of {unprocessable} of {} item(s)", arrivals.len()),
+    }
+}
+
+fn render_item(route: &Route, arrival: &Arrival, item: &Item, form: TicketForm) -> anyhow::Result<String> {
+    let settings = &route.ticket;
+    let author = ticket::author_profile(item).filter(|_| settings.requester == Requester::Author);
+    // Only Zendesk knows the number of the author's user; the ticket is rendered as if it was known.
+    let requester = author.as_ref().map_or(RequesterUser::Service, |_| RequesterUser::Author(0));
+    let rendered = ticket::render(&Draft {
+        item,
+        case_key: &arrival.case_key,
+        delivery: &arrival.identity,
+        route: &route.name,
+        label: route.label.as_deref().unwrap_or_default(),
+        settings,
+        plan: Plan { requester, fields: Fields::Configured, follow_up: None },
+        service_user: None,
+    });
+    for failure in &rendered.failures {
+        let mut err = std::io::stderr();
+        writeln!(err, "casebridge: a template failed, and the ticket goes out without it: {failure}")?;
+    }
+    let mut body = rendered.ticket;
+    if let Some(ticket) = body["ticket"].as_object_mut() {
+        ticket.remove("requester_id");
+        ticket.remove("submitter_id");
+    }
+    if form == TicketForm::Json {
+        return Ok(format!("{body}\n"));
+    }
+    let requester = match author {
+        Some(author) => {
+            format!("the Zendesk user {} ({}), made if it is missing", author.key, author.name)
+        }
+        None if settings.requester == Requester::Author && item.report.is_none() => {
+            "the user of the credential, since the event does not have the author's id".to_owned()
+        }
+        None => "the user of the credential".to_owned(),
+    };
+    let comment = take_comment(&mut body, form);
+    Ok(format!("{}\n\n{comment}\nRequester: {requester}\n\n", serde_json::to_string_pretty(&body)?))
+}
+
+/// Takes the comment out of `body` to print it separately: a JSON string would be unreadable.
+fn take_comment(body: &mut Value, form: TicketForm) -> String {
+    let comment = body["ticket"].as_object_mut().and_then(|ticket| ticket.remove("comment"));
+    let comment = comment.unwrap_or_default();
+    let kind = if comment["public"] == true { "Public" } else { "Internal" };
+    let html = comment["html_body"].as_str().unwrap_or_default();
+    let text = if form == TicketForm::Html { html.to_owned() } else { visible_text(html, "> ") };
+    let text: String = text.lines().map(|line| format!("  | {line}\n")).collect();
+    format!("{kind} comment:\n{text}")
+}

@@ -1,0 +1,70 @@
+//! `casebridge unsubscribe`.
+
+use std::io::Write;
+
+use anyhow::bail;
+
+use casebridge::app;
+use casebridge::config::Config;
+use casebridge::inbox::Inbox;
+use casebridge::khoros::{Khoros, Refusal, Status};
+use casebridge::subscription;
+
+/// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables one,
+/// it stores the end in the database, so that a running service does not activate the subscription again.
+pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Result<()> {
+    let mut names: Vec<&String> = external_ids.iter().collect();
+    if names.is_empty() {
+        names = config.routes.iter().map(|route| &route.external_id).collect();
+    }
+    let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
+    let remote = match khoros.subscriptions().await {
+        Ok(remote) => remote,
+        Err(Refusal::NotOffered) => bail!(
+            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
+             ask Khoros support to end {}",
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+        Err(refusal) => bail!("{refusal}"),
+    };
+    let mut out = std::io::stdout().lock();
+    let inbox = match Inbox::open_beside(&config.database).await {
+        Ok(inbox) => Some(inbox),
+        Err(error) => {
+            writeln!(out, "the end cannot be stored, so a running service may subscribe again: {error:#}")?;
+            None
+        }
+    };
+    let mut failed = 0;
+    for name in names {
+        let mut ended_before = None;
+        if let Some(inbox) = &inbox {
+            ended_before = inbox.ended_at(name).await?;
+            inbox.end_subscription(name).await?;
+        }
+        let mut active = subscription::named(&remote, name, config.khoros.company_id);
+        active.retain(|remote| remote.status != Some(Status::Disabled));
+        if active.is_empty() {
+            writeln!(out, "nothing to end: no subscription `{name}` is active at Khoros")?;
+        }
+        let failed_before = failed;
+        for remote in active {
+            match khoros.set_status(&remote.uuid, Status::Disabled).await {
+                Ok(()) => writeln!(out, "ended `{name}` ({})", remote.uuid)?,
+                Err(refusal) => {
+                    failed += 1;
+                    writeln!(out, "`{name}` ({}) is not ended: {refusal}", remote.uuid)?;
+                }
+            }
+        }
+        if failed > failed_before
+            && let Some(inbox) = &inbox
+        {
+            inbox.take_back_end(name, ended_before).await?;
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} subscription(s) could not be ended: try again"),
+    }
+}
