@@ -53,7 +53,9 @@ pub async fn run(
     let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
     let worker = Arc::new(worker);
     let names = config.routes.iter().map(|route| route.name.clone());
-    let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
+    let subscription_begins =
+        if desired.is_some() { SubscriptionStatus::Pending } else { SubscriptionStatus::NoPublicUrl };
+    let (subscribed, subscription) = watch::channel(Subscriptions::new(names, subscription_begins));
     let (feeds_known, feeds) = watch::channel(Feeds::new());
 
     let mode = config.khoros.mode;
@@ -115,10 +117,7 @@ pub async fn run(
                 Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);
             until_stop(Box::pin(keep_subscribed(reconciler, probe, config.public_url_probe)));
         }
-        None => {
-            subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
-            until_stop(Box::pin(subscription::remind_of_public_url(remedy)));
-        }
+        None => until_stop(Box::pin(subscription::remind_of_public_url(remedy))),
     }
     // A request needs the committer to come to its end, so this one is stopped after the others.
     let committing = CancellationToken::new();

@@ -9,14 +9,14 @@ mod khoros;
 mod report;
 mod zendesk;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::app;
 use crate::config::{Database, Partial};
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::public_url::{Address, Instance, Probe};
-pub use report::Report;
+pub use report::CheckReport;
 use report::{Finding, Mark, Row};
 
 /// Why nothing is checked where a setting is missing; the row `configuration` names the setting.
@@ -35,20 +35,20 @@ pub enum Moment {
 
 /// Checks everything with the settings that `casebridge serve` would have. A wrong setting affects only the rows
 /// that need it.
-pub async fn run(moment: Moment) -> Report {
+pub async fn run(moment: Moment) -> CheckReport {
     let config = &Partial::from_env();
     let client = match app::http_client(config.is_local()) {
         Ok(client) => client,
         Err(error) => {
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
             let finding = Finding::failed(format!("{error:#}"), remedy);
-            return Report::of([Row::of("configuration", [finding])]);
+            return CheckReport::of([Row::of("configuration", [finding])]);
         }
     };
     let storage_and_public_url = async {
-        let storage = survey_storage(config).await;
-        let public_url = public_url(config, client.clone(), &storage, moment).await;
-        (self::storage(&storage, moment), public_url)
+        let survey = survey_storage(config, moment).await;
+        let public_url = public_url(config, client.clone(), survey.as_ref().ok(), moment).await;
+        (survey.map_or_else(|finding| finding, storage), public_url)
     };
     let khoros = async {
         let answers = khoros::Answers::gather(config, config.khoros.as_ref()?, client.clone());
@@ -64,7 +64,7 @@ pub async fn run(moment: Moment) -> Report {
     let khoros = khoros.map(|answers| answers.findings(public_url.mark == Mark::Ok));
     let [token, label, subscription, pull] = khoros.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
     let [credential, fields] = zendesk.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
-    Report::of([
+    CheckReport::of([
         Row::of("configuration", configuration(config)),
         Row::of("storage", [storage]),
         Row::of("khoros token", token),
@@ -95,59 +95,40 @@ fn configuration(config: &Partial) -> Vec<Finding> {
     problems.chain(config.warnings.iter().map(|warning| Finding::warning(warning, ""))).collect()
 }
 
-/// The state of the storage.
-enum Storage {
-    /// Its setting is wrong.
-    NotConfigured,
-    TimedOut,
-    /// The folder of its file does not exist.
-    NoFolder(PathBuf),
-    Problem(StorageProblem),
-    Surveyed(Survey),
-}
-
-async fn survey_storage(config: &Partial) -> Storage {
-    let Some(database) = &config.database else { return Storage::NotConfigured };
+/// Surveys the storage, or finds why it is unusable.
+async fn survey_storage(config: &Partial, moment: Moment) -> Result<Survey, Finding> {
+    let Some(database) = &config.database else { return Err(Finding::not_checked(INCOMPLETE)) };
     if let Database::Sqlite(path) = database
         && let Some(folder) = std::path::absolute(path).ok().as_deref().and_then(Path::parent)
         && folder.try_exists().is_ok_and(|exists| !exists)
     {
-        return Storage::NoFolder(folder.to_owned());
+        let text = format!("the folder {} does not exist", folder.display());
+        let remedy = "create it before the start (systemd: StateDirectory), or set DATABASE_URL to a file in \
+                      another folder";
+        return Err(match moment {
+            Moment::BeforeStart => Finding::warning(text, remedy),
+            Moment::Anytime => Finding::failed(text, remedy),
+        });
     }
     match within(survey::survey(database)).await {
-        None => Storage::TimedOut,
-        Some(Err(problem)) => Storage::Problem(problem),
-        Some(Ok(survey)) => Storage::Surveyed(survey),
+        Some(survey) => survey.map_err(|problem| Finding::failed(problem.to_string(), remedy_of(&problem))),
+        None => Err(Finding::failed(
+            "the database does not answer in time",
+            "see whether this host reaches the server of DATABASE_URL (network, firewall)",
+        )),
     }
 }
 
-fn storage(storage: &Storage, moment: Moment) -> Finding {
-    let (what, path, served, migrations) = match storage {
-        Storage::NotConfigured => return Finding::not_checked(INCOMPLETE),
-        Storage::TimedOut => {
-            let remedy = "see whether this host reaches the server of DATABASE_URL (network, firewall)";
-            return Finding::failed("the database does not answer in time", remedy);
-        }
-        Storage::NoFolder(folder) => {
-            let text = format!("the folder {} does not exist", folder.display());
-            let remedy = "create it before the start (systemd: StateDirectory), or set DATABASE_URL to a file in \
-                          another folder";
-            return match moment {
-                Moment::BeforeStart => Finding::warning(text, remedy),
-                Moment::Anytime => Finding::failed(text, remedy),
-            };
-        }
-        Storage::Problem(problem) => return Finding::failed(problem.to_string(), remedy_of(problem)),
-        Storage::Surveyed(Survey::Absent { path }) => {
+fn storage(survey: Survey) -> Finding {
+    let (what, path, served, migrations) = match survey {
+        Survey::Absent { path } => {
             let text = format!("{} does not exist yet", path.display());
             return Finding::warning(text, "the first `casebridge serve` creates it");
         }
-        Storage::Surveyed(Survey::Present { what, path, served, migrations, .. }) => {
-            (what, path, served, migrations)
-        }
+        Survey::Present { what, path, served, migrations, .. } => (what, path, served, migrations),
     };
-    let path = path.as_ref().map(|path| format!(", {}", path.display())).unwrap_or_default();
-    let served = if *served { "; a service is running" } else { "" };
+    let path = path.map(|path| format!(", {}", path.display())).unwrap_or_default();
+    let served = if served { "; a service is running" } else { "" };
     let Migrations { applied, pending, unknown } = migrations;
     let newer = match unknown {
         0 => String::new(),
@@ -181,7 +162,12 @@ fn remedy_of(problem: &StorageProblem) -> &'static str {
 }
 
 /// Whether Khoros would reach the service, as far as this host reaches it at the same address.
-async fn public_url(config: &Partial, client: reqwest::Client, storage: &Storage, moment: Moment) -> Finding {
+async fn public_url(
+    config: &Partial,
+    client: reqwest::Client,
+    survey: Option<&Survey>,
+    moment: Moment,
+) -> Finding {
     if !config.mode.pushes() {
         return Finding::ok("not needed: SPREDFAST_MODE is poll");
     }
@@ -192,12 +178,13 @@ async fn public_url(config: &Partial, client: reqwest::Client, storage: &Storage
             false => Finding::not_checked("not known"),
         };
     };
-    let instance = match storage {
-        Storage::Surveyed(Survey::Present { deployment: Some(id), .. }) => Instance::new(id),
+    let instance = match survey {
+        Some(Survey::Present { deployment: Some(id), .. }) => Instance::new(id),
+        None if moment == Moment::Anytime => {
+            return Finding::not_checked("needs the database, which holds the service's id");
+        }
         // No service has answered with an id yet, so no answer is ours.
-        Storage::Surveyed(_) => Instance::new("none"),
-        Storage::NoFolder(_) if moment == Moment::BeforeStart => Instance::new("none"),
-        _ => return Finding::not_checked("needs the database, which holds the service's id"),
+        _ => Instance::new("none"),
     };
     let variable = config.public_url_variable;
     let address = Address { url: url.clone(), variable, remedy };

@@ -16,8 +16,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::{config, connect, notification};
-pub use account::{Company, Label, User};
-pub use remote::{RemoteSubscription, Status};
+pub use account::{Company, Label, TokenUser};
+pub use remote::{RemoteStatus, RemoteSubscription};
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const BODY_LIMIT: usize = 16 << 20;
@@ -34,7 +34,7 @@ pub struct Khoros {
 /// The body of `POST /subscription`. A second POST with the same `externalId` updates the subscription.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Subscription<'a> {
+pub struct SubscriptionRequest<'a> {
     pub company_id: u64,
     pub external_id: &'a str,
     pub event_name: &'a str,
@@ -90,7 +90,7 @@ impl Khoros {
     ///
     /// # Errors
     /// [`Refusal`]; Khoros may have created the subscription anyway.
-    pub async fn subscribe(&self, subscription: &Subscription<'_>) -> Result<Option<String>, Refusal> {
+    pub async fn subscribe(&self, subscription: &SubscriptionRequest<'_>) -> Result<Option<String>, Refusal> {
         let request = self.request(Method::POST, &["subscription"]).json(subscription);
         let answer = self.answer(request).await?;
         Ok(answer.and_then(|answer| remote::uuid_in(&answer).or_else(|| remote::uuid_in(&answer["data"]))))
@@ -114,7 +114,7 @@ impl Khoros {
 
     /// # Errors
     /// [`Refusal`]; 404 and 422 as [`Refusal::Failed`].
-    pub async fn set_status(&self, uuid: &str, status: Status) -> Result<(), Refusal> {
+    pub async fn set_status(&self, uuid: &str, status: RemoteStatus) -> Result<(), Refusal> {
         let request = self.request(Method::PUT, &["subscription", uuid, status.as_str()]);
         match self.answer(request).await {
             Err(Refusal::Address(status)) => Err(Refusal::Failed(status, None)),

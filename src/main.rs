@@ -264,7 +264,7 @@ async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
 async fn serve_and_log() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { alert, error }) => {
+        Err(ServeFailure { alert, error }) => {
             match error.downcast_ref::<Problems>() {
                 Some(problems) => {
                     problems.iter().for_each(|problem| error!(event = "start_failed", alert, "{problem}"))
@@ -277,20 +277,20 @@ async fn serve_and_log() -> ExitCode {
 }
 
 /// Why the service did not start, or has ended, and the code of `alert.rs` for it.
-struct Failure {
+struct ServeFailure {
     alert: &'static str,
     error: anyhow::Error,
 }
 
-impl Failure {
-    fn of<E: Into<anyhow::Error>>(alert: &'static str) -> impl FnOnce(E) -> Failure {
-        move |error| Failure { alert, error: error.into() }
+impl ServeFailure {
+    fn of<E: Into<anyhow::Error>>(alert: &'static str) -> impl FnOnce(E) -> ServeFailure {
+        move |error| ServeFailure { alert, error: error.into() }
     }
 }
 
-async fn serve() -> Result<(), Failure> {
-    let config = Config::from_env().map_err(Failure::of(alert::CONFIGURATION))?;
-    let stop = stop_on_signal().map_err(Failure::of(alert::START))?;
+async fn serve() -> Result<(), ServeFailure> {
+    let config = Config::from_env().map_err(ServeFailure::of(alert::CONFIGURATION))?;
+    let stop = stop_on_signal().map_err(ServeFailure::of(alert::START))?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(
@@ -299,11 +299,11 @@ async fn serve() -> Result<(), Failure> {
         );
     }
     let storage = app::open_storage(&config.database, &stop).await;
-    let Some(storage) = storage.map_err(Failure::of(alert::STORAGE))? else { return Ok(()) };
+    let Some(storage) = storage.map_err(ServeFailure::of(alert::STORAGE))? else { return Ok(()) };
     let listener = server::listen(config.listen, config.port);
     let listener = listener.with_context(|| format!("cannot listen on port {}", config.port));
-    let listener = listener.map_err(Failure::of(alert::START))?;
-    app::run(config, storage, listener, stop).await.map_err(Failure::of(alert::START))
+    let listener = listener.map_err(ServeFailure::of(alert::START))?;
+    app::run(config, storage, listener, stop).await.map_err(ServeFailure::of(alert::START))
 }
 
 /// SIGTERM is what hosts send; SIGINT is Fly's, and a person's.

@@ -58,21 +58,15 @@ pub struct Address {
 }
 
 /// What happened instead of our answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Unreached {
-    #[error("{0}")]
-    NoAnswer(String),
+    #[error("{}", connect::reason(.0))]
+    NoAnswer(#[from] reqwest::Error),
     #[error("an answer of status {0}")]
     Status(u16),
     /// An answer of status 200 from another service.
     #[error("an answer that is not ours: something else is there, or a casebridge on another database")]
     NotOurs,
-}
-
-impl From<reqwest::Error> for Unreached {
-    fn from(error: reqwest::Error) -> Unreached {
-        Unreached::NoAnswer(connect::reason(&error))
-    }
 }
 
 /// Calls the public address.

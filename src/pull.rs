@@ -18,7 +18,7 @@ use crate::event::moment;
 use crate::intake::{Intake, Origin, Route};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
-use reading::{Event, Part, Reading};
+use reading::{FeedEvent, Part, Reading};
 pub use status::PullStatus;
 use status::StatusLog;
 
@@ -63,7 +63,7 @@ struct Feed {
 
 /// Why a reading ended early.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum ReadFailure {
     #[error("the events that were read cannot be stored")]
     NotStored,
     #[error(transparent)]
@@ -115,7 +115,7 @@ impl Pull {
     }
 
     /// Reads each feed, even if another fails, unless the failure concerns all of them.
-    async fn read_all(&mut self) -> (PullStatus, Option<Failure>) {
+    async fn read_all(&mut self) -> (PullStatus, Option<ReadFailure>) {
         let feeds = self.sources.feeds.borrow_and_update().clone();
         self.feeds.retain(|uuid, _| feeds.values().flatten().any(|known| known == uuid));
         let (mut worst, mut failed) = (PullStatus::Pending, None);
@@ -127,12 +127,12 @@ impl Pull {
             };
             worst = worst.max(match &read {
                 Ok(()) => PullStatus::Available,
-                Err(Failure::Khoros(Refusal::NotOffered)) => PullStatus::Unavailable,
+                Err(ReadFailure::Khoros(Refusal::NotOffered)) => PullStatus::Unavailable,
                 Err(failure) => PullStatus::Failing(failure.to_string()),
             });
             match read {
-                Ok(()) | Err(Failure::Khoros(Refusal::NotOffered)) => {}
-                Err(failure @ (Failure::NotStored | Failure::Khoros(Refusal::Throttled(_)))) => {
+                Ok(()) | Err(ReadFailure::Khoros(Refusal::NotOffered)) => {}
+                Err(failure @ (ReadFailure::NotStored | ReadFailure::Khoros(Refusal::Throttled(_)))) => {
                     return (worst, Some(failure));
                 }
                 Err(failure) => failed = Some(failure),
@@ -141,7 +141,7 @@ impl Pull {
         (worst, failed)
     }
 
-    async fn read(&mut self, route: &Route, uuid: &str) -> Result<(), Failure> {
+    async fn read(&mut self, route: &Route, uuid: &str) -> Result<(), ReadFailure> {
         let known = self.feeds.remove(uuid).filter(|feed| feed.whole_at.elapsed() < WHOLE_EVERY);
         let mut feed =
             known.unwrap_or_else(|| Feed { whole_at: Instant::now(), reading: Reading::new(Part::Whole) });
@@ -167,7 +167,7 @@ impl Pull {
         uuid: &str,
         reading: &mut Reading,
         new: &mut usize,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), ReadFailure> {
         let mut skipped = 0;
         while !reading.is_complete {
             let (offset, limit) = (reading.offset, reading.limit);
@@ -194,7 +194,12 @@ impl Pull {
     }
 
     /// Stores the events of a page.
-    async fn store(&self, route: &Route, events: Vec<Value>, new: &mut usize) -> Result<Vec<Event>, Failure> {
+    async fn store(
+        &self,
+        route: &Route,
+        events: Vec<Value>,
+        new: &mut usize,
+    ) -> Result<Vec<FeedEvent>, ReadFailure> {
         let (mut page, mut together, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut events = events.into_iter().peekable();
         while let Some(event) = events.next() {
@@ -202,12 +207,12 @@ impl Pull {
             let notification =
                 self.intake.read(route, event.to_string().as_bytes(), Origin::Feed).unwrap_or_default();
             let id = notification.identities().next().unwrap_or_default().to_owned();
-            page.push(Event { id, created: moment::read(&event["createdDate"]) });
+            page.push(FeedEvent { id, created: moment::read(&event["createdDate"]) });
             bytes += notification.bytes();
             together.push(notification);
             if bytes > TOGETHER_BYTES || events.peek().is_none() {
                 let stored = self.intake.store(std::mem::take(&mut together), Origin::Feed).await;
-                *new += stored.map_err(|_| Failure::NotStored)?;
+                *new += stored.map_err(|_| ReadFailure::NotStored)?;
                 bytes = 0;
             }
         }
@@ -216,10 +221,10 @@ impl Pull {
 }
 
 /// How long to wait after the nth failure in a row, from 0 on.
-fn retry_wait(failure: &Failure, nth: u32, every: Duration) -> Duration {
+fn retry_wait(failure: &ReadFailure, nth: u32, every: Duration) -> Duration {
     let requested = match failure {
-        Failure::Khoros(refusal) => refusal.requested_wait(),
-        Failure::NotStored => Duration::ZERO,
+        ReadFailure::Khoros(refusal) => refusal.requested_wait(),
+        ReadFailure::NotStored => Duration::ZERO,
     };
     (FIRST_WAIT * 2u32.pow(nth.min(10))).min(LONGEST_WAIT).min(every).max(requested)
 }
@@ -230,11 +235,11 @@ mod tests {
 
     #[test]
     fn the_wait_after_a_failure_grows() {
-        let seconds = |failure: Failure, every: u64| {
+        let seconds = |failure: ReadFailure, every: u64| {
             let wait = |nth| retry_wait(&failure, nth, Duration::from_secs(every)).as_secs();
             (0..6).map(wait).collect::<Vec<u64>>()
         };
-        assert_eq!(seconds(Failure::NotStored, 300), [5, 10, 20, 40, 60, 60]);
+        assert_eq!(seconds(ReadFailure::NotStored, 300), [5, 10, 20, 40, 60, 60]);
         assert_eq!(seconds(Refusal::Html(200).into(), 30), [5, 10, 20, 30, 30, 30]);
         let throttled = |seconds| Refusal::Throttled(Some(Duration::from_secs(seconds)));
         assert_eq!(seconds(throttled(30).into(), 300), [30, 30, 30, 40, 60, 60]);

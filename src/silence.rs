@@ -34,10 +34,11 @@ pub fn log_field(ages: &[(&str, Option<u64>)]) -> String {
 pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
     let mut watched: Vec<(Route, Watch)> =
         routes.into_iter().map(|route| (route, Watch::default())).collect();
+    let interval = (limit / 10).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut has_failed = false;
     loop {
         // At the start, events of the time while we were down may still be arriving.
-        tokio::time::sleep(interval(limit)).await;
+        tokio::time::sleep(interval).await;
         match check(&inbox, &mut watched, limit).await {
             Ok(()) => has_failed = false,
             Err(error) if has_failed => {
@@ -54,19 +55,14 @@ pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
     }
 }
 
-/// A tenth of the limit, within reason.
-fn interval(limit: Duration) -> Duration {
-    (limit / 10).clamp(Duration::from_secs(1), Duration::from_secs(300))
-}
-
 async fn check(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) -> sqlx::Result<()> {
     let events = inbox.last_events().await?;
     for (route, watch) in watched {
         let Some(last) = last_of(&route.name, &events) else { continue };
-        let is_silent = age_of(last) >= limit && is_busy(inbox.events_before(last, BUSY_WITHIN).await?);
+        let is_silent = age_of(last) >= limit && inbox.events_before(last, BUSY_WITHIN).await? >= BUSY_EVENTS;
         match watch.update(last, is_silent, Instant::now()) {
-            Some(Change::Silent) => log_silence(route, age_of(last)),
-            Some(Change::Active) => {
+            Some(SilenceChange::Silent) => log_silence(route, age_of(last)),
+            Some(SilenceChange::Active) => {
                 let name = &route.name;
                 info!(event = "route_active", route = name, "the route `{name}` has events again");
             }
@@ -74,10 +70,6 @@ async fn check(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) -
         }
     }
     Ok(())
-}
-
-fn is_busy(events: i64) -> bool {
-    events >= BUSY_EVENTS
 }
 
 fn last_of<'a>(route: &str, events: &'a [LastEvent]) -> Option<&'a LastEvent> {
@@ -91,7 +83,7 @@ fn age_of(last: &LastEvent) -> Duration {
 
 /// A change to log, or the hourly reminder of a silence.
 #[derive(Debug, PartialEq, Eq)]
-enum Change {
+enum SilenceChange {
     Silent,
     Active,
 }
@@ -105,15 +97,15 @@ struct Watch {
 }
 
 impl Watch {
-    fn update(&mut self, last: &LastEvent, is_silent: bool, now: Instant) -> Option<Change> {
+    fn update(&mut self, last: &LastEvent, is_silent: bool, now: Instant) -> Option<SilenceChange> {
         if self.silent_after.is_some_and(|at| last.at > at) {
             self.silent_after = None;
             self.reminder.clear();
-            return Some(Change::Active);
+            return Some(SilenceChange::Active);
         }
         if is_silent && self.reminder.is_due(alert::ROUTE_SILENT, now) {
             self.silent_after = Some(last.at);
-            return Some(Change::Silent);
+            return Some(SilenceChange::Silent);
         }
         None
     }
@@ -165,36 +157,24 @@ mod tests {
     }
 
     #[test]
-    fn four_events_a_week_are_not_busy() {
-        assert_eq!([0, 1, 4, 5, 500].map(is_busy), [false, false, false, true, true]);
-    }
-
-    #[test]
     fn a_silence_is_logged_when_it_begins_hourly_and_when_it_ends() {
         let start = Instant::now();
         let mut watch = Watch::default();
         for (minutes, at, is_silent, change) in [
             (0, 1, false, None),
-            (1, 1, true, Some(Change::Silent)),
+            (1, 1, true, Some(SilenceChange::Silent)),
             (60, 1, true, None),
-            (61, 1, true, Some(Change::Silent)),
-            (62, 2, false, Some(Change::Active)),
+            (61, 1, true, Some(SilenceChange::Silent)),
+            (62, 2, false, Some(SilenceChange::Active)),
             (63, 3, false, None),
-            (64, 3, true, Some(Change::Silent)),
+            (64, 3, true, Some(SilenceChange::Silent)),
             // Between two checks one came, and then none for as long again.
-            (65, 4, true, Some(Change::Active)),
-            (66, 4, true, Some(Change::Silent)),
+            (65, 4, true, Some(SilenceChange::Active)),
+            (66, 4, true, Some(SilenceChange::Silent)),
             (67, 4, false, None),
         ] {
             let now = start + Duration::from_secs(minutes * 60);
             assert_eq!(watch.update(&last("label", at, 0), is_silent, now), change, "after {minutes} min");
-        }
-    }
-
-    #[test]
-    fn the_interval_is_a_tenth_of_the_limit() {
-        for (limit, every) in [(1, 1), (60, 6), (3600, 300), (86_400, 300)] {
-            assert_eq!(interval(Duration::from_secs(limit)), Duration::from_secs(every), "{limit}");
         }
     }
 

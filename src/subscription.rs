@@ -26,16 +26,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(300);
 pub struct Subscriptions(BTreeMap<String, SubscriptionStatus>);
 
 impl Subscriptions {
-    pub fn pending(routes: impl Iterator<Item = String>) -> Subscriptions {
-        Subscriptions(routes.map(|route| (route, SubscriptionStatus::Pending)).collect())
+    pub fn new(routes: impl Iterator<Item = String>, status: SubscriptionStatus) -> Subscriptions {
+        Subscriptions(routes.map(|route| (route, status.clone())).collect())
     }
 
-    pub fn set_all(&mut self, status: SubscriptionStatus) {
-        self.0.values_mut().for_each(|remote| remote.clone_from(&status));
-    }
-
-    fn set(&mut self, route: &str, status: SubscriptionStatus) {
-        self.0.insert(route.to_owned(), status);
+    fn set(&mut self, route: &str, status: SubscriptionStatus) -> Option<SubscriptionStatus> {
+        self.0.insert(route.to_owned(), status)
     }
 
     /// The name of the worst status.
@@ -171,7 +167,7 @@ impl Reconciler {
                 let state = &mut self.routes[*index];
                 state.report(problem, next);
                 let status = SubscriptionStatus::Failing(problem.to_string());
-                self.status.send_modify(|all| all.set(&state.route().name, status));
+                self.status.send_modify(|all| drop(all.set(&state.route().name, status)));
             }
             tokio::time::sleep(next).await;
         }
@@ -218,7 +214,7 @@ impl Reconciler {
     fn announce(&mut self, index: usize) {
         let state = &mut self.routes[index];
         state.announce();
-        self.status.send_modify(|all| all.set(&state.route().name, SubscriptionStatus::Subscribed));
+        self.status.send_modify(|all| drop(all.set(&state.route().name, SubscriptionStatus::Subscribed)));
     }
 
     /// The indexes of the routes whose subscriptions no operator has ended since this process began.
@@ -231,8 +227,7 @@ impl Reconciler {
             }
             let route = state.route();
             let is_new = self.status.send_if_modified(|all| {
-                let status = all.0.insert(route.name.clone(), SubscriptionStatus::Ended);
-                status != Some(SubscriptionStatus::Ended)
+                all.set(&route.name, SubscriptionStatus::Ended) != Some(SubscriptionStatus::Ended)
             });
             if is_new {
                 warn!(

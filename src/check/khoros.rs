@@ -9,7 +9,7 @@ use super::{INCOMPLETE, within};
 use crate::app;
 use crate::config::{self, Mode, Partial, Route};
 use crate::http;
-use crate::khoros::{Company, Khoros, Label, Refusal, RemoteSubscription, User};
+use crate::khoros::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
 use crate::subscription::{Desired, Field};
 
 const TOKEN_REMEDY: &str = "copy a new API Access Token from Profile Settings in Khoros to SPREDFAST_API_TOKEN, or \
@@ -40,7 +40,7 @@ const SOON_DAYS: i64 = 60;
 pub struct Answers<'a> {
     config: &'a config::Khoros,
     desired: Vec<Desired>,
-    user: Result<User, Refusal>,
+    user: Result<TokenUser, Refusal>,
     expiry: Option<Timestamp>,
     labels: Result<Vec<Label>, Refusal>,
     remote: Result<Vec<RemoteSubscription>, Refusal>,
@@ -235,7 +235,7 @@ fn is_events_api(path: &str) -> bool {
     path.ends_with("/v2/events") || company.is_some_and(|(_, id)| is_number(id))
 }
 
-fn describe_user(user: &User) -> String {
+fn describe_user(user: &TokenUser) -> String {
     match (user.name.as_str(), user.email.as_str()) {
         ("", "") => "it works".to_owned(),
         ("", known) | (known, "") => format!("of {known}"),
@@ -244,7 +244,7 @@ fn describe_user(user: &User) -> String {
 }
 
 /// Khoros does not document which of a company's numbers belongs where, so a wrong one is only a warning.
-fn company(user: &User, configured: u64) -> Finding {
+fn company(user: &TokenUser, configured: u64) -> Finding {
     let companies: Vec<String> = user.companies.iter().map(describe_company).collect();
     let companies = companies.join("; ");
     if companies.is_empty() {

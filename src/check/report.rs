@@ -82,27 +82,22 @@ impl Row {
 
 /// Replaces characters that control a terminal or change the direction of writing, since a name may hold any.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || TURNING.contains(&c) { ' ' } else { c }).collect()
+    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
-
-/// Characters that change the direction of writing.
-const TURNING: [char; 12] = [
-    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
-    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}',
-];
 
 /// All rows, in the order of the screen.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// Nothing failed.
     pub ok: bool,
     pub rows: Vec<Row>,
 }
 
-impl Report {
-    pub fn of(rows: impl IntoIterator<Item = Row>) -> Report {
+impl CheckReport {
+    pub fn of(rows: impl IntoIterator<Item = Row>) -> CheckReport {
         let rows: Vec<Row> = rows.into_iter().collect();
-        Report { ok: rows.iter().all(|row| row.mark != Mark::Failed), rows }
+        CheckReport { ok: rows.iter().all(|row| row.mark != Mark::Failed), rows }
     }
 
     fn count(&self, mark: Mark) -> usize {
@@ -119,7 +114,7 @@ const INDENT: usize = 23;
 /// As wide as the arrow before a remedy.
 const FURTHER: &str = "  ";
 
-impl Display for Report {
+impl Display for CheckReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
             let head = format!("{} {}", row.mark.sign(), row.name);
@@ -163,7 +158,7 @@ mod tests {
     #[test]
     fn the_screen_is_aligned_and_wrapped() {
         let words = "word ".repeat(20);
-        let report = Report::of([
+        let report = CheckReport::of([
             Row::of("storage", [Finding::ok("SQLite")]),
             Row::of("khoros token", [Finding::failed(words, "do something"), Finding::ok("\u{1b}[31mred")]),
             Row::of("clock", [Finding::not_checked("no server answered with the time")]),
@@ -184,7 +179,7 @@ mod tests {
     #[test]
     fn a_name_takes_no_more_than_its_place() {
         let name = format!("of \u{202e}Jane\n✗ storage {}", "Jane ".repeat(500));
-        let report = Report::of([Row::of("khoros token", [Finding::ok(name)])]);
+        let report = CheckReport::of([Row::of("khoros token", [Finding::ok(name)])]);
         let screen = report.to_string();
         assert!(screen.starts_with("✓ khoros token         of  Jane ✗ storage Jane Jane"), "{screen}");
         assert_eq!(screen.lines().count(), LINES + 3, "{screen}");

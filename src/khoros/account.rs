@@ -14,7 +14,7 @@ use crate::notification::text;
 
 /// The user of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
+pub struct TokenUser {
     pub name: String,
     pub email: String,
     pub companies: Vec<Company>,
@@ -43,9 +43,9 @@ impl Khoros {
     ///
     /// # Errors
     /// [`Refusal::NotOffered`] if the answer describes no user.
-    pub async fn who_am_i(&self) -> Result<User, Refusal> {
+    pub async fn who_am_i(&self) -> Result<TokenUser, Refusal> {
         let answer = self.answer(self.http.request(Method::GET, self.beside("/v2/whoami/"))).await?;
-        answer.as_ref().and_then(User::read).ok_or(Refusal::NotOffered)
+        answer.as_ref().and_then(TokenUser::read).ok_or(Refusal::NotOffered)
     }
 
     /// `GET /v2/labelsets/`: the labels of all sets.
@@ -70,14 +70,14 @@ impl Khoros {
     }
 }
 
-impl User {
-    fn read(answer: &Value) -> Option<User> {
+impl TokenUser {
+    fn read(answer: &Value) -> Option<TokenUser> {
         let shown = if answer["data"].is_object() { &answer["data"] } else { answer };
         shown.get("companies").or_else(|| shown.get("id"))?;
         let field = |name: &str| text(&shown[name]).unwrap_or_default();
         let name = format!("{} {}", field("firstName"), field("lastName"));
         let companies = shown["companies"].as_array().into_iter().flatten().map(Company::read).collect();
-        Some(User { name: name.trim().to_owned(), email: field("email"), companies })
+        Some(TokenUser { name: name.trim().to_owned(), email: field("email"), companies })
     }
 }
 
@@ -136,12 +136,12 @@ mod tests {
                 {"id": "43", "name": null, "products": null},
             ],
         });
-        let user = User::read(&shown).unwrap();
+        let user = TokenUser::read(&shown).unwrap();
         assert_eq!((user.name.as_str(), user.email.as_str()), ("John Doe", "john@example.com"));
         assert_eq!(user.companies[0].ids().collect::<Vec<_>>(), [42, 45]);
         assert_eq!(user.companies[1].ids().collect::<Vec<_>>(), [43]);
-        assert_eq!(User::read(&json!({"data": shown, "status": {"succeeded": true}})), Some(user));
-        assert_eq!(User::read(&json!({"message": "Coming Soon"})), None);
+        assert_eq!(TokenUser::read(&json!({"data": shown, "status": {"succeeded": true}})), Some(user));
+        assert_eq!(TokenUser::read(&json!({"message": "Coming Soon"})), None);
     }
 
     #[test]

@@ -54,13 +54,7 @@ async fn page(khoros: &Khoros, address: &Url, number: usize) -> Result<Vec<Value
 }
 
 /// The entries of a list, which is an array or holds one under `data`.
-pub(super) fn entries_of(answer: Value) -> Option<Vec<Value>> {
-    match answer {
-        Value::Array(entries) => Some(entries),
-        Value::Object(mut fields) => match fields.remove("data")? {
-            Value::Array(entries) => Some(entries),
-            _ => None,
-        },
-        _ => None,
-    }
+pub(super) fn entries_of(mut answer: Value) -> Option<Vec<Value>> {
+    let list = if answer.is_array() { answer } else { answer.get_mut("data")?.take() };
+    if let Value::Array(entries) = list { Some(entries) } else { None }
 }

@@ -19,30 +19,30 @@ pub struct RemoteSubscription {
     /// None: it is not shown; empty: there is none.
     pub notification_uri: Option<String>,
     /// None: it is not shown, or is not a published status.
-    pub status: Option<Status>,
+    pub status: Option<RemoteStatus>,
     pub created: Option<Timestamp>,
 }
 
 /// The status of a subscription, which only a PUT changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum RemoteStatus {
     Active,
     Disabled,
     Paused,
 }
 
-impl Status {
+impl RemoteStatus {
     /// The spelling in a path.
     pub fn as_str(self) -> &'static str {
         match self {
-            Status::Active => "ACTIVE",
-            Status::Disabled => "DISABLED",
-            Status::Paused => "PAUSED",
+            RemoteStatus::Active => "ACTIVE",
+            RemoteStatus::Disabled => "DISABLED",
+            RemoteStatus::Paused => "PAUSED",
         }
     }
 
-    fn read(word: &str) -> Option<Status> {
-        let statuses = [Status::Active, Status::Disabled, Status::Paused];
+    fn read(word: &str) -> Option<RemoteStatus> {
+        let statuses = [RemoteStatus::Active, RemoteStatus::Disabled, RemoteStatus::Paused];
         statuses.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(word))
     }
 }
@@ -58,7 +58,7 @@ impl RemoteSubscription {
             event_name: field("eventName"),
             query: shown.get("query").map(|query| text(query).unwrap_or_default()),
             notification_uri: shown.get("notificationUri").map(|uri| text(uri).unwrap_or_default()),
-            status: field("status").and_then(|word| Status::read(&word)),
+            status: field("status").and_then(|word| RemoteStatus::read(&word)),
             created: moment::read(&shown["createdDate"]),
         })
     }
@@ -96,7 +96,7 @@ mod tests {
                 event_name: None,
                 query: Some(String::new()),
                 notification_uri: None,
-                status: Some(Status::Paused),
+                status: Some(RemoteStatus::Paused),
                 created: Some("2026-01-02T03:04:05Z".parse().unwrap()),
             })
         );

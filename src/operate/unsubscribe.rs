@@ -7,7 +7,7 @@ use anyhow::bail;
 use casebridge::app;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
-use casebridge::khoros::{Khoros, Refusal, Status};
+use casebridge::khoros::{Khoros, Refusal, RemoteStatus};
 use casebridge::subscription;
 
 /// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables one,
@@ -43,13 +43,13 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
             inbox.end_subscription(name).await?;
         }
         let mut active = subscription::named(&remote, name, config.khoros.company_id);
-        active.retain(|remote| remote.status != Some(Status::Disabled));
+        active.retain(|remote| remote.status != Some(RemoteStatus::Disabled));
         if active.is_empty() {
             writeln!(out, "nothing to end: no subscription `{name}` is active at Khoros")?;
         }
         let failed_before = failed;
         for remote in active {
-            match khoros.set_status(&remote.uuid, Status::Disabled).await {
+            match khoros.set_status(&remote.uuid, RemoteStatus::Disabled).await {
                 Ok(()) => writeln!(out, "ended `{name}` ({})", remote.uuid)?,
                 Err(refusal) => {
                     failed += 1;

@@ -10,7 +10,7 @@ const PAGE: u64 = 100;
 
 /// An event of a feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct FeedEvent {
     pub id: String,
     pub created: Option<Timestamp>,
 }
@@ -57,7 +57,7 @@ impl Reading {
 
     /// Adds the next page. A page without unknown events completes the reading: some servers repeat their last
     /// page beyond the end of a list.
-    pub fn add(&mut self, page: &[Event]) {
+    pub fn add(&mut self, page: &[FeedEvent]) {
         let first = page.first().map(|event| &event.id);
         if let (true, Part::From { event, .. }) = (self.first.is_none(), &self.part)
             && first != Some(event)
@@ -72,7 +72,7 @@ impl Reading {
                 self.times.push(event.created);
             }
         }
-        let is_end = |event: &Event| matches!(&self.part, Part::UpTo { event: end } if *end == event.id);
+        let is_end = |event: &FeedEvent| matches!(&self.part, Part::UpTo { event: end } if *end == event.id);
         self.is_complete = self.known.len() == known || page.iter().any(is_end);
         if let (true, Some(first)) = (self.known.len() > known, first) {
             self.first.get_or_insert(first.clone());
@@ -140,7 +140,7 @@ mod tests {
             self.feed.drain(..self.feed.len().min(count));
         }
 
-        fn page(&self, offset: u64, limit: u64) -> Vec<Event> {
+        fn page(&self, offset: u64, limit: u64) -> Vec<FeedEvent> {
             let mut feed: Vec<u64> = self.feed.iter().copied().collect();
             if self.newest_first {
                 feed.reverse();
@@ -156,7 +156,7 @@ mod tests {
                 Times::Missing => None,
             };
             let page = &feed[start..feed.len().min(start + limit)];
-            page.iter().map(|id| Event { id: id.to_string(), created: created(*id) }).collect()
+            page.iter().map(|id| FeedEvent { id: id.to_string(), created: created(*id) }).collect()
         }
 
         /// One reading; returns how many pages it took.
@@ -223,10 +223,12 @@ mod tests {
 
     #[test]
     fn a_feed_whose_times_rise_and_fall_has_no_order() {
-        let event =
-            |id: u64, second: i64| Event { id: id.to_string(), created: Timestamp::from_second(second).ok() };
+        let event = |id: u64, second: i64| FeedEvent {
+            id: id.to_string(),
+            created: Timestamp::from_second(second).ok(),
+        };
         let part = |seconds: &[i64]| {
-            let page: Vec<Event> = (0..).zip(seconds).map(|(id, second)| event(id, *second)).collect();
+            let page: Vec<FeedEvent> = (0..).zip(seconds).map(|(id, second)| event(id, *second)).collect();
             let mut reading = Reading::new(Part::Whole);
             reading.add(&page);
             reading.add(&[]);
@@ -251,7 +253,7 @@ mod tests {
         });
         assert_eq!(limits.collect::<Vec<_>>(), [50, 25, 12, 6, 3, 1]);
         assert!(!reading.request_less());
-        reading.add(&[Event { id: "1".to_owned(), created: None }]);
+        reading.add(&[FeedEvent { id: "1".to_owned(), created: None }]);
         assert_eq!((reading.offset, reading.limit), (1, 2));
     }
 }

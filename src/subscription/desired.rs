@@ -1,5 +1,5 @@
-//! What Khoros should hold for a route, and the steps that bring it there. No I/O. `casebridge check` reports the
-//! differences that these steps would correct.
+//! What Khoros should hold for a route, and the repairs that bring it there. No I/O. `casebridge check` reports the
+//! differences that these repairs would correct.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::config::Route;
-use crate::khoros::{RemoteSubscription, Status, Subscription};
+use crate::khoros::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
 
 /// The subscription that Khoros should hold for a route.
 pub struct Desired {
@@ -23,7 +23,7 @@ pub struct Desired {
 
 /// One call to Khoros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Repair {
     /// Declares the subscription, because our settings have changed since the last declaration.
     Declare,
     /// Declares it, because Khoros lists none.
@@ -81,8 +81,8 @@ impl fmt::Display for Difference {
 }
 
 impl Desired {
-    pub fn declaration(&self) -> Subscription<'_> {
-        Subscription {
+    pub fn declaration(&self) -> SubscriptionRequest<'_> {
+        SubscriptionRequest {
             company_id: self.company_id,
             external_id: &self.route.external_id,
             event_name: &self.route.event,
@@ -107,22 +107,24 @@ impl Desired {
         // If a server corrects the older of two, the older one is the better one to keep.
         let kept = ours.iter().position(|remote| self.differences(remote).is_empty()).unwrap_or_default();
         let kept = (!ours.is_empty()).then(|| ours.remove(kept))?;
-        ours.retain(|remote| remote.status.is_some_and(|status| status != Status::Disabled));
+        ours.retain(|remote| remote.status.is_some_and(|status| status != RemoteStatus::Disabled));
         Some((kept, ours))
     }
 
-    /// The steps to take, none if all is as desired. `is_declared`: the last declaration had our settings.
-    pub fn steps(&self, observed: &[RemoteSubscription], is_declared: bool) -> Vec<Step> {
-        let Some((kept, duplicates)) = self.choose(observed) else { return vec![Step::Create] };
+    /// The repairs to make, none if all is as desired. `is_declared`: the last declaration had our settings.
+    pub fn repairs(&self, observed: &[RemoteSubscription], is_declared: bool) -> Vec<Repair> {
+        let Some((kept, duplicates)) = self.choose(observed) else { return vec![Repair::Create] };
         let activate = match self.differences(kept).into_iter().next() {
             Some(Difference { field: Field::Status, theirs: was, .. }) if is_declared => {
-                Some(Step::Activate { uuid: kept.uuid.clone(), was })
+                Some(Repair::Activate { uuid: kept.uuid.clone(), was })
             }
-            Some(difference) if difference.field != Field::Status => return vec![Step::Correct(difference)],
-            _ if !is_declared => return vec![Step::Declare],
+            Some(difference) if difference.field != Field::Status => {
+                return vec![Repair::Correct(difference)];
+            }
+            _ if !is_declared => return vec![Repair::Declare],
             _ => None,
         };
-        let disable = duplicates.into_iter().map(|remote| Step::Disable { uuid: remote.uuid.clone() });
+        let disable = duplicates.into_iter().map(|remote| Repair::Disable { uuid: remote.uuid.clone() });
         activate.into_iter().chain(disable).collect()
     }
 
@@ -139,7 +141,7 @@ impl Desired {
             addresses.and_then(|(ours, theirs)| compare_addresses(ours, theirs)),
             compare(Field::Event, remote.event_name.as_deref(), &self.route.event),
             compare(Field::Query, remote.query.as_deref(), query),
-            compare(Field::Status, remote.status.map(Status::as_str), Status::Active.as_str()),
+            compare(Field::Status, remote.status.map(RemoteStatus::as_str), RemoteStatus::Active.as_str()),
         ];
         differences.into_iter().flatten().collect()
     }
@@ -147,7 +149,7 @@ impl Desired {
     /// Whether a subscription with another name sends its events to one of our endpoints.
     pub fn is_leftover(&self, remote: &RemoteSubscription) -> bool {
         let endpoints = self.url.as_ref().and_then(|url| url.join(".").ok());
-        let is_on = remote.status.is_none_or(|status| status == Status::Active);
+        let is_on = remote.status.is_none_or(|status| status == RemoteStatus::Active);
         let uri = remote.notification_uri.as_deref();
         is_on && endpoints.zip(uri).is_some_and(|(endpoints, uri)| uri.starts_with(endpoints.as_str()))
     }
@@ -177,7 +179,7 @@ pub fn named<'a>(
     }
     // If two have the same date, the later one in the list comes first.
     named.reverse();
-    named.sort_by_key(|remote| (remote.status == Some(Status::Disabled), Reverse(remote.created)));
+    named.sort_by_key(|remote| (remote.status == Some(RemoteStatus::Disabled), Reverse(remote.created)));
     named
 }
 
@@ -212,30 +214,30 @@ mod tests {
             event_name: Some("stream-item-label-applied".to_owned()),
             query: Some("CreateCase".to_owned()),
             notification_uri: Some("https://bridge.example/base/khoros/label".to_owned()),
-            status: Some(Status::Active),
+            status: Some(RemoteStatus::Active),
             created: Some(format!("2026-01-{day}T00:00:00Z").parse().unwrap()),
         }
     }
 
-    fn steps(observed: &[RemoteSubscription]) -> Vec<Step> {
-        desired().steps(observed, true)
+    fn repairs(observed: &[RemoteSubscription]) -> Vec<Repair> {
+        desired().repairs(observed, true)
     }
 
-    fn disable(uuid: &str) -> Step {
-        Step::Disable { uuid: uuid.to_owned() }
+    fn disable(uuid: &str) -> Repair {
+        Repair::Disable { uuid: uuid.to_owned() }
     }
 
     #[test]
     fn a_subscription_as_desired_is_left_alone() {
-        assert_eq!(steps(&[remote("a", "01")]), []);
-        assert_eq!(desired().steps(&[remote("a", "01")], false), [Step::Declare]);
+        assert_eq!(repairs(&[remote("a", "01")]), []);
+        assert_eq!(desired().repairs(&[remote("a", "01")], false), [Repair::Declare]);
         let no_status = RemoteSubscription { status: None, ..remote("a", "01") };
-        assert_eq!(steps(&[no_status]), []);
+        assert_eq!(repairs(&[no_status]), []);
         let hidden =
             RemoteSubscription { query: None, event_name: None, notification_uri: None, ..remote("a", "01") };
-        assert_eq!(steps(&[hidden]), []);
+        assert_eq!(repairs(&[hidden]), []);
         let others = RemoteSubscription { external_id: "theirs".to_owned(), ..remote("a", "01") };
-        assert_eq!(steps(&[others]), [Step::Create]);
+        assert_eq!(repairs(&[others]), [Repair::Create]);
     }
 
     #[test]
@@ -270,35 +272,37 @@ mod tests {
                 "points to bridge.example:8443 instead of bridge.example",
             ),
         ] {
-            let Step::Correct(difference) = steps(&[remote]).remove(0) else { panic!("{text}") };
+            let Repair::Correct(difference) = repairs(&[remote]).remove(0) else { panic!("{text}") };
             assert_eq!((difference.field, difference.to_string().as_str()), (field, text));
         }
         // Without pushes the address does not matter.
         let polled = Desired { url: None, ..desired() };
-        assert_eq!(polled.steps(&[uri("https://other.example/khoros/label")], true), []);
+        assert_eq!(polled.repairs(&[uri("https://other.example/khoros/label")], true), []);
     }
 
     #[test]
     fn the_newest_of_several_is_kept() {
-        let off =
-            |remote: RemoteSubscription| RemoteSubscription { status: Some(Status::Disabled), ..remote };
+        let off = |remote: RemoteSubscription| RemoteSubscription {
+            status: Some(RemoteStatus::Disabled),
+            ..remote
+        };
         let several = [remote("b", "02"), remote("c", "03"), off(remote("z", "04")), remote("a", "01")];
-        assert_eq!(steps(&several), [disable("b"), disable("a")]);
-        let paused = RemoteSubscription { status: Some(Status::Paused), ..remote("c", "03") };
+        assert_eq!(repairs(&several), [disable("b"), disable("a")]);
+        let paused = RemoteSubscription { status: Some(RemoteStatus::Paused), ..remote("c", "03") };
         assert_eq!(
-            steps(&[off(remote("a", "01")), paused]),
-            [Step::Activate { uuid: "c".to_owned(), was: "PAUSED".to_owned() }]
+            repairs(&[off(remote("a", "01")), paused]),
+            [Repair::Activate { uuid: "c".to_owned(), was: "PAUSED".to_owned() }]
         );
         let undated = RemoteSubscription { created: None, ..remote("u", "01") };
-        assert_eq!(steps(&[undated, remote("a", "01")]), [disable("u")]);
+        assert_eq!(repairs(&[undated, remote("a", "01")]), [disable("u")]);
     }
 
     #[test]
     fn of_several_one_as_desired_is_kept() {
         let other = RemoteSubscription { query: Some("Other".to_owned()), ..remote("b", "02") };
-        assert_eq!(steps(&[remote("a", "01"), other]), [disable("b")]);
-        let paused = RemoteSubscription { status: Some(Status::Paused), ..remote("b", "02") };
-        assert_eq!(steps(&[remote("a", "01"), paused]), [disable("b")]);
+        assert_eq!(repairs(&[remote("a", "01"), other]), [disable("b")]);
+        let paused = RemoteSubscription { status: Some(RemoteStatus::Paused), ..remote("b", "02") };
+        assert_eq!(repairs(&[remote("a", "01"), paused]), [disable("b")]);
     }
 
     #[test]
@@ -319,7 +323,7 @@ mod tests {
             assert!(!desired().is_leftover(&at(other)), "{other}");
         }
         let off = RemoteSubscription {
-            status: Some(Status::Disabled),
+            status: Some(RemoteStatus::Disabled),
             ..at("https://bridge.example/base/khoros/old")
         };
         assert!(!desired().is_leftover(&off));

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::Observed;
-use super::desired::{Desired, Difference, Field, Step};
+use super::desired::{Desired, Difference, Field, Repair};
 use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::Inbox;
-use crate::khoros::{Khoros, Refusal, Status};
+use crate::khoros::{Khoros, Refusal, RemoteStatus};
 
 /// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does not
 /// store the value. Further corrections would never end.
@@ -93,7 +93,7 @@ impl RouteState {
         Ok(before != ended_at)
     }
 
-    /// Takes the steps that the observed state requires. Returns whether there were any: the next observation
+    /// Makes the repairs that the observed state requires. Returns whether there were any: the next observation
     /// shows their result.
     pub(super) async fn reconcile(
         &mut self,
@@ -101,72 +101,72 @@ impl RouteState {
         inbox: &Inbox,
         observed: &Observed,
     ) -> Result<bool, Problem> {
-        let steps = match observed {
-            Observed::Listed(remote) => self.desired.steps(remote, self.is_known),
+        let repairs = match observed {
+            Observed::Listed(remote) => self.desired.repairs(remote, self.is_known),
             // Nothing shows whether an earlier declaration still holds, but Khoros may take another one.
-            _ if !self.is_declared => vec![Step::Declare],
+            _ if !self.is_declared => vec![Repair::Declare],
             Observed::NotOffered => Vec::new(),
             Observed::Refused(refusal) => return Err(refusal.clone().into()),
         };
-        let corrects = |step: &Step| !matches!(step, Step::Declare | Step::Disable { .. });
+        let corrects = |repair: &Repair| !matches!(repair, Repair::Declare | Repair::Disable { .. });
         // To declare changed settings is not a correction.
-        let is_correction = self.is_known && steps.iter().any(corrects);
+        let is_correction = self.is_known && repairs.iter().any(corrects);
         self.corrections.retain(|at| at.elapsed() < DAY);
         if is_correction && self.corrections.len() >= CORRECTIONS {
-            return Err(self.limit_reached(&steps[0]));
+            return Err(self.limit_reached(&repairs[0]));
         }
-        for step in &steps {
-            self.run(step, khoros, inbox).await?;
+        for repair in &repairs {
+            self.make(repair, khoros, inbox).await?;
         }
         if is_correction {
             self.corrections.push(Instant::now());
         }
-        Ok(!steps.is_empty())
+        Ok(!repairs.is_empty())
     }
 
-    fn limit_reached(&self, next: &Step) -> Problem {
+    fn limit_reached(&self, next: &Repair) -> Problem {
         match next {
-            Step::Correct(Difference { field: Field::Host, theirs, ours }) => Problem::Contested {
+            Repair::Correct(Difference { field: Field::Host, theirs, ours }) => Problem::Contested {
                 external_id: self.route().external_id.clone(),
                 theirs: theirs.clone(),
                 ours: ours.clone(),
             },
-            Step::Correct(Difference { field, .. }) => {
+            Repair::Correct(Difference { field, .. }) => {
                 Problem::Uncorrectable(format!("shows another {field}"))
             }
-            Step::Activate { .. } => Problem::Uncorrectable("shows another status".to_owned()),
+            Repair::Activate { .. } => Problem::Uncorrectable("shows another status".to_owned()),
             _ => Problem::Uncorrectable("does not list the subscription".to_owned()),
         }
     }
 
-    async fn run(&mut self, step: &Step, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
-        match step {
-            Step::Declare | Step::Create | Step::Correct(_) => self.declare(khoros, inbox).await?,
-            Step::Activate { uuid, .. } => khoros.set_status(uuid, Status::Active).await?,
-            Step::Disable { uuid } => khoros.set_status(uuid, Status::Disabled).await?,
+    async fn make(&mut self, repair: &Repair, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
+        match repair {
+            Repair::Declare | Repair::Create | Repair::Correct(_) => self.declare(khoros, inbox).await?,
+            Repair::Activate { uuid, .. } => khoros.set_status(uuid, RemoteStatus::Active).await?,
+            Repair::Disable { uuid } => khoros.set_status(uuid, RemoteStatus::Disabled).await?,
         }
         let Route { name: route, external_id, .. } = self.route();
-        match step {
-            Step::Correct(Difference { field: Field::Host, theirs: host, .. }) => warn!(
+        match repair {
+            Repair::Correct(Difference { field: Field::Host, theirs: host, .. }) => warn!(
                 event = "subscription_taken_over",
                 route, host, "took over the subscription `{external_id}`, which sent its events to {host}"
             ),
-            Step::Create if self.is_announced => warn!(
+            Repair::Create if self.is_announced => warn!(
                 event = "subscription_recreated",
                 route, "the subscription `{external_id}` was gone: created it again"
             ),
-            Step::Correct(Difference { field, .. }) if self.is_announced => warn!(
+            Repair::Correct(Difference { field, .. }) if self.is_announced => warn!(
                 event = "subscription_corrected",
                 route,
                 %field,
                 "the subscription `{external_id}` had another {field}: corrected it"
             ),
-            Step::Declare | Step::Create | Step::Correct(_) => {}
-            Step::Activate { uuid, was } => warn!(
+            Repair::Declare | Repair::Create | Repair::Correct(_) => {}
+            Repair::Activate { uuid, was } => warn!(
                 event = "subscription_reactivated",
                 route, uuid, was, "the subscription `{external_id}` was {was}: made it ACTIVE again"
             ),
-            Step::Disable { uuid } => warn!(
+            Repair::Disable { uuid } => warn!(
                 event = "subscription_duplicate_disabled",
                 route, uuid, "disabled another subscription with the name `{external_id}`"
             ),
