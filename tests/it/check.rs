@@ -1,4 +1,4 @@
-//! `casebridge check`: everything that is broken is one line, and nothing is changed.
+//! `casebridge check`: each broken thing is one line, and nothing is changed.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -28,7 +28,7 @@ const ROWS: [&str; 10] = [
     "clock",
 ];
 
-/// What a check came to.
+/// The result of a check.
 #[derive(Debug)]
 struct Checked {
     code: Option<i32>,
@@ -67,7 +67,7 @@ async fn check(world: &World) -> Checked {
     checked
 }
 
-/// Neighbours that show all they have, and settings that name what they have.
+/// Makes both stand-ins show everything, and sets variables that name things there.
 fn furnish(world: &mut World) {
     world.khoros.model().style = Style::Json;
     world.khoros.model().feed_shape = FeedShape::Array;
@@ -78,7 +78,7 @@ fn furnish(world: &mut World) {
     world.set("TICKET_CUSTOM_FIELDS", r#"{"50": "x", "51": true}"#);
 }
 
-/// How often anything was asked for that changes something.
+/// How many calls changed something.
 fn changes(world: &World) -> [u32; 6] {
     let khoros = world.khoros.model();
     let zendesk = world.zendesk.model();
@@ -93,7 +93,7 @@ fn folder(world: &World) -> BTreeSet<String> {
 }
 
 on_both! {
-    async fn beside_a_running_service_all_is_well(world: World) {
+    async fn beside_a_running_service_everything_is_in_order(world: World) {
         let mut world = world;
         furnish(&mut world);
         let bridge = world.start_subscribed().await;
@@ -120,7 +120,7 @@ on_both! {
         }
         assert!(!screen.contains('\u{1b}'), "{screen}");
 
-        // The service is no worse for it, and is missed when it is gone.
+        // The check did not disturb the service, and reports it when it is gone.
         bridge.stop().await;
         let files = folder(&world);
         let checked = check(&world).await;
@@ -129,7 +129,7 @@ on_both! {
         assert_eq!(folder(&world), files);
     }
 
-    async fn before_the_first_start_nothing_is_made(world: World) {
+    async fn before_the_first_start_nothing_is_created(world: World) {
         let mut world = world;
         furnish(&mut world);
         world.set("SPREDFAST_MODE", "poll");
@@ -162,7 +162,7 @@ on_both! {
         assert!(checked.text("public url").contains("is not ours"), "{checked:?}");
     }
 
-    async fn what_is_pending_and_what_is_newer_is_told(world: World) {
+    async fn pending_and_newer_migrations_are_reported(world: World) {
         world.start().await.stop().await;
         let sql = "update _sqlx_migrations set version = 99990000 where version = 1";
         execute(&world, sql).await;
@@ -190,7 +190,7 @@ async fn execute(world: &World, sql: &str) {
 
 type Break = fn(&mut World);
 
-/// What is broken, the row that tells, and a word that it or its remedy has.
+/// How to break something, the row that reports it, and a part of its text or remedy.
 const BROKEN: &[(Break, &str, &str)] = &[
     (|world| world.unset("SPREDFAST_LABEL_NAME"), "configuration", "SPREDFAST_LABEL_NAME is not set"),
     (|world| world.set("TICKET_STATUS", "closed"), "configuration", "TICKET_STATUS"),
@@ -221,15 +221,19 @@ const BROKEN: &[(Break, &str, &str)] = &[
     (|world| label(world, "CreateCase", "DISABLED"), "khoros label", "is not active"),
     (|world| status(world, Status::Paused), "khoros subscription", "PAUSED"),
     (|world| status(world, Status::Disabled), "khoros subscription", "DISABLED"),
-    (|world| held(world, "eventName", "rule-applied"), "khoros subscription", "`rule-applied`"),
-    (|world| held(world, "query", "Other"), "khoros subscription", "query `Other` instead of `CreateCase`"),
+    (|world| set_field(world, "eventName", "rule-applied"), "khoros subscription", "`rule-applied`"),
     (
-        |world| held(world, "notificationUri", "https://old.example.com/khoros/label"),
+        |world| set_field(world, "query", "Other"),
+        "khoros subscription",
+        "query `Other` instead of `CreateCase`",
+    ),
+    (
+        |world| set_field(world, "notificationUri", "https://old.example.com/khoros/label"),
         "khoros subscription",
         "old.example.com instead of 127.0.0.1:",
     ),
     (|world| repath(world, "/elsewhere"), "khoros subscription", "/elsewhere instead of /khoros/label"),
-    (|world| held(world, "query", "Other"), "khoros subscription", "unsubscribe"),
+    (|world| set_field(world, "query", "Other"), "khoros subscription", "unsubscribe"),
     (|world| api_path(world, ""), "khoros subscription", "SPREDFAST_API_URL"),
     (|world| api_path(world, "/v2/event"), "khoros subscription", "SPREDFAST_API_URL"),
     (|world| api_path(world, "/v1/events/company/{id}"), "khoros subscription", "SPREDFAST_API_URL"),
@@ -303,7 +307,7 @@ const BROKEN: &[(Break, &str, &str)] = &[
     ),
 ];
 
-/// What nobody has to act on at once, or what cannot be known.
+/// Things that need no action at once, or that cannot be known.
 const DOUBTFUL: &[(Break, &str, &str)] = &[
     (|world| world.set("TICKET_GROPU_ID", "10"), "configuration", "TICKET_GROPU_ID"),
     (
@@ -353,29 +357,29 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn each_thing_that_is_broken_is_one_line() {
-    run_on_sqlite(|world| tell_each(world, BROKEN, "failed")).await;
+async fn each_broken_thing_is_one_line() {
+    run_on_sqlite(|world| check_each(world, BROKEN, "failed")).await;
 }
 
 #[tokio::test]
-async fn what_is_doubtful_is_no_failure() {
-    run_on_sqlite(|world| tell_each(world, DOUBTFUL, "warning")).await;
+async fn doubtful_things_are_warnings() {
+    run_on_sqlite(|world| check_each(world, DOUBTFUL, "warning")).await;
 }
 
-async fn tell_each(mut world: World, cases: &[(Break, &str, &str)], mark: &str) {
+async fn check_each(mut world: World, cases: &[(Break, &str, &str)], mark: &str) {
     furnish(&mut world);
     let _bridge = world.start_subscribed().await;
     let vars = world.vars.clone();
     let subscriptions = world.khoros.model().subscriptions.clone();
     let mut wrong = Vec::new();
-    for (broken, name, word) in cases {
+    for (broken, name, part) in cases {
         broken(&mut world);
         let checked = check(&world).await;
         let row = checked.row(name);
         let failed = if mark == "failed" { vec![*name] } else { Vec::new() };
-        let is_told = row["mark"] == mark && row.to_string().contains(word);
-        if checked.marked("failed") != failed || !is_told {
-            wrong.push(format!("{name}, {word}: {checked:#?}"));
+        let is_reported = row["mark"] == mark && row.to_string().contains(part);
+        if checked.marked("failed") != failed || !is_reported {
+            wrong.push(format!("{name}, {part}: {checked:#?}"));
         }
         world.vars = vars.clone();
         mend(&mut world, &subscriptions);
@@ -385,7 +389,7 @@ async fn tell_each(mut world: World, cases: &[(Break, &str, &str)], mark: &str) 
     assert_eq!(changes(&world), [1, 0, 0, 0, 0, 0]);
 }
 
-/// As it was after the start.
+/// Restores the state after the start.
 fn mend(world: &mut World, subscriptions: &[khoros::Subscription]) {
     let fresh = khoros::Model::default();
     let mut khoros = world.khoros.model();
@@ -421,7 +425,7 @@ fn label(world: &mut World, name: &str, status: &str) {
     world.khoros.model().labels = vec![(name.to_owned(), status.to_owned())];
 }
 
-/// More than a page of them.
+/// More than one page of labels.
 fn more_labels(world: &mut World) {
     let names = (0..500).map(|number| format!("Label {number}"));
     let names = names.chain(["CreateCase".to_owned(), "DoNotCreateCase".to_owned()]);
@@ -432,13 +436,13 @@ fn status(world: &mut World, status: Status) {
     world.khoros.model().subscriptions[0].status = status;
 }
 
-fn held(world: &mut World, field: &str, value: &str) {
+fn set_field(world: &mut World, field: &str, value: &str) {
     world.khoros.model().subscriptions[0].sent[field] = json!(value);
 }
 
 fn repath(world: &mut World, path: &str) {
     let url = world.url(path);
-    held(world, "notificationUri", &url);
+    set_field(world, "notificationUri", &url);
 }
 
 fn double(world: &mut World) {
@@ -477,7 +481,7 @@ fn api_token(world: &mut World, token: &str) {
     world.set("ZENDESK_API_TOKEN", token);
 }
 
-/// What is missing hides nothing that the other settings are enough for.
+/// A missing setting hides no row that does not need it.
 #[tokio::test]
 async fn with_settings_missing_everything_else_is_checked() {
     run_on_sqlite(|mut world| async move {
@@ -522,7 +526,7 @@ async fn before_the_first_start_nothing_is_broken() {
         assert_eq!(warned, missing);
         assert_eq!(marks(&world, &["check", "--json"]).await.1, ["public url"]);
 
-        // As where the service's folder is made by whatever starts it.
+        // Some service managers create the folder of the service when they start it.
         world.set("DATABASE_URL", "sqlite:///no/such/folder/a.db");
         let (code, _, warned) = marks(&world, &["check", "--json", "--before-start"]).await;
         assert_eq!((code, warned.len()), (Some(0), missing.len()));
@@ -534,7 +538,7 @@ async fn before_the_first_start_nothing_is_broken() {
 }
 
 #[tokio::test]
-async fn neighbours_that_never_answer_are_not_waited_for() {
+async fn servers_that_never_answer_do_not_hold_up_a_check() {
     run_on_sqlite(|mut world| async move {
         furnish(&mut world);
         let deaf = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -549,7 +553,7 @@ async fn neighbours_that_never_answer_are_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_a_killed_service_leaves_is_left() {
+async fn files_of_a_killed_service_are_left_alone() {
     run_on_sqlite(|mut world| async move {
         furnish(&mut world);
         world.start_subscribed().await.kill().await;
@@ -564,7 +568,7 @@ async fn what_a_killed_service_leaves_is_left() {
 }
 
 #[tokio::test]
-async fn a_database_that_may_only_be_read_is_told() {
+async fn a_read_only_database_is_reported() {
     run(Kind::Postgres, async |mut world: World| {
         world.start().await.stop().await;
         let cluster = Cluster::get().unwrap();
@@ -575,7 +579,7 @@ async fn a_database_that_may_only_be_read_is_told() {
         world.set("DATABASE_URL", url.clone());
         let checked = check(&world).await;
         assert!(checked.text("storage").contains("does not let this user write"), "{checked:?}");
-        // What a start needs, and nothing less: `serve` is the judge of it.
+        // A check demands exactly the rights that a start needs.
         for grant in [
             "grant insert, update, delete on all tables in schema public to check_reader",
             "grant create on schema public to check_reader",
@@ -593,7 +597,7 @@ async fn a_database_that_may_only_be_read_is_told() {
 
 /// As of `casebridge check | head -1`.
 #[tokio::test]
-async fn who_reads_no_further_still_gets_the_exit_code() {
+async fn a_reader_that_closes_the_pipe_gets_the_exit_code() {
     run_on_sqlite(|mut world| async move {
         furnish(&mut world);
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_casebridge"));

@@ -1,4 +1,4 @@
-//! Subscriptions that stay true, whatever is done to them behind our back and whatever Khoros answers.
+//! Subscriptions stay as desired, whatever others do to them and whatever Khoros answers.
 
 use casebridge::sandbox::khoros::{Answer, Call, Model, Status, Style, Subscription};
 use futures_util::future::join_all;
@@ -21,12 +21,12 @@ async fn subscribed(world: &mut World) -> Bridge {
 }
 
 fn ours(model: &Model) -> Vec<&Subscription> {
-    model.subscriptions.iter().filter(|held| held["externalId"] == OURS).collect()
+    model.subscriptions.iter().filter(|remote| remote["externalId"] == OURS).collect()
 }
 
-/// One of ours is on and says what we want.
-fn is_true(world: &World, model: &Model) -> bool {
-    let on: Vec<_> = ours(model).into_iter().filter(|held| held.status == Status::Active).collect();
+/// Exactly one of our subscriptions is active, with the desired values.
+fn is_as_desired(world: &World, model: &Model) -> bool {
+    let on: Vec<_> = ours(model).into_iter().filter(|remote| remote.status == Status::Active).collect();
     on.len() == 1
         && on[0]["notificationUri"] == world.url("/khoros/label").as_str()
         && on[0]["eventName"] == "stream-item-label-applied"
@@ -34,29 +34,29 @@ fn is_true(world: &World, model: &Model) -> bool {
         && on[0]["bearerToken"] == BEARER
 }
 
-/// What was told: by POST and by PUT.
+/// How many POSTs and PUTs there were.
 fn counts(model: &Model) -> (u32, u32) {
     (model.calls, model.puts)
 }
 
-/// What `/status` tells of the tutorial's route.
+/// The state of the tutorial's route in `/status`.
 async fn state(world: &World) -> Value {
     let status = world.http.get(world.url("/status")).bearer_auth(ADMIN).send().await;
     status.unwrap().json::<Value>().await.unwrap()["subscriptions"]["label"]["state"].take()
 }
 
-async fn wait_until_true(world: &World) {
-    world.khoros.wait_until(|model| is_true(world, model)).await;
+async fn wait_until_as_desired(world: &World) {
+    world.khoros.wait_until(|model| is_as_desired(world, model)).await;
 }
 
 async fn wait_for_checks(world: &World, count: u32) {
-    let seen = world.khoros.model().lists;
-    // Each look takes two pages at most: a list of one page is followed by an empty one.
-    world.khoros.wait_until(|model| model.lists > seen + 2 * count).await;
+    let lists = world.khoros.model().lists;
+    // Each observation takes two pages at most: a list of one page is followed by an empty one.
+    world.khoros.wait_until(|model| model.lists > lists + 2 * count).await;
 }
 
 #[tokio::test]
-async fn what_is_done_behind_our_back_is_repaired() {
+async fn changes_by_others_are_repaired() {
     type Action = fn(&mut Model, &str);
     let actions: [(Action, &str); 7] = [
         (|model, uuid| model.set_status(uuid, Status::Paused), "subscription_reactivated was=PAUSED"),
@@ -82,22 +82,22 @@ async fn what_is_done_behind_our_back_is_repaired() {
             "subscription_duplicate_disabled",
         ),
     ];
-    join_all(actions.map(|(action, told)| {
+    join_all(actions.map(|(action, expected)| {
         run_on_sqlite(move |mut world| async move {
             let bridge = subscribed(&mut world).await;
             {
                 let mut model = world.khoros.model();
-                assert!(is_true(&world, &model));
+                assert!(is_as_desired(&world, &model));
                 let uuid = model.subscriptions[0].uuid.clone();
                 action(&mut model, &uuid);
-                assert!(!is_true(&world, &model));
+                assert!(!is_as_desired(&world, &model));
             }
-            bridge.wait_for(told).await;
-            wait_until_true(&world).await;
-            // What is repaired is left alone.
-            let told_before = counts(&world.khoros.model());
+            bridge.wait_for(expected).await;
+            wait_until_as_desired(&world).await;
+            // A repaired subscription is left alone.
+            let counts_before = counts(&world.khoros.model());
             wait_for_checks(&world, 2).await;
-            assert_eq!(counts(&world.khoros.model()), told_before);
+            assert_eq!(counts(&world.khoros.model()), counts_before);
         })
     }))
     .await;
@@ -112,7 +112,7 @@ async fn the_newest_of_two_is_kept() {
             let double = model.subscriptions[0].sent.clone();
             model.add(double)
         };
-        wait_until_true(&world).await;
+        wait_until_as_desired(&world).await;
         let model = world.khoros.model();
         assert_eq!(model.subscriptions[0].status, Status::Disabled);
         assert_eq!(model.subscriptions[1].uuid, newest);
@@ -120,9 +120,9 @@ async fn the_newest_of_two_is_kept() {
     .await;
 }
 
-/// Two deployments that both hold on to one name would take it from each other for ever.
+/// Two deployments with one name would otherwise take it from each other for ever.
 #[tokio::test]
-async fn after_the_third_time_it_is_left_to_the_other() {
+async fn after_three_corrections_the_other_deployment_keeps_it() {
     run_on_sqlite(|mut world| async move {
         let bridge = subscribed(&mut world).await;
         for round in 1..=3 {
@@ -132,7 +132,7 @@ async fn after_the_third_time_it_is_left_to_the_other() {
                 model.repoint(&uuid, "https://staging.example.com/khoros/label");
             }
             bridge.wait_for_nth("subscription_taken_over", round).await;
-            wait_until_true(&world).await;
+            wait_until_as_desired(&world).await;
         }
         let calls = {
             let mut model = world.khoros.model();
@@ -142,8 +142,8 @@ async fn after_the_third_time_it_is_left_to_the_other() {
         };
         let line = bridge.wait_for("subscription_failed alert=subscription_contested").await;
         let ours = world.url("").replace("http://", "");
-        for word in ["set SPREDFAST_EXTERNAL_ID", "staging.example.com", ours.as_str(), OURS, "ERROR"] {
-            assert!(line.contains(word), "{word}: {line}");
+        for part in ["set SPREDFAST_EXTERNAL_ID", "staging.example.com", ours.as_str(), OURS, "ERROR"] {
+            assert!(line.contains(part), "{part}: {line}");
         }
         wait_for_checks(&world, 2).await;
         assert_eq!(world.khoros.model().calls, calls);
@@ -151,9 +151,9 @@ async fn after_the_third_time_it_is_left_to_the_other() {
     .await;
 }
 
-/// One that is shown twice, and not in the same words, is no double: to disable it would end it.
+/// An entry that two pages show with different fields is no duplicate: to disable it would end the subscription.
 #[tokio::test]
-async fn what_is_shown_twice_is_one() {
+async fn a_subscription_that_is_listed_twice_is_one() {
     let ways = [(0, true), (1, true), (1, false)];
     join_all(ways.map(|(first_page, repeats_last_page)| {
         run_on_sqlite(move |mut world| async move {
@@ -171,9 +171,9 @@ async fn what_is_shown_twice_is_one() {
     .await;
 }
 
-/// Two companies may have a subscription of the same name each.
+/// Two companies may each have a subscription with the same name.
 #[tokio::test]
-async fn that_of_another_company_is_left_alone() {
+async fn a_subscription_of_another_company_is_left_alone() {
     run_on_sqlite(|mut world| async move {
         let _bridge = subscribed(&mut world).await;
         let theirs = {
@@ -195,7 +195,7 @@ async fn that_of_another_company_is_left_alone() {
     .await;
 }
 
-/// A take-over that Khoros did not accept was none: it says nothing of another deployment.
+/// A take-over that Khoros did not accept is no sign of another deployment.
 #[tokio::test]
 async fn a_take_over_that_fails_does_not_count() {
     run_on_sqlite(|mut world| async move {
@@ -208,20 +208,20 @@ async fn a_take_over_that_fails_does_not_count() {
                 model.repoint(&uuid, "https://staging.example.com/khoros/label");
             }
             bridge.wait_for_nth("subscription_taken_over", round).await;
-            wait_until_true(&world).await;
+            wait_until_as_desired(&world).await;
         }
         assert_eq!(bridge.count("* alert=subscription_contested"), 0, "{}", bridge.log());
     })
     .await;
 }
 
-/// Where an update changes nothing, or somebody else changes it back each time, it is left so, too.
+/// An update may change nothing, or somebody else may revert it each time.
 #[tokio::test]
-async fn what_cannot_be_corrected_is_not_told_for_ever() {
+async fn corrections_that_do_not_last_end_after_three() {
     type Action = fn(&mut Subscription);
     let actions: [(Action, &'static [&'static str]); 2] = [
-        (|held| held.sent["eventName"] = json!("rule-applied"), &["eventName"]),
-        (|held| held.sent["notificationUri"] = json!("https://other.example.com/"), &["notificationUri"]),
+        (|remote| remote.sent["eventName"] = json!("rule-applied"), &["eventName"]),
+        (|remote| remote.sent["notificationUri"] = json!("https://other.example.com/"), &["notificationUri"]),
     ];
     join_all(actions.map(|(action, immutable)| {
         run_on_sqlite(move |mut world| async move {
@@ -241,7 +241,7 @@ async fn what_cannot_be_corrected_is_not_told_for_ever() {
     .await;
 }
 
-/// To set a status may do nothing, whatever is answered: that is no success.
+/// A PUT of a status may do nothing, whatever Khoros answers.
 #[tokio::test]
 async fn a_status_that_does_not_change_is_a_failure_until_it_does() {
     run_on_sqlite(|mut world| async move {
@@ -259,7 +259,7 @@ async fn a_status_that_does_not_change_is_a_failure_until_it_does() {
     .await;
 }
 
-/// The number of the first page, and what comes after the last, are not published.
+/// Khoros publishes neither the number of the first page nor what follows the last one.
 #[tokio::test]
 async fn ours_is_found_among_many_however_pages_are_counted() {
     let ways = [
@@ -284,7 +284,7 @@ async fn ours_is_found_among_many_however_pages_are_counted() {
             let _bridge = subscribed(&mut world).await;
             let uuid = world.khoros.model().subscriptions[250].uuid.clone();
             world.khoros.model().set_status(&uuid, Status::Paused);
-            wait_until_true(&world).await;
+            wait_until_as_desired(&world).await;
             assert_eq!(world.khoros.model().subscriptions.len(), 251);
             assert_eq!(world.khoros.model().puts, 1);
         })
@@ -292,17 +292,17 @@ async fn ours_is_found_among_many_however_pages_are_counted() {
     .await;
 }
 
-/// A third party says that a POST always makes a new subscription. Then one start must not leave two
-/// that are on, and the next start must not leave another one.
+/// A third party says that a POST always creates a new subscription. Then one start must not leave two active
+/// ones, and the next start must not create another one.
 #[tokio::test]
-async fn where_a_post_doubles_there_is_one_all_the_same() {
+async fn where_a_post_duplicates_one_stays_active() {
     run_on_sqlite(|mut world| async move {
         world.khoros.model().duplicates = true;
         let bridge = subscribed(&mut world).await;
-        wait_until_true(&world).await;
+        wait_until_as_desired(&world).await;
         let uuid = world.khoros.model().subscriptions[0].uuid.clone();
         world.khoros.model().repoint(&uuid, "https://other.example.com/");
-        wait_until_true(&world).await;
+        wait_until_as_desired(&world).await;
         assert_eq!(world.khoros.model().subscriptions.len(), 2);
         bridge.stop().await;
         let bridge = world.start_subscribed().await;
@@ -313,9 +313,9 @@ async fn where_a_post_doubles_there_is_one_all_the_same() {
     .await;
 }
 
-/// The token is in no answer that could be trusted, so a new one is told even if all else is as it was.
+/// No answer can be trusted to show the token, so a new one is declared even if nothing else has changed.
 #[tokio::test]
-async fn a_new_bearer_token_is_told_while_both_are_taken() {
+async fn a_new_bearer_token_is_declared_while_both_are_accepted() {
     run_on_sqlite(|mut world| async move {
         world.khoros.model().echoes_bearer = false;
         let bridge = subscribed(&mut world).await;
@@ -329,7 +329,7 @@ async fn a_new_bearer_token_is_told_while_both_are_taken() {
         assert_eq!(answers.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [200]);
         world.tickets(2).await;
         bridge.stop().await;
-        // Nothing has changed, so nothing is told.
+        // Nothing has changed, so nothing is declared.
         let calls = world.khoros.model().calls;
         let _bridge = world.start_subscribed().await;
         wait_for_checks(&world, 1).await;
@@ -338,10 +338,10 @@ async fn a_new_bearer_token_is_told_while_both_are_taken() {
     .await;
 }
 
-/// What answers nonsense to a look at the subscriptions neither stops the service nor counts as a
-/// success; and one that shows nothing at all is not told again and again.
+/// A nonsense answer to the list neither stops the service nor counts as a success. Where nothing is listed, the
+/// subscription is declared once.
 #[tokio::test]
-async fn a_neighbour_that_answers_nonsense_is_lived_with() {
+async fn nonsense_answers_stop_nothing() {
     const UNCHECKED: &str = "subscription_failed state=unchecked";
     let nonsense = [
         (Answer::Html, UNCHECKED),
@@ -353,41 +353,41 @@ async fn a_neighbour_that_answers_nonsense_is_lived_with() {
         (Answer::Throttled, UNCHECKED),
         (Answer::Failed, UNCHECKED),
     ];
-    join_all(nonsense.map(|(answer, told)| {
+    join_all(nonsense.map(|(answer, expected)| {
         run_on_sqlite(move |mut world| async move {
             world.khoros.queue(Call::List, std::iter::repeat_n(answer, 4));
             world.set("SPREDFAST_CHECK_MINUTES", CHECK_MINUTES);
             world.khoros.model().style = Style::Json;
             let bridge = world.start_subscribed().await;
-            bridge.wait_for(told).await;
+            bridge.wait_for(expected).await;
             world.notify(&event("event-1", "1")).await;
             world.tickets(1).await;
-            // Once it shows them, they are looked after.
+            // Once Khoros lists them, they are checked.
             world.khoros.wait_until(|model| model.lists > 3).await;
             let uuid = world.khoros.model().subscriptions[0].uuid.clone();
             world.khoros.model().set_status(&uuid, Status::Paused);
-            wait_until_true(&world).await;
+            wait_until_as_desired(&world).await;
             assert_eq!(world.khoros.model().calls, 1);
         })
     }))
     .await;
 }
 
-/// What Khoros does not show cannot be compared, and is no reason to tell it again at every check.
+/// A hidden field cannot be compared, and is no reason to declare the subscription at every check.
 #[tokio::test]
-async fn what_is_not_shown_is_told_once() {
+async fn hidden_fields_are_declared_once() {
     let hidden: [(&[&str], &str); 3] = [
         (&["notificationUri", "query"], "subscribed"),
         (&["externalId"], "subscriptions_unlisted"),
         (&["eventName", "status"], "subscribed"),
     ];
-    join_all(hidden.map(|(hidden, told)| {
+    join_all(hidden.map(|(hidden, expected)| {
         run_on_sqlite(move |mut world| async move {
             world.khoros.model().hidden = hidden;
-            // Where a POST doubles it would never end.
+            // Where a POST duplicates, that would never end.
             world.khoros.model().duplicates = true;
             let bridge = subscribed(&mut world).await;
-            bridge.wait_for(told).await;
+            bridge.wait_for(expected).await;
             wait_for_checks(&world, 3).await;
             assert_eq!(counts(&world.khoros.model()), (1, 0));
         })
@@ -395,11 +395,11 @@ async fn what_is_not_shown_is_told_once() {
     .await;
 }
 
-/// What was there yesterday has not ceased to exist because of one odd answer.
+/// One strange answer does not mean that the subscriptions have ceased to exist.
 #[tokio::test]
-async fn an_odd_answer_later_is_no_news() {
-    let odd = [Answer::Text, Answer::Nothing, Answer::ServiceNotFound, Answer::Html];
-    join_all(odd.map(|answer| {
+async fn a_strange_answer_after_a_list_is_a_failure() {
+    let strange = [Answer::Text, Answer::Nothing, Answer::ServiceNotFound, Answer::Html];
+    join_all(strange.map(|answer| {
         run_on_sqlite(move |mut world| async move {
             let bridge = subscribed(&mut world).await;
             wait_for_checks(&world, 1).await;
@@ -413,7 +413,7 @@ async fn an_odd_answer_later_is_no_news() {
     .await;
 }
 
-/// Of the tutorial's address only the POST is known.
+/// Only the POST is known of the tutorial's address.
 #[tokio::test]
 async fn the_old_address_is_enough() {
     run_on_sqlite(|mut world| async move {
@@ -430,34 +430,34 @@ async fn the_old_address_is_enough() {
 }
 
 on_both! {
-    // The operator ends it: who is running leaves it so, and the next start begins anew.
-    async fn what_the_operator_ended_stays_so_until_the_next_start(world: World) {
+    // A running service leaves the end alone, and the next start subscribes again.
+    async fn an_ended_subscription_stays_disabled_until_the_next_start(world: World) {
         let mut world = world;
         world.set("ROUTE_VIP_LABEL", "VIP");
         let bridge = subscribed(&mut world).await;
         bridge.wait_for_nth("subscribed origin=push", 2).await;
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert!(output.status.success(), "{output:?}");
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(told.contains("ended `send-to-zendesk` (") && told.contains("ended `send-to-zendesk-vip` ("));
-        let are_off = |model: &Model| model.subscriptions.iter().all(|held| held.status == Status::Disabled);
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(printed.contains("ended `send-to-zendesk` (") && printed.contains("ended `send-to-zendesk-vip` ("));
+        let are_off = |model: &Model| model.subscriptions.iter().all(|remote| remote.status == Status::Disabled);
         assert!(are_off(&world.khoros.model()));
         bridge.wait_for_nth("subscription_ended", 2).await;
         let lists = world.khoros.model().lists;
         assert_eq!(state(&world).await, "ended");
         assert!(are_off(&world.khoros.model()));
-        // Another process that starts wants it again, and the one that was told keeps away from it.
+        // The running process leaves it alone, and the next one subscribes again.
         bridge.stop().await;
         assert_eq!(world.khoros.model().lists, lists);
         let bridge = world.start_subscribed().await;
-        wait_until_true(&world).await;
+        wait_until_as_desired(&world).await;
         bridge.stop().await;
     }
 }
 
-/// What it sees of the operator's action, it must not take for somebody else's.
+/// The service must not take the operator's change for somebody else's.
 #[tokio::test]
-async fn an_end_is_honoured_in_the_middle_of_a_look() {
+async fn an_end_during_a_check_is_respected() {
     run_on_sqlite(|mut world| async move {
         let bridge = subscribed(&mut world).await;
         wait_for_checks(&world, 1).await;
@@ -474,9 +474,9 @@ async fn an_end_is_honoured_in_the_middle_of_a_look() {
     .await;
 }
 
-/// It has been running since it listens, even if it has not told Khoros anything yet.
+/// The service counts as running from the time when it listens, even before it subscribes.
 #[tokio::test]
-async fn an_end_is_honoured_while_the_address_is_tried() {
+async fn an_end_while_the_address_is_tried_is_respected() {
     run_on_sqlite(|mut world| async move {
         world.khoros.model().style = Style::Json;
         let here = world.url("").trim_start_matches("http://").parse().unwrap();
@@ -497,16 +497,16 @@ async fn an_end_is_honoured_while_the_address_is_tried() {
 }
 
 #[tokio::test]
-async fn an_end_that_cannot_be_had_is_told() {
+async fn an_end_that_fails_is_reported() {
     run_on_sqlite(|mut world| async move {
         let bridge = world.start_subscribed().await;
         let output = world.command_with_settings(&["unsubscribe"]).await;
         assert_eq!(output.status.code(), Some(1));
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains("ask Khoros support") && told.contains(OURS), "{told}");
+        let printed = String::from_utf8(output.stderr).unwrap();
+        assert!(printed.contains("ask Khoros support") && printed.contains(OURS), "{printed}");
         bridge.stop().await;
 
-        // What was not ended is still looked after.
+        // A subscription that was not ended is still checked.
         let bridge = subscribed(&mut world).await;
         world.khoros.queue(Call::SetStatus, [Answer::Status(422)]);
         let output = world.command_with_settings(&["unsubscribe"]).await;
@@ -514,7 +514,7 @@ async fn an_end_that_cannot_be_had_is_told() {
         assert!(String::from_utf8(output.stdout).unwrap().contains("is not ended: Khoros answered 422"));
         let uuid = world.khoros.model().subscriptions[0].uuid.clone();
         world.khoros.model().set_status(&uuid, Status::Paused);
-        wait_until_true(&world).await;
+        wait_until_as_desired(&world).await;
         bridge.stop().await;
 
         let output = world.command_with_settings(&["unsubscribe", "--external-id", "nobody's"]).await;
@@ -529,9 +529,9 @@ async fn an_end_that_cannot_be_had_is_told() {
     .await;
 }
 
-/// A route that was removed has left its subscription behind.
+/// A removed route leaves its subscription behind.
 #[tokio::test]
-async fn what_no_route_wants_is_told_once() {
+async fn an_unused_subscription_is_reported_once() {
     run_on_sqlite(|mut world| async move {
         world.set("ROUTE_OLD_LABEL", "Old");
         let bridge = subscribed(&mut world).await;
@@ -551,9 +551,9 @@ async fn what_no_route_wants_is_told_once() {
     .await;
 }
 
-/// Subscriptions of the routes beside the one that Khoros does not take are made all the same.
+/// Khoros refuses one subscription, and the others are made anyway.
 #[tokio::test]
-async fn one_route_in_trouble_leaves_the_others_alone() {
+async fn one_failing_route_does_not_affect_the_others() {
     run_on_sqlite(|mut world| async move {
         world.set("ROUTE_VIP_LABEL", "VIP");
         world.khoros.queue(Call::Subscribe, [Answer::Status(400)]);

@@ -1,4 +1,4 @@
-//! The operator's side: what the subcommands print and what they exit with.
+//! The operator's subcommands: their output and exit codes.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ fn text(output: &Output) -> String {
 }
 
 on_both! {
-    async fn the_list_tells_what_became_of_everything(world: World) {
+    async fn the_list_shows_the_result_of_every_delivery(world: World) {
         world.zendesk.queue([Fault::Invalid]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
@@ -46,7 +46,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn what_waits_is_delivered_now_and_what_has_no_texts_is_not(world: World) {
+    async fn waiting_deliveries_are_delivered_now_and_erased_ones_are_not(world: World) {
         let mut world = world;
         world.set("RETRY_SCHEDULE", "86400");
         let bridge = world.start().await;
@@ -71,24 +71,24 @@ on_both! {
         assert_eq!(world.list().await[0]["state"], "dead");
     }
 
-    async fn a_replay_that_makes_no_sense_changes_nothing(world: World) {
+    async fn a_replay_without_effect_is_refused(world: World) {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("delivery_done").await;
-        for (arguments, told) in [
+        for (arguments, expected) in [
             (&["replay", "khoros:1234:event-1:twitter:1"][..], "only dead deliveries"),
             (&["replay", "no-such-id"], "there is no delivery `no-such-id`"),
             (&["replay"], "required"),
         ] {
             let output = world.command(arguments).await;
-            assert!(!output.status.success() && text(&output).contains(told), "{}", text(&output));
+            assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
         }
         world.check_one_ticket_per_case().await;
     }
 }
 
 #[tokio::test]
-async fn a_list_of_nothing_says_why() {
+async fn a_list_without_a_database_fails_with_the_reason() {
     run_on_sqlite(|world| async move {
         let output = world.command(&["list"]).await;
         assert_eq!(output.status.code(), Some(1));
@@ -98,7 +98,7 @@ async fn a_list_of_nothing_says_why() {
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_whole() {
+async fn all_problems_of_a_configuration_are_reported() {
     run_on_sqlite(|mut world| async move {
         world.unset("SPREDFAST_LABEL_NAME");
         world.unset("ZENDESK_OAUTH_CLIENT_SECRET");
@@ -155,7 +155,7 @@ async fn an_sqlite_file_is_served_once() {
 }
 
 #[tokio::test]
-async fn each_format_of_the_log_is_what_it_says() {
+async fn the_json_log_is_json() {
     run_on_sqlite(|mut world| async move {
         world.set("LOG_FORMAT", "json");
         let bridge = world.start().await;
@@ -167,7 +167,7 @@ async fn each_format_of_the_log_is_what_it_says() {
 }
 
 #[tokio::test]
-async fn the_demo_tells_its_story() {
+async fn the_demo_prints_its_steps() {
     run_on_sqlite(|world| async move {
         let output = world.command(&["demo", "--once"]).await;
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));

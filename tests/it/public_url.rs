@@ -1,4 +1,4 @@
-//! Whether our address leads to us, before Khoros is told of it.
+//! The probe of the public address before casebridge subscribes.
 
 use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ on_both! {
         let (status, id) = get(&world, "/healthz/instance").await;
         assert_eq!((status, id.trim().len()), (200, 32));
         first.stop().await;
-        // Another token, the same deployment: what is served tells nothing of a token.
+        // Another token, the same deployment: the id does not depend on the token.
         world.set("NOTIFICATION_BEARER_TOKEN", format!("{BEARER}-after"));
         let second = world.start().await;
         assert_eq!(get(&world, "/healthz/instance").await, (200, id.clone()));
@@ -40,7 +40,7 @@ on_both! {
 }
 
 #[tokio::test]
-async fn khoros_is_told_of_an_address_that_leads_here() {
+async fn an_address_that_leads_here_is_subscribed() {
     run_on_sqlite(|mut world| async move {
         world.set("PUBLIC_URL_PROBE_SECONDS", "60");
         world.set("ROUTE_VIP_LABEL", "VIP");
@@ -53,7 +53,7 @@ async fn khoros_is_told_of_an_address_that_leads_here() {
     .await;
 }
 
-/// What else may be at an address.
+/// Another service at our address.
 #[derive(Clone, Copy, Debug)]
 enum Other {
     Echo,
@@ -74,14 +74,14 @@ impl Other {
 }
 
 #[tokio::test]
-async fn khoros_is_told_late_of_an_address_that_leads_elsewhere() {
+async fn an_address_that_leads_elsewhere_is_subscribed_late() {
     let others = [
         (Other::Echo, "an answer that is not ours"),
         (Other::Page, "an answer that is not ours"),
         (Other::NoSuchPage, "an answer of status 404"),
         (Other::Elsewhere, "an answer of status 308"),
     ];
-    join_all(others.map(|(other, seen)| {
+    join_all(others.map(|(other, answer)| {
         run_on_sqlite(move |mut world| async move {
             let khoros = world.khoros.clone();
             let calls_when_asked = Arc::new(Mutex::new(Vec::new()));
@@ -92,7 +92,7 @@ async fn khoros_is_told_late_of_an_address_that_leads_elsewhere() {
             })
             .await;
             world.set("PUBLIC_URL", url);
-            check_it_is_told_late(&mut world, seen).await;
+            check_it_is_subscribed_late(&mut world, answer).await;
             let calls = calls_when_asked.lock().unwrap();
             assert!(calls.len() > 1 && calls.iter().all(|calls| *calls == 0), "{calls:?}");
         })
@@ -101,13 +101,13 @@ async fn khoros_is_told_late_of_an_address_that_leads_elsewhere() {
 }
 
 #[tokio::test]
-async fn khoros_is_told_late_of_an_address_where_nobody_answers() {
+async fn an_address_without_an_answer_is_subscribed_late() {
     let silences = [
         (None, "refused: nothing listens there"),
         (Some(Wire::Cut), "the connection broke"),
         (Some(Wire::Silent), "no answer in time"),
     ];
-    join_all(silences.map(|(wire, seen)| {
+    join_all(silences.map(|(wire, answer)| {
         run_on_sqlite(move |mut world| async move {
             let proxy = Proxy::start(([127, 0, 0, 1], free_port()).into()).await;
             if let Some(wire) = wire {
@@ -115,25 +115,25 @@ async fn khoros_is_told_late_of_an_address_where_nobody_answers() {
             }
             let port = if wire.is_some() { proxy.address.port() } else { free_port() };
             world.set("PUBLIC_URL", format!("http://127.0.0.1:{port}"));
-            check_it_is_told_late(&mut world, seen).await;
+            check_it_is_subscribed_late(&mut world, answer).await;
         })
     }))
     .await;
 }
 
-/// The log says from where we have the address, what was seen there and what to set.
-async fn check_it_is_told_late(world: &mut World, seen: &str) {
+/// The log says where the address comes from, what answered there and what to set.
+async fn check_it_is_subscribed_late(world: &mut World, answer: &str) {
     world.set("PUBLIC_URL_PROBE_SECONDS", "1");
     let bridge = world.start_subscribed().await;
     let line = bridge.wait_for(GIVEN_UP).await;
-    for told in ["WARN", seen, "heroku config:set PUBLIC_URL="] {
-        assert!(line.contains(told), "{told} is not in: {line}");
+    for part in ["WARN", answer, "heroku config:set PUBLIC_URL="] {
+        assert!(line.contains(part), "{part} is not in: {line}");
     }
     bridge.assert_order(&[GIVEN_UP, SUBSCRIBED]);
     assert_eq!(bridge.count(REACHED), 0);
 }
 
-/// As where the host's router learns only later that we are there.
+/// Some hosts' routers forward requests only some time after we listen.
 #[tokio::test]
 async fn an_address_may_begin_to_lead_here() {
     run_on_sqlite(|mut world| async move {
@@ -145,8 +145,8 @@ async fn an_address_may_begin_to_lead_here() {
         world.set("PUBLIC_URL_PROBE_SECONDS", "60");
         let bridge = world.start().await;
         let line = bridge.wait_for(NOT_YET).await;
-        for told in ["\"variable\":\"RENDER_EXTERNAL_URL\"", "broke", "heroku config:set PUBLIC_URL="] {
-            assert!(line.contains(told), "{told} is not in: {line}");
+        for part in ["\"variable\":\"RENDER_EXTERNAL_URL\"", "broke", "heroku config:set PUBLIC_URL="] {
+            assert!(line.contains(part), "{part} is not in: {line}");
         }
         assert_eq!(world.khoros.model().calls, 0);
         proxy.set(Wire::Whole);

@@ -1,4 +1,4 @@
-//! Reading the feeds: what no push brought becomes a ticket, and what one did becomes no second.
+//! Reading the feeds: events that were not pushed become tickets, and pushed ones get no second ticket.
 
 use std::net::SocketAddr;
 
@@ -33,8 +33,8 @@ async fn start_reading(world: &World) -> Bridge {
     bridge
 }
 
-/// So many events about as many posts, each of which nobody pushes.
-async fn emit_unheard(world: &World, posts: std::ops::Range<usize>) {
+/// Emits one event for each of these posts, and loses its push.
+async fn emit_lost(world: &World, posts: std::ops::Range<usize>) {
     for post in posts {
         world.khoros.model().push_faults.push_back(PushFault::Lost);
         world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
@@ -42,7 +42,7 @@ async fn emit_unheard(world: &World, posts: std::ops::Range<usize>) {
     }
 }
 
-/// Puts these events, of as many seconds, at the new end of the first feed.
+/// Appends these events, a second apart, to the new end of the first feed.
 fn append(world: &World, numbers: std::ops::Range<usize>) {
     let event = |number: usize| {
         let mut event: Value =
@@ -53,7 +53,7 @@ fn append(world: &World, numbers: std::ops::Range<usize>) {
     world.khoros.model().subscriptions[0].feed.extend(numbers.map(event));
 }
 
-/// Waits until whatever is in the feeds now has been read once more, and was known.
+/// Waits until all events that are in the feeds now have been read once more.
 async fn read_twice_more(world: &World) {
     for _ in 0..2 {
         let reads = world.khoros.model().feed_reads;
@@ -67,15 +67,15 @@ async fn status(world: &World) -> Value {
     request.send().await.unwrap().json::<Value>().await.unwrap()["pull"].clone()
 }
 
-async fn wait_for_status(world: &World, wanted: impl Fn(&Value) -> bool) {
-    while !wanted(&status(world).await) {
+async fn wait_for_status(world: &World, is_expected: impl Fn(&Value) -> bool) {
+    while !is_expected(&status(world).await) {
         let reads = world.khoros.model().feed_reads;
         world.khoros.wait_until(|model| model.feed_reads > reads).await;
     }
 }
 
 on_both! {
-    async fn what_is_pushed_is_not_pulled_again(world: World) {
+    async fn pushed_events_are_not_stored_again(world: World) {
         let mut world = world;
         with_feeds(&mut world);
         world.khoros.model().push_faults = [PushFault::Twice].into();
@@ -95,7 +95,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn what_was_pulled_is_not_pushed_again(world: World) {
+    async fn read_events_are_not_stored_again_by_a_push(world: World) {
         let mut world = world;
         with_feeds(&mut world);
         let bridge = start_reading(&world).await;
@@ -112,7 +112,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn what_came_while_nobody_listened_is_pulled_at_the_start(world: World) {
+    async fn events_of_the_downtime_are_read_at_the_start(world: World) {
         let mut world = world;
         with_feeds(&mut world);
         // By the clock it would not be read in the time of this test.
@@ -138,8 +138,8 @@ on_both! {
         let bridge = start_reading(&world).await;
         {
             let model = world.khoros.model();
-            let held = &model.subscriptions[0];
-            assert!(held["notificationUri"].is_null() && held["bearerToken"].is_null(), "{:?}", held.sent);
+            let remote = &model.subscriptions[0];
+            assert!(remote["notificationUri"].is_null() && remote["bearerToken"].is_null(), "{:?}", remote.sent);
         }
         for post in 0..3 {
             world.khoros.apply_label(LABEL, &event(&format!("event-{post}"), &post.to_string())).await;
@@ -178,7 +178,7 @@ on_both! {
     }
 }
 
-/// Neither what leaves a feed nor a restart makes a reading miss what is new.
+/// New events are read, even if old ones leave the feed or the service restarts.
 async fn check_it_is_read_where_it_grows(mut world: World, order: FeedOrder) {
     with_feeds_alone(&mut world);
     world.khoros.model().feed_order = order;
@@ -214,7 +214,7 @@ async fn a_feed_with_the_newest_first_is_read_where_it_grows() {
 }
 
 #[tokio::test]
-async fn an_interrupted_reading_is_gone_on_with() {
+async fn an_interrupted_reading_is_continued() {
     run_on_sqlite(async |mut world: World| {
         with_feeds_alone(&mut world);
         world.zendesk.stop();
@@ -231,8 +231,8 @@ async fn an_interrupted_reading_is_gone_on_with() {
     .await;
 }
 
-/// What an event of the past had to say was said, whatever this inbox knows of it; a newer one goes on
-/// with the matter.
+/// An old event is on the closed ticket already, whatever this inbox knows of it; only a newer one needs a
+/// follow-up.
 #[tokio::test]
 async fn the_past_of_a_feed_follows_up_no_closed_ticket() {
     run_on_sqlite(async |mut world: World| {
@@ -276,11 +276,11 @@ async fn every_shape_and_order_of_a_feed_is_read_to_its_end() {
             }
             let bridge = world.start_subscribed().await;
             // One by one, and then many at once.
-            emit_unheard(&world, 0..1).await;
+            emit_lost(&world, 0..1).await;
             bridge.wait_for("feed_read new=1").await;
             world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
             bridge.kill().await;
-            emit_unheard(&world, 1..131).await;
+            emit_lost(&world, 1..131).await;
             let bridge = world.start().await;
             bridge.wait_for("feed_read new=130").await;
             assert_eq!(world.list().await.len(), 132);
@@ -298,7 +298,7 @@ async fn a_feed_that_knows_no_pages_has_an_end() {
         world.khoros.model().feed_repeats_last_page = true;
         world.khoros.model().feed_order = FeedOrder::NewestFirst;
         let bridge = start_reading(&world).await;
-        emit_unheard(&world, 0..3).await;
+        emit_lost(&world, 0..3).await;
         bridge.wait_for_nth("delivery_done", 3).await;
         read_twice_more(&world).await;
         world.check_one_ticket_per_case().await;
@@ -330,7 +330,7 @@ async fn every_route_has_its_own_feed() {
     .await;
 }
 
-/// The sound feed of one route is read although that of the other is gone, which status tells.
+/// One route's feed is read although that of the other is gone, which `/status` shows.
 #[tokio::test]
 async fn one_feed_that_fails_does_not_stop_the_others() {
     run_on_sqlite(async |mut world: World| {
@@ -340,12 +340,13 @@ async fn one_feed_that_fails_does_not_stop_the_others() {
         bridge.wait_for_nth("subscribed origin=push", 2).await;
         let gone = {
             let mut model = world.khoros.model();
-            let uuid = model.subscriptions.iter().find(|held| held["query"] != LABEL).unwrap().uuid.clone();
+            let uuid =
+                model.subscriptions.iter().find(|remote| remote["query"] != LABEL).unwrap().uuid.clone();
             model.delete(&uuid)
         };
         assert!(gone.is_some());
         bridge.wait_for("feed_status status=unavailable").await;
-        emit_unheard(&world, 0..1).await;
+        emit_lost(&world, 0..1).await;
         bridge.wait_for("delivery_done ticket=1000").await;
         wait_for_status(&world, |status| status == "unavailable").await;
     })
@@ -353,24 +354,25 @@ async fn one_feed_that_fails_does_not_stop_the_others() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_ticket_is_kept_as_if_it_was_pushed() {
+async fn unprocessable_events_are_stored_as_if_they_were_pushed() {
     run_on_sqlite(async |mut world: World| {
         with_feeds(&mut world);
         let bridge = start_reading(&world).await;
-        let odd = json!({"eventUuid": "odd", "eventName": "something-new", "data": {"change": PRIVATE}});
+        let strange =
+            json!({"eventUuid": "strange", "eventName": "something-new", "data": {"change": PRIVATE}});
         {
             let mut model = world.khoros.model();
             let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
             let deep: Value = serde_json::from_str(&deep).unwrap();
             let half = json!({"eventUuid": "deep", "eventName": "something-new", "data": deep});
-            model.subscriptions[0].feed.extend([odd.clone(), json!(null), half]);
+            model.subscriptions[0].feed.extend([strange.clone(), json!(null), half]);
         }
         bridge.wait_for("feed_read new=3").await;
         bridge.wait_for("item_unprocessable").await;
-        assert_eq!(world.notify(&odd.to_string()).await["new"], 0);
+        assert_eq!(world.notify(&strange.to_string()).await["new"], 0);
         read_twice_more(&world).await;
         assert_eq!(bridge.count("item_unprocessable"), 1);
-        emit_unheard(&world, 0..1).await;
+        emit_lost(&world, 0..1).await;
         bridge.wait_for("delivery_done ticket=1000").await;
         let list = world.list().await;
         assert_eq!(list.iter().filter(|delivery| delivery["state"] == "dead").count(), 3, "{list:?}");
@@ -398,9 +400,9 @@ async fn a_page_that_is_too_long_is_read_in_parts() {
     .await;
 }
 
-/// Whatever answers in place of a feed, the service goes on, says so, and reads when there is one.
+/// Whatever answers instead of a feed, the service goes on, logs it, and reads the feed once there is one.
 #[tokio::test]
-async fn what_is_no_feed_is_told_and_tried_again() {
+async fn answers_that_are_no_feed_are_logged_and_tried_again() {
     let answers = [
         (Answer::Html, "failing", "an HTML page"),
         (Answer::Status(500), "failing", "answered 500"),
@@ -414,17 +416,17 @@ async fn what_is_no_feed_is_told_and_tried_again() {
         (Answer::Status(404), "unavailable", "Khoros offers no feed"),
         (Answer::Status(405), "unavailable", "Khoros offers no feed"),
     ];
-    join_all(answers.map(|(answer, state, told)| {
+    join_all(answers.map(|(answer, state, expected)| {
         run_on_sqlite(async move |mut world: World| {
             with_feeds(&mut world);
             let bridge = start_reading(&world).await;
-            emit_unheard(&world, 0..1).await;
+            emit_lost(&world, 0..1).await;
             bridge.wait_for("delivery_done ticket=1000").await;
             world.khoros.model().outage = Some(answer);
             let line = bridge.wait_for(&format!("feed_status status={state}")).await;
-            assert!(line.contains(told), "{line}");
+            assert!(line.contains(expected), "{line}");
             wait_for_status(&world, |status| status == state).await;
-            emit_unheard(&world, 1..2).await;
+            emit_lost(&world, 1..2).await;
             world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
             bridge.wait_for_nth("delivery_done", 2).await;
             assert_eq!(bridge.count("feed_status"), 2, "{}", bridge.log());
@@ -438,14 +440,14 @@ async fn what_is_no_feed_is_told_and_tried_again() {
     .await;
 }
 
-/// What comes past the end of a feed may be anything.
+/// Anything may follow the end of a feed.
 #[tokio::test]
 async fn no_content_past_the_end_is_the_end() {
     run_on_sqlite(async |mut world: World| {
         with_feeds(&mut world);
         let bridge = start_reading(&world).await;
         bridge.stop().await;
-        emit_unheard(&world, 0..2).await;
+        emit_lost(&world, 0..2).await;
         world.khoros.queue(Call::Feed, [Answer::Json, Answer::Nothing]);
         let bridge = start_reading(&world).await;
         bridge.wait_for("feed_read new=2").await;
@@ -468,12 +470,12 @@ async fn without_a_list_of_subscriptions_there_is_no_feed() {
 }
 
 #[tokio::test]
-async fn who_wants_pushes_alone_gets_them_alone() {
+async fn with_pushes_alone_no_feed_is_read() {
     run_on_sqlite(async |mut world: World| {
         with_feeds(&mut world);
         world.set("SPREDFAST_MODE", "push");
         let bridge = world.start_subscribed().await;
-        emit_unheard(&world, 0..1).await;
+        emit_lost(&world, 0..1).await;
         world.khoros.apply_label(LABEL, &event("pushed", "pushed")).await;
         bridge.wait_for("delivery_done").await;
         assert_eq!(status(&world).await, "off");
@@ -483,9 +485,9 @@ async fn who_wants_pushes_alone_gets_them_alone() {
     .await;
 }
 
-/// The push is refused, and is pulled soon after the storage is back, long before the clock says so.
+/// The push is refused, and the event is read soon after the storage is back, long before the schedule says so.
 #[tokio::test]
-async fn what_was_answered_503_is_pulled() {
+async fn an_event_that_was_answered_503_is_read() {
     run(Kind::Postgres, async |mut world: World| {
         with_feeds(&mut world);
         world.set("SPREDFAST_POLL_SECONDS", "86400");
@@ -508,14 +510,14 @@ async fn what_was_answered_503_is_pulled() {
     .await;
 }
 
-/// Its row is refused, so that this and what is behind it is read again and again, until it is taken.
+/// The database refuses a row, so this event and the later ones are read again until it accepts the row.
 #[tokio::test]
-async fn what_is_not_stored_is_not_passed() {
+async fn a_reading_does_not_pass_an_event_that_is_not_stored() {
     run_on_sqlite(async |mut world: World| {
         with_feeds(&mut world);
         let bridge = start_reading(&world).await;
         world.database.refuse_event("event-1").await;
-        emit_unheard(&world, 0..3).await;
+        emit_lost(&world, 0..3).await;
         bridge.wait_for("storage_failed origin=feed").await;
         bridge.kill().await;
         world.database.take_every_event().await;
@@ -527,10 +529,10 @@ async fn what_is_not_stored_is_not_passed() {
     .await;
 }
 
-/// Stored, each of these events is fifty times as long as it came.
+/// Stored, each of these events is fifty times as long as in the feed.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_page_of_many_items_is_not_held_as_a_whole() {
+async fn a_page_of_many_items_is_stored_in_parts() {
     run_on_sqlite(async |mut world: World| {
         with_feeds(&mut world);
         world.zendesk.stop();

@@ -1,15 +1,15 @@
-//! When events last came by each route, and what is said when they come no more.
+//! The age of each route's last event, and the alert when a busy route falls silent.
 
 use serde_json::{Value, json};
 
 use crate::harness::{ADMIN, BEARER, Kind, LABEL, Wire, World, event, on_both, run};
 use crate::storage::proxied;
 
-/// The shortest silence that can be asked about, nearly: 1.8 s.
+/// 1.8 s, nearly the shortest silence that can be configured.
 const SOON: &str = "0.0005";
 
 on_both! {
-    async fn the_age_of_each_routes_last_event_is_told(world: World) {
+    async fn the_age_of_each_routes_last_event_is_reported(world: World) {
         let mut world = world;
         world.set("ROUTE_VIP_LABEL", "VIP");
         world.set("ROUTE_RULES_EVENT", "rule-applied");
@@ -37,7 +37,7 @@ on_both! {
         check().await;
     }
 
-    async fn a_busy_route_that_falls_silent_is_told_and_so_is_its_end(world: World) {
+    async fn a_silence_of_a_busy_route_is_logged_and_so_is_its_end(world: World) {
         let mut world = world;
         world.set("SILENCE_ALERT_HOURS", SOON);
         world.set("ROUTE_VIP_LABEL", "VIP");
@@ -52,7 +52,7 @@ on_both! {
         let line = bridge.wait_for("route_active route=label").await;
         assert!(line.contains("INFO"), "{line}");
 
-        // The next silence is told, also by a process that has seen nothing of what was before.
+        // The next silence is logged, also by a process that did not see the earlier events.
         bridge.wait_for_nth("route_silent", 2).await;
         assert_eq!(bridge.count("route_silent"), bridge.count("route_silent route=label"), "one event makes no busy route");
         bridge.kill().await;
@@ -63,7 +63,7 @@ on_both! {
 }
 
 #[tokio::test]
-async fn a_database_that_is_away_is_told_once_and_asked_again() {
+async fn an_unreachable_database_is_logged_once_and_tried_again() {
     run(Kind::Postgres, async |mut world: World| {
         let (proxy, url) = proxied(&world.database.url).await;
         world.set("DATABASE_URL", url);
@@ -86,7 +86,7 @@ async fn five_events(world: &World) {
     }
 }
 
-/// What `/status` tells of them.
+/// The routes in `/status`.
 async fn routes(world: &World) -> Value {
     let answer = world.http.get(world.url("/status")).bearer_auth(ADMIN).send().await.unwrap();
     answer.json::<Value>().await.unwrap()["routes"].take()

@@ -1,4 +1,4 @@
-//! Telling Khoros where we are.
+//! Subscribing: what Khoros is asked for, and what happens if it refuses.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{BEARER, LABEL, World, event, run_on_sqlite};
 
 #[tokio::test]
-async fn the_subscription_says_what_we_want() {
+async fn the_subscription_has_the_desired_fields() {
     run_on_sqlite(|mut world| async move {
         world.set("PUBLIC_URL", "https://bridge.example.com/base/");
         let _bridge = world.start_subscribed().await;
@@ -42,19 +42,19 @@ async fn every_form_of_success_is_one() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_and_tried_again_while_we_serve() {
+async fn a_refusal_is_logged_and_tried_again_while_we_serve() {
     let refusals = [
         (Answer::DeveloperInactive, "khoros_token"),
         (Answer::ServiceNotFound, "khoros_address"),
         (Answer::Html, "an HTML page"),
         (Answer::Failed, "validation_error"),
     ];
-    join_all(refusals.map(|(answer, told)| {
+    join_all(refusals.map(|(answer, expected)| {
         run_on_sqlite(move |world| async move {
             world.khoros.model().answers = VecDeque::from([answer]);
             let bridge = world.start().await;
             let line = bridge.wait_for("subscription_failed state=not_subscribed").await;
-            assert!(line.contains(told), "{line}");
+            assert!(line.contains(expected), "{line}");
             world.notify(&event("event-1", "1")).await;
             bridge.wait_for("delivery_done").await;
             bridge.wait_for("subscribed origin=push").await;
@@ -71,7 +71,7 @@ async fn a_wrong_token_stops_nothing_else() {
         bridge.wait_for("subscription_failed alert=khoros_token").await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("delivery_done").await;
-        // Who was not let in has not seen that there is no feed.
+        // A refused token does not show that there is no feed.
         bridge.wait_for_nth("subscription_failed alert=khoros_token", 1).await;
         assert_eq!(bridge.count("feed_status status=unavailable"), 0, "{}", bridge.log());
     })
@@ -79,7 +79,7 @@ async fn a_wrong_token_stops_nothing_else() {
 }
 
 #[tokio::test]
-async fn without_pushes_no_address_is_asked_for() {
+async fn without_pushes_no_address_is_needed() {
     run_on_sqlite(|mut world| async move {
         world.unset("PUBLIC_URL");
         world.set("SPREDFAST_MODE", "poll");
@@ -92,7 +92,7 @@ async fn without_pushes_no_address_is_asked_for() {
 }
 
 #[tokio::test]
-async fn without_an_address_it_serves_and_says_what_to_set() {
+async fn without_an_address_it_serves_and_logs_what_to_set() {
     run_on_sqlite(|mut world| async move {
         world.unset("PUBLIC_URL");
         let bridge = world.start().await;
@@ -111,7 +111,7 @@ async fn without_an_address_it_serves_and_says_what_to_set() {
 /// One endpoint, one subscription and one kind of ticket for each route; the post that comes by two of them
 /// is one case.
 #[tokio::test]
-async fn every_route_has_its_own_subscription_door_and_ticket() {
+async fn every_route_has_its_own_subscription_endpoint_and_ticket() {
     run_on_sqlite(|mut world| async move {
         world.set("TICKET_TAGS", "all");
         world.set("ROUTE_VIP_LABEL", "VIP (gold)+");
@@ -120,19 +120,19 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
         world.set("ROUTE_RULES_EVENT", "rule-applied");
         let bridge = world.start().await;
         bridge.wait_for_nth("subscribed origin=push", 3).await;
-        let held: BTreeMap<String, (String, Value, String)> = {
+        let subscriptions: BTreeMap<String, (String, Value, String)> = {
             let model = world.khoros.model();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            let of = |held: &casebridge::sandbox::khoros::Subscription| {
-                let uri = text(&held["notificationUri"]);
+            let of = |remote: &casebridge::sandbox::khoros::Subscription| {
+                let uri = text(&remote["notificationUri"]);
                 let path = uri[uri.find("/khoros").unwrap()..].to_owned();
-                (text(&held["externalId"]), (text(&held["eventName"]), held["query"].clone(), path))
+                (text(&remote["externalId"]), (text(&remote["eventName"]), remote["query"].clone(), path))
             };
             model.subscriptions.iter().map(of).collect()
         };
         let label = "stream-item-label-applied".to_owned();
         assert_eq!(
-            held,
+            subscriptions,
             BTreeMap::from([
                 (
                     "send-to-zendesk".to_owned(),
@@ -153,7 +153,7 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
         bridge.wait_for("delivery_done ticket=1000 action=created").await;
         post_to(&world, "/khoros/vip", &event("e2", "2")).await;
         bridge.wait_for("delivery_done ticket=1001 action=created").await;
-        // The first post by the second route: its ticket is told, and gets the route's tags.
+        // The first post by the second route: its ticket gets a comment and the route's tags.
         post_to(&world, "/khoros/vip", &event("e3", "1")).await;
         bridge.wait_for("delivery_done ticket=1000 action=commented").await;
         let tickets = world.tickets(2).await;
@@ -179,9 +179,9 @@ async fn every_route_has_its_own_subscription_door_and_ticket() {
     .await;
 }
 
-/// Khoros tells both subscriptions of one event, and both routes are owed.
+/// Khoros pushes one event to both subscriptions, and each route has its delivery.
 #[tokio::test]
-async fn one_event_by_two_doors_is_told_by_both() {
+async fn one_event_at_two_endpoints_is_delivered_by_both() {
     run_on_sqlite(|mut world| async move {
         world.set("ROUTE_VIP_QUERY", "VIP|Gold");
         world.set("ROUTE_VIP_TICKET_TAGS", "gold");
@@ -202,7 +202,7 @@ async fn one_event_by_two_doors_is_told_by_both() {
     .await;
 }
 
-/// What came by a route that is configured no more still becomes a ticket, and not with another's label.
+/// An event of a removed route still becomes a ticket, and does not get another route's label.
 #[tokio::test]
 async fn a_route_that_was_removed_leaves_no_post_behind() {
     run_on_sqlite(|mut world| async move {
