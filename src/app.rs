@@ -20,7 +20,7 @@ use crate::http::{self, AppState, BearerTokens, Health, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
-use crate::public_url::{self, Address, Instance, Probe};
+use crate::public_url::{self, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
 use crate::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions};
@@ -109,9 +109,9 @@ pub async fn run(
     }
     match desired {
         Some(desired) => {
+            let variable = config.public_url_variable;
             let address = config.public_url.filter(|_| mode.pushes());
-            let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
-            let probe = address.map(|address| Probe::new(client, address, instance));
+            let probe = address.map(|url| Probe { http: client, url, variable, remedy, instance });
             let check_every = config.khoros.check_every;
             let reconciler =
                 Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::app;
 use crate::config::{Database, Partial};
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
-use crate::public_url::{Address, Instance, Probe};
+use crate::public_url::{Instance, Probe};
 pub use report::CheckReport;
 use report::{Finding, Mark, Row};
 
@@ -187,8 +187,8 @@ async fn public_url(
         _ => Instance::new("none"),
     };
     let variable = config.public_url_variable;
-    let address = Address { url: url.clone(), variable, remedy };
-    let Err(answer) = Probe::new(client, address, instance).attempt().await else {
+    let probe = Probe { http: client, url: url.clone(), variable, remedy, instance };
+    let Err(answer) = probe.attempt().await else {
         return Finding::ok(format!("{url} leads to the running service"));
     };
     let text = format!("{url} (from {variable}) does not lead to a running service: {answer}");

@@ -20,7 +20,7 @@ pub const PATH: &str = "/healthz/instance";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Longer than the id; no more is read of an unknown page.
+/// Longer than the id; the rest of an unknown page is not read.
 const BODY_LIMIT: usize = 1 << 10;
 
 /// The id of this deployment.
@@ -48,15 +48,6 @@ pub fn below(public_url: &Url, path: &str) -> Url {
     url
 }
 
-/// The public address, and how to correct it.
-pub struct Address {
-    pub url: Url,
-    /// The variable that it came from.
-    pub variable: &'static str,
-    /// The command line that sets another one.
-    pub remedy: &'static str,
-}
-
 /// What happened instead of our answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreached {
@@ -71,23 +62,24 @@ pub enum Unreached {
 
 /// Calls the public address.
 pub struct Probe {
-    http: reqwest::Client,
-    address: Address,
-    instance: Instance,
+    /// It must not follow redirects, since Khoros may not follow them either.
+    pub http: reqwest::Client,
+    /// The public address.
+    pub url: Url,
+    /// The variable that the address came from.
+    pub variable: &'static str,
+    /// The command line that sets another address.
+    pub remedy: &'static str,
+    pub instance: Instance,
 }
 
 impl Probe {
-    /// The client must not follow redirects, since Khoros may not follow them either.
-    pub fn new(http: reqwest::Client, address: Address, instance: Instance) -> Probe {
-        Probe { http, address, instance }
-    }
-
     /// Tries once, for 5 s at most.
     ///
     /// # Errors
     /// What happened instead of our answer.
     pub async fn attempt(&self) -> Result<(), Unreached> {
-        let url = below(&self.address.url, PATH);
+        let url = below(&self.url, PATH);
         let mut response = self.http.get(url).timeout(TIMEOUT).send().await?;
         if response.status() != StatusCode::OK {
             return Err(Unreached::Status(response.status().as_u16()));
@@ -107,7 +99,7 @@ impl Probe {
         if limit.is_zero() {
             return;
         }
-        let Address { url, variable, remedy } = &self.address;
+        let Probe { url, variable, remedy, .. } = self;
         let (give_up, limit_secs) = (Instant::now() + limit, limit.as_secs());
         let mut wait = FIRST_WAIT;
         let mut reminder = Reminder::default();
