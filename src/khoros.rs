@@ -200,7 +200,7 @@ fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Opt
     let is_html = says_html || text.trim_start().starts_with('<');
     // In a feed, these words may come from a post and then say nothing about the answer.
     let is_refusal = !(200..=299).contains(&status) || !is_json || says_failed;
-    let holds = |words: &str| is_refusal && text.to_ascii_lowercase().contains(words);
+    let holds = |phrase: &str| is_refusal && text.to_ascii_lowercase().contains(phrase);
     let is_throttled = || gateway.contains("OVER_") || holds("account over") || holds("rate limit exceeded");
     match status {
         401 => Err(Refusal::Token("401")),
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_counts_as_success() {
+    fn success_is_2xx_without_html_or_failure() {
         for (status, body) in [
             (200, "Coming Soon"),
             (204, ""),
@@ -279,9 +279,9 @@ mod tests {
         }
     }
 
-    /// Many a server says in a page of its own that a path has no such method.
+    /// Many servers answer a missing method with an HTML page.
     #[test]
-    fn what_a_server_does_not_have_is_not_offered() {
+    fn a_missing_call_is_not_offered() {
         for (status, body) in [(404, ""), (405, ""), (405, "<html>Method Not Allowed"), (501, "<html>")] {
             let refusal = judge(status, body.contains("<html>"), "", body.as_bytes()).unwrap_err();
             assert_eq!(refusal.of_an_optional_call(), Refusal::NotOffered, "{status} {body}");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_post_says_is_not_what_khoros_says() {
+    fn words_of_a_post_are_not_words_of_khoros() {
         let feed = br#"[{"eventName":"rule-applied","data":{"text":"Developer Inactive"}}]"#;
         assert!(judge(200, false, "", feed).is_ok());
         let half_an_emoji = br#"[{"data":{"text":"cut \ud83d"}}]"#;

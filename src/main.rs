@@ -1,4 +1,4 @@
-//! The command line: which subcommand, how to log, and what to exit with.
+//! The command line: the subcommands, logging and exit codes.
 
 mod log;
 mod operate;
@@ -22,8 +22,8 @@ use casebridge::{alert, app, check, sandbox};
 use log::Log;
 use operate::{Replay, TicketForm};
 
-/// A notification is many small allocations that one thread makes and another gives back: with this
-/// one they take a fifth less of the processor than with glibc's.
+/// One thread allocates the many small parts of a notification and another frees them. With this allocator, that
+/// takes a fifth less processor time than with glibc's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -41,37 +41,37 @@ const AFTER_HELP: &str = "\
 Needed by serve:
   SPREDFAST_API_TOKEN SPREDFAST_COMPANY_ID SPREDFAST_LABEL_NAME NOTIFICATION_BEARER_TOKEN
   ZENDESK_API_URL ZENDESK_OAUTH_CLIENT_ID ZENDESK_OAUTH_CLIENT_SECRET
-In place of SPREDFAST_LABEL_NAME, or beside it: more labels and other events
+Instead of SPREDFAST_LABEL_NAME, or beside it: more labels and other events
   ROUTE_<NAME>_LABEL ROUTE_<NAME>_QUERY ROUTE_<NAME>_EVENT ROUTE_<NAME>_TICKET_…
-Needed to subscribe, where the host does not tell it:
+Needed to subscribe, unless the platform provides it:
   PUBLIC_URL
-Where it is stored (default sqlite://casebridge.db):
+The database (default sqlite://casebridge.db):
   DATABASE_URL
-Where it listens (default [::] and 8080):
+The address to listen on (default [::] and 8080):
   LISTEN PORT HTTP_IDLE_SECONDS
-How events come, and how it is watched over, all optional:
+Events and monitoring, all optional:
   SPREDFAST_MODE SPREDFAST_POLL_SECONDS SPREDFAST_CHECK_MINUTES SILENCE_ALERT_HOURS ADMIN_TOKEN ...
-What a ticket is like, all optional; try them with render:
+The tickets, all optional; try them with render:
   TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
 
-Is everything there? Changes nothing, and says what to do:
+To check the settings and all connections without changing anything:
   casebridge check --before-start
   casebridge check
 
 Exit codes:
-  0  done, or stopped as asked
-  1  failed for a reason that may pass; something is broken, of check
+  0  done, or stopped by a signal
+  1  failed for a reason that may pass; for check: something is broken
   2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive events and create tickets until told to stop (the default)
+    /// Receive events and create tickets until a signal stops it (the default)
     Serve,
-    /// Look whether everything is there that serve needs, and change nothing
+    /// Check everything that serve needs, and change nothing
     ///
-    /// Needs the same variables as serve, and tells what is wrong with them. One row for each thing: ✓ it is
-    /// well, ! it can be done without or could not be looked at, ✗ it is broken. Beside a running service it
-    /// also tells whether that is reached at its public address. Exit code 1 if any row is ✗.
+    /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is in
+    /// order, ! the service works without it or it could not be checked, ✗ it is broken. Beside a running service,
+    /// it also checks whether the public address leads to it. Exit code 1 if any row is ✗.
     Check {
         /// No service has been started yet: rows that need a running service show ! instead of ✗
         #[arg(long)]
@@ -80,13 +80,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show it all on this machine: stand-ins for Khoros and Zendesk, and the real bridge between
+    /// Show the whole way on this machine: stand-ins for Khoros and Zendesk, and the real bridge between them
     Demo {
         /// Exit after the first ticket instead of staying up
         #[arg(long)]
         once: bool,
     },
-    /// List what was received and what became of it; needs DATABASE_URL only
+    /// List all deliveries and their results; needs DATABASE_URL only
     List {
         /// Only deliveries in this state
         #[arg(long, value_enum)]
@@ -95,7 +95,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the tickets that would come of a notification; sends nothing and needs no variables
+    /// Show the tickets that a notification would make; sends nothing and needs no variables
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
         #[arg(required_unless_present = "template")]
@@ -103,7 +103,7 @@ enum Command {
         /// Print a built-in template, to change it and set it in TICKET_SUBJECT or TICKET_COMMENT
         #[arg(long, value_enum, conflicts_with_all = ["file", "route", "json", "html"])]
         template: Option<BuiltIn>,
-        /// The route that it comes by, as in ROUTE_<NAME>_…; the first if none is named
+        /// The route of the notification, as in ROUTE_<NAME>_…; the first if none is named
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
         /// One ticket a line, as JSON
@@ -115,20 +115,20 @@ enum Command {
     },
     /// End the subscriptions at Khoros; a running service leaves them alone until its next start
     Unsubscribe {
-        /// That of this name, in place of those of the configured routes
+        /// The subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
     /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
     ///
-    /// The copy is whole and only its owner may read it. PostgreSQL has pg_dump for that.
+    /// The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
     Backup {
         /// The copy, which must not exist yet
         file: PathBuf,
     },
     /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
     Replay {
-        /// All that are dead
+        /// All dead deliveries
         #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
         all_dead: bool,
         /// Make new tickets for these cases, because their tickets were deleted for good
@@ -139,7 +139,7 @@ enum Command {
         /// Deliver waiting deliveries now instead of at their next try
         #[arg(long, conflicts_with_all = ["all_dead", "new_ticket"])]
         now: bool,
-        /// Say what would be replayed, and change nothing
+        /// Print what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
         /// Ids as `casebridge list` shows them
@@ -148,9 +148,9 @@ enum Command {
     },
 }
 
-/// Twice what the server takes at once.
+/// Twice as many as the server accepts connections at once.
 const OPEN_FILES: u64 = 4096;
-/// What is wrong will not go away by trying again.
+/// The exit code for problems that another try cannot solve.
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
@@ -160,11 +160,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let code = run(command).unwrap_or_else(|error| match is_broken_pipe(&error) {
-        // Whoever reads our output has seen enough.
+        // The reader of our output has closed the pipe.
         true => ExitCode::SUCCESS,
         false => fail(&error),
     });
-    // Up to here everything may still log.
+    // Everything before this may still log.
     drop(log);
     code
 }
@@ -253,18 +253,18 @@ async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
         false => report.to_string(),
     };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever has seen enough of it may still ask how it ended.
+        // A reader that closed the pipe may still need the exit code.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         written => written?,
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Standard error may be the same pipe that nobody reads, so why the service ends is logged, too.
+/// Logs why the service ends: standard error may be the same pipe that nobody reads.
 async fn serve_and_log() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(ServeFailure { alert, error }) => {
+        Err((alert, error)) => {
             match error.downcast_ref::<Problems>() {
                 Some(problems) => {
                     problems.iter().for_each(|problem| error!(event = "start_failed", alert, "{problem}"))
@@ -276,21 +276,11 @@ async fn serve_and_log() -> ExitCode {
     }
 }
 
-/// Why the service did not start, or has ended, and the code of `alert.rs` for it.
-struct ServeFailure {
-    alert: &'static str,
-    error: anyhow::Error,
-}
-
-impl ServeFailure {
-    fn of<E: Into<anyhow::Error>>(alert: &'static str) -> impl FnOnce(E) -> ServeFailure {
-        move |error| ServeFailure { alert, error: error.into() }
-    }
-}
-
-async fn serve() -> Result<(), ServeFailure> {
-    let config = Config::from_env().map_err(ServeFailure::of(alert::CONFIGURATION))?;
-    let stop = stop_on_signal().map_err(ServeFailure::of(alert::START))?;
+/// Serves until a signal. An error comes with its code of `alert.rs`.
+async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
+    let start_failed = |error| (alert::START, error);
+    let config = Config::from_env().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
+    let stop = stop_on_signal().map_err(start_failed)?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
         warn!(
@@ -299,25 +289,25 @@ async fn serve() -> Result<(), ServeFailure> {
         );
     }
     let storage = app::open_storage(&config.database, &stop).await;
-    let Some(storage) = storage.map_err(ServeFailure::of(alert::STORAGE))? else { return Ok(()) };
-    let listener = server::listen(config.listen, config.port);
-    let listener = listener.with_context(|| format!("cannot listen on port {}", config.port));
-    let listener = listener.map_err(ServeFailure::of(alert::START))?;
-    app::run(config, storage, listener, stop).await.map_err(ServeFailure::of(alert::START))
+    let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(()) };
+    let listener = server::listen(config.listen, config.port)
+        .with_context(|| format!("cannot listen on port {}", config.port))
+        .map_err(start_failed)?;
+    app::run(config, storage, listener, stop).await.map_err(start_failed)
 }
 
-/// SIGTERM is what hosts send; SIGINT is Fly's, and a person's.
+/// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.
 fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let stopped = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        told.cancel();
+        stopped.cancel();
     });
     Ok(stop)
 }

@@ -184,7 +184,7 @@ impl Reconciler {
                 break;
             }
             let observed = self.observe().await;
-            // An operator's command stores the end before it disables the subscription. Whoever observed that
+            // An operator's command stores the end before it disables the subscription. A service that observed that
             // change finds the end here, and does not revert it.
             let active = self.active().await?;
             due.retain(|index| active.contains(index));

@@ -91,12 +91,12 @@ impl<'a> Answers<'a> {
         remote: &[RemoteSubscription],
     ) -> Vec<Option<Result<(), Refusal>>> {
         let polled = self.desired.iter().filter(|_| self.config.mode.polls());
-        let kept: Vec<_> = polled.map(|desired| Some(desired.choose(remote)?.0)).collect();
-        let mut feeds: Vec<_> = kept.iter().map(|kept| kept.map(|_| Err(no_answer()))).collect();
+        let chosen: Vec<_> = polled.map(|desired| Some(desired.choose(remote)?.0)).collect();
+        let mut feeds: Vec<_> = chosen.iter().map(|chosen| chosen.map(|_| Err(no_answer()))).collect();
         let read = async {
-            for (feed, kept) in feeds.iter_mut().zip(kept) {
-                if let Some(kept) = kept {
-                    *feed = Some(khoros.feed(&kept.uuid, 0, 1).await.map(drop));
+            for (feed, chosen) in feeds.iter_mut().zip(chosen) {
+                if let Some(chosen) = chosen {
+                    *feed = Some(khoros.feed(&chosen.uuid, 0, 1).await.map(drop));
                 }
             }
         };
@@ -317,10 +317,10 @@ fn judge_label(route: &Route, label: &str, labels: &[Label]) -> Finding {
 fn judge_subscription(desired: &Desired, remote: &[RemoteSubscription], is_reached: bool) -> Finding {
     let route = &desired.route;
     let name = &route.external_id;
-    let Some((kept, duplicates)) = desired.choose(remote) else {
+    let Some((chosen, duplicates)) = desired.choose(remote) else {
         return Finding::warning(format!("`{name}`: none yet"), SUBSCRIBE_REMEDY);
     };
-    let differences = desired.differences(kept);
+    let differences = desired.differences(chosen);
     if !differences.is_empty() {
         let old_path =
             |path: &str| http::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
@@ -338,10 +338,10 @@ fn judge_subscription(desired: &Desired, remote: &[RemoteSubscription], is_reach
     }
     // Khoros publishes no example of a subscription, so a missing field may only be hidden.
     let hidden = [
-        ("event", kept.event_name.is_none()),
-        ("query", kept.query.is_none() && route.query.is_some()),
-        ("address", kept.notification_uri.is_none() && desired.url.is_some()),
-        ("known status", kept.status.is_none()),
+        ("event", chosen.event_name.is_none()),
+        ("query", chosen.query.is_none() && route.query.is_some()),
+        ("address", chosen.notification_uri.is_none() && desired.url.is_some()),
+        ("known status", chosen.status.is_none()),
     ];
     let hidden: Vec<&str> =
         hidden.into_iter().filter(|(_, is_hidden)| *is_hidden).map(|(name, _)| name).collect();

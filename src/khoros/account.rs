@@ -72,24 +72,24 @@ impl Khoros {
 
 impl TokenUser {
     fn read(answer: &Value) -> Option<TokenUser> {
-        let shown = if answer["data"].is_object() { &answer["data"] } else { answer };
-        shown.get("companies").or_else(|| shown.get("id"))?;
-        let field = |name: &str| text(&shown[name]).unwrap_or_default();
+        let json = if answer["data"].is_object() { &answer["data"] } else { answer };
+        json.get("companies").or_else(|| json.get("id"))?;
+        let field = |name: &str| text(&json[name]).unwrap_or_default();
         let name = format!("{} {}", field("firstName"), field("lastName"));
-        let companies = shown["companies"].as_array().into_iter().flatten().map(Company::read).collect();
+        let companies = json["companies"].as_array().into_iter().flatten().map(Company::read).collect();
         Some(TokenUser { name: name.trim().to_owned(), email: field("email"), companies })
     }
 }
 
 impl Company {
-    fn read(shown: &Value) -> Company {
-        let products = shown["products"].as_array().into_iter().flatten();
+    fn read(json: &Value) -> Company {
+        let products = json["products"].as_array().into_iter().flatten();
         let mut environment_ids: Vec<u64> =
             products.filter_map(|product| id(&product["externalCompanyId"])).collect();
         environment_ids.sort_unstable();
         environment_ids.dedup();
-        let name = text(&shown["name"]).unwrap_or_default();
-        Company { name, directory_id: id(&shown["id"]), environment_ids }
+        let name = text(&json["name"]).unwrap_or_default();
+        Company { name, directory_id: id(&json["id"]), environment_ids }
     }
 
     /// All numbers, of both kinds.
@@ -105,7 +105,7 @@ fn id(value: &Value) -> Option<u64> {
 
 fn labels_of(set: &Value) -> Vec<Label> {
     // A missing status counts as active.
-    let is_active = |shown: &Value| text(&shown["status"]).is_none_or(|it| it.eq_ignore_ascii_case("active"));
+    let is_active = |json: &Value| text(&json["status"]).is_none_or(|it| it.eq_ignore_ascii_case("active"));
     let read = |label: &Value| {
         let name = text(&label["name"]).filter(|name| !name.is_empty())?;
         Some(Label { name, is_active: is_active(label) && is_active(set) })
@@ -129,18 +129,18 @@ mod tests {
     #[test]
     fn a_company_has_two_kinds_of_numbers() {
         let product = |id: Value| json!({"externalCompanyId": id, "name": "Care"});
-        let shown = json!({
+        let json = json!({
             "firstName": "John", "lastName": "Doe", "email": "john@example.com", "id": 1,
             "companies": [
                 {"id": 42, "name": "Acme", "products": [product(json!("45")), product(json!(45))]},
                 {"id": "43", "name": null, "products": null},
             ],
         });
-        let user = TokenUser::read(&shown).unwrap();
+        let user = TokenUser::read(&json).unwrap();
         assert_eq!((user.name.as_str(), user.email.as_str()), ("John Doe", "john@example.com"));
         assert_eq!(user.companies[0].ids().collect::<Vec<_>>(), [42, 45]);
         assert_eq!(user.companies[1].ids().collect::<Vec<_>>(), [43]);
-        assert_eq!(TokenUser::read(&json!({"data": shown, "status": {"succeeded": true}})), Some(user));
+        assert_eq!(TokenUser::read(&json!({"data": json, "status": {"succeeded": true}})), Some(user));
         assert_eq!(TokenUser::read(&json!({"message": "Coming Soon"})), None);
     }
 

@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(read(event.clone()), Some(vec![event.clone()]));
         assert_eq!(read(json!({"eventUuid": "1", "data": []})).map(|page| page.len()), Some(1));
         assert_eq!(read(json!([])), Some(Vec::new()));
-        assert_eq!(read(json!([event, "odd"])).map(|page| page.len()), Some(2));
+        assert_eq!(read(json!([event, "text"])).map(|page| page.len()), Some(2));
         assert_eq!(read(json!([{"uuid": "1", "externalId": "a"}])), None);
         for nothing in [json!({}), json!({"data": {}}), json!("Coming Soon"), json!(null), json!(7)] {
             assert_eq!(read(nothing.clone()), None, "{nothing}");

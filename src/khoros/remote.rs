@@ -41,32 +41,32 @@ impl RemoteStatus {
         }
     }
 
-    fn read(word: &str) -> Option<RemoteStatus> {
+    fn read(name: &str) -> Option<RemoteStatus> {
         let statuses = [RemoteStatus::Active, RemoteStatus::Disabled, RemoteStatus::Paused];
-        statuses.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(word))
+        statuses.into_iter().find(|status| status.as_str().eq_ignore_ascii_case(name))
     }
 }
 
 impl RemoteSubscription {
     /// Reads a subscription. None: it has no name or no id, so that no call could concern it.
-    pub(super) fn read(shown: &Value) -> Option<RemoteSubscription> {
-        let field = |name: &str| text(&shown[name]).filter(|text| !text.is_empty());
+    pub(super) fn read(json: &Value) -> Option<RemoteSubscription> {
+        let field = |name: &str| text(&json[name]).filter(|text| !text.is_empty());
         Some(RemoteSubscription {
-            uuid: uuid_in(shown)?,
+            uuid: uuid_in(json)?,
             external_id: field("externalId")?,
             company_id: field("companyId").and_then(|id| id.trim().parse().ok()),
             event_name: field("eventName"),
-            query: shown.get("query").map(|query| text(query).unwrap_or_default()),
-            notification_uri: shown.get("notificationUri").map(|uri| text(uri).unwrap_or_default()),
-            status: field("status").and_then(|word| RemoteStatus::read(&word)),
-            created: moment::read(&shown["createdDate"]),
+            query: json.get("query").map(|query| text(query).unwrap_or_default()),
+            notification_uri: json.get("notificationUri").map(|uri| text(uri).unwrap_or_default()),
+            status: field("status").and_then(|name| RemoteStatus::read(&name)),
+            created: moment::read(&json["createdDate"]),
         })
     }
 }
 
 /// The id of a subscription. It becomes part of a path, so only plain characters are accepted.
-pub(super) fn uuid_in(shown: &Value) -> Option<String> {
-    let uuid = text(&shown["uuid"]).or_else(|| text(&shown["key"]["uuid"]))?;
+pub(super) fn uuid_in(json: &Value) -> Option<String> {
+    let uuid = text(&json["uuid"]).or_else(|| text(&json["key"]["uuid"]))?;
     let is_plain = uuid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     (is_plain && (1..=64).contains(&uuid.len())).then_some(uuid)
 }

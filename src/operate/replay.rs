@@ -48,6 +48,7 @@ pub async fn replay(database: &Database, ids: &[String], how: Replay, dry_run: b
         ids => named(&inbox, ids, how).await?,
     };
     let mut out = std::io::stdout().lock();
+    let (one, all) = if dry_run { ("would replay", "would be replayed") } else { ("replayed", "replayed") };
     let mut replayed = 0;
     for delivery in &chosen {
         if let Some(refusal) = how.refusal(delivery) {
@@ -55,12 +56,10 @@ pub async fn replay(database: &Database, ids: &[String], how: Replay, dry_run: b
         // Another operator may have been quicker.
         } else if dry_run || how.apply(&inbox, delivery).await? {
             replayed += 1;
-            let done = if dry_run { "would replay" } else { "replayed" };
-            writeln!(out, "{done} {} ({})", delivery.identity, reason(delivery))?;
+            writeln!(out, "{one} {} ({})", delivery.identity, reason(delivery))?;
         }
     }
-    let done = if dry_run { "would be replayed" } else { "replayed" };
-    writeln!(out, "{replayed} {done}")?;
+    writeln!(out, "{replayed} {all}")?;
     Ok(())
 }
 

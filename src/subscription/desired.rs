@@ -105,18 +105,18 @@ impl Desired {
     ) -> Option<(&'a RemoteSubscription, Vec<&'a RemoteSubscription>)> {
         let mut ours = named(observed, &self.route.external_id, self.company_id);
         // If a server corrects the older of two, the older one is the better one to keep.
-        let kept = ours.iter().position(|remote| self.differences(remote).is_empty()).unwrap_or_default();
-        let kept = (!ours.is_empty()).then(|| ours.remove(kept))?;
+        let chosen = ours.iter().position(|remote| self.differences(remote).is_empty()).unwrap_or_default();
+        let chosen = (!ours.is_empty()).then(|| ours.remove(chosen))?;
         ours.retain(|remote| remote.status.is_some_and(|status| status != RemoteStatus::Disabled));
-        Some((kept, ours))
+        Some((chosen, ours))
     }
 
     /// The repairs to make, none if all is as desired. `is_declared`: the last declaration had our settings.
     pub fn repairs(&self, observed: &[RemoteSubscription], is_declared: bool) -> Vec<Repair> {
-        let Some((kept, duplicates)) = self.choose(observed) else { return vec![Repair::Create] };
-        let activate = match self.differences(kept).into_iter().next() {
+        let Some((chosen, duplicates)) = self.choose(observed) else { return vec![Repair::Create] };
+        let activate = match self.differences(chosen).into_iter().next() {
             Some(Difference { field: Field::Status, theirs: was, .. }) if is_declared => {
-                Some(Repair::Activate { uuid: kept.uuid.clone(), was })
+                Some(Repair::Activate { uuid: chosen.uuid.clone(), was })
             }
             Some(difference) if difference.field != Field::Status => {
                 return vec![Repair::Correct(difference)];
