@@ -20,7 +20,7 @@ use crate::http::{self, AppState, BearerTokens, Health, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
-use crate::public_url::{self, Instance, Probe};
+use crate::public_url::{self, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
 use crate::silence;
 use crate::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions};
@@ -40,7 +40,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// The HTTP client cannot be made; later, only a defect of our own ends the service.
 pub async fn run(
     config: Config,
-    (inbox, committer, instance): Storage,
+    (inbox, committer, deployment_id): Storage,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -55,7 +55,8 @@ pub async fn run(
     let names = config.routes.iter().map(|route| route.name.clone());
     let subscription_begins =
         if desired.is_some() { SubscriptionStatus::Pending } else { SubscriptionStatus::NoPublicUrl };
-    let (subscribed, subscription) = watch::channel(Subscriptions::new(names, subscription_begins));
+    let (subscribed, subscription) =
+        watch::channel(names.map(|name| (name, subscription_begins.clone())).collect());
     let (feeds_known, feeds) = watch::channel(Feeds::new());
 
     let mode = config.khoros.mode;
@@ -70,7 +71,7 @@ pub async fn run(
         refused: Refused::default(),
         missed: missed.clone(),
         routes: config.routes.iter().map(intake_route).collect(),
-        instance: instance.clone(),
+        deployment_id: deployment_id.clone(),
         health: Health::new(
             inbox.clone(),
             lane.clone(),
@@ -111,7 +112,7 @@ pub async fn run(
         Some(desired) => {
             let variable = config.public_url_variable;
             let address = config.public_url.filter(|_| mode.pushes());
-            let probe = address.map(|url| Probe { http: client, url, variable, remedy, instance });
+            let probe = address.map(|url| Probe { http: client, url, variable, remedy, deployment_id });
             let check_every = config.khoros.check_every;
             let reconciler =
                 Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);
@@ -200,7 +201,7 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
 }
 
 /// What [`open_storage`] opens and [`run`] needs.
-pub type Storage = (Inbox, Committer, Instance);
+pub type Storage = (Inbox, Committer, String);
 
 /// Opens the storage, before anything listens. A database server may come up after us: it is waited
 /// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
@@ -243,8 +244,8 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
 
 async fn open(database: &Database) -> anyhow::Result<Storage> {
     let (inbox, committer) = Inbox::open(database).await?;
-    let instance = Instance::new(&inbox.deployment_id().await?);
-    Ok((inbox, committer, instance))
+    let deployment_id = inbox.deployment_id().await?;
+    Ok((inbox, committer, deployment_id))
 }
 
 /// One client for all: no redirect is followed, since a credential would follow it. The proxies of
@@ -364,7 +365,7 @@ async fn report_status(
     report_backlog(&inbox, started).await;
     loop {
         sleep(STATUS_EVERY).await;
-        let (khoros, zendesk) = (subscription.borrow().worst(), lane.borrow().word());
+        let (khoros, zendesk) = (subscription::worst(&subscription.borrow()), lane.borrow().word());
         let pull = pull.borrow().as_str();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
             Ok((summary, heard)) => info!(

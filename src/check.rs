@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::app;
 use crate::config::{Database, Partial};
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
-use crate::public_url::{Instance, Probe};
+use crate::public_url::Probe;
 pub use report::CheckReport;
 use report::{Finding, Mark, Row};
 
@@ -178,16 +178,16 @@ async fn public_url(
             false => Finding::not_checked("not known"),
         };
     };
-    let instance = match survey {
-        Some(Survey::Present { deployment: Some(id), .. }) => Instance::new(id),
+    let deployment_id = match survey {
+        Some(Survey::Present { deployment: Some(id), .. }) => id.clone(),
         None if moment == Moment::Anytime => {
             return Finding::not_checked("needs the database, which holds the service's id");
         }
         // No service has answered with an id yet, so no answer is ours.
-        _ => Instance::new("none"),
+        _ => "none".to_owned(),
     };
     let variable = config.public_url_variable;
-    let probe = Probe { http: client, url: url.clone(), variable, remedy, instance };
+    let probe = Probe { http: client, url: url.clone(), variable, remedy, deployment_id };
     let Err(answer) = probe.attempt().await else {
         return Finding::ok(format!("{url} leads to the running service"));
     };

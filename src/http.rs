@@ -26,7 +26,7 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
 use crate::intake::{Intake, Route};
-use crate::public_url::{self, Instance};
+use crate::public_url;
 use crate::pull::PullStatus;
 use crate::silence;
 use crate::subscription::Subscriptions;
@@ -49,7 +49,7 @@ pub struct AppState {
     pub refused: Refused,
     pub health: Health,
     /// What tells us from others at the public address.
-    pub instance: Instance,
+    pub deployment_id: String,
     /// Each has an endpoint; the first that is about labels has that of the 2017 example, too.
     pub routes: Vec<Route>,
 }
@@ -128,7 +128,7 @@ pub fn router(state: Arc<AppState>) -> Router {
 
 /// By this, a process of this deployment knows that the public address leads to one. No cache may answer.
 async fn instance(State(state): State<Arc<AppState>>) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", state.instance.id()))
+    ([(header::CACHE_CONTROL, "no-store")], format!("{}\n", state.deployment_id))
 }
 
 async fn ready(State(state): State<Arc<AppState>>) -> Response {

@@ -125,17 +125,20 @@ impl Pull {
                 Some(None) => Err(Refusal::NotOffered.into()),
                 Some(Some(uuid)) => self.read(&route, uuid).await,
             };
-            worst = worst.max(match &read {
-                Ok(()) => PullStatus::Available,
-                Err(ReadFailure::Khoros(Refusal::NotOffered)) => PullStatus::Unavailable,
-                Err(failure) => PullStatus::Failing(failure.to_string()),
-            });
             match read {
-                Ok(()) | Err(ReadFailure::Khoros(Refusal::NotOffered)) => {}
-                Err(failure @ (ReadFailure::NotStored | ReadFailure::Khoros(Refusal::Throttled(_)))) => {
-                    return (worst, Some(failure));
+                Ok(()) => worst = worst.max(PullStatus::Available),
+                Err(ReadFailure::Khoros(Refusal::NotOffered)) => worst = worst.max(PullStatus::Unavailable),
+                Err(failure) => {
+                    worst = worst.max(PullStatus::Failing(failure.to_string()));
+                    let concerns_all = matches!(
+                        failure,
+                        ReadFailure::NotStored | ReadFailure::Khoros(Refusal::Throttled(_))
+                    );
+                    failed = Some(failure);
+                    if concerns_all {
+                        break;
+                    }
                 }
-                Err(failure) => failed = Some(failure),
             }
         }
         (worst, failed)

@@ -21,29 +21,17 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// The subscriptions of all routes, as `/status` and the status line show them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Subscriptions(BTreeMap<String, SubscriptionStatus>);
+pub type Subscriptions = BTreeMap<String, SubscriptionStatus>;
 
-impl Subscriptions {
-    pub fn new(routes: impl Iterator<Item = String>, status: SubscriptionStatus) -> Subscriptions {
-        Subscriptions(routes.map(|route| (route, status.clone())).collect())
-    }
-
-    fn set(&mut self, route: &str, status: SubscriptionStatus) -> Option<SubscriptionStatus> {
-        self.0.insert(route.to_owned(), status)
-    }
-
-    /// The name of the worst status.
-    pub fn worst(&self) -> &'static str {
-        match self.0.values().min() {
-            Some(SubscriptionStatus::NoPublicUrl) => "no_public_url",
-            Some(SubscriptionStatus::Failing(_)) => "failing",
-            Some(SubscriptionStatus::Ended) => "ended",
-            Some(SubscriptionStatus::Pending) => "pending",
-            Some(SubscriptionStatus::Subscribed) => "subscribed",
-            None => "none",
-        }
+/// The name of the worst status.
+pub fn worst(subscriptions: &Subscriptions) -> &'static str {
+    match subscriptions.values().min() {
+        Some(SubscriptionStatus::NoPublicUrl) => "no_public_url",
+        Some(SubscriptionStatus::Failing(_)) => "failing",
+        Some(SubscriptionStatus::Ended) => "ended",
+        Some(SubscriptionStatus::Pending) => "pending",
+        Some(SubscriptionStatus::Subscribed) => "subscribed",
+        None => "none",
     }
 }
 
@@ -164,10 +152,8 @@ impl Reconciler {
                 }
             };
             for (index, problem) in &problems {
-                let state = &mut self.routes[*index];
-                state.report(problem, next);
-                let status = SubscriptionStatus::Failing(problem.to_string());
-                self.status.send_modify(|all| drop(all.set(&state.route().name, status)));
+                self.routes[*index].report(problem, next);
+                self.set_status(*index, SubscriptionStatus::Failing(problem.to_string()));
             }
             tokio::time::sleep(next).await;
         }
@@ -212,9 +198,13 @@ impl Reconciler {
     }
 
     fn announce(&mut self, index: usize) {
-        let state = &mut self.routes[index];
-        state.announce();
-        self.status.send_modify(|all| drop(all.set(&state.route().name, SubscriptionStatus::Subscribed)));
+        self.routes[index].announce();
+        self.set_status(index, SubscriptionStatus::Subscribed);
+    }
+
+    fn set_status(&self, index: usize, status: SubscriptionStatus) {
+        let name = self.routes[index].route().name.clone();
+        self.status.send_modify(|all| drop(all.insert(name, status)));
     }
 
     /// The indexes of the routes whose subscriptions no operator has ended since this process began.
@@ -227,7 +217,8 @@ impl Reconciler {
             }
             let route = state.route();
             let is_new = self.status.send_if_modified(|all| {
-                all.set(&route.name, SubscriptionStatus::Ended) != Some(SubscriptionStatus::Ended)
+                let before = all.insert(route.name.clone(), SubscriptionStatus::Ended);
+                before != Some(SubscriptionStatus::Ended)
             });
             if is_new {
                 warn!(

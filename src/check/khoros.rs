@@ -149,18 +149,20 @@ impl<'a> Answers<'a> {
     }
 
     fn subscription(&self, is_reached: bool) -> Vec<Finding> {
-        let judge = |remote: &Vec<RemoteSubscription>| {
-            self.desired.iter().map(|desired| judge_subscription(desired, remote, is_reached)).collect()
-        };
-        let path = self.config.api_url.path();
-        let text = format!("Khoros does not show subscriptions here ({path})");
         match &self.remote {
-            Ok(remote) => judge(remote),
-            Err(Refusal::NotOffered) if is_events_api(path) => vec![Finding::warning(text, "")],
-            Err(Refusal::NotOffered) => vec![Finding::failed(
-                format!("{text}, which is not the path of a known events API"),
-                ADDRESS_REMEDY,
-            )],
+            Ok(remote) => {
+                let judge = |desired| judge_subscription(desired, remote, is_reached);
+                self.desired.iter().map(judge).collect()
+            }
+            Err(Refusal::NotOffered) => {
+                let path = self.config.api_url.path();
+                let text = format!("Khoros does not show subscriptions here ({path})");
+                let unknown = format!("{text}, which is not the path of a known events API");
+                vec![match is_events_api(path) {
+                    true => Finding::warning(text, ""),
+                    false => Finding::failed(unknown, ADDRESS_REMEDY),
+                }]
+            }
             Err(refusal) => {
                 vec![Finding::warning(format!("the subscriptions cannot be read: {refusal}"), "")]
             }

@@ -111,17 +111,17 @@ impl Desired {
         Some((chosen, ours))
     }
 
-    /// The repairs to make, none if all is as desired. `is_declared`: the last declaration had our settings.
-    pub fn repairs(&self, observed: &[RemoteSubscription], is_declared: bool) -> Vec<Repair> {
+    /// The repairs to make, none if all is as desired. `is_current`: the last declaration had our settings.
+    pub fn repairs(&self, observed: &[RemoteSubscription], is_current: bool) -> Vec<Repair> {
         let Some((chosen, duplicates)) = self.choose(observed) else { return vec![Repair::Create] };
         let activate = match self.differences(chosen).into_iter().next() {
-            Some(Difference { field: Field::Status, theirs: was, .. }) if is_declared => {
+            Some(Difference { field: Field::Status, theirs: was, .. }) if is_current => {
                 Some(Repair::Activate { uuid: chosen.uuid.clone(), was })
             }
             Some(difference) if difference.field != Field::Status => {
                 return vec![Repair::Correct(difference)];
             }
-            _ if !is_declared => return vec![Repair::Declare],
+            _ if !is_current => return vec![Repair::Declare],
             _ => None,
         };
         let disable = duplicates.into_iter().map(|remote| Repair::Disable { uuid: remote.uuid.clone() });

@@ -21,9 +21,9 @@ const ALARMING: Duration = Duration::from_secs(300);
 pub(super) struct RouteState {
     pub(super) desired: Desired,
     /// This process has declared the subscription.
-    is_declared: bool,
-    /// This or an earlier process has declared it with the same settings, the token included.
-    is_known: bool,
+    has_declared: bool,
+    /// The last declaration, by this or an earlier process, had our settings, the token included.
+    is_current: bool,
     /// Its id, if the answer to the declaration had one.
     pub(super) uuid: Option<String>,
     /// When an operator had ended it before this process began.
@@ -66,8 +66,8 @@ impl RouteState {
     pub(super) fn new(desired: Desired) -> RouteState {
         RouteState {
             desired,
-            is_declared: false,
-            is_known: false,
+            has_declared: false,
+            is_current: false,
             uuid: None,
             ended_before: None,
             corrections: Vec::new(),
@@ -86,7 +86,7 @@ impl RouteState {
         let external_id = &self.desired.route.external_id;
         let ended_at = inbox.ended_at(external_id).await?;
         let Some(before) = self.ended_before else {
-            self.is_known = inbox.declared(external_id).await? == Some(self.desired.fingerprint());
+            self.is_current = inbox.declared(external_id).await? == Some(self.desired.fingerprint());
             self.ended_before = Some(ended_at);
             return Ok(false);
         };
@@ -102,15 +102,15 @@ impl RouteState {
         observed: &Observed,
     ) -> Result<bool, Problem> {
         let repairs = match observed {
-            Observed::Listed(remote) => self.desired.repairs(remote, self.is_known),
+            Observed::Listed(remote) => self.desired.repairs(remote, self.is_current),
             // Nothing shows whether an earlier declaration still holds, but Khoros may take another one.
-            _ if !self.is_declared => vec![Repair::Declare],
+            _ if !self.has_declared => vec![Repair::Declare],
             Observed::NotOffered => Vec::new(),
             Observed::Refused(refusal) => return Err(refusal.clone().into()),
         };
         let corrects = |repair: &Repair| !matches!(repair, Repair::Declare | Repair::Disable { .. });
         // To declare changed settings is not a correction.
-        let is_correction = self.is_known && repairs.iter().any(corrects);
+        let is_correction = self.is_current && repairs.iter().any(corrects);
         self.corrections.retain(|at| at.elapsed() < DAY);
         if is_correction && self.corrections.len() >= CORRECTIONS {
             return Err(self.limit_reached(&repairs[0]));
@@ -176,7 +176,7 @@ impl RouteState {
 
     async fn declare(&mut self, khoros: &Khoros, inbox: &Inbox) -> Result<(), Refusal> {
         self.uuid = khoros.subscribe(&self.desired.declaration()).await?;
-        (self.is_declared, self.is_known) = (true, true);
+        (self.has_declared, self.is_current) = (true, true);
         let fingerprint = self.desired.fingerprint();
         if let Err(error) = inbox.remember_declared(&self.route().external_id, &fingerprint).await {
             debug!(
