@@ -1,8 +1,8 @@
-//! `casebridge check`: whether everything that the service needs is there, before it is needed. It changes nothing,
-//! neither here nor at Khoros or Zendesk.
+//! `casebridge check`: whether everything that the service needs is there, before it is needed. It changes
+//! nothing, neither here nor at Khoros or Zendesk.
 //!
-//! If two rows depend on each other and the earlier one failed, the later one is not checked. So each broken thing
-//! is one ✗.
+//! If two rows depend on each other and the earlier one failed, the later one is not checked. So each broken
+//! thing is one ✗.
 
 mod clock;
 mod khoros;
@@ -33,8 +33,8 @@ pub enum Moment {
     Anytime,
 }
 
-/// Checks everything with the settings that `casebridge serve` would have. A wrong setting affects only the rows
-/// that need it.
+/// Checks everything with the settings that `casebridge serve` would have. A wrong setting affects only the
+/// rows that need it.
 pub async fn run(moment: Moment) -> CheckReport {
     let config = &Partial::from_env();
     let client = match app::http_client(config.is_local()) {

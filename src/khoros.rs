@@ -65,7 +65,10 @@ pub enum Refusal {
     #[error("Khoros' gateway says that there were too many calls")]
     Throttled(Option<Duration>),
     /// A JSON answer that reports a failure, perhaps with a code.
-    #[error("Khoros answered {0}{code}", code = .1.as_ref().map(|code| format!(" ({code})")).unwrap_or_default())]
+    #[error(
+        "Khoros answered {0}{code}",
+        code = .1.as_ref().map(|code| format!(" ({code})")).unwrap_or_default()
+    )]
     Failed(u16, Option<String>),
     /// An HTML page where an API should be, whatever its status.
     #[error("Khoros answered an HTML page (status {0}) where its API should be")]
@@ -85,8 +88,8 @@ impl Khoros {
         Khoros { http, api_url: config.api_url.clone(), token: config.token.clone() }
     }
 
-    /// Creates the subscription, or updates the one with the same `externalId`. Returns its uuid if the answer
-    /// has one.
+    /// Creates the subscription, or updates the one with the same `externalId`. Returns its uuid if the
+    /// answer has one.
     ///
     /// # Errors
     /// [`Refusal`]; Khoros may have created the subscription anyway.
@@ -99,8 +102,8 @@ impl Khoros {
     /// Lists all subscriptions that the token's user may see.
     ///
     /// # Errors
-    /// [`Refusal::NotOffered`] if the server has no list: v1 is only known to have the POST, and v2 publishes no
-    /// answer.
+    /// [`Refusal::NotOffered`] if the server has no list: v1 is only known to have the POST, and v2 publishes
+    /// no answer.
     pub async fn subscriptions(&self) -> Result<Vec<RemoteSubscription>, Refusal> {
         let address = self.address(&["subscription"]);
         let listed = pages::all(self, &address).await.map_err(Refusal::of_an_optional_call)?;
@@ -163,8 +166,8 @@ impl Khoros {
 }
 
 impl Refusal {
-    /// Reads these statuses as "this server does not have the call". Only for calls other than the POST, which
-    /// every server has, so that its refusal means a wrong address.
+    /// Reads these statuses as "this server does not have the call". Only for calls other than the POST,
+    /// which every server has, so that its refusal means a wrong address.
     fn of_an_optional_call(self) -> Refusal {
         match self {
             Refusal::Address(_) | Refusal::Failed(405 | 501, _) | Refusal::Html(405 | 501) => {
@@ -187,8 +190,8 @@ fn unreachable(error: reqwest::Error) -> Refusal {
     Refusal::Unreachable(connect::reason(&error))
 }
 
-/// Decides whether an answer is a success: any 2xx with JSON, with plain text (the published example is "Coming
-/// Soon") or without a body. HTML never is, and neither is JSON with `status.succeeded: false`.
+/// Decides whether an answer is a success: any 2xx with JSON, with plain text (the published example is
+/// "Coming Soon") or without a body. HTML never is, and neither is JSON with `status.succeeded: false`.
 fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Option<Value>, Refusal> {
     let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
     // A feed repeats what people wrote: half an emoji in a post must not cost us the page.

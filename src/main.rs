@@ -22,8 +22,8 @@ use casebridge::{alert, app, check, sandbox};
 use log::Log;
 use operate::{Replay, TicketForm};
 
-/// One thread allocates the many small parts of a notification and another frees them. With this allocator, that
-/// takes a fifth less processor time than with glibc's.
+/// One thread allocates the many small parts of a notification and another frees them. With this allocator,
+/// that takes a fifth less processor time than with glibc's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -69,14 +69,15 @@ enum Command {
     Serve,
     /// Check everything that serve needs, and change nothing
     ///
-    /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is in
-    /// order, ! the service works without it or it could not be checked, ✗ it is broken. Beside a running service,
-    /// it also checks whether the public address leads to it. Exit code 1 if any row is ✗.
+    /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is
+    /// in order, ! the service works without it or it could not be checked, ✗ it is broken. Beside a running
+    /// service, it also checks whether the public address leads to it. Exit code 1 if any row is ✗.
     Check {
         /// No service has been started yet: rows that need a running service show ! instead of ✗
         #[arg(long)]
         before_start: bool,
-        /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text", "remedy"}]}
+        /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text",
+        /// "remedy"}]}
         #[arg(long)]
         json: bool,
     },
@@ -133,7 +134,8 @@ enum Command {
         all_dead: bool,
         /// Make new tickets for these cases, because their tickets were deleted for good
         ///
-        /// Use it after the alert zendesk_ticket_hidden, when you know that Zendesk has no such ticket any longer.
+        /// Use it after the alert zendesk_ticket_hidden, when you know that Zendesk has no such ticket any
+        /// longer.
         #[arg(long, conflicts_with = "all_dead")]
         new_ticket: bool,
         /// Deliver waiting deliveries now instead of at their next try

@@ -1,7 +1,7 @@
 //! Whether the public address leads to this service: we call it before we give it to Khoros.
 //!
-//! `GET {public address}/healthz/instance` answers with the random id of this deployment, which its processes share
-//! in the database. The id is no secret and opens nothing.
+//! `GET {public address}/healthz/instance` answers with the random id of this deployment, which its processes
+//! share in the database. The id is no secret and opens nothing.
 
 use std::time::Duration;
 
@@ -77,8 +77,8 @@ impl Probe {
         }
     }
 
-    /// Returns once the address leads here, or after `limit`. Hosts forward requests only some seconds after we
-    /// listen, so the first tries may fail.
+    /// Returns once the address leads here, or after `limit`. Hosts forward requests only some seconds after
+    /// we listen, so the first tries may fail.
     pub async fn wait_until_reached(&self, limit: Duration) {
         if limit.is_zero() {
             return;

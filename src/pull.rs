@@ -1,5 +1,5 @@
-//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push through
-//! a fault of ours. An event that is both pushed and read is one delivery.
+//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push
+//! through a fault of ours. An event that is both pushed and read is one delivery.
 
 mod reading;
 mod status;
@@ -102,8 +102,8 @@ impl Pull {
         }
     }
 
-    /// Waits until the next reading is due: by the clock, because there is another feed, or because we refused a
-    /// push.
+    /// Waits until the next reading is due: by the clock, because there is another feed, or because we
+    /// refused a push.
     async fn wait(&mut self) {
         let by_clock = Instant::now() + self.every;
         let until = tokio::select! {

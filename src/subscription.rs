@@ -48,8 +48,8 @@ pub enum SubscriptionStatus {
     Subscribed,
 }
 
-/// The feed of each route: the id of its subscription. A route that is missing is not known yet; one without an
-/// id has no feed.
+/// The feed of each route: the id of its subscription. A route that is missing is not known yet; one without
+/// an id has no feed.
 pub type Feeds = BTreeMap<String, Option<String>>;
 
 /// Logs once an hour how to set our address, until the process is restarted with it.
@@ -64,8 +64,8 @@ pub async fn remind_of_public_url(remedy: &str) {
     }
 }
 
-/// Brings the subscriptions of all routes to the desired state, again and again. After failures it waits longer
-/// and longer; the service serves meanwhile.
+/// Brings the subscriptions of all routes to the desired state, again and again. After failures it waits
+/// longer and longer; the service serves meanwhile.
 pub struct Reconciler {
     khoros: Khoros,
     inbox: Inbox,
@@ -159,8 +159,8 @@ impl Reconciler {
         }
     }
 
-    /// Reconciles all routes, and those that were changed once more: a new subscription has a feed, and where a
-    /// POST duplicates, an older one has to be disabled. Returns the problems by the index of the route.
+    /// Reconciles all routes, and those that were changed once more: a new subscription has a feed, and where
+    /// a POST duplicates, an older one has to be disabled. Returns the problems by the index of the route.
     async fn check(&mut self) -> sqlx::Result<Vec<(usize, Problem)>> {
         let mut problems = Vec::new();
         let mut due: Vec<usize> = (0..self.routes.len()).collect();
@@ -170,8 +170,8 @@ impl Reconciler {
                 break;
             }
             let observed = self.observe().await;
-            // An operator's command stores the end before it disables the subscription. A service that observed that
-            // change finds the end here, and does not revert it.
+            // An operator's command stores the end before it disables the subscription. A service that
+            // observed that change finds the end here, and does not revert it.
             let active = self.active().await?;
             due.retain(|index| active.contains(index));
             let mut changed = Vec::new();

@@ -1,5 +1,5 @@
-//! The rows about Khoros. The answers are gathered first and judged later: a subscription that points elsewhere is
-//! wrong only if our own address is right.
+//! The rows about Khoros. The answers are gathered first and judged later: a subscription that points
+//! elsewhere is wrong only if our own address is right.
 
 use jiff::Timestamp;
 use regex::Regex;
@@ -104,8 +104,8 @@ impl<'a> Answers<'a> {
         feeds
     }
 
-    /// The findings of four rows: token, label, subscription and pull. `is_reached`: our public address is known
-    /// to be right.
+    /// The findings of four rows: token, label, subscription and pull. `is_reached`: our public address is
+    /// known to be right.
     pub fn findings(&self, is_reached: bool) -> [Vec<Finding>; 4] {
         let token = self.token(Timestamp::now());
         let reason = match &self.user {
@@ -278,8 +278,8 @@ fn expiry(end: Timestamp, now: Timestamp) -> Finding {
     }
 }
 
-/// Judges the label of a route. To Khoros, the label of the tutorial's route is a regular expression, which need
-/// not be the name of a label.
+/// Judges the label of a route. To Khoros, the label of the tutorial's route is a regular expression, which
+/// need not be the name of a label.
 fn judge_label(route: &Route, label: &str, labels: &[Label]) -> Finding {
     let query = route.query.as_deref().and_then(|query| Regex::new(query).ok());
     let is_match = |known: &&Label| {

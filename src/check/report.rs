@@ -82,7 +82,10 @@ impl Row {
 
 /// Replaces characters that control a terminal or change the direction of writing, since a name may hold any.
 fn printable(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| {
+        matches!(c,
+            '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
@@ -132,8 +135,8 @@ impl Display for CheckReport {
     }
 }
 
-/// Writes a text beside its head, wrapped between words. Further parts of a line are indented, so that lines stay
-/// distinguishable.
+/// Writes a text beside its head, wrapped between words. Further parts of a line are indented, so that lines
+/// stay distinguishable.
 fn write_block(f: &mut Formatter<'_>, mut head: &str, text: &str, lead: &str) -> fmt::Result {
     let options = textwrap::Options::new(WIDTH - INDENT - FURTHER.len()).break_words(false);
     for line in text.lines() {

@@ -128,7 +128,8 @@ async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Vec<Finding> {
     judge_fields(&named, results)
 }
 
-/// Makes one finding for each reference that cannot be used, and one for each reason why some were not checked.
+/// Makes one finding for each reference that cannot be used, and one for each reason why some were not
+/// checked.
 fn judge_fields(named: &[(&Reference, String)], results: Vec<LookupResult>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();

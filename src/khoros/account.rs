@@ -57,7 +57,8 @@ impl Khoros {
         Ok(sets.map_err(Refusal::of_an_optional_call)?.iter().flat_map(labels_of).collect())
     }
 
-    /// When the token ends, if it is a JWT that shows it. The signature is not verified: that is up to Khoros.
+    /// When the token ends, if it is a JWT that shows it. The signature is not verified: that is up to
+    /// Khoros.
     pub fn token_expiry(&self) -> Option<Timestamp> {
         expiry(self.token.expose_secret())
     }

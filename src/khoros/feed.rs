@@ -8,8 +8,8 @@ use super::pages::entries_of;
 use super::{Khoros, Refusal};
 
 impl Khoros {
-    /// Reads up to `limit` events of a subscription from `offset` on, in the form in which they are pushed. Past
-    /// the end there are none, or old ones again.
+    /// Reads up to `limit` events of a subscription from `offset` on, in the form in which they are pushed.
+    /// Past the end there are none, or old ones again.
     ///
     /// # Errors
     /// [`Refusal::NotOffered`] if there is no feed; [`Refusal::TooLarge`] asks for a smaller limit.

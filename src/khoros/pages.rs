@@ -1,5 +1,5 @@
-//! Lists in pages. Khoros publishes neither whether the first page is 0 or 1 nor what follows the last one. Its
-//! default page size is 0, so we always ask for one.
+//! Lists in pages. Khoros publishes neither whether the first page is 0 or 1 nor what follows the last one.
+//! Its default page size is 0, so we always ask for one.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ const MAX_PAGES: usize = 200;
 /// Reads all entries of the list at this address.
 ///
 /// # Errors
-/// The refusal of any page, since half a list does not show what is missing. [`Refusal::NotOffered`] if the answer
-/// is no list.
+/// The refusal of any page, since half a list does not show what is missing. [`Refusal::NotOffered`] if the
+/// answer is no list.
 pub async fn all(khoros: &Khoros, address: &Url) -> Result<Vec<Value>, Refusal> {
     let (mut known, mut entries) = (HashSet::new(), Vec::new());
     let mut is_offered = false;

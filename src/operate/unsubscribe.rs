@@ -10,8 +10,9 @@ use casebridge::inbox::Inbox;
 use casebridge::khoros::{Khoros, Refusal, RemoteStatus};
 use casebridge::subscription;
 
-/// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables one,
-/// it stores the end in the database, so that a running service does not activate the subscription again.
+/// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables
+/// one, it stores the end in the database, so that a running service does not activate the subscription
+/// again.
 pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Result<()> {
     let mut names: Vec<&String> = external_ids.iter().collect();
     if names.is_empty() {

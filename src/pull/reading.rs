@@ -55,8 +55,8 @@ impl Reading {
         is_less
     }
 
-    /// Adds the next page. A page without unknown events completes the reading: some servers repeat their last
-    /// page beyond the end of a list.
+    /// Adds the next page. A page without unknown events completes the reading: some servers repeat their
+    /// last page beyond the end of a list.
     pub fn add(&mut self, page: &[FeedEvent]) {
         let first = page.first().map(|event| &event.id);
         if let (true, Part::From { event, .. }) = (self.first.is_none(), &self.part)

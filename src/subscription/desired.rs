@@ -1,5 +1,5 @@
-//! What Khoros should hold for a route, and the repairs that bring it there. No I/O. `casebridge check` reports the
-//! differences that these repairs would correct.
+//! What Khoros should hold for a route, and the repairs that bring it there. No I/O. `casebridge check`
+//! reports the differences that these repairs would correct.
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -128,8 +128,8 @@ impl Desired {
         activate.into_iter().chain(disable).collect()
     }
 
-    /// Compares a subscription with the desired one. Khoros does not publish which fields it shows, so a field
-    /// that is not shown is not compared.
+    /// Compares a subscription with the desired one. Khoros does not publish which fields it shows, so a
+    /// field that is not shown is not compared.
     pub fn differences(&self, remote: &RemoteSubscription) -> Vec<Difference> {
         let compare = |field, theirs: Option<&str>, ours: &str| {
             let theirs = theirs.filter(|theirs| *theirs != ours)?;
@@ -165,8 +165,9 @@ fn compare_addresses(ours: &Url, theirs: &str) -> Option<Difference> {
     Some(Difference { field, theirs, ours })
 }
 
-/// The subscriptions with this name, the newest first and disabled ones last. If one of them shows our company's
-/// number, those of other companies are excluded; if none does, Khoros may number our company differently.
+/// The subscriptions with this name, the newest first and disabled ones last. If one of them shows our
+/// company's number, those of other companies are excluded; if none does, Khoros may number our company
+/// differently.
 pub fn named<'a>(
     observed: &'a [RemoteSubscription],
     external_id: &str,

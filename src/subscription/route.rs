@@ -11,8 +11,8 @@ use crate::config::Route;
 use crate::inbox::Inbox;
 use crate::khoros::{Khoros, Refusal, RemoteStatus};
 
-/// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does not
-/// store the value. Further corrections would never end.
+/// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does
+/// not store the value. Further corrections would never end.
 const CORRECTIONS: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
 /// Without a subscription no event arrives: after this somebody should know, whatever the reason.
@@ -40,12 +40,13 @@ pub(super) enum Problem {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(
-        "Khoros {0} after {CORRECTIONS} corrections in a day: it does not store them, or somebody else reverts them"
+        "Khoros {0} after {CORRECTIONS} corrections in a day: it does not store them, or somebody else \
+         reverts them"
     )]
     Uncorrectable(String),
     #[error(
-        "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends its events to \
-         {theirs}, not to {ours}, after {CORRECTIONS} corrections in a day"
+        "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends its \
+         events to {theirs}, not to {ours}, after {CORRECTIONS} corrections in a day"
     )]
     Contested { external_id: String, theirs: String, ours: String },
 }
@@ -93,8 +94,8 @@ impl RouteState {
         Ok(before != ended_at)
     }
 
-    /// Makes the repairs that the observed state requires. Returns whether there were any: the next observation
-    /// shows their result.
+    /// Makes the repairs that the observed state requires. Returns whether there were any: the next
+    /// observation shows their result.
     pub(super) async fn reconcile(
         &mut self,
         khoros: &Khoros,

@@ -151,7 +151,8 @@ async fn after_three_corrections_the_other_deployment_keeps_it() {
     .await;
 }
 
-/// An entry that two pages show with different fields is no duplicate: to disable it would end the subscription.
+/// An entry that two pages show with different fields is no duplicate: to disable it would end the
+/// subscription.
 #[tokio::test]
 async fn a_subscription_that_is_listed_twice_is_one() {
     let ways = [(0, true), (1, true), (1, false)];
@@ -338,8 +339,8 @@ async fn a_new_bearer_token_is_declared_while_both_are_accepted() {
     .await;
 }
 
-/// A nonsense answer to the list neither stops the service nor counts as a success. Where nothing is listed, the
-/// subscription is declared once.
+/// A nonsense answer to the list neither stops the service nor counts as a success. Where nothing is listed,
+/// the subscription is declared once.
 #[tokio::test]
 async fn nonsense_answers_stop_nothing() {
     const UNCHECKED: &str = "subscription_failed state=unchecked";
