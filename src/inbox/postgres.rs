@@ -2,29 +2,20 @@
 //! failover left behind; migrations.
 //!
 //! A pooler in transaction mode gives each transaction another session of the server. A statement that was
-//! prepared in one is unknown in the next, or is another client's under the same name. So each statement
-//! runs unnamed, in a transaction, and nothing is set for a session.
+//! prepared in one session is unknown in the next, or another client's statement has its name. So each
+//! statement runs unnamed, in a transaction, and nothing is set for a session.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use futures_core::Stream;
 use parking_lot::Mutex;
-use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgQueryResult,
-    PgRow, PgSeverity, PgStatement, PgTypeInfo,
-};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Describe, Either, Execute, Executor, Postgres, Row, SqlStr,
-    raw_sql,
-};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row, raw_sql};
 use tracing::info;
 
-use super::survey::{self, Applied, Migrations};
+use super::survey::{Applied, Migrations, SELECT_APPLIED};
 use super::{Unusable, migrator};
 use crate::config::{Pooler, PostgresServer};
 
@@ -33,14 +24,14 @@ const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
 /// A firewall, or a pooler whose server is away, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A start-up option that a server keeps, and a pooler that takes it does not pass on.
+/// A start-up option that a server keeps, and that a pooler accepts without passing it on.
 const MARKER: &str = "casebridge.is_direct";
-/// How many times two connections are asked for their session. A pooler that other programs keep busy may
-/// answer from two sessions by chance.
+/// How many times two connections are asked for their session. A busy pooler may answer from two sessions by
+/// chance.
 const POOLER_PROBES: usize = 5;
-/// One migration at a time, whichever way an instance is connected. The number means nothing.
+/// Allows one migration at a time, with or without a pooler. The number means nothing.
 const MIGRATION_LOCK: i64 = 0x6361_7365_6272;
-/// As sqlx makes it, so that both find each other's rows.
+/// The table as sqlx creates it, so that each finds the other's rows.
 const MIGRATIONS_TABLE: &str = "
     create table if not exists _sqlx_migrations (
         version bigint primary key, description text not null,
@@ -140,15 +131,16 @@ impl PostgresPool {
         Ok(PostgresPool { pool, link, begin, stale })
     }
 
-    pub fn link(&self) -> Link {
-        self.link
+    /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another session.
+    pub fn keeps_statements(&self) -> bool {
+        self.link == Link::Direct
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// A pooler may have kept several sessions that a failover made read-only; each that answers so is ended.
+    /// A pooler may have kept several sessions that a failover made read-only; each try ends one of them.
     pub fn is_worth_repeating(&self, error: &sqlx::Error, tries: u32) -> bool {
         match self.link {
             Link::Pooler if is_read_only(error) => tries <= CONNECTIONS,
@@ -184,8 +176,7 @@ impl PostgresPool {
     }
 }
 
-/// Begins a transaction, in a schema other than the first one if so named. A pooler keeps no settings of a
-/// session.
+/// Begins a transaction, in this schema if it is not the first one. A pooler keeps no settings of a session.
 fn begin_in(schema: Option<&str>) -> Arc<str> {
     let begin = "begin isolation level read committed";
     match schema {
@@ -195,7 +186,7 @@ fn begin_in(schema: Option<&str>) -> Arc<str> {
 }
 
 struct Reached {
-    /// Those of each connection.
+    /// The options of each connection.
     options: PgConnectOptions,
     /// What is in between.
     link: Link,
@@ -297,10 +288,10 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     let lock = format!("select pg_advisory_xact_lock({MIGRATION_LOCK})");
     connection.execute(AssertSqlSafe(lock)).await.context("another instance is migrating the database")?;
     connection.execute(MIGRATIONS_TABLE).await?;
-    let applied = raw_sql(survey::APPLIED).fetch_all(&mut *connection).await?;
+    let applied = raw_sql(SELECT_APPLIED).fetch_all(&mut *connection).await?;
     let applied = applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
     let applied = applied.collect::<sqlx::Result<Vec<Applied>>>()?;
-    Migrations::of(&applied).map_err(|unfit| anyhow!("{unfit}"))?;
+    Migrations::of(&applied).map_err(|problem| anyhow!(problem))?;
     for migration in migrator().iter() {
         if applied.iter().any(|(version, ..)| *version == migration.version) {
             continue;
@@ -322,8 +313,8 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     Ok(())
 }
 
-/// A connection for the length of one statement. If that does not come to its end, the connection is dead,
-/// still at work or on the wrong server, and is closed; so are those that were opened before.
+/// A connection for the length of one statement. If the statement does not end, the connection is dead, still
+/// at work or on the wrong server: it is closed, and so are all that were opened before.
 pub(super) struct Session {
     connection: PoolConnection<Postgres>,
     link: Link,
@@ -332,8 +323,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn executor(&mut self) -> StatementExecutor<'_> {
-        StatementExecutor { connection: &mut self.connection, link: self.link }
+    pub fn executor(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 
     /// Ends the transaction, if there is one, and gives the connection back.
@@ -430,74 +421,6 @@ fn may_pass(error: &sqlx::Error) -> bool {
     is_of_session(error) || is_conflict(error)
 }
 
-/// Runs statements on a connection: prepared once and kept, or unnamed behind a pooler.
-#[derive(Debug)]
-pub(super) struct StatementExecutor<'c> {
-    connection: &'c mut PgConnection,
-    link: Link,
-}
-
-type Steps<'e> = Pin<Box<dyn Stream<Item = sqlx::Result<Either<PgQueryResult, PgRow>>> + Send + 'e>>;
-type Eventually<'e, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'e>>;
-
-impl<'c> Executor<'c> for StatementExecutor<'c> {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Steps<'e>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.connection.fetch_many(Statement { query, link: self.link })
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Eventually<'e, Option<PgRow>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.connection.fetch_optional(Statement { query, link: self.link })
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Eventually<'e, PgStatement>
-    where
-        'c: 'e,
-    {
-        self.connection.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> Eventually<'e, Describe<Postgres>>
-    where
-        'c: 'e,
-    {
-        self.connection.describe(sql)
-    }
-}
-
-/// A query that is kept under a name only if its session is.
-struct Statement<E> {
-    query: E,
-    link: Link,
-}
-
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<E> {
-    fn sql(self) -> SqlStr {
-        self.query.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        self.query.statement()
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
-        self.query.take_arguments()
-    }
-
-    fn persistent(&self) -> bool {
-        self.link == Link::Direct && self.query.persistent()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use Duration;
@@ -505,7 +428,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_opened_before_a_failure_is_stale() {
+    fn a_session_opened_before_a_failure_is_stale() {
         let stale = Stale::default();
         assert!(stale.is_fresh(Duration::from_secs(3600)));
         stale.note();
