@@ -44,38 +44,39 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
-    let remedy = config.public_url_remedy();
+    config.general.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let desired = desired(&config);
-    let client = http_client(config.is_local())?;
-    let (attempt_limit, lease) = (config.delivery.attempt_limit(), config.delivery.lease);
-    let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
-    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
+    let Config { khoros, zendesk, general, .. } = config;
+    let client = http_client(general.is_local)?;
+    let (attempt_limit, lease) = (general.delivery.attempt_limit(), general.delivery.lease);
+    let zendesk = Zendesk::new(zendesk, general.routes.clone(), client.clone(), attempt_limit);
+    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), general.delivery);
     let worker = Arc::new(worker);
-    let names = config.routes.iter().map(|route| route.name.clone());
-    let (subscribed, subscription) = watch::channel(Subscriptions::pending(names));
+    let names: Vec<String> = general.routes.iter().map(|route| route.name.clone()).collect();
+    let routes: Vec<intake::Route> = general.routes.iter().map(intake_route).collect();
+    let (subscribed, subscription) = watch::channel(Subscriptions::pending(names.iter().cloned()));
     let (feeds_known, feeds) = watch::channel(Feeds::new());
 
-    let mode = config.khoros.mode;
+    let mode = general.mode;
     let pull_begins = if mode.polls() { PullStatus::Pending } else { PullStatus::Off };
     let (pulls, pull) = watch::channel(pull_begins);
     let missed = Arc::new(Notify::new());
 
-    let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
+    let intake = Intake::new(inbox.clone(), khoros.company_id, zendesk::NAME);
     let state = Arc::new(AppState {
         intake: intake.clone(),
-        tokens: BearerTokens::new(&config.bearer_tokens),
+        tokens: BearerTokens::new(&general.bearer_tokens),
         refused: Refused::default(),
         missed: missed.clone(),
-        routes: config.routes.iter().map(intake_route).collect(),
+        routes: routes.clone(),
         instance: instance.clone(),
         health: Health::new(
             inbox.clone(),
             lane.clone(),
             subscription.clone(),
             pull.clone(),
-            config.admin_token.map(|token| BearerTokens::new(&[token])),
-            desired.is_none().then_some(remedy),
+            general.admin_token.map(|token| BearerTokens::new(&[token])),
+            desired.is_none().then_some(general.public_url_remedy),
         ),
     });
 
@@ -83,8 +84,8 @@ pub async fn run(
     let (version, storage) = (env!("CARGO_PKG_VERSION"), inbox.kind());
     info!(event = "listening", %address, version, storage, "listening on {address}");
     let mut tasks = JoinSet::new();
-    // Told to stop, these two finish what has begun, and the rest just ends.
-    tasks.spawn(server::serve(listener, http::router(state), config.http_idle, stop.clone()));
+    // At `stop`, these two finish their work; the others just end.
+    tasks.spawn(server::serve(listener, http::router(state), general.http_idle, stop.clone()));
     tasks.spawn(worker.clone().run(stop.clone()));
     let mut until_stop = |task: Task| {
         let stop = stop.clone();
@@ -92,28 +93,32 @@ pub async fn run(
     };
     until_stop(Box::pin(worker.clone().set_pending_requesters()));
     until_stop(Box::pin(worker.watch_credential()));
-    until_stop(Box::pin(erase_old_texts(inbox.clone(), config.retention)));
+    until_stop(Box::pin(erase_old_texts(inbox.clone(), general.retention)));
     until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
-    let names = config.routes.iter().map(|route| route.name.clone()).collect();
     until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
-    if let Some(limit) = config.silence_alert {
-        until_stop(Box::pin(silence::watch(inbox.clone(), config.routes.clone(), limit)));
+    if let Some(limit) = general.silence_alert {
+        until_stop(Box::pin(silence::watch(inbox.clone(), general.routes, limit)));
     }
-    let khoros = Khoros::new(&config.khoros, client.clone());
+    let client_of_khoros = Khoros::new(&khoros, client.clone());
     if mode.polls() {
-        let routes = config.routes.iter().map(intake_route).collect();
-        let sources = Sources { khoros: khoros.clone(), routes, feeds, missed };
-        until_stop(Box::pin(Pull::new(sources, intake, &config.khoros, pulls).run()));
+        let sources = Sources { khoros: client_of_khoros.clone(), routes, feeds, missed };
+        until_stop(Box::pin(Pull::new(sources, intake, &khoros, pulls).run()));
     }
+    let remedy = general.public_url_remedy;
     match desired {
         Some(desired) => {
-            let address = config.public_url.filter(|_| mode.pushes());
-            let address = address.map(|url| Address { url, variable: config.public_url_variable, remedy });
+            let address = general.public_url.filter(|_| mode.pushes());
+            let address = address.map(|url| Address { url, variable: general.public_url_variable, remedy });
             let probe = address.map(|address| Probe::new(client, address, instance));
-            let check_every = config.khoros.check_every;
-            let reconciler =
-                Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);
-            until_stop(Box::pin(keep_subscribed(reconciler, probe, config.public_url_probe)));
+            let reconciler = Reconciler::new(
+                client_of_khoros,
+                inbox.clone(),
+                desired,
+                khoros.check_every,
+                subscribed,
+                feeds_known,
+            );
+            until_stop(Box::pin(keep_subscribed(reconciler, probe, general.public_url_probe)));
         }
         None => {
             subscribed.send_modify(|subscriptions| subscriptions.set_all(SubscriptionStatus::NoPublicUrl));
@@ -156,7 +161,7 @@ fn intake_route(route: &Route) -> intake::Route {
     intake::Route { name: route.name.clone(), event: route.event.clone() }
 }
 
-/// Khoros is told of our address once it leads to us; the feeds need not wait for that.
+/// Subscribes once the public address leads here; finding the feeds need not wait for that.
 async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit: Duration) {
     reconciler.find_feeds().await;
     if let Some(probe) = probe {
@@ -165,19 +170,20 @@ async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit
     reconciler.run().await;
 }
 
-/// What Khoros is to hold for each route. None if it is to call us and we do not know where.
+/// The desired subscription of each route. `None` if Khoros is to push and the public address is unknown.
 fn desired(config: &Config) -> Option<Vec<Desired>> {
-    let push = match (config.khoros.mode.pushes(), &config.public_url, config.bearer_tokens.first()) {
+    let Config { khoros, general, .. } = config;
+    let push = match (general.mode.pushes(), &general.public_url, general.bearer_tokens.first()) {
         (false, ..) => None,
         (true, Some(url), Some(token)) => Some((url, token)),
         (true, ..) => return None,
     };
     let desired = |route: &Route| Desired {
-        company_id: config.khoros.company_id,
+        company_id: khoros.company_id,
         route: route.clone(),
         push: push.map(|(url, token)| Push { url: route_url(url, &route.name), bearer_token: token.clone() }),
     };
-    Some(config.routes.iter().map(desired).collect())
+    Some(general.routes.iter().map(desired).collect())
 }
 
 /// Where Khoros reaches the endpoint of a route.

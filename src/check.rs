@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::app;
-use crate::config::{Database, Partial};
+use crate::config::{Database, General, Partial};
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::public_url::{Address, Instance, Probe};
 pub use report::{Mark, Report, Row};
@@ -59,7 +59,7 @@ pub enum Moment {
 /// Looks at everything, with the settings that `casebridge serve` would have.
 pub async fn run(moment: Moment) -> Report {
     let config = Partial::from_env();
-    let client = match app::http_client(config.is_local()) {
+    let client = match app::http_client(config.general.is_local) {
         Ok(client) => client,
         Err(error) => {
             let storage = storage(&look_at(&config).await, moment);
@@ -80,14 +80,14 @@ async fn look(config: &Partial, client: reqwest::Client, moment: Moment) -> Repo
         (storage(&surveyed, moment), public_url)
     };
     let khoros = async {
-        let Partial { routes, public_url, .. } = config;
+        let General { routes, public_url, .. } = &config.general;
         let khoros = config.khoros.as_ref()?;
         let settings = khoros::Settings { khoros, routes, public_url: public_url.as_ref() };
         Some((khoros::Seen::ask(settings, client.clone()).await, settings))
     };
     let zendesk = async {
         let zendesk = config.zendesk.as_ref()?;
-        Some(zendesk::rows(zendesk, &config.routes, &config.references, client.clone()).await)
+        Some(zendesk::rows(zendesk, &config.general.routes, &config.general.references, client.clone()).await)
     };
     let ((storage, public_url), khoros, zendesk, clock) =
         tokio::join!(own, khoros, zendesk, clock::row(config, &client));
@@ -126,12 +126,12 @@ fn configuration(config: &Partial) -> Row {
                       exit code 2";
         return Row::failed(CONFIGURATION, wrong, remedy);
     }
-    let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let names: Vec<&str> = config.general.routes.iter().map(|route| route.name.as_str()).collect();
     let routes = if names.len() == 1 { "route" } else { "routes" };
     let text = format!("{} {routes}: {}", names.len(), names.join(", "));
-    match config.warnings.is_empty() {
+    match config.general.warnings.is_empty() {
         true => Row::ok(CONFIGURATION, text),
-        false => Row::warning(CONFIGURATION, config.warnings.join("\n"), None),
+        false => Row::warning(CONFIGURATION, config.general.warnings.join("\n"), None),
     }
 }
 
@@ -222,11 +222,11 @@ fn remedy_of(unfit: &StorageProblem) -> &'static str {
 
 /// Whether Khoros would reach us, as far as we reach ourselves by the same way.
 async fn public_url(config: &Partial, client: reqwest::Client, surveyed: &Surveyed, moment: Moment) -> Row {
-    if !config.mode.pushes() {
+    if !config.general.mode.pushes() {
         return Row::ok(PUBLIC_URL, "not needed: SPREDFAST_MODE is poll");
     }
-    let remedy = config.public_url_remedy();
-    let Some(url) = config.public_url.clone() else {
+    let remedy = config.general.public_url_remedy;
+    let Some(url) = config.general.public_url.clone() else {
         return match config.problems.is_empty() {
             true => Row::failed(PUBLIC_URL, "not known", format!("set it and restart: {remedy}")),
             false => Row::not_checked(PUBLIC_URL, "not known"),
@@ -239,7 +239,7 @@ async fn public_url(config: &Partial, client: reqwest::Client, surveyed: &Survey
         Surveyed::NoFolder(_) if moment == Moment::BeforeStart => Instance::new("none"),
         _ => return Row::not_checked(PUBLIC_URL, "needs the database, which holds the service's id"),
     };
-    let variable = config.public_url_variable;
+    let variable = config.general.public_url_variable;
     let address = Address { url: url.clone(), variable, remedy };
     let Err(seen) = Probe::new(client, address, instance).attempt().await else {
         return Row::ok(PUBLIC_URL, format!("{url} leads to the running service"));

@@ -273,8 +273,8 @@ async fn serve() -> Result<(), Failure> {
     }
     let storage = app::open_storage(&config.database, &stop).await;
     let Some(storage) = storage.map_err(Failure::of(alert::STORAGE))? else { return Ok(()) };
-    let listener = server::listen(config.listen, config.port);
-    let listener = listener.with_context(|| format!("cannot listen on port {}", config.port));
+    let listener = server::listen(config.general.listen, config.general.port);
+    let listener = listener.with_context(|| format!("cannot listen on port {}", config.general.port));
     let listener = listener.map_err(Failure::of(alert::START))?;
     app::run(config, storage, listener, stop).await.map_err(Failure::of(alert::START))
 }

@@ -111,7 +111,7 @@ pub async fn backup(database: &Database, file: &Path) -> anyhow::Result<()> {
 /// Ends subscriptions at Khoros, those of our routes or those named, and leaves word of it to the running
 /// service, which would set them active again.
 pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Result<()> {
-    let ours = config.routes.iter().map(|route| &route.external_id);
+    let ours = config.general.routes.iter().map(|route| &route.external_id);
     let names: Vec<&String> =
         if external_ids.is_empty() { ours.collect() } else { external_ids.iter().collect() };
     let mut out = std::io::stdout().lock();
@@ -139,7 +139,7 @@ async fn end<'a>(
     names: &[&'a String],
     out: &mut impl Write,
 ) -> anyhow::Result<Vec<&'a String>> {
-    let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
+    let khoros = Khoros::new(&config.khoros, app::http_client(config.general.is_local)?);
     let remote = match khoros.subscriptions().await {
         Ok(remote) => remote,
         Err(Refusal::NotOffered) => bail!(
