@@ -131,7 +131,7 @@ macro_rules! on_store {
 macro_rules! fetch {
     ($inbox:ident.$pool:ident, $query:ident($sql:expr $(, $value:expr)* $(,)?).$fetch:ident) => {
         $crate::inbox::on_store!($inbox.store, $pool, |executor, keeps| {
-            sqlx::$query(sqlx::AssertSqlSafe($inbox.store.dialect().fill($sql)))
+            sqlx::$query(sqlx::AssertSqlSafe($inbox.store.fill($sql)))
                 $(.bind($value))*
                 .persistent(keeps)
                 .$fetch(executor)
@@ -143,7 +143,7 @@ macro_rules! fetch {
 macro_rules! execute {
     ($inbox:ident, $sql:expr $(, $value:expr)* $(,)?) => {
         $crate::inbox::on_store!($inbox.store, writer, |executor, keeps| async {
-            let statement = sqlx::query(sqlx::AssertSqlSafe($inbox.store.dialect().fill($sql)))
+            let statement = sqlx::query(sqlx::AssertSqlSafe($inbox.store.fill($sql)))
                 $(.bind($value))*
                 .persistent(keeps);
             statement.execute(executor).await.map(|done| done.rows_affected())
@@ -196,7 +196,7 @@ impl Inbox {
             Database::Postgres(server) => Store::Postgres(PostgresPool::connect(server).await?),
         };
         let (inbox, _) = Inbox::new(store, None);
-        inbox.ping().await.context("the database holds no inbox yet: `casebridge serve` makes it")?;
+        inbox.ping().await.context("the database has no inbox yet: `casebridge serve` creates it")?;
         Ok(inbox)
     }
 
@@ -251,7 +251,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Writes one row, and fails if the storage does not take it: a read-only server and a full disk
+    /// Writes one row, and fails if the storage refuses it: a read-only server and a full disk
     /// still answer [`Inbox::ping`].
     pub async fn check_writable(&self) -> sqlx::Result<()> {
         self.check_last_write()?;
@@ -315,27 +315,12 @@ impl Store {
         }
     }
 
-    fn dialect(&self) -> Dialect {
-        match self {
-            Store::Sqlite { .. } => Dialect::Sqlite,
-            Store::Postgres(_) => Dialect::Postgres,
-        }
-    }
-}
-
-/// The SQL that a statement is filled with.
-#[derive(Clone, Copy)]
-enum Dialect {
-    Sqlite,
-    Postgres,
-}
-
-impl Dialect {
-    /// "Now" is the database's clock, so that two instances have the same one.
-    fn fill(self, sql: &str) -> String {
+    /// Fills a statement with the SQL of this database. "Now" is the database's clock, so that two instances have
+    /// the same one.
+    fn fill(&self, sql: &str) -> String {
         let (now, skip_locked) = match self {
-            Dialect::Sqlite => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
-            Dialect::Postgres => {
+            Store::Sqlite { .. } => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
+            Store::Postgres(_) => {
                 ("(extract(epoch from clock_timestamp()) * 1000)::bigint", "for update of mine skip locked")
             }
         };

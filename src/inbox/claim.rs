@@ -46,58 +46,6 @@ pub enum ClaimFilter {
     Any,
 }
 
-/// A transition as the columns store it.
-struct Settled<'a> {
-    state: State,
-    after: Duration,
-    tries: i64,
-    reference: Option<&'a str>,
-    told: Option<String>,
-    error: Option<&'a str>,
-    /// The attempt adds a doubt.
-    doubt: bool,
-    /// The attempt ends every doubt.
-    certain: bool,
-}
-
-impl<'a> Settled<'a> {
-    fn new(claim: &Claim, transition: &'a Transition) -> Settled<'a> {
-        let unchanged = Settled {
-            state: State::Waiting,
-            after: Duration::ZERO,
-            tries: claim.tries,
-            reference: None,
-            told: None,
-            error: None,
-            doubt: false,
-            certain: false,
-        };
-        match transition {
-            Transition::Done { reference, told } => Settled {
-                state: State::Done,
-                reference: Some(reference),
-                told: Some(told.stored()),
-                certain: true,
-                ..unchanged
-            },
-            Transition::Dead { reason } => {
-                Settled { state: State::Dead, error: Some(reason), certain: true, ..unchanged }
-            }
-            Transition::GivenUp { reason, in_doubt, rest } => Settled {
-                state: State::Dead,
-                error: Some(reason),
-                doubt: *in_doubt,
-                after: *rest,
-                tries: claim.tries + 1,
-                ..unchanged
-            },
-            Transition::Again { after, tries, in_doubt, reason } => {
-                Settled { after: *after, tries: *tries, error: Some(reason), doubt: *in_doubt, ..unchanged }
-            }
-        }
-    }
-}
-
 impl Inbox {
     /// Claims up to `limit` due deliveries for the length of `lease`. Deliveries of one case are claimed one
     /// at a time and in order.
@@ -150,7 +98,19 @@ impl Inbox {
 
     /// Records how an attempt ended. False: the claim no longer holds, and nothing was changed.
     pub async fn settle(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
-        let settled = Settled::new(claim, transition);
+        let (state, after, tries, doubt) = match transition {
+            Transition::Done { .. } => (State::Done, Duration::ZERO, claim.tries, false),
+            Transition::Dead { .. } => (State::Dead, Duration::ZERO, claim.tries, false),
+            Transition::GivenUp { in_doubt, rest, .. } => (State::Dead, *rest, claim.tries + 1, *in_doubt),
+            Transition::Again { after, tries, in_doubt, .. } => (State::Waiting, *after, *tries, *in_doubt),
+        };
+        let ends_doubt = matches!(transition, Transition::Done { .. } | Transition::Dead { .. });
+        let (reference, told, error) = match transition {
+            Transition::Done { reference, told } => (Some(reference), Some(told.stored()), None),
+            Transition::Dead { reason }
+            | Transition::GivenUp { reason, .. }
+            | Transition::Again { reason, .. } => (None, None, Some(storable(reason))),
+        };
         let changed = execute!(
             self,
             "update delivery
@@ -162,14 +122,14 @@ impl Inbox {
             &claim.identity,
             &claim.destination,
             claim.attempts,
-            millis(settled.after),
-            settled.state.name(),
-            settled.reference,
-            settled.error.map(storable),
-            settled.tries,
-            settled.doubt,
-            settled.certain,
-            settled.told.as_deref()
+            millis(after),
+            state.name(),
+            reference,
+            error.as_deref(),
+            tries,
+            doubt,
+            ends_doubt,
+            told.as_deref()
         )?;
         Ok(changed == 1)
     }

@@ -265,7 +265,7 @@ impl Committer {
     }
 
     async fn insert(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
-        let now = self.store.dialect().fill("{now}");
+        let now = self.store.fill("{now}");
         let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
                 let inserting = async {

@@ -22,7 +22,7 @@ use crate::config::{Pooler, PostgresServer};
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// A firewall, or a pooler whose server is away, may not answer at all.
+/// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A start-up option that a server keeps, and that a pooler accepts without passing it on.
 const MARKER: &str = "casebridge.is_direct";
@@ -38,7 +38,7 @@ const MIGRATIONS_TABLE: &str = "
         installed_on timestamptz not null default now(), success boolean not null,
         checksum bytea not null, execution_time bigint not null)";
 
-/// What is between us and the server.
+/// The kind of connection to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// A connection is one session of the server for as long as it is open.
@@ -188,7 +188,6 @@ fn begin_in(schema: Option<&str>) -> Arc<str> {
 struct Reached {
     /// The options of each connection.
     options: PgConnectOptions,
-    /// What is in between.
     link: Link,
     /// Where the inbox is, as an identifier in SQL, if another schema comes first.
     schema: Option<String>,
@@ -223,8 +222,8 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
     Ok(Reached { options, link, schema })
 }
 
-/// The server itself keeps the options of a connection. Of two connections to it, each has one session, and
-/// not the other's.
+/// Detects a pooler. Without one, the server keeps the options of a connection, and two connections have two
+/// sessions, which never change.
 async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<Link> {
     let marked = format!("select current_setting('{MARKER}', true)");
     let marked: Option<String> = raw_sql(AssertSqlSafe(marked)).fetch_one(&mut *two).await?.try_get(0)?;
@@ -243,7 +242,7 @@ async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<
     Ok(Link::Direct)
 }
 
-/// The schema with the inbox, if another one comes first and holds none. PostgreSQL looks for a schema of the
+/// Finds the schema with the inbox if another schema without one comes first. PostgreSQL looks for a schema of the
 /// user's name before `public`. If such a schema is created later, all earlier events would seem new.
 async fn schema_behind(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
     let sql = "
@@ -261,7 +260,7 @@ async fn session_of(connection: &mut PgConnection) -> sqlx::Result<i32> {
     raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
 }
 
-/// In any other encoding the server would refuse some texts, or store them so that nobody can read them.
+/// Fails unless the encoding is UTF8: in another one the server would refuse some texts, or garble them.
 async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
     let encoding = raw_sql("show server_encoding").fetch_one(connection).await;
     let encoding: String = encoding.and_then(|row| row.try_get(0)).context("PostgreSQL cannot be reached")?;
@@ -275,7 +274,7 @@ async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// PostgreSQL takes our parameters, so it is a pooler that refuses them: PgBouncer with 08P01, the proxy of
+/// Whether a pooler refuses our parameters, which PostgreSQL accepts: PgBouncer with 08P01, the proxy of
 /// Amazon RDS as a feature that it does not have (0A000).
 fn refuses_parameter(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| matches!(code.as_str(), "08P01" | "0A000"))

@@ -142,7 +142,7 @@ const SUMMARY: &str = "
     select (select count(*) from delivery where state = 'waiting') as waiting,
            (select count(*) from delivery where state = 'waiting' and in_doubt) as in_doubt,
            (select count(*) from delivery where state = 'dead') as dead,
-           -- Texts are kept for a day at least, so the partial index holds all of these.
+           -- Texts are kept for a day at least, so the partial index has all of these.
            (select count(*) from delivery
              where settled_at is not null and payload <> '' and state = 'done'
                and settled_at > (select {now}) - 86400000) as done_24h,

@@ -39,7 +39,7 @@ impl Inbox {
                 select max(at) as newest from (
                     select max(received_at) as at from delivery
                     union all
-                    -- The partial index holds these alone.
+                    -- The partial index has only these.
                     select max(settled_at) from delivery where settled_at is not null and payload <> ''
                     union all
                     select max(seen_at) from run) as times) as all_times
