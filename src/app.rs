@@ -1,4 +1,4 @@
-//! The composition root and the lifecycle: the only place that knows everyone.
+//! Builds all parts of the service, and starts and stops them. The only module that imports all others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, AppState, BearerTokens, Health, Refused, server};
+use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::{self, Intake};
 use crate::khoros::Khoros;
@@ -37,7 +37,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Serves until `stop`, then finishes what has begun.
 ///
 /// # Errors
-/// The HTTP client cannot be made; later, only a defect of our own ends the service.
+/// The HTTP client cannot be built; later, only a defect of casebridge ends the service.
 pub async fn run(
     config: Config,
     (inbox, committer, instance): Storage,
@@ -70,14 +70,14 @@ pub async fn run(
         missed: missed.clone(),
         routes: routes.clone(),
         instance: instance.clone(),
-        health: Health::new(
-            inbox.clone(),
-            lane.clone(),
-            subscription.clone(),
-            pull.clone(),
-            general.admin_token.map(|token| BearerTokens::new(&[token])),
-            desired.is_none().then_some(general.public_url_remedy),
-        ),
+        inbox: inbox.clone(),
+        lane: lane.clone(),
+        subscription: subscription.clone(),
+        pull: pull.clone(),
+        admin: general.admin_token.map(|token| BearerTokens::new(&[token])),
+        public_url_remedy: desired.is_none().then_some(general.public_url_remedy),
+        started: std::time::Instant::now(),
+        readiness: Readiness::default(),
     });
 
     let address = listener.local_addr().context("the listener has no address")?;
@@ -125,7 +125,7 @@ pub async fn run(
             until_stop(Box::pin(subscription::remind_of_public_url(remedy)));
         }
     }
-    // A request needs the committer to come to its end, so this one is stopped after the others.
+    // Requests in progress need the committer, so it stops last.
     let committing = CancellationToken::new();
     let mut committer = tokio::spawn(committer.run(committing.clone()));
 
@@ -193,8 +193,8 @@ pub fn route_url(public_url: &Url, route: &str) -> Url {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Some tasks end when their work is done; none should end by a panic. A service without one of its
-/// parts would look alive and do nothing, so it ends, and its host starts it again.
+/// Completes when a task panics; a task may also end because its work is done. A service without one of its parts
+/// would seem alive and do nothing, so it ends, and its host starts it again.
 async fn first_panic(tasks: &mut JoinSet<()>) {
     loop {
         match tasks.join_next().await {
@@ -205,11 +205,11 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// What [`open_storage`] opens and [`run`] needs.
+/// The result of [`open_storage`], for [`run`].
 pub type Storage = (Inbox, Committer, Instance);
 
-/// Opens the storage, before anything listens. A database server may come up after us: it is waited
-/// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
+/// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a port.
+/// `None`: the service was stopped while it waited.
 ///
 /// # Errors
 /// It is [`Unusable`], or stays out of reach.
@@ -221,7 +221,12 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     let give_up = Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
-        let error = match open(database).await {
+        let opening = async {
+            let (inbox, committer) = Inbox::open(database).await?;
+            let instance = Instance::new(&inbox.deployment_id().await?);
+            anyhow::Ok((inbox, committer, instance))
+        };
+        let error = match opening.await {
             Ok(opened) => {
                 info!(event = "database_opened", %database, "storing in {database}");
                 return Ok(opened);
@@ -247,14 +252,8 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     }
 }
 
-async fn open(database: &Database) -> anyhow::Result<Storage> {
-    let (inbox, committer) = Inbox::open(database).await?;
-    let instance = Instance::new(&inbox.deployment_id().await?);
-    Ok((inbox, committer, instance))
-}
-
-/// One client for all: no redirect is followed, since a credential would follow it. The proxies of
-/// the environment (`HTTPS_PROXY`) are used, but not to reach this machine itself.
+/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the proxies
+/// of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
 ///
 /// # Errors
 /// This machine has no CA certificates.
@@ -271,13 +270,13 @@ pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
         .context("no HTTPS client can be made: are CA certificates installed?")
 }
 
-/// Erases what was due an hour ago as well: a clock that has jumped ahead erases nothing.
+/// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
 async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     let mut checked_at = None;
     loop {
         let now = inbox.time().await;
         if let Some(checked_at) = checked_at {
-            erase_what_was_due(&inbox, retention, checked_at).await;
+            erase_due(&inbox, retention, checked_at).await;
         }
         match now {
             Ok(now) => checked_at = Some(now),
@@ -290,8 +289,8 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     }
 }
 
-/// Logs the deliveries that an earlier process has left: the oldest has waited for longer than this
-/// process runs.
+/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this process
+/// runs.
 async fn report_backlog(inbox: &Inbox, started: Instant) {
     match inbox.summary().await {
         Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })
@@ -311,7 +310,7 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
 }
 
 /// In small steps, so that nothing else has to wait for the storage.
-async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
+async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
     const ROWS: usize = 500;
     loop {
         match inbox.erase(retention, checked_at, ROWS).await {
@@ -333,8 +332,8 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
     }
 }
 
-/// Corrects what a clock stored that ran ahead: deliveries would otherwise stay due in the future, and later
-/// events would seem older than what was stored then.
+/// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the future,
+/// and later events would seem older than these.
 async fn watch_clock(inbox: Inbox, lease: Duration) {
     loop {
         match inbox.stamp().await {
@@ -354,11 +353,11 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
             },
             Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
         }
-        tokio::time::sleep(CLOCK_EVERY).await;
+        sleep(CLOCK_EVERY).await;
     }
 }
 
-/// One line every 15 minutes, by which a log alone tells that all is well.
+/// Logs the state every 15 minutes, so that the log alone shows whether all is well.
 async fn report_status(
     inbox: Inbox,
     routes: Vec<String>,
@@ -373,14 +372,14 @@ async fn report_status(
         let (khoros, zendesk) = (subscription.borrow().word(), lane.borrow().word());
         let pull = pull.borrow().word();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
-            Ok((summary, heard)) => info!(
+            Ok((summary, last_events)) => info!(
                 event = "status",
                 waiting = summary.waiting,
                 oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
                 dead = summary.dead,
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
-                routes = silence::words(&silence::ages(&routes, &heard)),
+                routes = silence::words(&silence::ages(&routes, &last_events)),
                 khoros,
                 pull,
                 zendesk,

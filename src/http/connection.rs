@@ -1,5 +1,5 @@
-//! What each open connection is doing: the wait for a request, its head, or its answer. This decides
-//! when an incomplete head ends the connection, and which one is closed when there are too many.
+//! The phase of each open connection: waiting for a request, receiving its head, or answering it. It decides
+//! when an incomplete head ends the connection, and which connection closes when there are too many.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// From the first byte of a request to the last one of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// If a connection has waited for less than this, its request may be on the way to us.
+/// If a connection has waited for less than this, its next request may be on the way.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
 /// All open connections; clones share them.
@@ -69,8 +69,8 @@ impl Connections {
         Registered { connection, connections: self.clone(), id }
     }
 
-    /// Asks one connection to close: the one that has waited longest for a complete head. Connections
-    /// that never had a request come first.
+    /// Asks the connection to close that has waited longest for a complete head; connections that never had a
+    /// request come first.
     pub fn close_longest_waiting(&self) {
         let now = Instant::now();
         let open = self.0.lock();
@@ -139,11 +139,11 @@ impl Connection {
     }
 }
 
-/// A stream on which a head has to be complete within [`HEAD_TIMEOUT`] of its first byte.
+/// The reading half of a connection. A head has to be complete within [`HEAD_TIMEOUT`] of its first byte.
 pub struct HeadTimeout<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// Set only while a read waits for the rest of a head, which seldom comes in parts.
+    /// Set only while a read waits for the rest of a head; most heads arrive whole.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -152,7 +152,7 @@ impl<S> HeadTimeout<S> {
         HeadTimeout { stream, connection, deadline: None }
     }
 
-    /// An error once the head is late; otherwise the task is woken when it would be.
+    /// Fails once the head is late; otherwise wakes the task at that time.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(at) = self.connection.head_deadline() else {
             self.deadline = None;
@@ -183,35 +183,5 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
                 read
             }
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
