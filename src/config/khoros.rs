@@ -82,13 +82,13 @@ impl Reader {
         let tokens = self.required(setting, |text| {
             let tokens = text.split(',').filter(|token| !token.trim().is_empty());
             let tokens = tokens.map(parse::secret).collect::<Result<Vec<_>, _>>()?;
-            if tokens.is_empty() { Err("holds no token") } else { Ok(tokens) }
+            if tokens.is_empty() { Err("contains no token") } else { Ok(tokens) }
         });
         let tokens = tokens.unwrap_or_default();
         self.warn_of_short("NOTIFICATION_BEARER_TOKEN", &tokens);
         if tokens.len() > 1 {
             self.warnings.push(format!(
-                "NOTIFICATION_BEARER_TOKEN holds {} tokens: Khoros is given the first, all are \
+                "NOTIFICATION_BEARER_TOKEN contains {} tokens: Khoros gets the first, all are \
                  accepted; remove the old ones when the rotation is over",
                 tokens.len()
             ));

@@ -41,7 +41,7 @@ fn is_space(c: char) -> bool {
     c.is_whitespace() || is_mark(c) || matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Zero-width space, word joiner, byte order mark, soft hyphen, and marks of direction.
+/// Whether it is a zero-width space, word joiner, byte order mark, soft hyphen or mark of direction.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
         | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -49,15 +49,15 @@ fn is_mark(c: char) -> bool {
 
 pub fn text(text: &str) -> Parsed<String> {
     match text.chars().any(char::is_control) {
-        true => Err("holds a control character"),
+        true => Err("contains a control character"),
         false => Ok(text.to_owned()),
     }
 }
 
 /// Parses an enum whose variants serde reads in lower case.
-pub fn word<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
-    let word = text.to_ascii_lowercase();
-    let deserializer: StrDeserializer<Error> = word.as_str().into_deserializer();
+pub fn variant<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
+    let name = text.to_ascii_lowercase();
+    let deserializer: StrDeserializer<Error> = name.as_str().into_deserializer();
     T::deserialize(deserializer).map_err(|_| reason)
 }
 
@@ -105,7 +105,7 @@ pub fn company_id(text: &str) -> Parsed<u64> {
 }
 
 pub fn mode(text: &str) -> Parsed<Mode> {
-    word(text, "is none of both, push and poll")
+    variant(text, "is none of both, push and poll")
 }
 
 /// Parses minutes; `0.5` is half a minute.
@@ -145,7 +145,7 @@ pub fn log_filter(text: &str) -> Parsed<()> {
 }
 
 pub fn log_format(text: &str) -> Parsed<LogFormat> {
-    word(text, "is none of text, logfmt and json")
+    variant(text, "is none of text, logfmt and json")
 }
 
 /// Parses a token of a header, and removes a pasted `Bearer `.
@@ -157,7 +157,7 @@ pub fn token(text: &str) -> Parsed<SecretString> {
     };
     match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(bare.into()),
-        false => Err("is not a token: it holds spaces or characters that a header cannot carry"),
+        false => Err("is not a token: it contains spaces or characters that a header cannot carry"),
     }
 }
 
@@ -194,7 +194,7 @@ pub fn url(text: &str) -> Parsed<Url> {
         _ => return Err("is not an https:// address"),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or password, which do not belong into an address");
+        return Err("contains a user name or password, which an address must not have");
     }
     let named = url.domain().is_none_or(|domain| domain.contains('.') || domain == "localhost");
     if !named {

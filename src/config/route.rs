@@ -54,7 +54,7 @@ impl Reader {
         routes.extend(label.map(|label| Route {
             name: LABEL.to_owned(),
             event: LABEL_APPLIED.to_owned(),
-            // As in the tutorial: Khoros takes it for a regular expression.
+            // As in the tutorial: Khoros reads it as a regular expression.
             query: Some(label.clone()),
             label: Some(label),
             external_id: external_id.clone(),
@@ -114,12 +114,12 @@ impl Reader {
     }
 
     /// Warns of labels that Khoros accepts and that match nothing: a regular expression by accident, or a label
-    /// with a comment behind it, which `docker --env-file` takes for a part of the value.
+    /// with a comment behind it, which `docker --env-file` makes a part of the value.
     fn warn_of_label(&mut self, name: &str, label: Option<&str>, is_expression: bool) {
         let Some(label) = label else { return };
         if label.contains('#') {
             self.warnings.push(format!(
-                "{name} holds a #: if a comment begins there, remove it; Khoros is sent `{label}` as a whole"
+                "{name} contains a #: if a comment begins there, remove it; Khoros gets all of `{label}`"
             ));
         }
         if is_expression && !matches_itself(label) {
@@ -151,7 +151,7 @@ impl Reader {
             let known = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
             if known != name {
                 let problem = format!(
-                    "{PREFIX}{known}_… and {PREFIX}{name}_… are one name: casebridge does not tell them apart"
+                    "{PREFIX}{known}_… and {PREFIX}{name}_… are one name: upper and lower case make no difference"
                 );
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);

@@ -302,7 +302,7 @@ fn a_label_that_khoros_would_not_find_gets_a_warning() {
         ("👩\u{200d}👩", "👩\u{200d}👩", None),
         ("Create Case (VIP)", "Create Case (VIP)", Some("the regular expression `Create Case (VIP)`, which")),
         ("C++ [new", "C++ [new", Some("does not match a label of this name")),
-        ("CreateCase   # our label", "CreateCase   # our label", Some("holds a #")),
+        ("CreateCase   # our label", "CreateCase   # our label", Some("contains a #")),
     ] {
         let config = accepted(&[("SPREDFAST_LABEL_NAME", value)]);
         assert_eq!(config.general.routes[0].query.as_deref(), Some(sent));
@@ -316,7 +316,7 @@ fn a_label_that_khoros_would_not_find_gets_a_warning() {
     }
     let route = accepted(&[("ROUTE_VIP_LABEL", "Create Case (VIP)"), ("ROUTE_B_QUERY", "b # c")]);
     assert_eq!(route.general.warnings.len(), 1, "{:?}", route.general.warnings);
-    assert!(route.general.warnings[0].contains("ROUTE_B_QUERY holds a #"));
+    assert!(route.general.warnings[0].contains("ROUTE_B_QUERY contains a #"));
     let token = accepted(&[("SPREDFAST_API_TOKEN", "\u{200b}khoros-token\u{feff}")]).khoros.token;
     assert_eq!(token.expose_secret(), "khoros-token");
 }
@@ -467,8 +467,8 @@ fn a_wrong_ticket_is_reported_by_its_variables() {
         ("TICKET_FORM_ID", "1.5", "TICKET_FORM_ID is not an id"),
         ("TICKET_TAGS", "fine,a value", "TICKET_TAGS is not a list of tags"),
         ("TICKET_TAGS", &long, "TICKET_TAGS is not a list of tags"),
-        ("TICKET_TAGS", &many.join(","), "TICKET_TAGS holds more than 20 tags"),
-        ("TICKET_TAGS", "casebridge_fallback", "TICKET_TAGS holds casebridge_fallback"),
+        ("TICKET_TAGS", &many.join(","), "TICKET_TAGS contains more than 20 tags"),
+        ("TICKET_TAGS", "casebridge_fallback", "TICKET_TAGS contains casebridge_fallback"),
         ("TICKET_SUBJECT", "value {{ item.", "TICKET_SUBJECT: syntax error in line 1"),
         (
             "TICKET_SUBJECT",

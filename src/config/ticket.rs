@@ -160,9 +160,9 @@ pub enum ReferenceKind {
     Field,
 }
 
-/// The tag of tickets for which Zendesk refused the configured fields. `TICKET_TAGS` cannot hold it.
+/// The tag of tickets for which Zendesk refused the configured fields. `TICKET_TAGS` must not contain it.
 pub const FALLBACK_TAG: &str = "casebridge_fallback";
-/// The tag of tickets that were created before their author was a user. `TICKET_TAGS` cannot hold it.
+/// The tag of tickets that were created before their author was a user. `TICKET_TAGS` must not contain it.
 pub const NO_AUTHOR_TAG: &str = "casebridge_no_author";
 
 const TAG_CHARS: usize = 80;
@@ -186,25 +186,25 @@ impl Reader {
         let assignee_id = assignee_id.or(base.assignee_id);
         if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
-                "{} is solved, which Zendesk takes only of a ticket that has an assignee: set {} as well",
+                "{} is solved, which Zendesk accepts only for a ticket with an assignee: set {} as well",
                 variables.status().name,
                 variables.assignee_id().name
             ));
         }
         Ticket {
             requester: self.or(variables.requester(), base.requester, |text| {
-                parse::word(text, "is neither author nor service")
+                parse::variant(text, "is neither author nor service")
             }),
             requester_later: self.or(variables.requester_later(), base.requester_later, requester_later),
             repeat: self.or(variables.repeat(), base.repeat, |text| {
-                parse::word(text, "is none of new, comment and ignore")
+                parse::variant(text, "is none of new, comment and ignore")
             }),
             public,
             priority: self.or(variables.priority(), base.priority, |text| {
-                parse::word(text, "is none of urgent, high, normal and low")
+                parse::variant(text, "is none of urgent, high, normal and low")
             }),
             kind: self.or(variables.r#type(), base.kind, |text| {
-                parse::word(text, "is none of problem, incident, question and task").map(Some)
+                parse::variant(text, "is none of problem, incident, question and task").map(Some)
             }),
             status,
             group_id: self.reference(variables.group_id(), ReferenceKind::Group).or(base.group_id),
@@ -237,7 +237,7 @@ impl Reader {
     /// Reads the comment. If only a format is set, it is the format of the comment in `base`.
     fn comment(&mut self, variables: &TicketVariables, base: Option<&Template>) -> Option<Template> {
         let format = self.optional(variables.comment_format(), |text| {
-            parse::word::<CommentFormat>(text, "is neither text nor html")
+            parse::variant::<CommentFormat>(text, "is neither text nor html")
         });
         let Setting { name, value } = variables.comment();
         let inherited = base.map(Template::is_html);
@@ -317,7 +317,7 @@ fn status(text: &str) -> Parsed<Status> {
     if text.eq_ignore_ascii_case("closed") {
         return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
     }
-    parse::word(text, "is none of new, open, pending, hold and solved")
+    parse::variant(text, "is none of new, open, pending, hold and solved")
 }
 
 fn id(text: &str) -> Parsed<u64> {
@@ -334,7 +334,7 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
         match tag.chars().all(allowed) && tag.chars().count() <= TAG_CHARS {
             true => Ok(tag.to_owned()),
             false => {
-                Err("is not a list of tags, as in social,vip (letters, digits and _-/.: without blanks, \
+                Err("is not a list of tags, as in social,vip (letters, digits and _-/.: without spaces, \
                           at most 80 characters each)")
             }
         }
@@ -343,7 +343,7 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     for part in text.to_lowercase().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let tag = tag(part)?;
         if tag == FALLBACK_TAG || tag == NO_AUTHOR_TAG {
-            return Err("holds casebridge_fallback or casebridge_no_author, which only casebridge sets");
+            return Err("contains casebridge_fallback or casebridge_no_author, which only casebridge sets");
         }
         if !tags.contains(&tag) {
             tags.push(tag);
@@ -351,7 +351,7 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     }
     match tags.len() <= TAGS {
         true => Ok(tags),
-        false => Err("holds more than 20 tags"),
+        false => Err("contains more than 20 tags"),
     }
 }
 
