@@ -1,4 +1,4 @@
-//! The log: what its lines are called, and a standard output that nobody reads, or not in time.
+//! The log: the names of its events, and a standard output that nobody reads, or not in time.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, PipeReader, Read};
