@@ -18,7 +18,7 @@ use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
-use crate::intake::{self, Intake};
+use crate::intake::Intake;
 use crate::khoros::Khoros;
 use crate::public_url::{self, Address, Instance, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
@@ -53,7 +53,6 @@ pub async fn run(
     let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), general.delivery);
     let worker = Arc::new(worker);
     let names: Vec<String> = general.routes.iter().map(|route| route.name.clone()).collect();
-    let routes: Vec<intake::Route> = general.routes.iter().map(intake_route).collect();
     let (subscribed, subscription) = watch::channel(Subscriptions::pending(names.iter().cloned()));
     let (feeds_known, feeds) = watch::channel(Feeds::new());
 
@@ -68,7 +67,7 @@ pub async fn run(
         tokens: BearerTokens::new(&general.bearer_tokens),
         refused: Refused::default(),
         missed: missed.clone(),
-        routes: routes.clone(),
+        routes: general.routes.clone(),
         instance: instance.clone(),
         inbox: inbox.clone(),
         lane: lane.clone(),
@@ -97,11 +96,11 @@ pub async fn run(
     until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
     until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
     if let Some(limit) = general.silence_alert {
-        until_stop(Box::pin(silence::watch(inbox.clone(), general.routes, limit)));
+        until_stop(Box::pin(silence::watch(inbox.clone(), general.routes.clone(), limit)));
     }
     let client_of_khoros = Khoros::new(&khoros, client.clone());
     if mode.polls() {
-        let sources = Sources { khoros: client_of_khoros.clone(), routes, feeds, missed };
+        let sources = Sources { khoros: client_of_khoros.clone(), routes: general.routes, feeds, missed };
         until_stop(Box::pin(Pull::new(sources, intake, &khoros, pulls).run()));
     }
     let remedy = general.public_url_remedy;
@@ -155,10 +154,6 @@ pub async fn run(
     }
     anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
     Ok(())
-}
-
-fn intake_route(route: &Route) -> intake::Route {
-    intake::Route { name: route.name.clone(), event: route.event.clone() }
 }
 
 /// Subscribes once the public address leads here; finding the feeds need not wait for that.

@@ -23,9 +23,10 @@ use tokio::sync::{Mutex, Notify, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
+use crate::config::Route;
 use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
-use crate::intake::{Intake, Route};
+use crate::intake::Intake;
 use crate::public_url::{self, Instance};
 use crate::pull::PullStatus;
 use crate::silence;
@@ -165,15 +166,11 @@ fn ages(routes: &[Route], last_events: &[LastEvent]) -> Value {
 }
 
 /// The page that "View app" on the host shows.
-async fn front_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Html<String> {
+async fn front_page(State(state): State<Arc<AppState>>) -> Html<String> {
     let advice = state.public_url_remedy.map(|remedy| {
-        let seen = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(is_host);
-        let seen =
-            seen.map(|host| format!("<p>This page was requested from <code>https://{host}</code>.</p>"));
         format!(
             "<p><strong>Khoros does not know where to send its notifications.</strong> \
-             Set the public address and restart:</p><pre>{remedy}</pre>{}",
-            seen.unwrap_or_default()
+             Set the public address and restart:</p><pre>{remedy}</pre>"
         )
     });
     Html(format!(
@@ -182,9 +179,4 @@ async fn front_page(State(state): State<Arc<AppState>>, headers: HeaderMap) -> H
          Zendesk; its log shows how it is doing.</p>{}</html>\n",
         advice.unwrap_or_default()
     ))
-}
-
-/// Whether a header of a stranger may be repeated: a host name, perhaps with a port.
-fn is_host(host: &&str) -> bool {
-    host.len() <= 255 && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'))
 }

@@ -8,22 +8,12 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::config;
+use crate::config::{LABEL_ROUTE, Route};
 use crate::inbox::{Inbox, NewDelivery, ReceiveError};
 use crate::notification::{self, Arrival, NotJson, Unprocessable};
 
 /// Hosts' routers give up after 30 s. A repeated request finds its rows known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The route whose identities do not contain its name.
-const TUTORIAL: &str = config::LABEL_ROUTE;
-
-/// What is needed of a route to store its events.
-#[derive(Clone, Debug)]
-pub struct Route {
-    pub name: String,
-    pub event: String,
-}
 
 /// How an event reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,9 +127,10 @@ impl Intake {
 
     fn delivery(&self, route: &str, arrival: Arrival, origin: Origin) -> NewDelivery {
         NewDelivery {
-            // Khoros notifies each subscription, and each route makes its own ticket of an event.
+            // Khoros notifies each subscription, and each route makes its own ticket of an event. Only the
+            // identities of the tutorial's route lack its name.
             identity: match route {
-                TUTORIAL => arrival.identity,
+                LABEL_ROUTE => arrival.identity,
                 route => format!("{}@{route}", arrival.identity),
             },
             destination: self.0.destination,

@@ -14,9 +14,9 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
 
 use crate::alert;
-use crate::config;
+use crate::config::{self, Route};
 use crate::event::moment;
-use crate::intake::{Intake, NotStored, Notification, Origin, Route};
+use crate::intake::{Intake, NotStored, Notification, Origin};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
 pub use status::PullStatus;

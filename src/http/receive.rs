@@ -15,7 +15,8 @@ use tracing::info;
 
 use super::AppState;
 use super::error::ApiError;
-use crate::intake::{NotStored, Origin, Route};
+use crate::config::Route;
+use crate::intake::{NotStored, Origin};
 
 const BODY_LIMIT: usize = 2 << 20;
 /// A body of this size takes milliseconds to parse. A few compressed bytes can inflate to the whole limit.

@@ -65,7 +65,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// `idle` is how long a connection may wait for its next request. It has to be longer than a proxy in front
 /// keeps its connections, since the proxy loses a request that meets our close.
 pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: CancellationToken) {
-    let (permits, connections) = (Arc::new(Semaphore::new(CONNECTIONS)), Connections::default());
+    let (permits, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS)), Connections::default());
     let tasks = TaskTracker::new();
     let mut shortage = Tally::default();
     let cut = CancellationToken::new();

@@ -24,6 +24,7 @@ const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
 /// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+const BEGIN: &str = "begin isolation level read committed";
 /// A start-up option that a server keeps, and that a pooler accepts without passing it on.
 const MARKER: &str = "casebridge.is_direct";
 /// How many times two connections are asked for their session. A busy pooler may answer from two sessions by
@@ -88,7 +89,7 @@ impl PostgresPool {
         let reached = tokio::time::timeout(CONNECT_LIMIT, reach(server)).await;
         let reached = reached
             .with_context(|| format!("PostgreSQL does not answer within {} s", CONNECT_LIMIT.as_secs()))?;
-        let Reached { options, link, schema } = reached?;
+        let (options, link, schema) = reached?;
         if let Some(schema) = &schema {
             info!(
                 event = "schema_kept",
@@ -104,7 +105,11 @@ impl PostgresPool {
         }
         let stale = Stale::default();
         let is_fresh = stale.clone();
-        let begin = begin_in(schema.as_deref());
+        // A pooler keeps no settings of a session, so each transaction sets the schema.
+        let begin = match &schema {
+            None => BEGIN.into(),
+            Some(schema) => format!("{BEGIN}; set local search_path to {schema}").into(),
+        };
         let set_path =
             schema.filter(|_| link == Link::Direct).map(|schema| format!("set search_path to {schema}"));
         let pool = PgPoolOptions::new()
@@ -176,24 +181,9 @@ impl PostgresPool {
     }
 }
 
-/// Begins a transaction, in this schema if it is not the first one. A pooler keeps no settings of a session.
-fn begin_in(schema: Option<&str>) -> Arc<str> {
-    let begin = "begin isolation level read committed";
-    match schema {
-        None => begin.into(),
-        Some(schema) => format!("{begin}; set local search_path to {schema}").into(),
-    }
-}
-
-struct Reached {
-    /// The options of each connection.
-    options: PgConnectOptions,
-    link: Link,
-    /// Where the inbox is, as an identifier in SQL, if another schema comes first.
-    schema: Option<String>,
-}
-
-async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
+/// Returns the options of each connection, its kind, and the schema of the inbox, as an identifier in SQL, if
+/// another schema comes first.
+async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Link, Option<String>)> {
     // PgBouncer refuses `extra_float_digits`, and we store no floating-point numbers.
     let plain = server.options.clone().application_name("casebridge").extra_float_digits(None);
     // A role or a database may have another default, which a pooler could not be asked to change.
@@ -219,7 +209,7 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
         two.close().await?;
     }
     let options = if link == Link::Direct && takes_options { isolated } else { plain };
-    Ok(Reached { options, link, schema })
+    Ok((options, link, schema))
 }
 
 /// Detects a pooler. Without one, the server keeps the options of a connection, and two connections have two
@@ -400,15 +390,14 @@ fn is_of_session(error: &sqlx::Error) -> bool {
         // 57P01 to 57P05 are a server or a session that ends, class 08 is a connection or PgBouncer's own.
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            let is_fatal = database.try_downcast_ref::<PgDatabaseError>().is_some_and(ends_session);
-            is_fatal || code == "25006" || code.starts_with("57P0") || code.starts_with("08")
+            let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+            matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+                || code == "25006"
+                || code.starts_with("57P0")
+                || code.starts_with("08")
         }
         _ => false,
     }
-}
-
-fn ends_session(error: &PgDatabaseError) -> bool {
-    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
 }
 
 /// Another transaction was in the way: a serialization failure, or the end of a deadlock.
