@@ -44,7 +44,7 @@ pub async fn run(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    config.general.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
+    config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let desired = desired(&config);
     let Config { khoros, zendesk, general, .. } = config;
     let client = http_client(general.is_local)?;
@@ -188,8 +188,8 @@ pub fn route_url(public_url: &Url, route: &str) -> Url {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Completes when a task panics; a task may also end because its work is done. A service without one of its parts
-/// would seem alive and do nothing, so it ends, and its host starts it again.
+/// Completes when a task panics; a task may also end because its work is done. A service without one of its
+/// parts would seem alive and do nothing, so it ends, and its host starts it again.
 async fn first_panic(tasks: &mut JoinSet<()>) {
     loop {
         match tasks.join_next().await {
@@ -203,8 +203,8 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
 /// The result of [`open_storage`], for [`run`].
 pub type Storage = (Inbox, Committer, Instance);
 
-/// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a port.
-/// `None`: the service was stopped while it waited.
+/// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a
+/// port. `None`: the service was stopped while it waited.
 ///
 /// # Errors
 /// It is [`Unusable`], or stays out of reach.
@@ -247,8 +247,8 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     }
 }
 
-/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the proxies
-/// of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
+/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the
+/// proxies of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
 ///
 /// # Errors
 /// This machine has no CA certificates.
@@ -284,8 +284,8 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     }
 }
 
-/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this process
-/// runs.
+/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this
+/// process runs.
 async fn report_backlog(inbox: &Inbox, started: Instant) {
     match inbox.summary().await {
         Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })
@@ -327,8 +327,8 @@ async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
     }
 }
 
-/// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the future,
-/// and later events would seem older than these.
+/// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the
+/// future, and later events would seem older than these.
 async fn watch_clock(inbox: Inbox, lease: Duration) {
     loop {
         match inbox.stamp().await {

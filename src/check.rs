@@ -129,9 +129,9 @@ fn configuration(config: &Partial) -> Row {
     let names: Vec<&str> = config.general.routes.iter().map(|route| route.name.as_str()).collect();
     let routes = if names.len() == 1 { "route" } else { "routes" };
     let text = format!("{} {routes}: {}", names.len(), names.join(", "));
-    match config.general.warnings.is_empty() {
+    match config.warnings.is_empty() {
         true => Row::ok(CONFIGURATION, text),
-        false => Row::warning(CONFIGURATION, config.general.warnings.join("\n"), None),
+        false => Row::warning(CONFIGURATION, config.warnings.join("\n"), None),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Config {
     pub zendesk: Zendesk,
     pub database: Database,
     pub general: General,
+    /// What the operator should know although the service starts.
+    pub warnings: Vec<String>,
 }
 
 /// The settings that are set and valid, for `casebridge check`.
@@ -56,6 +58,7 @@ pub struct Partial {
     pub zendesk: Option<Zendesk>,
     pub database: Option<Database>,
     pub general: General,
+    pub warnings: Vec<String>,
     /// Empty if the service would start with these settings.
     pub problems: Problems,
 }
@@ -79,8 +82,8 @@ pub struct General {
     pub public_url_variable: &'static str,
     /// The command or line that sets the public address; for the log and for `GET /`.
     pub public_url_remedy: &'static str,
-    /// `PUBLIC_URL_PROBE_SECONDS`: how long to wait until a request to the public address arrives here, before
-    /// subscribing anyway. Zero: no probe, as when Khoros does not push.
+    /// `PUBLIC_URL_PROBE_SECONDS`: how long to wait until a request to the public address arrives here,
+    /// before subscribing anyway. Zero: no probe, as when Khoros does not push.
     pub public_url_probe: Duration,
     /// `SILENCE_ALERT_HOURS`: how long a busy route may have no events.
     pub silence_alert: Option<Duration>,
@@ -94,8 +97,6 @@ pub struct General {
     pub admin_token: Option<SecretString>,
     /// Khoros and Zendesk, as far as they are known, are on this machine, as in a demo: no proxy leads there.
     pub is_local: bool,
-    /// What the operator should know although the service starts.
-    pub warnings: Vec<String>,
 }
 
 /// How deliveries are tried.
@@ -189,8 +190,9 @@ impl Config {
                 zendesk: Some(zendesk),
                 database: Some(database),
                 general,
+                warnings,
                 problems,
-            } if problems.is_empty() => Ok(Config { khoros, zendesk, database, general }),
+            } if problems.is_empty() => Ok(Config { khoros, zendesk, database, general, warnings }),
             Partial { problems, .. } => Err(problems),
         }
     }
@@ -208,23 +210,20 @@ impl Partial {
         let khoros = reader.khoros(&variables, mode);
         let zendesk = reader.zendesk(&variables);
         let database = reader.database(&variables);
-        let mut general = reader.general(&variables, mode);
+        let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
+            && zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url));
+        let general = reader.general(&variables, mode, is_local);
         reader.find_typos();
-        let urls =
-            [khoros.as_ref().map(|khoros| &khoros.api_url), zendesk.as_ref().map(|zendesk| &zendesk.url)];
-        general.is_local = urls.into_iter().flatten().all(parse::is_loopback);
-        general.references = std::mem::take(&mut reader.references);
-        let problems;
-        (general.warnings, problems) = reader.finish();
-        Partial { khoros, zendesk, database, general, problems }
+        let (warnings, problems) = reader.finish();
+        Partial { khoros, zendesk, database, general, warnings, problems }
     }
 }
 
 impl Reader {
-    fn general(&mut self, variables: &Variables, mode: Mode) -> General {
+    fn general(&mut self, variables: &Variables, mode: Mode, is_local: bool) -> General {
         let bearer_tokens = self.bearer_tokens(variables, mode);
         let admin_token = self.optional(variables.admin_token(), parse::secret);
-        self.warn_of_short("ADMIN_TOKEN", admin_token.as_slice());
+        self.warn_of_short(&variables.admin_token().name, admin_token.as_slice());
         let (public_url, public_url_variable) = self.public_url(variables);
         let probe = self.or(variables.public_url_probe_seconds(), PUBLIC_URL_PROBE, parse::seconds(0..=3600));
         let days = self.or(variables.retention_days(), RETENTION_DAYS, parse::number(1..=3650));
@@ -245,16 +244,14 @@ impl Reader {
             public_url_probe: if mode.pushes() { probe } else { Duration::ZERO },
             silence_alert: self.optional(variables.silence_alert_hours(), parse::hours),
             routes: self.routes(variables),
+            references: std::mem::take(&mut self.references),
             delivery: Delivery {
                 retry_schedule: self.or(variables.retry_schedule(), schedule, parse::schedule),
                 lease: self.or(variables.lease_seconds(), LEASE, parse::seconds(6..=3600)),
             },
             retention: Retention { done, dead: done * 3 },
             admin_token,
-            // Known once everything is read.
-            is_local: false,
-            references: Vec::new(),
-            warnings: Vec::new(),
+            is_local,
         }
     }
 

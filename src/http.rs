@@ -36,7 +36,8 @@ pub use auth::BearerTokens;
 use error::ApiError;
 pub use refused::Refused;
 
-/// The paths of the 2017 example, in upper or lower case: its subscription works until casebridge replaces it.
+/// The paths of the 2017 example, in upper or lower case: its subscription works until casebridge replaces
+/// it.
 pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 

@@ -291,8 +291,8 @@ impl Inbox {
 
     /// Frees deliveries that a killed process had claimed and not yet sent. Others stay leased and become
     /// doubtful when the lease ends: until then Zendesk may still be working on them. A comment may have been
-    /// sent; a ticket takes it only if nobody has changed the ticket since, so it cannot be doubled. Only with
-    /// SQLite is it certain that no other process is at work; on PostgreSQL every lease runs its time.
+    /// sent; a ticket takes it only if nobody has changed the ticket since, so it cannot be doubled. Only
+    /// with SQLite is it certain that no other process is at work; on PostgreSQL every lease runs its time.
     async fn free_unsent(&self) -> sqlx::Result<()> {
         execute!(self, "update delivery set due_at = {now} where leased and request is null").map(drop)
     }
@@ -315,8 +315,8 @@ impl Store {
         }
     }
 
-    /// Fills a statement with the SQL of this database. "Now" is the database's clock, so that two instances have
-    /// the same one.
+    /// Fills a statement with the SQL of this database. "Now" is the database's clock, so that two instances
+    /// have the same one.
     fn fill(&self, sql: &str) -> String {
         let (now, skip_locked) = match self {
             Store::Sqlite { .. } => ("cast(unixepoch('subsec') * 1000 as integer)", ""),

@@ -1,5 +1,5 @@
-//! Turns notifications, of either origin, into deliveries in the inbox. Only this module decides the identity and
-//! the destination of a delivery, so that a push and the feed never store the same one twice.
+//! Turns notifications, of either origin, into deliveries in the inbox. Only this module decides the identity
+//! and the destination of a delivery, so that a push and the feed never store the same one twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Writes log lines through a bounded queue and a separate thread, so that a slow or stalled reader of standard
-//! output never delays the service.
+//! Writes log lines through a bounded queue and a separate thread, so that a slow or stalled reader of
+//! standard output never delays the service.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};

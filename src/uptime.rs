@@ -1,5 +1,5 @@
-//! A clock that runs while the machine is suspended, unlike `Instant` on Linux. Timers cannot use it, so it is
-//! read wherever the age of an attempt matters.
+//! A clock that runs while the machine is suspended, unlike `Instant` on Linux. Timers cannot use it, so it
+//! is read wherever the age of an attempt matters.
 
 use std::time::Duration;
 

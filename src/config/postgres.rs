@@ -1,8 +1,8 @@
 //! `DATABASE_URL` of a PostgreSQL server, in the forms that hosts and other programs print.
 //!
-//! An option that only another client understands is ignored with a warning, so that a pasted address
-//! works. An option whose loss would weaken TLS or change the database is refused. No message contains a value:
-//! a `/`, `?` or `#` in a password moves the rest of the password into another part of the URL.
+//! An option that only another client understands is ignored with a warning, so that a pasted address works.
+//! An option whose loss would weaken TLS or change the database is refused. No message contains a value: a
+//! `/`, `?` or `#` in a password moves the rest of the password into another part of the URL.
 
 use std::fmt;
 use std::str::FromStr;

@@ -16,8 +16,8 @@ pub(super) fn remedy(on_heroku: bool) -> &'static str {
 }
 
 impl Reader {
-    /// Returns the address and the variable that it came from. `HEROKU_APP_NAME` comes last: since 2023-06-14 the
-    /// host of a new app has a random suffix that the name lacks.
+    /// Returns the address and the variable that it came from. `HEROKU_APP_NAME` comes last: since 2023-06-14
+    /// the host of a new app has a random suffix that the name lacks.
     pub(super) fn public_url(&mut self, variables: &Variables) -> (Option<Url>, &'static str) {
         let candidates = [
             ("PUBLIC_URL", variables.public_url(), ""),

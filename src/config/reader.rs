@@ -12,7 +12,8 @@ pub struct Reader {
     pub vars: HashMap<OsString, OsString>,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
-    /// Names that look like ours. They are warnings, but problems if there are others, which they may have caused.
+    /// Warnings of names that look like ours. With other problems they are problems, since they may be the
+    /// cause.
     pub hints: Vec<String>,
     pub references: Vec<Reference>,
 }

@@ -113,8 +113,8 @@ impl Reader {
         None
     }
 
-    /// Warns of labels that Khoros accepts and that match nothing: a regular expression by accident, or a label
-    /// with a comment behind it, which `docker --env-file` makes a part of the value.
+    /// Warns of labels that Khoros accepts and that match nothing: a regular expression by accident, or a
+    /// label with a comment behind it, which `docker --env-file` makes a part of the value.
     fn warn_of_label(&mut self, name: &str, label: Option<&str>, is_expression: bool) {
         let Some(label) = label else { return };
         if label.contains('#') {

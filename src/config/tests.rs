@@ -133,8 +133,8 @@ fn a_weak_token_is_refused_and_a_short_one_gets_a_warning() {
             assert!(refused(&[(name, weak)]).contains("openssl rand -hex 32"), "{name}");
         }
         let config = accepted(&[(name, "0123456789abcdef")]);
-        assert!(config.general.warnings[0].contains("openssl rand -hex 32"), "{:?}", config.general.warnings);
-        assert!(accepted(&[(name, "0123456789abcdef01234567")]).general.warnings.is_empty());
+        assert!(config.warnings[0].contains("openssl rand -hex 32"), "{:?}", config.warnings);
+        assert!(accepted(&[(name, "0123456789abcdef01234567")]).warnings.is_empty());
     }
     let one_of_two = "0123456789abcdef01234567,aaaaaaaaaaaaaaaaaaaaaaaa";
     assert!(refused(&[("NOTIFICATION_BEARER_TOKEN", one_of_two)]).contains("8 different"));
@@ -181,7 +181,7 @@ fn connection_strings_of_hosts_are_understood() {
     let neon = with("psql 'postgresql://u:secret@db.example.com/c?sslmode=require&channel_binding=require'");
     assert_eq!(neon.database.to_string(), "postgres://u@db.example.com:5432/c");
     assert_eq!(
-        neon.general.warnings,
+        neon.warnings,
         ["DATABASE_URL: casebridge ignores options that it does not use: channel_binding"]
     );
     for url in [
@@ -252,7 +252,7 @@ fn a_credential_is_one_whole_pair() {
     let config = accepted(&legacy);
     assert!(matches!(&config.zendesk.credentials,
         ZendeskCredentials::ApiToken { email, .. } if email == "me@example.com"));
-    assert_eq!(config.general.warnings.len(), 1);
+    assert_eq!(config.warnings.len(), 1);
 
     let both = accepted(&legacy[2..]);
     assert!(matches!(both.zendesk.credentials, ZendeskCredentials::OAuth { .. }));
@@ -308,15 +308,15 @@ fn a_label_that_khoros_would_not_find_gets_a_warning() {
         assert_eq!(config.general.routes[0].query.as_deref(), Some(sent));
         assert_eq!(config.general.routes[0].label.as_deref(), Some(sent));
         match warned {
-            None => assert!(config.general.warnings.is_empty(), "{:?}", config.general.warnings),
+            None => assert!(config.warnings.is_empty(), "{:?}", config.warnings),
             Some(warned) => {
-                assert!(config.general.warnings[0].contains(warned), "{:?}", config.general.warnings)
+                assert!(config.warnings[0].contains(warned), "{:?}", config.warnings)
             }
         }
     }
     let route = accepted(&[("ROUTE_VIP_LABEL", "Create Case (VIP)"), ("ROUTE_B_QUERY", "b # c")]);
-    assert_eq!(route.general.warnings.len(), 1, "{:?}", route.general.warnings);
-    assert!(route.general.warnings[0].contains("ROUTE_B_QUERY contains a #"));
+    assert_eq!(route.warnings.len(), 1, "{:?}", route.warnings);
+    assert!(route.warnings[0].contains("ROUTE_B_QUERY contains a #"));
     let token = accepted(&[("SPREDFAST_API_TOKEN", "\u{200b}khoros-token\u{feff}")]).khoros.token;
     assert_eq!(token.expose_secret(), "khoros-token");
 }
@@ -364,7 +364,7 @@ fn every_wrong_route_is_named() {
     let config =
         accepted(&[("ROUTE_V_QUERY", "x"), ("ROUTE_V_TICKET_PRIO", "x"), ("ROUTE_SERVICE_HOST", "10.0.0.1")]);
     assert_eq!(
-        config.general.warnings,
+        config.warnings,
         [
             "ROUTE_SERVICE_HOST is no setting of casebridge: see the table in the README",
             "ROUTE_V_TICKET_PRIO is no setting of casebridge: did you mean ROUTE_V_TICKET_PRIORITY?",
@@ -375,12 +375,9 @@ fn every_wrong_route_is_named() {
 #[test]
 fn an_unknown_name_gets_a_warning() {
     let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
-    assert_eq!(
-        config.general.warnings,
-        ["TICKET_PRIO is no setting of casebridge: did you mean TICKET_PRIORITY?"]
-    );
+    assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: did you mean TICKET_PRIORITY?"]);
     let solved = accepted(&[("TICKET_STATUS", "solved")]);
-    assert!(solved.general.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.general.warnings);
+    assert!(solved.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.warnings);
 }
 
 #[test]
@@ -392,7 +389,7 @@ fn the_names_of_the_2017_example_still_work() {
         ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210fedcba98"),
     ]);
     assert_eq!(config.zendesk.url.as_str(), "https://old.zendesk.com/");
-    assert_eq!(config.general.warnings.len(), 2);
+    assert_eq!(config.warnings.len(), 2);
 }
 
 #[test]
@@ -424,7 +421,7 @@ fn a_ticket_has_defaults() {
     assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
     assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
     assert_eq!(config.zendesk.update_budget_percent, 30);
-    assert!(config.general.warnings.is_empty());
+    assert!(config.warnings.is_empty());
 }
 
 #[test]
@@ -445,8 +442,8 @@ fn pasted_values_of_a_ticket_are_understood() {
     let ids: Vec<u64> = ticket.custom_fields.iter().map(|field| field.id).collect();
     assert_eq!(ids, [3, 20]);
     assert_eq!(config.zendesk.update_budget_percent, 100);
-    assert!(config.general.warnings[0].contains("TICKET_PUBLIC: notes of Khoros' users are internal"));
-    assert_eq!(config.general.warnings.len(), 1);
+    assert!(config.warnings[0].contains("TICKET_PUBLIC: notes of Khoros' users are internal"));
+    assert_eq!(config.warnings.len(), 1);
 }
 
 #[test]

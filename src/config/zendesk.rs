@@ -13,7 +13,8 @@ pub struct Zendesk {
     /// `ZENDESK_API_URL`, reduced to its origin.
     pub url: Url,
     pub credentials: ZendeskCredentials,
-    /// `ZENDESK_BUDGET_PERCENT`: the share of the account's requests per minute that casebridge may use; 1 to 100.
+    /// `ZENDESK_BUDGET_PERCENT`: the share of the account's requests per minute that casebridge may use; 1 to
+    /// 100.
     pub budget_percent: u32,
     /// `ZENDESK_UPDATE_BUDGET_PERCENT`: the share of the account's ticket updates per minute, which include
     /// agents' clicks, that casebridge may use; 1 to 100.

@@ -24,8 +24,8 @@ impl BearerTokens {
         BearerTokens { hashes, refused: Mutex::default() }
     }
 
-    /// Whether the request has one of the tokens. Logs refusals: the first at once, then one line a minute with
-    /// their number.
+    /// Whether the request has one of the tokens. Logs refusals: the first at once, then one line a minute
+    /// with their number.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let admitted = self.knows(headers.get(header::AUTHORIZATION));
         if !admitted && let Some(count) = self.refused.lock().count(Instant::now()) {

@@ -132,8 +132,8 @@ fn inflate(decoder: impl Read) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// Reads the whole body. If it is too large, reads on for a while and drops the bytes: a sender whose connection
-/// closes while it sends may never see the answer.
+/// Reads the whole body. If it is too large, reads on for a while and drops the bytes: a sender whose
+/// connection closes while it sends may never see the answer.
 async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
     let (mut bytes, mut length) = (Vec::new(), 0);
     while length <= READ_LIMIT

@@ -11,8 +11,8 @@ use tracing::debug;
 
 /// More often, the disk would be busy with this when a commit needs it.
 const EVERY: Duration = Duration::from_secs(1);
-/// A longer log (in pages; 16 MiB) is begun anew. The writer begins it anew whenever all of it has been moved;
-/// under full load that moment does not come.
+/// A longer log (in pages; 16 MiB) is begun anew. The writer begins it anew whenever all of it has been
+/// moved; under full load that moment does not come.
 const LONG: i64 = 4096;
 /// How long this waits for the writer or a reader before it begins the log anew.
 const PATIENCE: Duration = Duration::from_millis(50);

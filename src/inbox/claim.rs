@@ -40,8 +40,8 @@ impl Claim {
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimFilter {
-    /// Only pushed deliveries that were never tried, so that neither failing deliveries nor a feed's old events
-    /// hold them up.
+    /// Only pushed deliveries that were never tried, so that neither failing deliveries nor a feed's old
+    /// events hold them up.
     Fresh,
     Any,
 }
@@ -80,8 +80,8 @@ impl Inbox {
         Ok(ours == 1)
     }
 
-    /// Stores the bytes of a create and their revision, before they are first sent. False: the claim no longer
-    /// holds.
+    /// Stores the bytes of a create and their revision, before they are first sent. False: the claim no
+    /// longer holds.
     pub async fn freeze(&self, claim: &Claim, request: &str) -> sqlx::Result<bool> {
         let frozen = execute!(
             self,

@@ -137,8 +137,8 @@ impl Queue {
     }
 }
 
-/// Rounds up a number of rows. Each number is a statement that the connection keeps prepared, at two kilobytes
-/// a row, so there are only 25 of them; the last row is repeated to fill one.
+/// Rounds up a number of rows. Each number is a statement that the connection keeps prepared, at two
+/// kilobytes a row, so there are only 25 of them; the last row is repeated to fill one.
 fn statement_rows(rows: usize) -> usize {
     match rows {
         0..=4 => rows,
@@ -306,8 +306,8 @@ enum Fate {
     Failed(ReceiveError),
 }
 
-/// The rows of some requests, each once, and sorted: two instances that insert the same rows in opposite order
-/// would deadlock.
+/// The rows of some requests, each once, and sorted: two instances that insert the same rows in opposite
+/// order would deadlock.
 fn sorted(requests: &[Request]) -> Vec<&NewDelivery> {
     let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
     rows.sort_by(|one, other| key(one).cmp(&key(other)));

@@ -136,7 +136,8 @@ impl PostgresPool {
         Ok(PostgresPool { pool, link, begin, stale })
     }
 
-    /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another session.
+    /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another
+    /// session.
     pub fn keeps_statements(&self) -> bool {
         self.link == Link::Direct
     }
@@ -232,8 +233,8 @@ async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<
     Ok(Link::Direct)
 }
 
-/// Finds the schema with the inbox if another schema without one comes first. PostgreSQL looks for a schema of the
-/// user's name before `public`. If such a schema is created later, all earlier events would seem new.
+/// Finds the schema with the inbox if another schema without one comes first. PostgreSQL looks for a schema
+/// of the user's name before `public`. If such a schema is created later, all earlier events would seem new.
 async fn schema_behind(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
     let sql = "
         select quote_ident(schema), schema = current_schema()

@@ -78,9 +78,9 @@ impl Inbox {
     }
 
     /// Gives a dead delivery a new schedule. The worker looks it up before it sends anything: a delivery that
-    /// was refused for good is then sent as a new revision; one that may have got through is sent with its old
-    /// bytes and key, and not before the destination must be done with it. `ticket_gone`: the ticket of its
-    /// case is gone for good. False: it is not dead, or its texts were erased.
+    /// was refused for good is then sent as a new revision; one that may have got through is sent with its
+    /// old bytes and key, and not before the destination must be done with it. `ticket_gone`: the ticket of
+    /// its case is gone for good. False: it is not dead, or its texts were erased.
     pub async fn replay(&self, delivery: &Listed, ticket_gone: bool) -> sqlx::Result<bool> {
         let replayed = execute!(
             self,

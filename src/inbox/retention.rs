@@ -31,8 +31,8 @@ impl Inbox {
         fetch!(self.reader, query_scalar("select {now}").fetch_one)
     }
 
-    /// Stores the clock as the time at which this run was last seen. If the clock is behind stored times, it ran
-    /// ahead when they were stored: then this stores nothing and returns the newest of them.
+    /// Stores the clock as the time at which this run was last seen. If the clock is behind stored times, it
+    /// ran ahead when they were stored: then this stores nothing and returns the newest of them.
     pub async fn stamp(&self) -> sqlx::Result<Option<i64>> {
         let newest = "
             select newest from (
@@ -51,9 +51,9 @@ impl Inbox {
         Ok(newest)
     }
 
-    /// Corrects times up to `newest` that were stored while the clock ran ahead: waiting deliveries become due
-    /// again, and past times move back, in their order, to no later than now. Returns how many deliveries became
-    /// due.
+    /// Corrects times up to `newest` that were stored while the clock ran ahead: waiting deliveries become
+    /// due again, and past times move back, in their order, to no later than now. Returns how many deliveries
+    /// became due.
     pub async fn correct_times(&self, newest: i64, lease: Duration) -> sqlx::Result<u64> {
         let due = "
             update delivery

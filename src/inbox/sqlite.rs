@@ -47,8 +47,8 @@ impl Store {
         Ok(Store::Sqlite { writer, reader, file })
     }
 
-    /// Opens a file without changing anything. SQLite creates the index of a write-ahead log if it is missing;
-    /// without a log nobody writes, and it creates nothing.
+    /// Opens a file without changing anything. SQLite creates the index of a write-ahead log if it is
+    /// missing; without a log nobody writes, and it creates nothing.
     pub(super) async fn sqlite_read_only(path: &Path) -> sqlx::Result<Store> {
         let immutable = !log_of(path).exists();
         let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
@@ -100,8 +100,8 @@ impl DatabaseFile {
     }
 }
 
-/// Follows symbolic links to the file itself: SQLite keeps the log beside the file and not beside the link. If
-/// there is no file, the path is only made absolute.
+/// Follows symbolic links to the file itself: SQLite keeps the log beside the file and not beside the link.
+/// If there is no file, the path is only made absolute.
 pub fn resolved(path: &Path) -> io::Result<PathBuf> {
     match std::fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => std::path::absolute(path),
@@ -137,7 +137,7 @@ pub fn is_served(path: &Path) -> bool {
     locks.lines().any(|line| holds_lock_on(line, inode))
 }
 
-/// `1: FLOCK  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF`; the device differs on some systems from the device of
+/// `1: FLOCK  ADVISORY  WRITE 7932 fe:00:5497504 0 EOF`; on some systems the device differs from the device in
 /// the file's metadata.
 fn holds_lock_on(line: &str, inode: u64) -> bool {
     let words: Vec<&str> = line.split_whitespace().collect();

@@ -104,8 +104,8 @@ async fn a_head_of_more_than_32_kib_is_refused() {
     .await;
 }
 
-/// Clients that send nothing, that send one request and stay, or that never end a head come again when they are
-/// disconnected; others send 400 kB of a head.
+/// Clients that send nothing, that send one request and stay, or that never end a head come again when they
+/// are disconnected; others send 400 kB of a head.
 #[tokio::test]
 async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
     const STRANGERS: usize = 2800;
@@ -122,7 +122,7 @@ async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
                     let comes_again = number % 4 != 3;
                     loop {
                         let stay = begun.clone();
-                        let _ = stranger(&address, number, move || stay.add_permits(1)).await;
+                        let _ = hostile_client(&address, number, move || stay.add_permits(1)).await;
                         if !comes_again {
                             break;
                         }
@@ -145,7 +145,7 @@ async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
 }
 
 /// Connects, does harm, and stays until it is disconnected.
-async fn stranger(address: &str, number: usize, has_begun: impl FnOnce()) -> std::io::Result<()> {
+async fn hostile_client(address: &str, number: usize, has_begun: impl FnOnce()) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let head = match number % 4 {
         0 => String::new(),
@@ -165,7 +165,7 @@ async fn ask(stream: &mut TcpStream) {
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\nok") {
         let read = stream.read_buf(&mut answer).await.unwrap();
-        assert!(read > 0, "hung up after {}", String::from_utf8_lossy(&answer));
+        assert!(read > 0, "disconnected after {}", String::from_utf8_lossy(&answer));
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }

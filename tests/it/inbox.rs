@@ -73,13 +73,13 @@ on_all! {
         let inbox = open(&world).await;
         world.database.refuse_event("poison").await;
         let poisoned = ["e1", "e2", "poison", "e3"].map(|event| delivery(event, "p1")).to_vec();
-        let (refused, taken, same) = tokio::join!(
+        let (refused, stored, same) = tokio::join!(
             inbox.receive(poisoned),
             inbox.receive(vec![delivery("e4", "p2")]),
             inbox.receive(vec![delivery("poison", "p1")]),
         );
         assert!(refused.is_err() && same.is_err(), "acknowledged and not there");
-        assert_eq!(taken.unwrap(), 1);
+        assert_eq!(stored.unwrap(), 1);
         let list = inbox.list(None, None, 10).await.unwrap();
         let mut stored: Vec<&str> = list.iter().map(|row| row.event_id.as_str()).collect();
         stored.sort();
@@ -131,7 +131,7 @@ on_all! {
     async fn dead_and_waiting_deliveries_are_stored_together(world: World) {
         let inbox = open(&world).await;
         let rows = (0..10).map(|n| {
-            let dead = (n % 3 == 0).then(|| "odd".to_owned());
+            let dead = (n % 3 == 0).then(|| "unprocessable".to_owned());
             NewDelivery { dead, ..delivery("e", &format!("p{n}")) }
         });
         assert_eq!(inbox.receive(rows.collect()).await.unwrap(), 10);
@@ -146,9 +146,9 @@ on_all! {
         let inbox = open(&world).await;
         world.database.refuse_event("poison").await;
         let poison = (0..10_000).map(|n| delivery("poison", &format!("p{n}"))).collect();
-        let (refused, taken) = tokio::join!(inbox.receive(poison), inbox.receive(vec![delivery("e", "p")]));
+        let (refused, stored) = tokio::join!(inbox.receive(poison), inbox.receive(vec![delivery("e", "p")]));
         assert!(refused.is_err());
-        assert_eq!(taken.unwrap(), 1);
+        assert_eq!(stored.unwrap(), 1);
     }
 
     async fn more_rows_than_one_statement_takes_are_all_stored(world: World) {
@@ -348,9 +348,9 @@ on_all! {
 
     async fn an_unprocessable_delivery_is_listed_and_counted(world: World) {
         let inbox = open(&world).await;
-        let odd = NewDelivery { dead: Some("odd \0".to_owned()), ..delivery("e1", "p1") };
+        let unprocessable = NewDelivery { dead: Some("unprocessable \0".to_owned()), ..delivery("e1", "p1") };
         let pulled = NewDelivery { in_doubt: true, ..delivery("e2", "p2") };
-        inbox.receive(vec![odd, pulled, delivery("e3", "p3")]).await.unwrap();
+        inbox.receive(vec![unprocessable, pulled, delivery("e3", "p3")]).await.unwrap();
         assert_eq!(claim(&inbox, LEASE).await.iter().filter(|claim| claim.in_doubt).count(), 1);
         let summary = inbox.summary().await.unwrap();
         assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done_24h), (2, 1, 1, 0));
@@ -361,13 +361,14 @@ on_all! {
         let inbox = open(&world).await;
         assert_eq!(inbox.last_events().await.unwrap(), []);
         let by = |route: &str, event: &str| NewDelivery { route: route.to_owned(), ..delivery(event, event) };
-        // What is done is the older one of the first route, the younger one of the second, and all of the third.
+        // What is done is the older one of the first route, the younger one of the second, and all of the
+        // third.
         for (route, event) in
             [("label", "done-1"), ("label", "e2"), ("vip", "e3"), ("vip", "done-4"), ("dm", "done-5")]
         {
             inbox.receive(vec![by(route, event)]).await.unwrap();
         }
-        inbox.receive(vec![NewDelivery { dead: Some("odd".to_owned()), ..by("odd", "e6") }]).await.unwrap();
+        inbox.receive(vec![NewDelivery { dead: Some("unprocessable".to_owned()), ..by("unprocessable", "e6") }]).await.unwrap();
         for claim in claim(&inbox, LEASE).await.iter().filter(|claim| event_of(claim).starts_with("done")) {
             assert!(inbox.settle(claim, &done("7")).await.unwrap());
         }
@@ -377,7 +378,7 @@ on_all! {
         };
         let rows = inbox.list(None, None, 10).await.unwrap();
         let received = |event: &str| rows.iter().find(|row| row.event_id == event).unwrap().received_at;
-        let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("odd", "e6")];
+        let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("unprocessable", "e6")];
         let expected = BTreeMap::from(expected.map(|(route, event)| (route.to_owned(), received(event))));
         assert_eq!(last_events().await, expected);
 
@@ -438,30 +439,30 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive((0..200).map(|n| delivery("e", &format!("p{}", n % 50))).collect()).await.unwrap();
         inbox.receive((0..200).map(|n| delivery(&format!("f{n}"), &format!("p{}", n % 50))).collect()).await.unwrap();
-        let hands = (0..8).map(|_| {
+        let workers = (0..8).map(|_| {
             let inbox = inbox.clone();
             tokio::spawn(async move {
-                let mut taken = Vec::new();
+                let mut claimed = Vec::new();
                 loop {
                     let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 3, LEASE).await.unwrap();
                     for claim in &claims {
                         assert!(inbox.settle(claim, &done("1")).await.unwrap());
-                        taken.push(claim.identity.clone());
+                        claimed.push(claim.identity.clone());
                     }
                     if claims.is_empty() && inbox.summary().await.unwrap().waiting == 0 {
-                        return taken;
+                        return claimed;
                     }
                 }
             })
         });
-        let mut taken = Vec::new();
-        for hand in hands.collect::<Vec<_>>() {
-            taken.extend(hand.await.unwrap());
+        let mut claimed = Vec::new();
+        for worker in workers.collect::<Vec<_>>() {
+            claimed.extend(worker.await.unwrap());
         }
-        taken.sort();
-        let count = taken.len();
-        taken.dedup();
-        assert_eq!((taken.len(), count), (250, 250));
+        claimed.sort();
+        let count = claimed.len();
+        claimed.dedup();
+        assert_eq!((claimed.len(), count), (250, 250));
     }
 }
 

@@ -38,8 +38,8 @@ async fn push_and_deliver(world: &World, count: usize) {
         let events: Vec<String> = (first..first + 20)
             .map(|number| event(&format!("event-{number}"), &number.to_string()))
             .collect();
-        let taken = join_all(events.iter().map(|event| world.notify(event))).await;
-        assert!(taken.iter().all(|answer| answer["new"] == 1));
+        let answers = join_all(events.iter().map(|event| world.notify(event))).await;
+        assert!(answers.iter().all(|answer| answer["new"] == 1));
     }
     world.tickets(count).await;
 }
