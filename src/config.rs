@@ -29,23 +29,23 @@ use serde::Deserialize;
 use url::Url;
 
 pub use database::Database;
-pub use khoros::{Khoros, Mode};
+pub use khoros::{KhorosSettings, Mode};
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
 pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{
-    CustomField, CustomValue, FALLBACK_TAG, Kind, NO_AUTHOR_TAG, Priority, Reference, ReferenceKind, Repeat,
-    Requester, RequesterLater, Status, Ticket,
+    CustomField, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Reference, ReferenceKind, Repeat,
+    Requester, RequesterLater, Ticket, TicketStatus, TicketType,
 };
-pub use zendesk::{Zendesk, ZendeskCredentials};
+pub use zendesk::{ZendeskCredentials, ZendeskSettings};
 
 use reader::Reader;
 use variables::Variables;
 
 /// All settings of `casebridge serve`.
 pub struct Config {
-    pub khoros: Khoros,
-    pub zendesk: Zendesk,
+    pub khoros: KhorosSettings,
+    pub zendesk: ZendeskSettings,
     pub database: Database,
     pub general: General,
     /// What the operator should know although the service starts.
@@ -54,8 +54,8 @@ pub struct Config {
 
 /// The settings that are set and valid, for `casebridge check`.
 pub struct Partial {
-    pub khoros: Option<Khoros>,
-    pub zendesk: Option<Zendesk>,
+    pub khoros: Option<KhorosSettings>,
+    pub zendesk: Option<ZendeskSettings>,
     pub database: Option<Database>,
     pub general: General,
     pub warnings: Vec<String>,

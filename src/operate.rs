@@ -189,7 +189,7 @@ impl Words {
 
     async fn take_back(&self, not_ended: &[&String]) -> anyhow::Result<()> {
         for (name, ended_at) in self.before.iter().filter(|(name, _)| not_ended.contains(&name)) {
-            self.inbox.take_back_end(name, *ended_at).await?;
+            self.inbox.restore_end(name, *ended_at).await?;
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Pull {
     pub fn new(
         sources: Sources,
         intake: Intake,
-        config: &config::Khoros,
+        config: &config::KhorosSettings,
         status: watch::Sender<PullStatus>,
     ) -> Pull {
         Pull {

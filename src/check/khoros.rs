@@ -40,7 +40,7 @@ const SOON_DAYS: i64 = 60;
 /// The settings that these rows are about.
 #[derive(Clone, Copy)]
 pub struct Settings<'a> {
-    pub khoros: &'a config::Khoros,
+    pub khoros: &'a config::KhorosSettings,
     pub routes: &'a [Route],
     pub public_url: Option<&'a Url>,
 }

@@ -34,7 +34,7 @@ const UNKNOWN_REMEDY: &str =
 
 /// Both rows: the credential, and what is configured by its number.
 pub async fn rows(
-    config: &config::Zendesk,
+    config: &config::ZendeskSettings,
     routes: &[config::Route],
     references: &[Reference],
     client: reqwest::Client,

@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::variables::Variables;
 
 /// Access to Khoros.
-pub struct Khoros {
+pub struct KhorosSettings {
     /// `SPREDFAST_API_URL`, without a trailing slash.
     pub api_url: Url,
     /// `SPREDFAST_API_TOKEN`
@@ -55,7 +55,7 @@ const POLL_EVERY_BESIDE_PUSH: Duration = Duration::from_secs(300);
 const POLL_EVERY_ALONE: Duration = Duration::from_secs(30);
 
 impl Reader {
-    pub(super) fn khoros(&mut self, variables: &Variables, mode: Mode) -> Option<Khoros> {
+    pub(super) fn khoros(&mut self, variables: &Variables, mode: Mode) -> Option<KhorosSettings> {
         let poll_every = if mode == Mode::Poll { POLL_EVERY_ALONE } else { POLL_EVERY_BESIDE_PUSH };
         let api_url = variables.spredfast_api_url();
         let api_url = self.optional(api_url.or_default(API_URL), parse::api_url);
@@ -63,7 +63,7 @@ impl Reader {
         let company_id = self.required(variables.spredfast_company_id(), parse::company_id);
         let check_every = self.or(variables.spredfast_check_minutes(), CHECK_EVERY, parse::minutes);
         let poll_every = self.or(variables.spredfast_poll_seconds(), poll_every, parse::seconds(1..=86_400));
-        Some(Khoros {
+        Some(KhorosSettings {
             api_url: api_url?,
             token: token?,
             company_id: company_id?,

@@ -438,7 +438,7 @@ fn pasted_values_of_a_ticket_are_understood() {
     let ticket = config.general.routes[0].ticket.clone();
     assert_eq!((ticket.requester, ticket.repeat), (Requester::Service, Repeat::Ignore));
     assert_eq!(ticket.tags, ["vip", "care:émile/1.2"]);
-    assert_eq!(ticket.kind, Some(Kind::Problem));
+    assert_eq!(ticket.kind, Some(TicketType::Problem));
     let ids: Vec<u64> = ticket.custom_fields.iter().map(|field| field.id).collect();
     assert_eq!(ids, [3, 20]);
     assert_eq!(config.zendesk.update_budget_percent, 100);

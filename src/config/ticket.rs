@@ -22,8 +22,8 @@ pub struct Ticket {
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
     pub priority: Priority,
-    pub kind: Option<Kind>,
-    pub status: Option<Status>,
+    pub kind: Option<TicketType>,
+    pub status: Option<TicketStatus>,
     /// `TICKET_GROUP_ID`
     pub group_id: Option<u64>,
     /// `TICKET_ASSIGNEE_ID`
@@ -107,7 +107,7 @@ pub enum Priority {
 /// `TICKET_TYPE`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum TicketType {
     Problem,
     Incident,
     Question,
@@ -117,7 +117,7 @@ pub enum Kind {
 /// `TICKET_STATUS`; never closed, since a closed ticket can never be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum TicketStatus {
     New,
     Open,
     Pending,
@@ -184,7 +184,7 @@ impl Reader {
         let status = self.optional(variables.status(), status).or(base.status);
         let assignee_id = self.reference(variables.assignee_id(), ReferenceKind::Assignee);
         let assignee_id = assignee_id.or(base.assignee_id);
-        if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
+        if status == Some(TicketStatus::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
                 "{} is solved, which Zendesk accepts only for a ticket with an assignee: set {} as well",
                 variables.status().name,
@@ -313,7 +313,7 @@ fn requester_later(text: &str) -> Parsed<RequesterLater> {
     Ok(if is_set { RequesterLater::Set } else { RequesterLater::Keep })
 }
 
-fn status(text: &str) -> Parsed<Status> {
+fn status(text: &str) -> Parsed<TicketStatus> {
     if text.eq_ignore_ascii_case("closed") {
         return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
     }

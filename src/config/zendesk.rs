@@ -9,7 +9,7 @@ use super::variables::{Setting, Variables};
 
 /// Access to Zendesk.
 #[derive(Clone)]
-pub struct Zendesk {
+pub struct ZendeskSettings {
     /// `ZENDESK_API_URL`, reduced to its origin.
     pub url: Url,
     pub credentials: ZendeskCredentials,
@@ -30,13 +30,13 @@ pub enum ZendeskCredentials {
 }
 
 impl Reader {
-    pub(super) fn zendesk(&mut self, variables: &Variables) -> Option<Zendesk> {
+    pub(super) fn zendesk(&mut self, variables: &Variables) -> Option<ZendeskSettings> {
         let url = self.aliased(variables.zendesk_api_url(), variables.zendesk_app_url());
         let url = self.required(url, parse::origin);
         let credentials = self.zendesk_credentials(variables);
         let budget_percent = self.or(variables.zendesk_budget_percent(), 60, parse::percent);
         let update_budget_percent = self.or(variables.zendesk_update_budget_percent(), 30, parse::percent);
-        Some(Zendesk { url: url?, credentials: credentials?, budget_percent, update_budget_percent })
+        Some(ZendeskSettings { url: url?, credentials: credentials?, budget_percent, update_budget_percent })
     }
 
     fn zendesk_credentials(&mut self, variables: &Variables) -> Option<ZendeskCredentials> {

@@ -32,7 +32,7 @@ impl Inbox {
     }
 
     /// Restores the earlier mark, since the subscription was not ended after all.
-    pub async fn take_back_end(&self, external_id: &str, ended_at: Option<i64>) -> sqlx::Result<()> {
+    pub async fn restore_end(&self, external_id: &str, ended_at: Option<i64>) -> sqlx::Result<()> {
         let sql = "update subscription set ended_at = $2 where external_id = $1";
         execute!(self, sql, external_id, ended_at).map(drop)
     }
