@@ -1,20 +1,20 @@
-//! What somebody has to act on: logged when it begins or changes, and then once an hour.
+//! Alerts, which somebody has to act on: logged when they begin or change, and then once an hour.
 
 use std::time::{Duration, Instant};
 
 /// Zendesk refuses the credential.
 pub const ZENDESK_CREDENTIAL: &str = "zendesk_credential";
-/// Zendesk knows the credential and does not let it do what we need.
+/// Zendesk accepts the credential, but refuses a permission that casebridge needs.
 pub const ZENDESK_FORBIDDEN: &str = "zendesk_forbidden";
 /// There is no Zendesk at `ZENDESK_API_URL`.
 pub const ZENDESK_ADDRESS: &str = "zendesk_address";
 /// Zendesk refuses ticket after ticket for the same reason.
 pub const ZENDESK_REFUSES: &str = "zendesk_refuses";
-/// Zendesk refuses fields that `TICKET_…` sets, and tickets go out without them.
+/// Zendesk refuses fields that `TICKET_…` sets, and tickets are created without them.
 pub const ZENDESK_FIELDS: &str = "zendesk_fields";
-/// A ticket of ours is not found, and not known to be deleted.
+/// A ticket is not found, and not known to be deleted.
 pub const ZENDESK_TICKET_HIDDEN: &str = "zendesk_ticket_hidden";
-/// A first comment is public or private, and was not to be.
+/// A first comment is public and should be private, or the reverse.
 pub const ZENDESK_PRIVACY: &str = "zendesk_privacy";
 /// Zendesk has not been usable for minutes.
 pub const ZENDESK_DOWN: &str = "zendesk_down";
@@ -24,21 +24,21 @@ pub const DELIVERY_DEAD: &str = "delivery_dead";
 pub const KHOROS_TOKEN: &str = "khoros_token";
 /// There is no Khoros API at `SPREDFAST_API_URL`.
 pub const KHOROS_ADDRESS: &str = "khoros_address";
-/// Khoros has not taken the subscription for minutes.
+/// Khoros has not accepted the subscription for minutes.
 pub const KHOROS_DOWN: &str = "khoros_down";
 /// Another deployment keeps taking over the subscription.
 pub const SUBSCRIPTION_CONTESTED: &str = "subscription_contested";
-/// Events come from the feeds alone, and cannot be read; or one of them never will be.
+/// Events come only from the feeds, and cannot be read; or one event never can be.
 pub const KHOROS_PULL: &str = "khoros_pull";
-/// We do not know our own address and cannot subscribe.
+/// The public address is unknown, so casebridge cannot subscribe.
 pub const PUBLIC_URL: &str = "public_url";
-/// Nothing comes any more by a route that was busy.
+/// A busy route has no events any longer.
 pub const ROUTE_SILENT: &str = "route_silent";
-/// The database does not answer or does not accept.
+/// The database does not answer, or refuses writes.
 pub const STORAGE: &str = "storage";
 /// The service does not start: settings are missing or wrong.
 pub const CONFIGURATION: &str = "configuration";
-/// The service does not start, or has ended, for a reason of this machine or a defect.
+/// The service does not start, or has ended, because of this machine or a defect.
 pub const START: &str = "start";
 /// A defect of casebridge itself.
 pub const PANIC: &str = "panic";
@@ -46,28 +46,27 @@ pub const PANIC: &str = "panic";
 /// How often a condition that lasts is logged again.
 pub const REMINDER: Duration = Duration::from_secs(3600);
 
-/// Decides when a lasting condition is worth a line.
+/// Decides when to log a lasting condition.
 #[derive(Debug, Default)]
 pub struct Reminder {
-    said: Option<(String, Instant)>,
+    /// The last logged text, and when it was logged.
+    last: Option<(String, Instant)>,
 }
 
 impl Reminder {
     /// Whether `text` is to be logged now: it is new, it has changed, or an hour has passed.
     pub fn is_due(&mut self, text: &str, now: Instant) -> bool {
-        let due = match &self.said {
-            Some((said, at)) => said != text || now.duration_since(*at) >= REMINDER,
-            None => true,
-        };
+        let is_same = |(last, at): &(String, Instant)| last == text && now.duration_since(*at) < REMINDER;
+        let due = !self.last.as_ref().is_some_and(is_same);
         if due {
-            self.said = Some((text.to_owned(), now));
+            self.last = Some((text.to_owned(), now));
         }
         due
     }
 
-    /// The condition is over. True if it was ever logged.
+    /// Ends the condition. True if it was logged.
     pub fn clear(&mut self) -> bool {
-        self.said.take().is_some()
+        self.last.take().is_some()
     }
 }
 

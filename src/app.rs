@@ -1,4 +1,4 @@
-//! The composition root and the lifecycle: the only place that knows everyone.
+//! Builds all parts of the service, and starts and stops them. The only module that imports all others.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use url::Url;
 use crate::config::{Config, Database, Retention, Route};
 use crate::destination::Destination;
 use crate::destination::zendesk::{self, Zendesk};
-use crate::http::{self, AppState, BearerTokens, Health, Refused, server};
+use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
-use crate::intake::{self, Intake};
+use crate::intake::Intake;
 use crate::khoros::Khoros;
 use crate::public_url::{self, Probe};
 use crate::pull::{Pull, PullStatus, Sources};
@@ -37,7 +37,7 @@ const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 /// Serves until `stop`, then finishes what has begun.
 ///
 /// # Errors
-/// The HTTP client cannot be made; later, only a defect of our own ends the service.
+/// The HTTP client cannot be built; later, only a defect of casebridge ends the service.
 pub async fn run(
     config: Config,
     (inbox, committer, deployment_id): Storage,
@@ -45,49 +45,49 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
-    let remedy = config.public_url_remedy();
     let desired = desired(&config);
-    let client = http_client(config.is_local())?;
-    let (attempt_limit, lease) = (config.delivery.attempt_limit(), config.delivery.lease);
-    let zendesk = Zendesk::new(config.zendesk, config.routes.clone(), client.clone(), attempt_limit);
-    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), config.delivery);
+    let Config { khoros, zendesk, general, .. } = config;
+    let client = http_client(general.is_local)?;
+    let (attempt_limit, lease) = (general.delivery.attempt_limit(), general.delivery.lease);
+    let zendesk = Zendesk::new(zendesk, general.routes.clone(), client.clone(), attempt_limit);
+    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), general.delivery);
     let worker = Arc::new(worker);
-    let names = config.routes.iter().map(|route| route.name.clone());
+    let names: Vec<String> = general.routes.iter().map(|route| route.name.clone()).collect();
     let subscription_begins =
         if desired.is_some() { SubscriptionStatus::Pending } else { SubscriptionStatus::NoPublicUrl };
     let (subscribed, subscription) =
-        watch::channel(names.map(|name| (name, subscription_begins.clone())).collect());
+        watch::channel(names.iter().map(|name| (name.clone(), subscription_begins.clone())).collect());
     let (feeds_known, feeds) = watch::channel(Feeds::new());
 
-    let mode = config.khoros.mode;
+    let mode = general.mode;
     let pull_begins = if mode.polls() { PullStatus::Pending } else { PullStatus::Off };
     let (pulls, pull) = watch::channel(pull_begins);
     let missed = Arc::new(Notify::new());
 
-    let intake = Intake::new(inbox.clone(), config.khoros.company_id, zendesk::NAME);
+    let intake = Intake::new(inbox.clone(), khoros.company_id, zendesk::NAME);
     let state = Arc::new(AppState {
         intake: intake.clone(),
-        tokens: BearerTokens::new(&config.bearer_tokens),
+        tokens: BearerTokens::new(&general.bearer_tokens),
         refused: Refused::default(),
         missed: missed.clone(),
-        routes: config.routes.iter().map(intake_route).collect(),
+        routes: general.routes.clone(),
         deployment_id: deployment_id.clone(),
-        health: Health::new(
-            inbox.clone(),
-            lane.clone(),
-            subscription.clone(),
-            pull.clone(),
-            config.admin_token.map(|token| BearerTokens::new(&[token])),
-            desired.is_none().then_some(remedy),
-        ),
+        inbox: inbox.clone(),
+        lane: lane.clone(),
+        subscription: subscription.clone(),
+        pull: pull.clone(),
+        admin: general.admin_token.map(|token| BearerTokens::new(&[token])),
+        public_url_remedy: desired.is_none().then_some(general.public_url_remedy),
+        started: std::time::Instant::now(),
+        readiness: Readiness::default(),
     });
 
     let address = listener.local_addr().context("the listener has no address")?;
     let (version, storage) = (env!("CARGO_PKG_VERSION"), inbox.kind());
     info!(event = "listening", %address, version, storage, "listening on {address}");
     let mut tasks = JoinSet::new();
-    // Told to stop, these two finish what has begun, and the rest just ends.
-    tasks.spawn(server::serve(listener, http::router(state), config.http_idle, stop.clone()));
+    // At `stop`, these two finish their work; the others just end.
+    tasks.spawn(server::serve(listener, http::router(state), general.http_idle, stop.clone()));
     tasks.spawn(worker.clone().run(stop.clone()));
     let mut until_stop = |task: Task| {
         let stop = stop.clone();
@@ -95,32 +95,36 @@ pub async fn run(
     };
     until_stop(Box::pin(worker.clone().set_pending_requesters()));
     until_stop(Box::pin(worker.watch_credential()));
-    until_stop(Box::pin(erase_old_texts(inbox.clone(), config.retention)));
+    until_stop(Box::pin(erase_old_texts(inbox.clone(), general.retention)));
     until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
-    let names = config.routes.iter().map(|route| route.name.clone()).collect();
     until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
-    if let Some(limit) = config.silence_alert {
-        until_stop(Box::pin(silence::watch(inbox.clone(), config.routes.clone(), limit)));
+    if let Some(limit) = general.silence_alert {
+        until_stop(Box::pin(silence::watch(inbox.clone(), general.routes.clone(), limit)));
     }
-    let khoros = Khoros::new(&config.khoros, client.clone());
+    let client_of_khoros = Khoros::new(&khoros, client.clone());
     if mode.polls() {
-        let routes = config.routes.iter().map(intake_route).collect();
-        let sources = Sources { khoros: khoros.clone(), routes, feeds, missed };
-        until_stop(Box::pin(Pull::new(sources, intake, &config.khoros, pulls).run()));
+        let sources = Sources { khoros: client_of_khoros.clone(), routes: general.routes, feeds, missed };
+        until_stop(Box::pin(Pull::new(sources, intake, &khoros, pulls).run()));
     }
+    let remedy = general.public_url_remedy;
     match desired {
         Some(desired) => {
-            let variable = config.public_url_variable;
-            let address = config.public_url.filter(|_| mode.pushes());
+            let address = general.public_url.filter(|_| mode.pushes());
+            let variable = general.public_url_variable;
             let probe = address.map(|url| Probe { http: client, url, variable, remedy, deployment_id });
-            let check_every = config.khoros.check_every;
-            let reconciler =
-                Reconciler::new(khoros, inbox.clone(), desired, check_every, subscribed, feeds_known);
-            until_stop(Box::pin(keep_subscribed(reconciler, probe, config.public_url_probe)));
+            let reconciler = Reconciler::new(
+                client_of_khoros,
+                inbox.clone(),
+                desired,
+                khoros.check_every,
+                subscribed,
+                feeds_known,
+            );
+            until_stop(Box::pin(keep_subscribed(reconciler, probe, general.public_url_probe)));
         }
         None => until_stop(Box::pin(subscription::remind_of_public_url(remedy))),
     }
-    // A request needs the committer to come to its end, so this one is stopped after the others.
+    // Requests in progress need the committer, so it stops last.
     let committing = CancellationToken::new();
     let mut committer = tokio::spawn(committer.run(committing.clone()));
 
@@ -152,11 +156,7 @@ pub async fn run(
     Ok(())
 }
 
-fn intake_route(route: &Route) -> intake::Route {
-    intake::Route { name: route.name.clone(), event: route.event.clone() }
-}
-
-/// Khoros is told of our address once it leads to us; the feeds need not wait for that.
+/// Subscribes once the public address leads here; finding the feeds need not wait for that.
 async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit: Duration) {
     reconciler.find_feeds().await;
     if let Some(probe) = probe {
@@ -165,20 +165,21 @@ async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit
     reconciler.run().await;
 }
 
-/// What Khoros is to hold for each route. None if it is to call us and we do not know where.
+/// The desired subscription of each route. `None` if Khoros is to push and the public address is unknown.
 fn desired(config: &Config) -> Option<Vec<Desired>> {
-    let push = match (config.khoros.mode.pushes(), &config.public_url, config.bearer_tokens.first()) {
+    let Config { khoros, general, .. } = config;
+    let push = match (general.mode.pushes(), &general.public_url, general.bearer_tokens.first()) {
         (false, ..) => None,
         (true, Some(url), Some(token)) => Some((url, token)),
         (true, ..) => return None,
     };
     let desired = |route: &Route| Desired {
-        company_id: config.khoros.company_id,
+        company_id: khoros.company_id,
         route: route.clone(),
         url: push.map(|(url, _)| route_url(url, &route.name)),
         bearer_token: push.map(|(_, token)| token.clone()),
     };
-    Some(config.routes.iter().map(desired).collect())
+    Some(general.routes.iter().map(desired).collect())
 }
 
 /// Where Khoros reaches the endpoint of a route.
@@ -188,8 +189,8 @@ pub fn route_url(public_url: &Url, route: &str) -> Url {
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Some tasks end when their work is done; none should end by a panic. A service without one of its
-/// parts would look alive and do nothing, so it ends, and its host starts it again.
+/// Completes when a task panics; a task may also end because its work is done. A service without one of its
+/// parts would seem alive and do nothing, so it ends, and its host starts it again.
 async fn first_panic(tasks: &mut JoinSet<()>) {
     loop {
         match tasks.join_next().await {
@@ -200,11 +201,11 @@ async fn first_panic(tasks: &mut JoinSet<()>) {
     }
 }
 
-/// What [`open_storage`] opens and [`run`] needs.
+/// The result of [`open_storage`], for [`run`].
 pub type Storage = (Inbox, Committer, String);
 
-/// Opens the storage, before anything listens. A database server may come up after us: it is waited
-/// for as long as hosts wait for a port. `None`: we were told to stop before it was there.
+/// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a
+/// port. `None`: the service was stopped while it waited.
 ///
 /// # Errors
 /// It is [`Unusable`], or stays out of reach.
@@ -216,7 +217,12 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     let give_up = Instant::now() + STORAGE_LIMIT;
     let mut wait = Duration::from_secs(1);
     loop {
-        let error = match open(database).await {
+        let opening = async {
+            let (inbox, committer) = Inbox::open(database).await?;
+            let deployment_id = inbox.deployment_id().await?;
+            anyhow::Ok((inbox, committer, deployment_id))
+        };
+        let error = match opening.await {
             Ok(opened) => {
                 info!(event = "database_opened", %database, "storing in {database}");
                 return Ok(opened);
@@ -242,14 +248,8 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
     }
 }
 
-async fn open(database: &Database) -> anyhow::Result<Storage> {
-    let (inbox, committer) = Inbox::open(database).await?;
-    let deployment_id = inbox.deployment_id().await?;
-    Ok((inbox, committer, deployment_id))
-}
-
-/// One client for all: no redirect is followed, since a credential would follow it. The proxies of
-/// the environment (`HTTPS_PROXY`) are used, but not to reach this machine itself.
+/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the
+/// proxies of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
 ///
 /// # Errors
 /// This machine has no CA certificates.
@@ -266,13 +266,13 @@ pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
         .context("no HTTPS client can be made: are CA certificates installed?")
 }
 
-/// Erases what was due an hour ago as well: a clock that has jumped ahead erases nothing.
+/// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
 async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     let mut checked_at = None;
     loop {
         let now = inbox.time().await;
         if let Some(checked_at) = checked_at {
-            erase_what_was_due(&inbox, retention, checked_at).await;
+            erase_due(&inbox, retention, checked_at).await;
         }
         match now {
             Ok(now) => checked_at = Some(now),
@@ -285,7 +285,7 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
     }
 }
 
-/// Logs the deliveries that an earlier process has left: the oldest has waited for longer than this
+/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this
 /// process runs.
 async fn report_backlog(inbox: &Inbox, started: Instant) {
     match inbox.summary().await {
@@ -306,7 +306,7 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
 }
 
 /// In small steps, so that nothing else has to wait for the storage.
-async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
+async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
     const ROWS: usize = 500;
     loop {
         match inbox.erase(retention, checked_at, ROWS).await {
@@ -328,8 +328,8 @@ async fn erase_what_was_due(inbox: &Inbox, retention: Retention, checked_at: i64
     }
 }
 
-/// Corrects what a clock stored that ran ahead: deliveries would otherwise stay due in the future, and later
-/// events would seem older than what was stored then.
+/// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the
+/// future, and later events would seem older than these.
 async fn watch_clock(inbox: Inbox, lease: Duration) {
     loop {
         match inbox.stamp().await {
@@ -349,11 +349,11 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
             },
             Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
         }
-        tokio::time::sleep(CLOCK_EVERY).await;
+        sleep(CLOCK_EVERY).await;
     }
 }
 
-/// One line every 15 minutes, by which a log alone tells that all is well.
+/// Logs the state every 15 minutes, so that the log alone shows whether all is well.
 async fn report_status(
     inbox: Inbox,
     routes: Vec<String>,
@@ -368,14 +368,14 @@ async fn report_status(
         let (khoros, zendesk) = (subscription::worst(&subscription.borrow()), lane.borrow().word());
         let pull = pull.borrow().as_str();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
-            Ok((summary, heard)) => info!(
+            Ok((summary, last_events)) => info!(
                 event = "status",
                 waiting = summary.waiting,
                 oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
                 dead = summary.dead,
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
-                routes = silence::log_field(&silence::ages(&routes, &heard)),
+                routes = silence::log_field(&silence::ages(&routes, &last_events)),
                 khoros,
                 pull,
                 zendesk,

@@ -37,7 +37,7 @@ pub enum Moment {
 /// rows that need it.
 pub async fn run(moment: Moment) -> CheckReport {
     let config = &Partial::from_env();
-    let client = match app::http_client(config.is_local()) {
+    let client = match app::http_client(config.general.is_local) {
         Ok(client) => client,
         Err(error) => {
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
@@ -56,7 +56,10 @@ pub async fn run(moment: Moment) -> CheckReport {
     };
     let zendesk = async {
         let zendesk = config.zendesk.as_ref()?;
-        Some(zendesk::findings(zendesk, &config.routes, &config.references, client.clone()).await)
+        Some(
+            zendesk::findings(zendesk, &config.general.routes, &config.general.references, client.clone())
+                .await,
+        )
     };
     let ((storage, public_url), khoros, zendesk, clock) =
         tokio::join!(storage_and_public_url, khoros, zendesk, clock::findings(config, &client));
@@ -85,7 +88,7 @@ async fn within<T>(step: impl Future<Output = T>) -> Option<T> {
 
 fn configuration(config: &Partial) -> Vec<Finding> {
     if config.problems.is_empty() && config.warnings.is_empty() {
-        let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+        let names: Vec<&str> = config.general.routes.iter().map(|route| route.name.as_str()).collect();
         let routes = if names.len() == 1 { "route" } else { "routes" };
         return vec![Finding::ok(format!("{} {routes}: {}", names.len(), names.join(", ")))];
     }
@@ -168,11 +171,11 @@ async fn public_url(
     survey: Option<&Survey>,
     moment: Moment,
 ) -> Finding {
-    if !config.mode.pushes() {
+    if !config.general.mode.pushes() {
         return Finding::ok("not needed: SPREDFAST_MODE is poll");
     }
-    let remedy = config.public_url_remedy();
-    let Some(url) = config.public_url.clone() else {
+    let remedy = config.general.public_url_remedy;
+    let Some(url) = config.general.public_url.clone() else {
         return match config.problems.is_empty() {
             true => Finding::failed("not known", format!("set it and restart: {remedy}")),
             false => Finding::not_checked("not known"),
@@ -186,7 +189,7 @@ async fn public_url(
         // No service has answered with an id yet, so no answer is ours.
         _ => "none".to_owned(),
     };
-    let variable = config.public_url_variable;
+    let variable = config.general.public_url_variable;
     let probe = Probe { http: client, url: url.clone(), variable, remedy, deployment_id };
     let Err(answer) = probe.attempt().await else {
         return Finding::ok(format!("{url} leads to the running service"));

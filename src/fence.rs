@@ -1,7 +1,7 @@
-//! The last check before something is sent that must not be sent twice: that the delivery is still ours.
+//! The last check before a request that must not be sent twice: that the claim still holds.
 //!
 //! A machine can be suspended at any moment, and its timers with it. When it wakes up, another instance may
-//! have delivered what this one was about to send.
+//! have sent the request already.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,15 +20,15 @@ pub struct Fence<'a> {
 }
 
 impl<'a> Fence<'a> {
-    /// Of a delivery that was claimed at this moment, for the length of `lease`.
+    /// Guards a delivery that was claimed at `claimed` for the length of `lease`.
     pub fn new(inbox: &'a Inbox, claim: &'a Claim, claimed: Uptime, lease: Duration) -> Fence<'a> {
         Fence { inbox, claim, claimed, lease, sent: AtomicBool::new(false) }
     }
 
-    /// To be called immediately before the first byte goes out.
+    /// Checks the claim. Call it immediately before the first byte is sent.
     ///
     /// # Errors
-    /// Nothing may be sent: the lease has run out, or nobody can tell whether it has.
+    /// Nothing may be sent: the lease has expired, or the database does not answer.
     pub async fn pass(&self) -> Result<(), Outcome> {
         let wait = |reason: &str| {
             let (reason, doubt) = (Reason::new(reason), Doubt::None);

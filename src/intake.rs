@@ -1,5 +1,5 @@
-//! Between a notification, of either origin, and the inbox: the one place that decides what a
-//! delivery is called and where it goes, so that a push and the feed can never owe it twice.
+//! Turns notifications, of either origin, into deliveries in the inbox. Only this module decides the identity
+//! and the destination of a delivery, so that a push and the feed never store the same one twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,51 +8,24 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::config;
+use crate::config::{LABEL_ROUTE, Route};
 use crate::inbox::{Inbox, NewDelivery, ReceiveError};
 use crate::notification::{self, Arrival, NotJson, Unprocessable};
 
-/// Hosts' routers give up after 30 s; whoever asks again meets a row that is known.
+/// Hosts' routers give up after 30 s. A repeated request finds its rows known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The route whose deliveries are known by their event alone.
-const TUTORIAL: &str = config::LABEL_ROUTE;
-
-/// What has to be known of a route to take its events.
-#[derive(Clone, Debug)]
-pub struct Route {
-    pub name: String,
-    pub event: String,
-}
 
 /// How an event reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Khoros sent a notification.
     Push,
-    /// It was read from a feed, which also holds old events: it may have its ticket although the inbox does
-    /// not know it.
+    /// It was read from a feed. Feeds also contain old events: an event may have a ticket although the inbox
+    /// does not know it.
     Feed,
 }
 
-impl Origin {
-    fn word(self) -> &'static str {
-        match self {
-            Origin::Push => "push",
-            Origin::Feed => "feed",
-        }
-    }
-
-    /// What happens to an event that cannot be stored now.
-    fn consequence(self) -> &'static str {
-        match self {
-            Origin::Push => "notifications are answered 503",
-            Origin::Feed => "events stay in their feeds",
-        }
-    }
-}
-
-/// Takes events into the inbox; clones share it.
+/// Stores events in the inbox; clones share it.
 #[derive(Clone)]
 pub struct Intake(Arc<Inner>);
 
@@ -73,23 +46,23 @@ pub struct Notification {
 }
 
 impl Notification {
-    /// How many items it has.
+    /// Number of its items.
     pub fn items(&self) -> usize {
         self.deliveries.len()
     }
 
-    /// What its items are known by.
+    /// Identities of its items.
     pub fn identities(&self) -> impl Iterator<Item = &str> {
         self.deliveries.iter().map(|delivery| delivery.identity.as_str())
     }
 
-    /// What its items take in memory, about.
+    /// Approximate bytes of its items in memory.
     pub fn bytes(&self) -> usize {
         self.deliveries.iter().map(|delivery| delivery.payload.len()).sum()
     }
 }
 
-/// It is not known to be stored, and the log says why.
+/// The events may not be stored; the log has the reason.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotStored;
 
@@ -98,10 +71,10 @@ impl Intake {
         Intake(Arc::new(Inner { inbox, company, destination, storage: Mutex::default() }))
     }
 
-    /// What a body holds that came for this route.
+    /// Reads the body of a notification for this route.
     ///
     /// # Errors
-    /// [`NotJson`], and nothing else.
+    /// Only [`NotJson`].
     pub fn read(&self, route: &Route, body: &[u8], origin: Origin) -> Result<Notification, NotJson> {
         let arrivals = notification::parse_as(&route.event, body, self.0.company)?;
         let (event, event_name) = arrivals
@@ -113,26 +86,27 @@ impl Intake {
         Ok(Notification { event, event_name, unprocessable, deliveries: deliveries.collect() })
     }
 
-    /// Stores what came, and tells how many of the items were not known before.
+    /// Stores notifications; returns how many of their items were new.
     ///
     /// # Errors
-    /// [`NotStored`]; a part of it may be stored all the same, and the same can safely come again.
+    /// [`NotStored`]; some may be stored nevertheless, and all can safely be stored again.
     pub async fn store(&self, notifications: Vec<Notification>, origin: Origin) -> Result<usize, NotStored> {
         let (unprocessable, plain): (Vec<_>, Vec<_>) =
             notifications.into_iter().partition(|notification| notification.unprocessable.is_some());
-        let mut new = self.receive(deliveries_of(plain), origin).await?;
-        let first = unprocessable.first().map(|unprocessable| {
-            (unprocessable.event.clone(), unprocessable.event_name.clone(), unprocessable.unprocessable)
-        });
-        let new_and_odd = self.receive(deliveries_of(unprocessable), origin).await?;
-        new += new_and_odd;
-        if let Some((event_id, event_name, Some(unprocessable))) = first.filter(|_| new_and_odd > 0) {
+        let new = self.receive(deliveries_of(plain), origin).await?;
+        let first = unprocessable
+            .first()
+            .and_then(|first| Some((first.event.clone(), first.event_name.clone(), first.unprocessable?)));
+        let new_unprocessable = self.receive(deliveries_of(unprocessable), origin).await?;
+        if let Some((event_id, event_name, reason)) = first
+            && new_unprocessable > 0
+        {
             warn!(
                 event = "item_unprocessable",
-                event_id, event_name, "stored an unprocessable event as a dead delivery: {unprocessable}"
+                event_id, event_name, "stored an unprocessable event as a dead delivery: {reason}"
             );
         }
-        Ok(new)
+        Ok(new + new_unprocessable)
     }
 
     async fn receive(&self, deliveries: Vec<NewDelivery>, origin: Origin) -> Result<usize, NotStored> {
@@ -153,9 +127,10 @@ impl Intake {
 
     fn delivery(&self, route: &str, arrival: Arrival, origin: Origin) -> NewDelivery {
         NewDelivery {
-            // Khoros tells each subscription, and each route owes its own: one event can be two.
+            // Khoros notifies each subscription, and each route makes its own ticket of an event. Only the
+            // identities of the tutorial's route lack its name.
             identity: match route {
-                TUTORIAL => arrival.identity,
+                LABEL_ROUTE => arrival.identity,
                 route => format!("{}@{route}", arrival.identity),
             },
             destination: self.0.destination,
@@ -171,7 +146,10 @@ impl Intake {
 
     fn fail(&self, reason: &str, busy: bool, origin: Origin) -> NotStored {
         let alarming = !busy && self.0.storage.lock().is_due(alert::STORAGE, Instant::now());
-        let (origin, consequence) = (origin.word(), origin.consequence());
+        let (origin, consequence) = match origin {
+            Origin::Push => ("push", "notifications are answered 503"),
+            Origin::Feed => ("feed", "events stay in their feeds"),
+        };
         match alarming {
             true => error!(
                 event = "storage_failed",

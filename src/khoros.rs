@@ -84,7 +84,7 @@ pub enum Refusal {
 }
 
 impl Khoros {
-    pub fn new(config: &config::Khoros, http: reqwest::Client) -> Khoros {
+    pub fn new(config: &config::KhorosSettings, http: reqwest::Client) -> Khoros {
         Khoros { http, api_url: config.api_url.clone(), token: config.token.clone() }
     }
 

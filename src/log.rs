@@ -1,5 +1,5 @@
-//! Where log lines go: through a bounded queue to a thread of its own, so that a reader of standard
-//! output that stalls or is slow can never hold up the service.
+//! Writes log lines through a bounded queue and a separate thread, so that a slow or stalled reader of
+//! standard output never delays the service.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -17,19 +17,19 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 use casebridge::alert;
 use casebridge::config::LogFormat;
 
-/// Lines that wait to be written; further ones are dropped and counted.
+/// Lines that may wait to be written; further ones are dropped and counted.
 const LINES: usize = 8192;
-/// How long lines gather before they are written: waking the thread for each line would cost the
-/// requests that log them more than the line itself.
+/// How long lines gather before they are written: waking the thread for each line would cost a request more
+/// than its line.
 const GATHER: Duration = Duration::from_millis(10);
-/// How long the end of the process waits for lines to be written: more than the guard itself takes.
+/// How long the process waits for queued lines at its end: more than the guard itself takes.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// Lines are written until this is dropped.
+/// Writes log lines until it is dropped.
 #[must_use]
 pub struct Log(Option<WorkerGuard>);
 
-/// Logs to standard output from now on.
+/// Starts logging to standard output.
 ///
 /// # Errors
 /// Standard output is closed.
@@ -72,7 +72,7 @@ where
     }
 }
 
-/// The message of a panic can repeat a text that it stumbled over; its place cannot.
+/// Logs only the place of a panic: its message could contain a customer's text.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -86,8 +86,8 @@ fn log_panics() {
 }
 
 impl Drop for Log {
-    /// Waits for the lines that are queued. With a full queue the guard would wait for ever, since it
-    /// prints a complaint to the same output: so it is dropped by a thread that may be left behind.
+    /// Waits for queued lines. If the queue is full, dropping the guard may never end, since it prints a
+    /// complaint to the same output: so a thread drops it, which may be left behind.
     fn drop(&mut self) {
         let guard = self.0.take();
         let (done, is_done) = mpsc::channel();
@@ -99,13 +99,13 @@ impl Drop for Log {
     }
 }
 
-/// What the thread writes to: standard output, in as few calls as the queue allows.
+/// The output of the thread: standard output, in as few calls as the queue allows.
 struct Output {
     lines: BufWriter<Arc<File>>,
     stdout: Arc<File>,
     format: LogFormat,
     dropped: Arc<OnceLock<ErrorCounter>>,
-    /// The dropped lines that a line has reported.
+    /// Number of dropped lines that were reported.
     reported: usize,
 }
 
@@ -114,7 +114,7 @@ impl Write for Output {
         self.lines.write(line)
     }
 
-    /// Called when the queue is empty, so the output flows.
+    /// Called when the queue is empty, so the reader is not stalled.
     fn flush(&mut self) -> io::Result<()> {
         self.lines.flush()?;
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
@@ -128,7 +128,7 @@ impl Write for Output {
 }
 
 impl Output {
-    /// Goes past the queue, which may be full again.
+    /// Writes past the queue, which may be full again.
     fn report(&self, dropped: usize) {
         let direct = tracing_subscriber::registry().with(layer(self.format, self.stdout.clone()));
         tracing::subscriber::with_default(direct, || {

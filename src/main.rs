@@ -292,8 +292,9 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
     }
     let storage = app::open_storage(&config.database, &stop).await;
     let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(()) };
-    let listener = server::listen(config.listen, config.port)
-        .with_context(|| format!("cannot listen on port {}", config.port))
+    let (address, port) = (config.general.listen, config.general.port);
+    let listener = server::listen(address, port)
+        .with_context(|| format!("cannot listen on port {port}"))
         .map_err(start_failed)?;
     app::run(config, storage, listener, stop).await.map_err(start_failed)
 }

@@ -13,9 +13,9 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
 
 use crate::alert;
-use crate::config;
+use crate::config::{self, Route};
 use crate::event::moment;
-use crate::intake::{Intake, Origin, Route};
+use crate::intake::{Intake, Origin};
 use crate::khoros::{Khoros, Refusal};
 use crate::subscription::Feeds;
 use reading::{FeedEvent, Part, Reading};
@@ -74,7 +74,7 @@ impl Pull {
     pub fn new(
         sources: Sources,
         intake: Intake,
-        config: &config::Khoros,
+        config: &config::KhorosSettings,
         status: watch::Sender<PullStatus>,
     ) -> Pull {
         let log = StatusLog::new(config.mode, Instant::now());

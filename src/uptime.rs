@@ -1,5 +1,5 @@
-//! A clock that goes on while the machine is suspended, unlike the one of `Instant` on Linux. Timers cannot
-//! use it, so it is read where an attempt's age matters.
+//! A clock that runs while the machine is suspended, unlike `Instant` on Linux. Timers cannot use it, so it
+//! is read wherever the age of an attempt matters.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 #[cfg(target_os = "linux")]
 const CLOCK: ClockId = ClockId::Boottime;
-/// On macOS this one includes a suspension.
+/// On macOS this clock includes suspensions.
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 

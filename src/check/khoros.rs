@@ -38,7 +38,7 @@ const SOON_DAYS: i64 = 60;
 
 /// Khoros' answers, and the settings to compare them with.
 pub struct Answers<'a> {
-    config: &'a config::Khoros,
+    config: &'a config::KhorosSettings,
     desired: Vec<Desired>,
     user: Result<TokenUser, Refusal>,
     expiry: Option<Timestamp>,
@@ -52,11 +52,11 @@ impl<'a> Answers<'a> {
     /// Asks whose token it is, and then for the rest if Khoros answers at all.
     pub async fn gather(
         partial: &Partial,
-        config: &'a config::Khoros,
+        config: &'a config::KhorosSettings,
         client: reqwest::Client,
     ) -> Answers<'a> {
-        let public_url = partial.public_url.as_ref().filter(|_| config.mode.pushes());
-        let desired = partial.routes.iter().map(|route| Desired {
+        let public_url = partial.general.public_url.as_ref().filter(|_| config.mode.pushes());
+        let desired = partial.general.routes.iter().map(|route| Desired {
             company_id: config.company_id,
             route: route.clone(),
             url: public_url.map(|url| app::route_url(url, &route.name)),

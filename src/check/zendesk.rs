@@ -34,7 +34,7 @@ const UNKNOWN_REMEDY: &str =
 
 /// The findings of two rows: the credential, and everything that is configured by its number.
 pub async fn findings(
-    config: &config::Zendesk,
+    config: &config::ZendeskSettings,
     routes: &[config::Route],
     references: &[Reference],
     client: reqwest::Client,

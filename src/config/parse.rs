@@ -1,15 +1,20 @@
-//! One value each: what people paste, and what we make of it. A reason names no value.
+//! Parsers of single values, in the forms that people paste. A reason never holds the value.
 
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{DeserializeOwned, IntoDeserializer};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
 
-use super::{Database, LogFormat, Mode, postgres};
+use super::{LogFormat, Mode};
 
 /// The value, or what is wrong with it.
 pub type Parsed<T> = Result<T, &'static str>;
@@ -19,24 +24,24 @@ const SECRET_MIN_VARIETY: usize = 8;
 /// A secret that is shorter is accepted, with advice.
 const SECRET_GOOD_LENGTH: usize = 24;
 
-/// `.env` files and web forms leave quotes around values, and chats leave marks that nobody sees.
+/// Removes quotes, which `.env` files and web forms leave around values, and invisible marks of chats.
 pub fn unquoted(value: &str) -> &str {
-    let value = value.trim_matches(is_blank);
+    let value = value.trim_matches(is_space);
     let bare = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
-    bare.unwrap_or(value).trim_matches(is_blank)
+    bare.unwrap_or(value).trim_matches(is_space)
 }
 
-/// The name of a label, or an expression for some, without marks that nobody sees or types.
+/// Parses the name of a label, or an expression for some; removes invisible marks.
 pub fn label(text: &str) -> Parsed<String> {
     self::text(text).map(|text| text.chars().filter(|c| !is_mark(*c)).collect())
 }
 
-fn is_blank(c: char) -> bool {
-    // Joiners are part of emoji and of words, but neither begins nor ends with one.
+fn is_space(c: char) -> bool {
+    // Joiners are part of emoji and words, but neither begins nor ends with one.
     c.is_whitespace() || is_mark(c) || matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Zero-width space, word joiner, byte order mark, soft hyphen, and marks of direction.
+/// Whether it is a zero-width space, word joiner, byte order mark, soft hyphen or mark of direction.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'
         | '\u{2066}'..='\u{2069}' | '\u{feff}')
@@ -44,13 +49,33 @@ fn is_mark(c: char) -> bool {
 
 pub fn text(text: &str) -> Parsed<String> {
     match text.chars().any(char::is_control) {
-        true => Err("holds a control character"),
+        true => Err("contains a control character"),
         false => Ok(text.to_owned()),
     }
 }
 
-pub fn port(text: &str) -> Parsed<u16> {
-    text.parse().map_err(|_| "is not a port number (0 to 65535)")
+/// Parses an enum whose variants serde reads in lower case.
+pub fn variant<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
+    let name = text.to_ascii_lowercase();
+    let deserializer: StrDeserializer<Error> = name.as_str().into_deserializer();
+    T::deserialize(deserializer).map_err(|_| reason)
+}
+
+/// Parses a number in a range.
+pub fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, String>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("is not a number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// Parses a number of seconds in a range.
+pub fn seconds(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<Duration, String> {
+    let number = number(range);
+    move |text| number(text).map(Duration::from_secs)
 }
 
 /// An address of this machine, as a URL or a socket has it: `0.0.0.0`, `::`, `[::1]`.
@@ -67,9 +92,8 @@ pub fn switch(text: &str) -> Parsed<bool> {
     }
 }
 
-pub fn percent(text: &str) -> Parsed<u32> {
-    let percent = text.trim_end_matches('%').trim().parse();
-    percent.ok().filter(|percent| (1..=100).contains(percent)).ok_or("is not a number from 1 to 100")
+pub fn percent(text: &str) -> Result<u32, String> {
+    number(1..=100)(text.trim_end_matches('%').trim())
 }
 
 /// Khoros shows company ids with thousands separators: `20,307,234`.
@@ -80,57 +104,25 @@ pub fn company_id(text: &str) -> Parsed<u64> {
     id.ok_or("is not a company id (digits, as in 1234)")
 }
 
-pub fn lease(text: &str) -> Parsed<u64> {
-    let seconds = text.parse().ok();
-    seconds.filter(|seconds| (6..=3600).contains(seconds)).ok_or("is not a number from 6 to 3600")
-}
-
 pub fn mode(text: &str) -> Parsed<Mode> {
-    match text.to_ascii_lowercase().as_str() {
-        "both" => Ok(Mode::Both),
-        "push" => Ok(Mode::Push),
-        "poll" => Ok(Mode::Poll),
-        _ => Err("is none of both, push and poll"),
-    }
+    variant(text, "is none of both, push and poll")
 }
 
-/// A part of one is as good: `0.5`.
+/// Parses minutes; `0.5` is half a minute.
 pub fn minutes(text: &str) -> Parsed<Duration> {
     span(text, 60.0, 1440.0).ok_or("is not a number of minutes, at most 1440")
 }
 
-/// A part of one is as good.
+/// Parses hours, whole or not.
 pub fn hours(text: &str) -> Parsed<Duration> {
     span(text, 3600.0, 8760.0).ok_or("is not a number of hours, at most 8760")
 }
 
-/// Up to `most` units of so many seconds, and a second at least.
+/// Parses up to `most` units of `unit` seconds each, and at least one second.
 fn span(text: &str, unit: f64, most: f64) -> Option<Duration> {
     let number: f64 = text.parse().ok()?;
     let seconds = number * unit;
     (seconds >= 1.0 && number <= most).then(|| Duration::from_secs_f64(seconds))
-}
-
-pub fn poll_seconds(text: &str) -> Parsed<Duration> {
-    seconds(text, 1, 86_400).ok_or("is not a number from 1 to 86400")
-}
-
-pub fn idle_seconds(text: &str) -> Parsed<Duration> {
-    seconds(text, 1, 3600).ok_or("is not a number from 1 to 3600")
-}
-
-pub fn probe_seconds(text: &str) -> Parsed<Duration> {
-    seconds(text, 0, 3600).ok_or("is not a number from 0 to 3600")
-}
-
-fn seconds(text: &str, least: u64, most: u64) -> Option<Duration> {
-    let seconds: u64 = text.parse().ok()?;
-    (least..=most).contains(&seconds).then(|| Duration::from_secs(seconds))
-}
-
-pub fn days(text: &str) -> Parsed<u64> {
-    let days = text.parse().ok();
-    days.filter(|days| (1..=3650).contains(days)).ok_or("is not a number from 1 to 3650")
 }
 
 pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
@@ -141,7 +133,7 @@ pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
     Ok(waits.into_iter().map(Duration::from_secs).collect())
 }
 
-/// A lone word that is no level would be the name of a module, and silence all others.
+/// Accepts a level or a filter. EnvFilter would take a misspelt level for a module, and silence all others.
 pub fn log_filter(text: &str) -> Parsed<()> {
     let level = text.parse::<LevelFilter>().is_ok();
     let filter = text.contains(['=', ',']) && EnvFilter::try_new(text).is_ok();
@@ -153,15 +145,10 @@ pub fn log_filter(text: &str) -> Parsed<()> {
 }
 
 pub fn log_format(text: &str) -> Parsed<LogFormat> {
-    match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "logfmt" => Ok(LogFormat::Logfmt),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("is none of text, logfmt and json"),
-    }
+    variant(text, "is none of text, logfmt and json")
 }
 
-/// A token as it travels in a header; a pasted `Bearer ` is dropped.
+/// Parses a token of a header, and removes a pasted `Bearer `.
 pub fn token(text: &str) -> Parsed<SecretString> {
     let text = text.trim();
     let bare = match text.split_once(char::is_whitespace) {
@@ -170,11 +157,11 @@ pub fn token(text: &str) -> Parsed<SecretString> {
     };
     match !bare.is_empty() && bare.bytes().all(|byte| byte.is_ascii_graphic()) {
         true => Ok(bare.into()),
-        false => Err("is not a token: it holds spaces or characters that a header cannot carry"),
+        false => Err("is not a token: it contains spaces or characters that a header cannot carry"),
     }
 }
 
-/// A token that guards one of our own endpoints.
+/// Parses a token for one of casebridge's own endpoints.
 pub fn secret(text: &str) -> Parsed<SecretString> {
     let token = token(text)?;
     let bytes = token.expose_secret().as_bytes();
@@ -188,12 +175,12 @@ pub fn secret(text: &str) -> Parsed<SecretString> {
     }
 }
 
-/// Whether a secret is one that ought to be replaced, but was accepted by earlier versions.
+/// Whether a secret is accepted, as by earlier versions, but should be replaced.
 pub fn is_short_secret(secret: &SecretString) -> bool {
     secret.expose_secret().len() < SECRET_GOOD_LENGTH
 }
 
-/// An address to call or to be called at: https, or http on loopback; no user, query or fragment.
+/// Parses an address of an API or of ours: https, or http on loopback; no user. Removes query and fragment.
 pub fn url(text: &str) -> Parsed<Url> {
     let text = match text.contains("://") {
         true => text.to_owned(),
@@ -207,7 +194,7 @@ pub fn url(text: &str) -> Parsed<Url> {
         _ => return Err("is not an https:// address"),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or password, which do not belong into an address");
+        return Err("contains a user name or password, which an address must not have");
     }
     let named = url.domain().is_none_or(|domain| domain.contains('.') || domain == "localhost");
     if !named {
@@ -218,7 +205,7 @@ pub fn url(text: &str) -> Parsed<Url> {
     Ok(url)
 }
 
-/// An address with a path that we append to; what we would append is dropped if it is there.
+/// Parses an address that paths are appended to; removes such a path if it is already there.
 pub fn api_url(text: &str) -> Parsed<Url> {
     let mut url = url(text)?;
     let path = url.path().trim_end_matches('/').to_owned();
@@ -240,36 +227,5 @@ pub fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(domain)) => domain == "localhost",
         None => false,
-    }
-}
-
-/// The database, and the names of the options that were ignored.
-pub fn database(text: &str, on_heroku: bool) -> Result<(Database, Vec<&'static str>), String> {
-    // Some hosts print the whole command.
-    let text = text.strip_prefix("psql ").map(unquoted).unwrap_or(text);
-    if let Some(file) = text.strip_prefix("sqlite:") {
-        return Ok((sqlite(file)?, Vec::new()));
-    }
-    if text.starts_with("jdbc:") {
-        return Err(
-            "is for Java: write postgres://USER:PASSWORD@HOST:PORT/DATABASE instead of jdbc:…".to_owned()
-        );
-    }
-    let scheme = text.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
-    let scheme = scheme.split_once('+').map_or(scheme, |(scheme, _driver)| scheme);
-    if !matches!(scheme, "postgres" | "postgresql") {
-        return Err("is neither sqlite://FILE nor postgres://…".to_owned());
-    }
-    let (server, ignored) = postgres::parse(text, on_heroku)?;
-    Ok((Database::Postgres(Box::new(server)), ignored))
-}
-
-fn sqlite(rest: &str) -> Parsed<Database> {
-    let rest = rest.strip_prefix("//").unwrap_or(rest);
-    match rest {
-        "" => Err("names no file (sqlite:///data/casebridge.db)"),
-        ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
-        path if path.contains('?') => Err("has options after `?`, and there are none for SQLite"),
-        path => Ok(Database::Sqlite(path.into())),
     }
 }

@@ -1,17 +1,16 @@
 //! `DATABASE_URL` of a PostgreSQL server, in the forms that hosts and other programs print.
 //!
-//! An option that only another client understands is ignored with a warning, so that a pasted address
-//! works. An option whose loss would weaken TLS or change the database is refused. No message holds a value:
-//! a `/`, `?` or `#` in a password moves the rest of the password into another part of the URL.
+//! An option that only another client understands is ignored with a warning, so that a pasted address works.
+//! An option whose loss would weaken TLS or change the database is refused. No message contains a value: a
+//! `/`, `?` or `#` in a password moves the rest of the password into another part of the URL.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-/// A PostgreSQL server, and how it is reached.
+/// A PostgreSQL server, and how to reach it.
 #[derive(Clone)]
 pub struct PostgresServer {
     pub options: PgConnectOptions,
@@ -22,7 +21,7 @@ pub struct PostgresServer {
 /// the server's session changes from transaction to transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pooler {
-    /// Found out at each start.
+    /// Detected at each start.
     #[default]
     Detect,
     Present,
@@ -30,7 +29,7 @@ pub enum Pooler {
 }
 
 impl PostgresServer {
-    /// A server of which it is not known whether a pooler is in front of it.
+    /// A server with or without a pooler in front of it.
     pub fn new(options: PgConnectOptions) -> PostgresServer {
         PostgresServer { options, pooler: Pooler::Detect }
     }
@@ -57,73 +56,25 @@ const ENCODE: &str = "has a `/`, `?` or `#` in its user name or password, or a b
                       it (`/` is %2F, `?` is %3F, `#` is %23, `@` is %40)";
 
 /// Options that sqlx reads. It would log the value of any other.
-const USED: &[&str] = &[
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "statement-cache-capacity",
-];
+const USED: &str = "
+    sslmode ssl-mode sslrootcert ssl-root-cert ssl-ca sslcert ssl-cert sslkey ssl-key
+    host hostaddr port dbname user password application_name options statement-cache-capacity";
 
-/// Options of other clients. Without them the same server is reached, at least as safely.
-const IGNORED: &[&str] = &[
-    // libpq: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
-    "channel_binding",
-    "client_encoding",
-    "connect_timeout",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcertmode",
-    "sslcompression",
-    "sslnegotiation",
-    "sslsni",
-    "target_session_attrs",
-    "tcp_user_timeout",
-    // node-postgres: https://node-postgres.com/features/ssl
-    "uselibpqcompat",
-    // Prisma: https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments
-    "connection_limit",
-    "max_connection_lifetime",
-    "max_idle_connection_lifetime",
-    "pool_timeout",
-    "schema",
-    "single_use_connections",
-    "socket_timeout",
-    "statement_cache_size",
-    // Poolers, and clients that ask for one.
-    "pgbouncer",
-    "pool_mode",
-    "pool_size",
-    "prepared_statements",
-    "prepareThreshold",
-];
+/// Options of other clients. Without them the same server is reached, at least as safely. In this order: of
+/// libpq (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>), of node-postgres
+/// (<https://node-postgres.com/features/ssl>), of Prisma
+/// (<https://www.prisma.io/docs/orm/overview/databases/postgresql#arguments>), of poolers and their clients.
+const IGNORED: &str = "
+    channel_binding client_encoding connect_timeout fallback_application_name gssdelegation gssencmode gsslib
+    keepalives keepalives_count keepalives_idle keepalives_interval krbsrvname load_balance_hosts
+    max_protocol_version min_protocol_version ssl_max_protocol_version ssl_min_protocol_version sslcertmode
+    sslcompression sslnegotiation sslsni target_session_attrs tcp_user_timeout
+    uselibpqcompat
+    connection_limit max_connection_lifetime max_idle_connection_lifetime pool_timeout schema
+    single_use_connections socket_timeout statement_cache_size
+    pgbouncer pool_mode pool_size prepared_statements prepareThreshold";
 
-/// Options that mean something to us, in another spelling.
+/// Options that casebridge has under another name.
 const REPLACED: &[(&str, &str)] = &[
     ("ssl", "write sslmode=require (or verify-full) instead"),
     ("sslaccept", "write sslmode=require (or verify-full) instead"),
@@ -150,7 +101,7 @@ pub fn parse(text: &str, on_heroku: bool) -> Parsed {
         used.query_pairs_mut().extend_pairs(&query.used);
     }
     let mut options = PgConnectOptions::from_str(used.as_str()).map_err(|_| UNREADABLE)?;
-    // Heroku's own DATABASE_URL says nothing of TLS, and its servers refuse to do without.
+    // Heroku's DATABASE_URL has no option for TLS, and its servers require it.
     if on_heroku && !query.has_ssl_mode {
         options = options.ssl_mode(PgSslMode::Require);
     }
@@ -161,8 +112,8 @@ pub fn parse(text: &str, on_heroku: bool) -> Parsed {
     Ok((PostgresServer { options, pooler }, query.ignored))
 }
 
-/// Finds characters of a password that end the authority, and lists of hosts, before a URL parser sees
-/// them: it would take `u:12#rest@host` for the host `u` and its port 12.
+/// Finds unencoded characters in a password, and lists of hosts, before a URL parser sees them: it would take
+/// `u:12#rest@host` for the host `u` and its port 12.
 fn check_parts(rest: &str) -> Result<(), String> {
     if rest.contains('#') {
         return Err(ENCODE.to_owned());
@@ -180,7 +131,7 @@ fn check_parts(rest: &str) -> Result<(), String> {
     }
 }
 
-/// What follows the `?`.
+/// The options after the `?`.
 #[derive(Default)]
 struct Query {
     used: Vec<(String, String)>,
@@ -195,23 +146,13 @@ impl Query {
     fn add(&mut self, name: &str, value: &str, may_be_secret: bool) -> Result<(), String> {
         match name {
             "sslmode" | "ssl-mode" => return self.add_ssl_mode(name, value),
-            // libpq's word for the system's root certificates, with which it always verifies. Ours are
-            // those of Mozilla.
+            // In libpq, the system's root certificates, with which it always verifies. Ours are Mozilla's.
             "sslrootcert" if value == "system" => {
                 self.has_system_roots = true;
                 return Ok(());
             }
             "host" | "hostaddr" | "port" if value.contains(',') => {
                 return Err(format!("has an option `{name}` that names several: name one"));
-            }
-            "hostaddr" if value.parse::<IpAddr>().is_err() => {
-                return Err("has an option `hostaddr` that is no IP address".to_owned());
-            }
-            "port" if value.parse::<u16>().is_err() => {
-                return Err("has an option `port` that is no port number".to_owned());
-            }
-            "statement-cache-capacity" if value.parse::<usize>().is_err() => {
-                return Err("has an option `statement-cache-capacity` that is no number".to_owned());
             }
             "schema" if value != "public" => {
                 return Err(
@@ -226,12 +167,12 @@ impl Query {
             }
             _ => {}
         }
-        if USED.contains(&name) {
+        if USED.split_whitespace().any(|known| known == name) {
             self.used.push((name.to_owned(), value.to_owned()));
             return Ok(());
         }
-        if let Some(known) = IGNORED.iter().find(|known| **known == name) {
-            if !self.ignored.contains(known) {
+        if let Some(known) = IGNORED.split_whitespace().find(|known| *known == name) {
+            if !self.ignored.contains(&known) {
                 self.ignored.push(known);
             }
             return Ok(());
@@ -248,7 +189,7 @@ impl Query {
 
     fn add_ssl_mode(&mut self, name: &str, value: &str) -> Result<(), String> {
         self.has_ssl_mode = true;
-        // node-postgres calls it so: TLS without a look at the certificate.
+        // A mode of node-postgres: TLS without checking the certificate.
         let value = if value == "no-verify" { "require" } else { value };
         if PgSslMode::from_str(value).is_err() {
             return Err(format!(

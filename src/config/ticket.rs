@@ -1,25 +1,19 @@
-//! What a ticket is like: `TICKET_*`.
-//!
-//! The variables have their names without the prefix here, so that another prefix can have a set of
-//! its own.
+//! The settings of tickets: `TICKET_*`, and `ROUTE_<NAME>_TICKET_*` for one route.
 
-use std::collections::HashSet;
-use std::fmt;
+use std::collections::BTreeMap;
 
-use serde::Serialize;
-use serde::de::value::{Error, StrDeserializer};
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
-use super::Check;
 use super::parse::{self, Parsed};
-use super::variables::RawTicket;
+use super::reader::Reader;
+use super::variables::{Setting, TicketVariables};
 use crate::template::Template;
 
-/// What the names of the variables begin with.
+/// The first part of the variables' names.
 pub(super) const PREFIX: &str = "TICKET_";
 
-/// What a ticket is like and what becomes of it: `TICKET_*`.
+/// The settings of a ticket: `TICKET_*`.
 #[derive(Clone, Debug, Default)]
 pub struct Ticket {
     pub requester: Requester,
@@ -28,8 +22,8 @@ pub struct Ticket {
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
     pub priority: Priority,
-    pub kind: Option<Kind>,
-    pub status: Option<Status>,
+    pub kind: Option<TicketType>,
+    pub status: Option<TicketStatus>,
     /// `TICKET_GROUP_ID`
     pub group_id: Option<u64>,
     /// `TICKET_ASSIGNEE_ID`
@@ -49,7 +43,7 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Whether anything is set that a Zendesk account may not have, or may have no more.
+    /// Whether anything is set that a Zendesk account may lack, or may have deleted.
     pub fn may_be_refused(&self) -> bool {
         let ids = [self.group_id, self.assignee_id, self.brand_id, self.form_id];
         let is_set = self.kind.is_some() || self.status.is_some() || self.priority != Priority::default();
@@ -57,29 +51,29 @@ impl Ticket {
     }
 }
 
-/// `TICKET_REQUESTER`: who asks for help, as Zendesk sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+/// `TICKET_REQUESTER`: the person in Zendesk who asks for help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Requester {
-    /// Who wrote the post.
+    /// The author of the post.
     #[default]
     Author,
     /// The user of the credential.
     Service,
 }
 
-/// `TICKET_REQUESTER_LATER`: what becomes of a ticket that could not wait for its author to become a user.
+/// `TICKET_REQUESTER_LATER`: what happens to a ticket that was created before its author was a user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RequesterLater {
     /// The author becomes its requester as soon as there is a user.
     #[default]
     Set,
-    /// It stays the service user's.
+    /// The requester stays the service user.
     Keep,
 }
 
-/// `TICKET_REPEAT`: what a later event about a post does to the ticket that the post has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+/// `TICKET_REPEAT`: what a later event about a post does to the post's ticket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Repeat {
     /// A comment for new notes, a changed text or another route; a solved ticket is reopened.
@@ -91,8 +85,8 @@ pub enum Repeat {
     Ignore,
 }
 
-/// `TICKET_COMMENT_FORMAT`: what `TICKET_COMMENT` is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+/// `TICKET_COMMENT_FORMAT`: the format of `TICKET_COMMENT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum CommentFormat {
     Text,
@@ -100,7 +94,7 @@ enum CommentFormat {
 }
 
 /// `TICKET_PRIORITY`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     Urgent,
@@ -111,19 +105,19 @@ pub enum Priority {
 }
 
 /// `TICKET_TYPE`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum TicketType {
     Problem,
     Incident,
     Question,
     Task,
 }
 
-/// `TICKET_STATUS`; never closed, which cannot be undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, Serialize)]
+/// `TICKET_STATUS`; never closed, since a closed ticket can never be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum TicketStatus {
     New,
     Open,
     Pending,
@@ -131,24 +125,24 @@ pub enum Status {
     Solved,
 }
 
-/// One of the fields that an account has added to its tickets.
+/// A field that an account has added to its tickets.
 #[derive(Clone, Debug)]
 pub struct CustomField {
     pub id: u64,
     pub value: CustomValue,
 }
 
-/// What a custom field is filled with.
+/// The value of a custom field.
 #[derive(Clone, Debug)]
 pub enum CustomValue {
     Text(Template),
     Number(Number),
     Bool(bool),
-    /// For a field that takes several.
+    /// For a field that takes several values.
     List(Vec<Template>),
 }
 
-/// The number of something that has to be there in Zendesk, and the variable that names it.
+/// The id of something that has to exist in Zendesk, and the variable that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     pub variable: String,
@@ -156,7 +150,7 @@ pub struct Reference {
     pub id: u64,
 }
 
-/// What a variable can name by its number.
+/// What an id in a variable stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferenceKind {
     Group,
@@ -166,178 +160,152 @@ pub enum ReferenceKind {
     Field,
 }
 
-/// On a ticket for which Zendesk has refused the configured fields; so it cannot be asked for.
+/// The tag of tickets for which Zendesk refused the configured fields. `TICKET_TAGS` must not contain it.
 pub const FALLBACK_TAG: &str = "casebridge_fallback";
-/// On a ticket that could not wait for its author to become a user.
+/// The tag of tickets that were created before their author was a user. `TICKET_TAGS` must not contain it.
 pub const NO_AUTHOR_TAG: &str = "casebridge_no_author";
 
 const TAG_CHARS: usize = 80;
-/// With ours beside them they fit into the 5,096 characters that Zendesk has for all.
+/// Together with our own tags they fit into Zendesk's limit of 5,096 characters.
 const TAGS: usize = 20;
 
-impl Check {
-    /// The settings of one kind of ticket; `prefix` is what the names of its variables begin with, and
-    /// what is not set is as in `base`.
-    pub(super) fn ticket(&mut self, prefix: &str, raw: RawTicket, base: &Ticket) -> Ticket {
-        let name = |end: &str| format!("{prefix}{end}");
-        let public = self.or(&name("PUBLIC"), raw.public, base.public, parse::switch);
+impl Reader {
+    /// Reads the settings of one kind of ticket from the variables with this prefix; missing ones are as in
+    /// `base`.
+    pub(super) fn ticket(&mut self, prefix: &str, base: &Ticket) -> Ticket {
+        let variables = TicketVariables::read(self, prefix);
+        let public = self.or(variables.public(), base.public, parse::switch);
         if public && !base.public {
             self.warnings.push(format!(
                 "{}: notes of Khoros' users are internal: they are left out of the first comment",
-                name("PUBLIC")
+                variables.public().name
             ));
         }
-        let status = self.optional(&name("STATUS"), raw.status, status).or(base.status);
-        let assignee_id = self.reference(name("ASSIGNEE_ID"), ReferenceKind::Assignee, raw.assignee_id);
+        let status = self.optional(variables.status(), status).or(base.status);
+        let assignee_id = self.reference(variables.assignee_id(), ReferenceKind::Assignee);
         let assignee_id = assignee_id.or(base.assignee_id);
-        if status == Some(Status::Solved) && assignee_id.is_none() && base.status != status {
+        if status == Some(TicketStatus::Solved) && assignee_id.is_none() && base.status != status {
             self.warnings.push(format!(
-                "{} is solved, which Zendesk takes only of a ticket that has an assignee: set {} as well",
-                name("STATUS"),
-                name("ASSIGNEE_ID")
+                "{} is solved, which Zendesk accepts only for a ticket with an assignee: set {} as well",
+                variables.status().name,
+                variables.assignee_id().name
             ));
         }
-        let format = self.optional(&name("COMMENT_FORMAT"), raw.comment_format, |text| {
-            word::<CommentFormat>(text, "is neither text nor html")
-        });
         Ticket {
-            requester: self.or(&name("REQUESTER"), raw.requester, base.requester, |text| {
-                word(text, "is neither author nor service")
+            requester: self.or(variables.requester(), base.requester, |text| {
+                parse::variant(text, "is neither author nor service")
             }),
-            requester_later: self.or(
-                &name("REQUESTER_LATER"),
-                raw.requester_later,
-                base.requester_later,
-                requester_later,
-            ),
-            repeat: self.or(&name("REPEAT"), raw.repeat, base.repeat, |text| {
-                word(text, "is none of new, comment and ignore")
+            requester_later: self.or(variables.requester_later(), base.requester_later, requester_later),
+            repeat: self.or(variables.repeat(), base.repeat, |text| {
+                parse::variant(text, "is none of new, comment and ignore")
             }),
             public,
-            priority: self.or(&name("PRIORITY"), raw.priority, base.priority, |text| {
-                word(text, "is none of urgent, high, normal and low")
+            priority: self.or(variables.priority(), base.priority, |text| {
+                parse::variant(text, "is none of urgent, high, normal and low")
             }),
-            kind: self
-                .optional(&name("TYPE"), raw.r#type, |text| {
-                    word(text, "is none of problem, incident, question and task")
-                })
-                .or(base.kind),
+            kind: self.or(variables.r#type(), base.kind, |text| {
+                parse::variant(text, "is none of problem, incident, question and task").map(Some)
+            }),
             status,
-            group_id: self.reference(name("GROUP_ID"), ReferenceKind::Group, raw.group_id).or(base.group_id),
+            group_id: self.reference(variables.group_id(), ReferenceKind::Group).or(base.group_id),
             assignee_id,
-            brand_id: self.reference(name("BRAND_ID"), ReferenceKind::Brand, raw.brand_id).or(base.brand_id),
-            form_id: self.reference(name("FORM_ID"), ReferenceKind::Form, raw.form_id).or(base.form_id),
-            tags: self.or(&name("TAGS"), raw.tags, base.tags.clone(), tags),
-            subject: self.template(&name("SUBJECT"), raw.subject).or_else(|| base.subject.clone()),
-            comment: self.comment(&name("COMMENT"), raw.comment, format, base.comment.as_ref()),
-            custom_fields: match raw.custom_fields {
-                Some(json) => self.custom_fields(&name("CUSTOM_FIELDS"), &json),
-                None => base.custom_fields.clone(),
-            },
+            brand_id: self.reference(variables.brand_id(), ReferenceKind::Brand).or(base.brand_id),
+            form_id: self.reference(variables.form_id(), ReferenceKind::Form).or(base.form_id),
+            tags: self.or(variables.tags(), base.tags.clone(), tags),
+            subject: self.subject(variables.subject()).or_else(|| base.subject.clone()),
+            comment: self.comment(&variables, base.comment.as_ref()),
+            custom_fields: self.custom_fields(variables.custom_fields(), &base.custom_fields),
         }
     }
 
-    fn reference(&mut self, variable: String, to: ReferenceKind, value: Option<String>) -> Option<u64> {
-        let id = self.optional(&variable, value, id)?;
+    fn reference(&mut self, setting: Setting, to: ReferenceKind) -> Option<u64> {
+        let variable = setting.name.clone();
+        let id = self.optional(setting, id)?;
         self.references.push(Reference { variable, to, id });
         Some(id)
     }
 
-    fn template(&mut self, name: &str, text: Option<String>) -> Option<Template> {
-        let template = Template::new(name, &text?);
+    fn subject(&mut self, setting: Setting) -> Option<Template> {
+        let name = setting.name.clone();
+        self.template(&name, Template::new(&name, setting.value?))
+    }
+
+    fn template(&mut self, name: &str, template: Result<Template, String>) -> Option<Template> {
         template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
     }
 
-    /// A format alone is that of the comment in `base`.
-    fn comment(
-        &mut self,
-        name: &str,
-        text: Option<String>,
-        format: Option<CommentFormat>,
-        base: Option<&Template>,
-    ) -> Option<Template> {
+    /// Reads the comment. If only a format is set, it is the format of the comment in `base`.
+    fn comment(&mut self, variables: &TicketVariables, base: Option<&Template>) -> Option<Template> {
+        let format = self.optional(variables.comment_format(), |text| {
+            parse::variant::<CommentFormat>(text, "is neither text nor html")
+        });
+        let Setting { name, value } = variables.comment();
         let inherited = base.map(Template::is_html);
         let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
-        if text.is_none() && base.is_none() && format.is_some() {
+        if value.is_none() && base.is_none() && format.is_some() {
             self.warnings
                 .push(format!("{name}_FORMAT does nothing without {name}: the built-in comment is used"));
         }
-        let text = match text {
+        let text = match value {
             Some(text) => text,
             None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),
-            None => base?.source().to_owned(),
+            None => base?.source(),
         };
-        let template = if is_html { Template::html(name, &text) } else { Template::new(name, &text) };
-        template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+        let template = if is_html { Template::html(&name, text) } else { Template::new(&name, text) };
+        self.template(&name, template)
     }
 
-    fn custom_fields(&mut self, name: &str, json: &str) -> Vec<CustomField> {
-        let Pairs(pairs) = match serde_json::from_str(json) {
-            Ok(pairs) => pairs,
-            Err(error) => {
-                let place = format!("line {}, column {}", error.line(), error.column());
-                self.problems.push(format!(
-                    "{name} is not a JSON object of field ids and values, as in \
-                     {{\"360001\": \"{{{{ item.link }}}}\"}} (see {place})"
-                ));
-                return Vec::new();
-            }
-        };
-        let mut seen = HashSet::new();
+    fn custom_fields(&mut self, setting: Setting, base: &[CustomField]) -> Vec<CustomField> {
+        if setting.value.is_none() {
+            return base.to_owned();
+        }
+        let name = setting.name.clone();
+        let values: Option<BTreeMap<String, Value>> = self.optional(setting, |json| {
+            serde_json::from_str(json).map_err(|error| {
+                format!(
+                    "is not a JSON object of field ids and values, as in \
+                     {{\"360001\": \"{{{{ item.link }}}}\"}} (see line {}, column {})",
+                    error.line(),
+                    error.column()
+                )
+            })
+        });
         let mut fields = Vec::new();
-        for (key, value) in pairs {
-            match id(&key) {
-                Err(_) => {
-                    self.problems.push(format!("{name}: a key is not the number of a field: {}", cut(&key)))
-                }
-                Ok(id) if !seen.insert(id) => {
-                    self.problems.push(format!("{name}: field {id} is there twice"))
-                }
-                Ok(id) => match custom_value(&format!("{name}: field {id}"), value) {
-                    Ok(value) => fields.push(CustomField { id, value }),
-                    Err(problem) => self.problems.push(format!("{name}: field {id}: {problem}")),
-                },
+        for (key, value) in values.into_iter().flatten() {
+            let Ok(id) = id(&key) else {
+                self.problems.push(format!("{name}: a key is not the number of a field: {}", cut(&key)));
+                continue;
+            };
+            match custom_value(&format!("{name}: field {id}"), value) {
+                Ok(value) => fields.push(CustomField { id, value }),
+                Err(problem) => self.problems.push(format!("{name}: field {id}: {problem}")),
             }
         }
         fields.sort_by_key(|field| field.id);
-        self.references.extend(fields.iter().map(|field| Reference {
-            variable: name.to_owned(),
-            to: ReferenceKind::Field,
-            id: field.id,
-        }));
+        let field = |id| Reference { variable: name.clone(), to: ReferenceKind::Field, id };
+        self.references.extend(fields.iter().map(|CustomField { id, .. }| field(*id)));
         fields
     }
 }
 
 fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {
     match value {
-        Value::String(text) if text.is_empty() => {
-            Err("an empty text is no value: leave the field out".to_owned())
-        }
-        Value::Array(values) if values.is_empty() => {
-            Err("an empty list is no value: leave the field out".to_owned())
-        }
-        Value::String(text) => Template::new(name, &text).map(CustomValue::Text),
+        Value::String(text) if !text.is_empty() => Template::new(name, &text).map(CustomValue::Text),
         Value::Number(number) => Ok(CustomValue::Number(number)),
         Value::Bool(bool) => Ok(CustomValue::Bool(bool)),
-        Value::Array(values) => {
+        Value::Array(values) if !values.is_empty() => {
             let templates = values.iter().map(|value| match value {
                 Value::String(text) => Template::new(name, text),
-                _ => Err("a list can hold strings alone".to_owned()),
+                _ => Err("a list can only hold strings".to_owned()),
             });
             templates.collect::<Result<_, _>>().map(CustomValue::List)
         }
-        Value::Null => Err("null is no value: leave the field out".to_owned()),
-        Value::Object(_) => {
-            Err("an object is no value: a string, a number, true, false or a list".to_owned())
-        }
+        Value::Null | Value::Object(_) | Value::String(_) | Value::Array(_) => Err(
+            "its value must be a string, a number, true, false or a list of strings, and not empty: to set no \
+             value, leave the field out"
+                .to_owned(),
+        ),
     }
-}
-
-fn word<T: DeserializeOwned>(text: &str, reason: &'static str) -> Parsed<T> {
-    let word = text.to_ascii_lowercase();
-    let deserializer: StrDeserializer<Error> = word.as_str().into_deserializer();
-    T::deserialize(deserializer).map_err(|_| reason)
 }
 
 fn requester_later(text: &str) -> Parsed<RequesterLater> {
@@ -345,11 +313,11 @@ fn requester_later(text: &str) -> Parsed<RequesterLater> {
     Ok(if is_set { RequesterLater::Set } else { RequesterLater::Keep })
 }
 
-fn status(text: &str) -> Parsed<Status> {
+fn status(text: &str) -> Parsed<TicketStatus> {
     if text.eq_ignore_ascii_case("closed") {
         return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
     }
-    word(text, "is none of new, open, pending, hold and solved")
+    parse::variant(text, "is none of new, open, pending, hold and solved")
 }
 
 fn id(text: &str) -> Parsed<u64> {
@@ -359,14 +327,14 @@ fn id(text: &str) -> Parsed<u64> {
     id.and_then(|id| u64::try_from(id).ok()).ok_or("is not an id (digits, as in 360001234567)")
 }
 
-/// Zendesk keeps tags in lower case and takes a blank for the end of one.
+/// Parses tags. Zendesk stores them in lower case and splits them at spaces.
 fn tags(text: &str) -> Parsed<Vec<String>> {
     let tag = |tag: &str| {
         let allowed = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | '.' | ':');
         match tag.chars().all(allowed) && tag.chars().count() <= TAG_CHARS {
             true => Ok(tag.to_owned()),
             false => {
-                Err("is not a list of tags, as in social,vip (letters, digits and _-/.: without blanks, \
+                Err("is not a list of tags, as in social,vip (letters, digits and _-/.: without spaces, \
                           at most 80 characters each)")
             }
         }
@@ -375,7 +343,7 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     for part in text.to_lowercase().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let tag = tag(part)?;
         if tag == FALLBACK_TAG || tag == NO_AUTHOR_TAG {
-            return Err("holds casebridge_fallback or casebridge_no_author, which only casebridge sets");
+            return Err("contains casebridge_fallback or casebridge_no_author, which only casebridge sets");
         }
         if !tags.contains(&tag) {
             tags.push(tag);
@@ -383,37 +351,10 @@ fn tags(text: &str) -> Parsed<Vec<String>> {
     }
     match tags.len() <= TAGS {
         true => Ok(tags),
-        false => Err("holds more than 20 tags"),
+        false => Err("contains more than 20 tags"),
     }
 }
 
 fn cut(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(20).collect()
-}
-
-/// A JSON object as it is written: a map would keep one of two equal keys and say nothing.
-struct Pairs(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Pairs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs, D::Error> {
-        deserializer.deserialize_map(PairsVisitor)
-    }
-}
-
-struct PairsVisitor;
-
-impl<'de> Visitor<'de> for PairsVisitor {
-    type Value = Pairs;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some(pair) = map.next_entry()? {
-            pairs.push(pair);
-        }
-        Ok(Pairs(pairs))
-    }
 }

@@ -2,9 +2,9 @@
 
 use super::route;
 use super::ticket::PREFIX as TICKET;
-use super::variables::{known_names, ticket_names};
+use super::variables::{RouteVariables, TicketVariables, known_names};
 
-/// A name with one of these prefixes is meant for us.
+/// A name with one of these prefixes is meant for casebridge.
 const OURS: [&str; 9] = [
     "SPREDFAST_",
     "ZENDESK_",
@@ -22,7 +22,7 @@ const HOSTS: [&str; 4] = ["HEROKU_", "RENDER_", "RAILWAY_", "FLY_"];
 const LETTERS: usize = 6;
 const NEAR: usize = 2;
 
-/// A warning about a name that is not ours and looks like one that is.
+/// Returns a warning if a name is not ours but looks like one of ours.
 pub fn of(name: &str) -> Option<String> {
     let known = known_names();
     let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::PREFIX);
@@ -36,7 +36,7 @@ pub fn of(name: &str) -> Option<String> {
     is_meant.then(|| unknown(name, meant(name, &known)))
 }
 
-/// The same for the part of a name that follows the route: `TICKET_PRIO` of `ROUTE_VIP_TICKET_PRIO`.
+/// Does the same for the part of a name that follows the route: `TICKET_PRIO` of `ROUTE_VIP_TICKET_PRIO`.
 pub fn of_route(name: &str, end: &str) -> Option<String> {
     let ends = route_ends();
     let is_known = ends.iter().any(|known| known == end);
@@ -46,29 +46,28 @@ pub fn of_route(name: &str, end: &str) -> Option<String> {
     })
 }
 
-/// The route setting that a name was meant to be; `rest` follows `ROUTE_`: `VIP_2_LABEL`, `VIP-2_LABEL`,
-/// `VIP_LABLE`. `None`: the variable may belong to another program.
+/// Guesses the route setting that a name was meant to be; `rest` follows `ROUTE_`: `VIP_2_LABEL`,
+/// `VIP-2_LABEL`, `VIP_LABLE`. `None`: the variable may belong to another program.
 pub fn route_meant(rest: &str) -> Option<String> {
     let ends = route_ends();
-    let is_end = |end: &&String| rest.strip_suffix(end.as_str()).is_some_and(|name| name.ends_with('_'));
-    if let Some(end) = ends.iter().filter(is_end).max_by_key(|end| end.len()) {
-        let name = &rest[..rest.len() - end.len()];
-        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-        return Some(format!("{}{}_{end}", route::PREFIX, if name.is_empty() { "NAME" } else { &name }));
-    }
-    if ends.iter().any(|end| end == rest) {
-        return Some(format!("{}NAME_{rest}", route::PREFIX));
-    }
-    let (name, end) = rest.rsplit_once('_')?;
-    // One letter of five: two would be another word.
-    let near = ends.iter().find(|known| distance(end, known) <= 1)?;
+    let is_end = |end: &&String| {
+        rest.strip_suffix(end.as_str()).is_some_and(|name| name.is_empty() || name.ends_with('_'))
+    };
+    let (name, end) = match ends.iter().filter(is_end).max_by_key(|end| end.len()) {
+        Some(end) => (&rest[..rest.len() - end.len()], end),
+        None => {
+            let (name, end) = rest.rsplit_once('_')?;
+            // One letter of five: two would make another name.
+            (name, ends.iter().find(|known| distance(end, known) <= 1)?)
+        }
+    };
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    Some(format!("{}{name}_{near}", route::PREFIX))
+    Some(format!("{}{}_{end}", route::PREFIX, if name.is_empty() { "NAME" } else { &name }))
 }
 
 fn route_ends() -> Vec<String> {
-    let tickets = ticket_names().map(|name| format!("{TICKET}{name}"));
-    route::SETTINGS.iter().map(|name| (*name).to_owned()).chain(tickets).collect()
+    let tickets = TicketVariables::names().map(|name| format!("{TICKET}{name}"));
+    RouteVariables::names().chain(tickets).collect()
 }
 
 fn unknown(name: &str, meant: Option<String>) -> String {
@@ -78,7 +77,7 @@ fn unknown(name: &str, meant: Option<String>) -> String {
     }
 }
 
-/// The nearest name, unless it is too far away to be the one.
+/// Returns the nearest name, unless it is too far away.
 fn meant(name: &str, known: &[String]) -> Option<String> {
     let upper = name.to_uppercase();
     let nearest = known.iter().min_by_key(|known| distance(&upper, known))?;
@@ -112,11 +111,14 @@ mod tests {
             ("TICKET_PRIO", Some("TICKET_PRIORITY")),
             ("TICKET_GROUP", Some("TICKET_GROUP_ID")),
         ] {
-            let told = of(name).unwrap_or_default();
-            assert!(told.starts_with(&format!("{name} is no setting of casebridge: ")), "{name}: {told}");
+            let warning = of(name).unwrap_or_default();
+            assert!(
+                warning.starts_with(&format!("{name} is no setting of casebridge: ")),
+                "{name}: {warning}"
+            );
             match meant {
-                Some(meant) => assert!(told.ends_with(&format!("did you mean {meant}?")), "{told}"),
-                None => assert!(told.ends_with("README"), "{told}"),
+                Some(meant) => assert!(warning.ends_with(&format!("did you mean {meant}?")), "{warning}"),
+                None => assert!(warning.ends_with("README"), "{warning}"),
             }
         }
         for name in [
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_route_name_is_told_apart_from_names_of_other_programs() {
+    fn a_wrong_route_name_differs_from_names_of_other_programs() {
         for (rest, meant) in [
             ("VIP_2_LABEL", Some("ROUTE_VIP2_LABEL")),
             ("VIP-2_LABEL", Some("ROUTE_VIP2_LABEL")),

@@ -1,24 +1,58 @@
-//! The names that we look for, and their values as they are set.
-
-use std::collections::HashMap;
-use std::ffi::OsString;
+//! The names of all variables, and their values in the environment.
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use super::parse;
+use super::reader::Reader;
 use super::ticket::PREFIX;
 
-/// One list of variables: the struct that envy fills and the names to look for.
+/// One variable.
+pub struct Setting<'a> {
+    pub name: String,
+    pub value: Option<&'a str>,
+}
+
+impl<'a> Setting<'a> {
+    pub fn or_default(self, default: &'a str) -> Setting<'a> {
+        Setting { value: self.value.or(Some(default)), ..self }
+    }
+}
+
+/// Makes one list of names into the struct that envy fills, and a method for each variable.
 macro_rules! variables {
-    ($raw:ident $names:ident: $($name:ident)*) => {
+    ($(#[$doc:meta])* $group:ident: $($name:ident)*) => {
+        $(#[$doc])*
         #[derive(Default, Deserialize)]
-        pub struct $raw { $(pub $name: Option<String>,)* }
-        const $names: &[&str] = &[$(stringify!($name)),*];
+        pub struct $group {
+            #[serde(skip)]
+            prefix: String,
+            $(pub $name: Option<String>,)*
+        }
+
+        impl $group {
+            /// Reads the variables whose names begin with `prefix`.
+            pub fn read(reader: &mut Reader, prefix: &str) -> $group {
+                let values = reader.values(prefix, Self::names());
+                // Every field is an optional string, so this cannot fail.
+                let group = envy::from_iter(values).unwrap_or_default();
+                $group { prefix: prefix.to_owned(), ..group }
+            }
+
+            /// All names, without the prefix.
+            pub fn names() -> impl Iterator<Item = String> {
+                [$(upper(stringify!($name))),*].into_iter()
+            }
+
+            $(pub fn $name(&self) -> Setting<'_> {
+                let name = format!("{}{}", self.prefix, upper(stringify!($name)));
+                Setting { name, value: self.$name.as_deref() }
+            })*
+        }
     };
 }
 
-variables! { Raw NAMES:
+variables! {
+    /// All variables except those with a name of a route.
+    Variables:
     heroku_app_name spredfast_api_token spredfast_company_id spredfast_label_name
     zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
     notification_bearer_token notifier_bearer_token port listen http_idle_seconds
@@ -30,65 +64,27 @@ variables! { Raw NAMES:
     dyno heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
 }
 
-variables! { RawTicket TICKET_NAMES:
+variables! {
+    /// The variables of a ticket.
+    TicketVariables:
     requester requester_later repeat public priority r#type status group_id assignee_id brand_id form_id tags
     subject comment comment_format custom_fields
 }
 
-variables! { RawRoute ROUTE_NAMES:
+variables! {
+    /// The variables of a route, besides those of its tickets.
+    RouteVariables:
     event label query
 }
 
-/// Every name but those of routes.
+/// All names except those of routes.
 pub fn known_names() -> Vec<String> {
-    let tickets = ticket_names().map(|name| format!("{PREFIX}{name}"));
-    NAMES.iter().map(|name| name.to_uppercase()).chain(tickets).collect()
+    let tickets = TicketVariables::names().map(|name| format!("{PREFIX}{name}"));
+    Variables::names().chain(tickets).collect()
 }
 
-/// The names of a ticket's settings, without their prefix.
-pub fn ticket_names() -> impl Iterator<Item = String> {
-    TICKET_NAMES.iter().map(|name| name.trim_start_matches("r#").to_uppercase())
-}
-
-/// What is set of the variables that are ours; an empty one counts as not set.
-pub struct Variables<'a> {
-    pub vars: &'a HashMap<OsString, OsString>,
-    pub problems: &'a mut Vec<String>,
-}
-
-impl Variables<'_> {
-    pub fn read(&mut self) -> Raw {
-        self.read_these("", NAMES)
-    }
-
-    /// Those of one kind of ticket, without the prefix of their names.
-    pub fn read_ticket(&mut self, prefix: &str) -> RawTicket {
-        self.read_these(prefix, TICKET_NAMES)
-    }
-
-    /// Those that say what a route is about, without the prefix of their names.
-    pub fn read_route(&mut self, prefix: &str) -> RawRoute {
-        self.read_these(prefix, ROUTE_NAMES)
-    }
-
-    /// envy alone would panic on a variable that is not UTF-8, and take an empty one for a value.
-    fn read_these<T: DeserializeOwned + Default>(&mut self, prefix: &str, names: &[&str]) -> T {
-        let mut ours = Vec::new();
-        for name in names {
-            let name = name.trim_start_matches("r#").to_uppercase();
-            let full = format!("{prefix}{name}");
-            match self.vars.get(&OsString::from(&full)).map(|value| value.to_str()) {
-                None => {}
-                Some(None) => self.problems.push(format!("{full} is not valid UTF-8")),
-                Some(Some(value)) => match parse::unquoted(value) {
-                    "" => {}
-                    value => ours.push((name, value.to_owned())),
-                },
-            }
-        }
-        // Every field is an optional string, so that there is nothing left to fail.
-        envy::from_iter(ours).unwrap_or_default()
-    }
+fn upper(field: &str) -> String {
+    field.trim_start_matches("r#").to_uppercase()
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ enum Call {
 impl Zendesk {
     /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
     pub fn new(
-        config: config::Zendesk,
+        config: config::ZendeskSettings,
         routes: Vec<config::Route>,
         http: reqwest::Client,
         attempt_limit: Duration,

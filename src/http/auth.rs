@@ -11,9 +11,9 @@ use tracing::warn;
 
 use super::refused::Tally;
 
-/// Tokens that open an endpoint, several during a rotation.
+/// Valid tokens of an endpoint, several during a rotation.
 pub struct BearerTokens {
-    /// Hashed, so that all have one length and a comparison tells nothing of it.
+    /// Hashed, so that all have one length and a comparison does not reveal it.
     hashes: Vec<[u8; 32]>,
     refused: Mutex<Tally>,
 }
@@ -24,25 +24,22 @@ impl BearerTokens {
         BearerTokens { hashes, refused: Mutex::default() }
     }
 
-    /// Whether the request carries one of the tokens. A refusal is logged: the first at once, then
-    /// one line a minute with their number.
+    /// Whether the request has one of the tokens. Logs refusals: the first at once, then one line a minute
+    /// with their number.
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let admitted = self.knows(headers.get(header::AUTHORIZATION));
-        if !admitted {
-            let mut refused = self.refused.lock();
-            if let Some(count) = refused.count(Instant::now()) {
-                warn!(
-                    event = "bearer_token_refused",
-                    count,
-                    "refused {count} request(s) without a valid bearer token. If Khoros sent them, restart: \
-                     each start tells it NOTIFICATION_BEARER_TOKEN"
-                );
-            }
+        if !admitted && let Some(count) = self.refused.lock().count(Instant::now()) {
+            warn!(
+                event = "bearer_token_refused",
+                count,
+                "refused {count} request(s) without a valid bearer token. If Khoros sent them, restart: each \
+                 start sends NOTIFICATION_BEARER_TOKEN to Khoros"
+            );
         }
         admitted
     }
 
-    /// Whether the header `Authorization` holds one of the tokens. Logs nothing.
+    /// Whether the header `Authorization` contains one of the tokens. Logs nothing.
     pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
         let Some(token) = authorization.and_then(presented) else { return false };
         let presented: [u8; 32] = Sha256::digest(token).into();

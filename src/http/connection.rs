@@ -1,32 +1,25 @@
-//! What each open connection is doing: the wait for a request, its head, or its answer. This decides
-//! when an incomplete head ends the connection, and which one is closed when there are too many.
+//! The phase of each open connection: waiting for a request, receiving its head, or answering it. It decides
+//! when an incomplete head ends the connection, and which connection closes when there are too many.
 
-use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// From the first byte of a request to the last one of its head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// If a connection has waited for less than this, its request may be on the way to us.
+/// If a connection has waited for less than this, its next request may be on the way.
 const SHORT_WAIT: Duration = Duration::from_secs(1);
 
-/// All open connections; clones share them.
-#[derive(Clone, Default)]
-pub struct Connections(Arc<Mutex<Open>>);
-
+/// All open connections.
 #[derive(Default)]
-struct Open {
-    next_id: u64,
-    by_id: HashMap<u64, Arc<Connection>>,
-}
+pub struct Connections(Vec<Weak<Connection>>);
 
 /// One open connection.
 pub struct Connection {
@@ -34,6 +27,7 @@ pub struct Connection {
     close: Notify,
 }
 
+#[derive(Clone, Copy)]
 struct State {
     phase: Phase,
     since: Instant,
@@ -51,51 +45,30 @@ enum Phase {
     Request,
 }
 
-/// Counts a connection as open until it is dropped.
-pub struct Registered {
-    connection: Arc<Connection>,
-    connections: Connections,
-    id: u64,
-}
-
 impl Connections {
-    pub fn add(&self) -> Registered {
+    /// Adds a connection, which is open until all its handles are dropped.
+    pub fn add(&mut self) -> Arc<Connection> {
+        if self.0.len() == self.0.capacity() {
+            self.0.retain(|connection| connection.strong_count() > 0);
+        }
         let state = State { phase: Phase::Idle, since: Instant::now(), is_known: false };
         let connection = Arc::new(Connection { state: Mutex::new(state), close: Notify::new() });
-        let mut open = self.0.lock();
-        open.next_id += 1;
-        let id = open.next_id;
-        open.by_id.insert(id, connection.clone());
-        Registered { connection, connections: self.clone(), id }
+        self.0.push(Arc::downgrade(&connection));
+        connection
     }
 
-    /// Asks one connection to close: the one that has waited longest for a complete head. Connections
-    /// that never had a request come first.
+    /// Asks the connection to close that has waited longest for a complete head; connections that never had a
+    /// request come first.
     pub fn close_longest_waiting(&self) {
         let now = Instant::now();
-        let open = self.0.lock();
-        let waiting = open.by_id.iter().filter_map(|(id, connection)| {
-            let state = connection.state.lock();
-            let is_long = state.phase != Phase::Request && now.duration_since(state.since) >= SHORT_WAIT;
-            is_long.then_some((state.is_known, state.since, *id))
+        let waiting = self.0.iter().filter_map(Weak::upgrade).filter_map(|connection| {
+            let State { phase, since, is_known } = *connection.state.lock();
+            let is_long = phase != Phase::Request && now.duration_since(since) >= SHORT_WAIT;
+            is_long.then_some((is_known, since, connection))
         });
-        if let Some((_, _, id)) = waiting.min() {
-            open.by_id[&id].close.notify_one();
+        if let Some((_, _, connection)) = waiting.min_by_key(|(is_known, since, _)| (*is_known, *since)) {
+            connection.close.notify_one();
         }
-    }
-}
-
-impl std::ops::Deref for Registered {
-    type Target = Arc<Connection>;
-
-    fn deref(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-}
-
-impl Drop for Registered {
-    fn drop(&mut self) {
-        self.connections.0.lock().by_id.remove(&self.id);
     }
 }
 
@@ -139,11 +112,11 @@ impl Connection {
     }
 }
 
-/// A stream on which a head has to be complete within [`HEAD_TIMEOUT`] of its first byte.
+/// The reading half of a connection. A head has to be complete within [`HEAD_TIMEOUT`] of its first byte.
 pub struct HeadTimeout<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// Set only while a read waits for the rest of a head, which seldom comes in parts.
+    /// Set only while a read waits for the rest of a head; most heads arrive whole.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
@@ -152,7 +125,7 @@ impl<S> HeadTimeout<S> {
         HeadTimeout { stream, connection, deadline: None }
     }
 
-    /// An error once the head is late; otherwise the task is woken when it would be.
+    /// Fails once the head is late; otherwise wakes the task at that time.
     fn poll_deadline(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(at) = self.connection.head_deadline() else {
             self.deadline = None;
@@ -183,35 +156,5 @@ impl<S: AsyncRead + Unpin> AsyncRead for HeadTimeout<S> {
                 read
             }
         }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for HeadTimeout<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

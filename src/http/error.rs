@@ -1,9 +1,9 @@
-//! What callers are told when a request fails: fixed texts. The detail is logged where it is known.
+//! The answers to failed requests: fixed texts. The details are logged where they are known.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-/// Asked of whoever comes while the storage is away.
+/// When to send a request again that could not be stored.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,16 +11,16 @@ pub enum ApiError {
     Unauthorized,
     /// The body is not JSON.
     NotJson,
-    /// The body is not what its `Content-Encoding` says.
+    /// The body is not encoded as its `Content-Encoding` says.
     Garbled,
-    /// `Content-Encoding` names what we cannot inflate.
+    /// `Content-Encoding` is neither gzip nor deflate.
     UnknownEncoding,
     TooLarge,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     TooSlow,
     /// Nothing can be stored now.
     Unavailable,
-    /// A defect of ours.
+    /// A defect of casebridge.
     Broken,
 }
 
@@ -43,7 +43,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, format!("{text}\n")).into_response();
         let header = match self {
             ApiError::Unauthorized => Some((header::WWW_AUTHENTICATE, "Bearer")),
-            // RFC 9110, 15.5.16: what would have been accepted.
+            // RFC 9110, 15.5.16: the encodings that would have been accepted.
             ApiError::UnknownEncoding => Some((header::ACCEPT_ENCODING, "gzip, deflate")),
             ApiError::Unavailable => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
             // The rest of the body is not read, so the connection cannot serve another request.

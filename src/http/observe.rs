@@ -1,5 +1,4 @@
-//! Around each request: its id goes onto the log lines that it causes, and an answer that can cost a
-//! ticket is noted.
+//! Wraps each request: adds its id to its log lines, and notes answers that can cost a ticket.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use tracing::{Instrument, info_span, warn};
 use super::AppState;
 use super::refused::Refused;
 
-/// Answers a request, and notes how.
+/// Answers a request, and notes refusals and failures.
 pub async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let span = info_span!("request", id = id(request.headers()));
     let is_push = request.method() == Method::POST;
@@ -30,14 +29,14 @@ pub async fn observe(State(state): State<Arc<AppState>>, request: Request, next:
     answer.instrument(span).await
 }
 
-/// Heroku's router logs the same one. A stranger may write anything into the header.
+/// Returns the request's id, which Heroku's router logs, too. A stranger may write anything into the header.
 fn id(headers: &HeaderMap) -> &str {
     let id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '/' | '=');
     if id.len() <= 200 && id.chars().all(is_plain) { id } else { "" }
 }
 
-/// Logs and counts a refusal if the request carries a valid token: it may be a label that becomes no ticket.
+/// Logs and counts a refusal if the request has a valid token: its label may have become no ticket.
 fn note_refused(state: &AppState, status: StatusCode, path: &str, token: Option<&HeaderValue>) {
     if let Some(reason) = Refused::reason(status)
         && state.tokens.knows(token)
@@ -51,7 +50,7 @@ fn note_refused(state: &AppState, status: StatusCode, path: &str, token: Option<
     }
 }
 
-/// The path, unless it is long or has digits, as a secret would.
+/// Returns the path unless it could be a secret: long, or with digits.
 fn plain(path: &str) -> &str {
     let is_plain = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'/' | b'-' | b'_');
     if path.len() <= 60 && path.bytes().all(is_plain) { path } else { "" }
@@ -64,8 +63,8 @@ mod tests {
     #[test]
     fn a_path_is_logged_only_if_it_cannot_hold_a_secret() {
         assert_eq!(plain("/khoros/lable"), "/khoros/lable");
-        for odd in ["/a%20b", "/0123456789abcdef", "/\u{e9}", &"/x".repeat(40)] {
-            assert_eq!(plain(odd), "");
+        for secret in ["/a%20b", "/0123456789abcdef", "/\u{e9}", &"/x".repeat(40)] {
+            assert_eq!(plain(secret), "");
         }
     }
 }

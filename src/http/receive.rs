@@ -1,4 +1,4 @@
-//! A notification comes in: authenticated, read, stored, and only then answered.
+//! Receives a notification: authenticates, reads and stores it, and only then answers.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use tracing::info;
 
 use super::AppState;
 use super::error::ApiError;
-use crate::intake::{NotStored, Origin, Route};
+use crate::config::Route;
+use crate::intake::{NotStored, Origin};
 
 const BODY_LIMIT: usize = 2 << 20;
-/// Takes some milliseconds to read. Compressed, few bytes can be as many as the limit allows.
+/// A body of this size takes milliseconds to parse. A few compressed bytes can inflate to the whole limit.
 const LARGE_BODY: usize = 16 << 10;
 const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The body of a request that carried a valid token. Nobody else's is read.
+/// The body of a request with a valid token. No other body is read.
 pub struct Authenticated(Vec<u8>);
 
 #[derive(Serialize)]
 pub struct Received {
     /// Items in the notification.
     received: usize,
-    /// Those of them that were not known before.
+    /// New ones of them.
     new: usize,
 }
 
-/// What comes in at the endpoint of a route.
+/// Handles a notification at the endpoint of a route.
 pub async fn receive(
     route: Arc<Route>,
     State(state): State<Arc<AppState>>,
@@ -62,7 +63,7 @@ pub async fn receive(
 impl FromRequest<Arc<AppState>> for Authenticated {
     type Rejection = ApiError;
 
-    /// The header decides before a byte of the body is read.
+    /// Checks the token before it reads a byte of the body.
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
         if !state.tokens.admit(request.headers()) {
             return Err(ApiError::Unauthorized);
@@ -78,7 +79,7 @@ impl FromRequest<Arc<AppState>> for Authenticated {
     }
 }
 
-/// Does work on a body of this length; if it is large, where no other request waits for the thread.
+/// Does work on a body of this length; for a large one, moves other requests away from this thread.
 fn apart_if_large<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     match bytes > LARGE_BODY {
         true => tokio::task::block_in_place(work),
@@ -86,12 +87,12 @@ fn apart_if_large<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// How a body is encoded on its way: proxies in between compress as they like.
+/// The encoding of a body: proxies on the way may compress it.
 #[derive(Clone, Copy)]
 enum Encoding {
     Identity,
     Gzip,
-    /// zlib's format by the standard (RFC 9110, 8.4.1.2), and the bare one by some senders.
+    /// In zlib's format by the standard (RFC 9110, 8.4.1.2); some senders use the raw format.
     Deflate,
 }
 
@@ -120,7 +121,7 @@ impl Encoding {
     }
 }
 
-/// Stops at the limit that holds for every body.
+/// Inflates a body, up to the limit of all bodies.
 fn inflate(decoder: impl Read) -> Result<Vec<u8>, ApiError> {
     let mut body = Vec::new();
     let inflated = decoder.take(BODY_LIMIT as u64 + 1).read_to_end(&mut body);
@@ -131,10 +132,10 @@ fn inflate(decoder: impl Read) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-/// Reads the whole body. What is too large is read on for a while and forgotten: a sender that is
-/// hung up on while it sends may never see why.
+/// Reads the whole body. If it is too large, reads on for a while and drops the bytes: a sender whose
+/// connection closes while it sends may never see the answer.
 async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let (mut kept, mut length) = (Vec::new(), 0);
+    let (mut bytes, mut length) = (Vec::new(), 0);
     while length <= READ_LIMIT
         && let Some(frame) = body.frame().await
     {
@@ -142,8 +143,8 @@ async fn read(mut body: Body) -> Result<Vec<u8>, ApiError> {
         let data = frame.map_err(|_| ApiError::NotJson)?.into_data().unwrap_or_default();
         length += data.len();
         if length <= BODY_LIMIT {
-            kept.extend_from_slice(&data);
+            bytes.extend_from_slice(&data);
         }
     }
-    if length <= BODY_LIMIT { Ok(kept) } else { Err(ApiError::TooLarge) }
+    if length <= BODY_LIMIT { Ok(bytes) } else { Err(ApiError::TooLarge) }
 }

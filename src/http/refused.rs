@@ -1,4 +1,4 @@
-//! Refused notifications that carried a valid token: each may be a label that becomes no ticket.
+//! Refused notifications with a valid token: each may be a label that became no ticket.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,8 +17,7 @@ const REASONS: [(StatusCode, &str); 6] = [
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the encoding is neither gzip nor deflate"),
 ];
 
-/// Counts events of one kind, and decides when their number is worth a line: at once, and then once a
-/// minute.
+/// Counts events of one kind, and decides when to log their number: at once, and then once a minute.
 #[derive(Debug, Default)]
 pub struct Tally {
     total: u64,
@@ -44,19 +43,19 @@ impl Tally {
 pub struct Refused(Mutex<BTreeMap<u16, Tally>>);
 
 impl Refused {
-    /// The number of each status, for `GET /status`.
+    /// Returns the number of each status, for `GET /status`.
     pub fn totals(&self) -> BTreeMap<u16, u64> {
         let tallies = self.0.lock();
         let total = |status: u16| tallies.get(&status).map_or(0, |tally| tally.total);
         REASONS.iter().map(|(status, _)| (status.as_u16(), total(status.as_u16()))).collect()
     }
 
-    /// Why this status refuses a notification; `None` if it does not.
+    /// Returns why a notification gets this status; `None` if the status is no refusal.
     pub fn reason(status: StatusCode) -> Option<&'static str> {
         REASONS.iter().find(|(known, _)| *known == status).map(|(_, reason)| *reason)
     }
 
-    /// Counts one; returns the number to log if a line is due.
+    /// Counts a refusal; returns the number to log if a line is due.
     pub fn count(&self, status: StatusCode) -> Option<u64> {
         let mut tallies = self.0.lock();
         tallies.entry(status.as_u16()).or_default().count(Instant::now())

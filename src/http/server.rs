@@ -13,31 +13,30 @@ use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_io_timeout::TimeoutStream;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::connection::{Connection, Connections, HeadTimeout};
+use super::refused::Tally;
 
 /// Open connections. For a further one, the connection that has waited longest for a request is closed.
 const CONNECTIONS: usize = 2000;
-/// Connections that wait to be accepted, as tokio has it.
+/// Connections that wait to be accepted, as in tokio.
 const BACKLOG: i32 = 1024;
 /// The largest head of a request, and how much of a body is read at once.
 const BUFFER_BYTES: usize = 32 << 10;
-/// Who asks and does not read the answer is not waited for.
+/// How long a client may read nothing of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a shortage is logged while it lasts.
-const SHORTAGE_LINE: Duration = Duration::from_secs(60);
-/// Long enough for a busy system to close something when it is out of file handles or of connections.
+/// The wait for a file handle or a connection to be closed.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Listens on an address. That of all IPv6 interfaces includes those of IPv4, and means them alone
-/// where the system has no IPv6.
+/// Listens on an address. The address of all IPv6 interfaces includes IPv4; on a system without IPv6 it means
+/// IPv4 alone.
 ///
 /// # Errors
-/// The system's: the port is taken, or the address is not this machine's.
+/// The port is taken, or this machine does not have the address.
 pub fn listen(address: IpAddr, port: u16) -> io::Result<TcpListener> {
     match bind(SocketAddr::new(address, port)) {
         Err(error) if address == Ipv6Addr::UNSPECIFIED && error.kind() != io::ErrorKind::AddrInUse => {
@@ -52,7 +51,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     if address.ip() == Ipv6Addr::UNSPECIFIED {
         socket.set_only_v6(false)?;
     }
-    // What is left of the last process' connections is no reason to wait.
+    // Connections that the last process left must not delay the start.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -60,30 +59,30 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until told to stop, then lets every request that has begun come to its end. The caller
-/// bounds how long that may take: dropping this future closes what is still open.
+/// Serves until `stop`, then finishes every request that has begun. The caller bounds how long that may take:
+/// dropping this future closes all open connections.
 ///
-/// `idle` is how long a connection may wait for its next request. It has to be longer than the proxy
-/// in front keeps its connections: the proxy loses a request that meets the close.
+/// `idle` is how long a connection may wait for its next request. It has to be longer than a proxy in front
+/// keeps its connections, since the proxy loses a request that meets our close.
 pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: CancellationToken) {
-    let (places, connections) = (Arc::new(Semaphore::new(CONNECTIONS)), Connections::default());
+    let (permits, mut connections) = (Arc::new(Semaphore::new(CONNECTIONS)), Connections::default());
     let tasks = TaskTracker::new();
-    let mut shortage = None;
+    let mut shortage = Tally::default();
     let cut = CancellationToken::new();
     let _cut_on_drop = cut.clone().drop_guard();
     loop {
         let next = async {
             let stream = accept(&listener, &mut shortage).await;
-            (stream, place(&places, &connections).await)
+            (stream, permit(&permits, &connections).await)
         };
-        let (stream, place) = tokio::select! {
+        let (stream, permit) = tokio::select! {
             () = stop.cancelled() => break,
             next = next => next,
         };
         let connection = connections.add();
         let (router, stop, cut) = (router.clone(), stop.clone(), cut.clone());
         tasks.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             tokio::select! {
                 () = cut.cancelled() => {}
                 () = serve_connection(stream, &connection, router, idle, stop) => {}
@@ -95,29 +94,28 @@ pub async fn serve(listener: TcpListener, router: Router, idle: Duration, stop: 
     tasks.wait().await;
 }
 
-/// A place for one more connection. If there is none, another connection has to give up its own.
-async fn place(places: &Arc<Semaphore>, connections: &Connections) -> Option<OwnedSemaphorePermit> {
+/// Waits until one more connection may be open; if there are too many, closes another one.
+async fn permit(permits: &Arc<Semaphore>, connections: &Connections) -> Option<OwnedSemaphorePermit> {
     loop {
-        if let Ok(place) = places.clone().try_acquire_owned() {
-            return Some(place);
+        if let Ok(permit) = permits.clone().try_acquire_owned() {
+            return Some(permit);
         }
         connections.close_longest_waiting();
-        // The semaphore is never closed, so there is always a place in the end.
-        if let Ok(place) = tokio::time::timeout(AGAIN, places.clone().acquire_owned()).await {
-            return place.ok();
+        // The semaphore is never closed, so this ends with a permit.
+        if let Ok(permit) = tokio::time::timeout(AGAIN, permits.clone().acquire_owned()).await {
+            return permit.ok();
         }
     }
 }
 
-/// Errors of accepting are either the visitor's, who is gone, or a shortage that passes.
-async fn accept(listener: &TcpListener, shortage: &mut Option<Instant>) -> TcpStream {
+/// Accepts a connection. Errors come from a client that is gone, or from a shortage that passes.
+async fn accept(listener: &TcpListener, shortage: &mut Tally) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            Err(error) if is_visitors(&error) => {}
+            Err(error) if is_of_client(&error) => {}
             Err(error) => {
-                if shortage.is_none_or(|at| at.elapsed() >= SHORTAGE_LINE) {
-                    *shortage = Some(Instant::now());
+                if shortage.count(Instant::now()).is_some() {
                     warn!(
                         event = "accept_failed",
                         "could not accept a connection: {error}. Raise the limit of open files"
@@ -129,7 +127,7 @@ async fn accept(listener: &TcpListener, shortage: &mut Option<Instant>) -> TcpSt
     }
 }
 
-fn is_visitors(error: &io::Error) -> bool {
+fn is_of_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -143,9 +141,10 @@ async fn serve_connection(
 ) {
     // Answers are small and wait for nothing.
     let _ = stream.set_nodelay(true);
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let stream = HeadTimeout::new(Box::pin(stream), connection.clone());
+    let (reader, writer) = stream.into_split();
+    let mut writer = TimeoutWriter::new(writer);
+    writer.set_timeout(Some(WRITE_TIMEOUT));
+    let stream = tokio::io::join(HeadTimeout::new(reader, connection.clone()), Box::pin(writer));
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request| {
         connection.begin_request();
@@ -163,7 +162,7 @@ async fn serve_connection(
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    // How a connection ends is the visitor's affair.
+    // Errors of a connection concern only the client.
     tokio::select! {
         _ = &mut serving => return,
         () = stop.cancelled() => {}

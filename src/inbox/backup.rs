@@ -1,9 +1,7 @@
-//! A copy of an SQLite file that is whole, taken beside the service that writes it.
+//! Copies an SQLite file beside the service that writes it.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -24,31 +22,18 @@ pub async fn backup(database: &Database, to: &Path) -> anyhow::Result<()> {
     if to.try_exists().with_context(unwritable)? {
         bail!("{}", unwritable());
     }
-    // What is interrupted has another name than a backup.
-    let mut partial = to.as_os_str().to_owned();
-    partial.push(".partial");
-    let partial = PathBuf::from(partial);
-    let created = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial);
-    created.with_context(unwritable)?;
-    let copied = match copy(from, &partial).await {
-        Ok(()) => finish(&partial, to).with_context(unwritable),
-        failed => failed,
-    };
-    if copied.is_err() {
-        let _ = std::fs::remove_file(&partial);
-    }
-    copied
-}
-
-/// Gives the copy its name, on disk.
-fn finish(partial: &Path, to: &Path) -> io::Result<()> {
-    File::open(partial)?.sync_all()?;
-    std::fs::rename(partial, to)?;
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    // An interrupted copy has another name than a backup.
+    let partial =
+        tempfile::Builder::new().prefix("casebridge-backup-").suffix(".partial").tempfile_in(folder);
+    let partial = partial.with_context(unwritable)?;
+    copy(from, partial.path()).await?;
+    partial.as_file().sync_all().with_context(unwritable)?;
+    partial.persist_noclobber(to).with_context(unwritable)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(unwritable)
 }
 
-/// Without the time limit of the service's statements: a large file takes longer.
+/// Copies without the time limit of the service's statements: a large file takes longer.
 async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let unreadable = || format!("{} cannot be read", from.display());
     let options = SqliteConnectOptions::new().filename(from).read_only(true);

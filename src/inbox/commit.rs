@@ -1,11 +1,10 @@
 //! The group committer: many callers, one statement, one wait for the disk.
 //!
-//! A commit costs one wait for the disk, whether it holds one row or hundreds. So callers queue, and
-//! whatever has queued while the last commit ran goes into the next one. A statement that is a
-//! transaction of its own is also one way to the database and back instead of three.
+//! A commit costs one wait for the disk, whether it has one row or hundreds. So callers queue, and requests
+//! that queued while the last commit ran go into the next one. A statement that is its own transaction also
+//! takes one round trip instead of three.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,24 +17,24 @@ use tokio_util::sync::CancellationToken;
 use super::postgres::on_postgres;
 use super::{NewDelivery, Store, limited, storable};
 
-/// Requests that may wait for the committer; more are turned away at once.
+/// Requests that may wait for the committer; further ones are turned away at once.
 const QUEUE_LENGTH: usize = 1024;
-/// Bytes that they may hold together; one that is larger is taken when nothing else waits.
+/// Bytes of all waiting requests; a larger request is accepted when no other waits.
 const QUEUE_BYTES: usize = 32 << 20;
 /// Rows of one statement: enough to make the disk's share small, far from any database's limit.
 const BATCH_ROWS: usize = 256;
-/// So many times the rows of a request that the database refuses are tried in halves: who sends
-/// thousands of bad ones must not hold up the others.
+/// How many times refused rows of one request are split in halves: a request with thousands of bad rows must
+/// not hold up the others.
 const MOST_SPLITS: u32 = 64;
-/// For how long a failure to store makes us not ready.
+/// How long the service is not ready after a failed write.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Inserts rows; gives the keys of those that were not there before.
+/// Inserts rows; returns the keys of the new ones. `$keeps`: whether the database may keep it prepared.
 macro_rules! insert {
-    ($executor:expr, $rows:expr, $now:expr) => {{
+    ($executor:expr, $keeps:expr, $rows:expr, $now:expr) => {{
         let (rows, now): (&[&NewDelivery], &str) = ($rows, $now);
         let mut statement = QueryBuilder::new(INSERT);
-        // What is repeated is known to the database by then, so its payload does not matter.
+        // The repeated row is known to the database by then, so its payload does not matter.
         let repeated = rows.last().into_iter().cycle().map(|last| (*last, ""));
         let padding = repeated.take(statement_rows(rows.len()) - rows.len());
         let rows = rows.iter().map(|row| (*row, row.payload.as_str())).chain(padding);
@@ -52,7 +51,7 @@ macro_rules! insert {
                 .push_bind(delivery.in_doubt)
                 .push(now)
                 .push(now)
-                // The same words for all, or each mixture would be a statement of its own.
+                // The same SQL for all rows, or each mixture would be another statement.
                 .push("case when ")
                 .push_bind_unseparated(dead.is_some())
                 .push_unseparated(" then ")
@@ -61,27 +60,17 @@ macro_rules! insert {
                 .push_bind(dead);
         });
         statement.push(" on conflict do nothing returning identity, destination");
-        statement.build_query_as().fetch_all($executor).await
+        statement.build_query_as().persistent($keeps).fetch_all($executor).await
     }};
 }
 
 /// Why deliveries were not acknowledged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// More is waiting to be stored than we want to hold.
+    #[error("too much is waiting to be stored")]
     Busy,
+    #[error("{0}")]
     Storage(Arc<sqlx::Error>),
-}
-
-impl std::error::Error for ReceiveError {}
-
-impl fmt::Display for ReceiveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReceiveError::Busy => f.write_str("too much is waiting to be stored"),
-            ReceiveError::Storage(error) => error.fmt(f),
-        }
-    }
 }
 
 type Answer = Result<usize, ReceiveError>;
@@ -89,7 +78,7 @@ type Answer = Result<usize, ReceiveError>;
 struct Request {
     deliveries: Vec<NewDelivery>,
     answer: oneshot::Sender<Answer>,
-    /// Of [`QUEUE_BYTES`]; given back when this is dropped.
+    /// Its share of [`QUEUE_BYTES`], until this is dropped.
     _room: OwnedSemaphorePermit,
 }
 
@@ -107,12 +96,12 @@ pub struct Committer {
     health: WriteHealth,
 }
 
-/// Whether what was last to be stored could be: a full disk can still be read.
+/// Whether the last write failed: a full disk can still be read.
 #[derive(Clone, Default)]
 pub(super) struct WriteHealth(Arc<Mutex<Option<Instant>>>);
 
 impl WriteHealth {
-    /// Only a new row has been on the disk; what is known, or refused, says nothing of it.
+    /// Only a new row proves that the disk takes writes; a known or refused one does not.
     fn note(&self, written: &sqlx::Result<Vec<(String, String)>>) {
         match written {
             Ok(new) if new.is_empty() => {}
@@ -122,7 +111,7 @@ impl WriteHealth {
         }
     }
 
-    /// Not for ever: nobody may be sent here while it is said, and so nothing could disprove it.
+    /// Ends by time: while the service is not ready, no request may arrive that could disprove it.
     pub(super) fn has_just_failed(&self) -> bool {
         self.0.lock().is_some_and(|at| at.elapsed() < FAILURE_COUNTS)
     }
@@ -148,8 +137,8 @@ impl Queue {
     }
 }
 
-/// Each number of rows is a statement that the connection keeps prepared, at two kilobytes a row. So
-/// there are 25 of them, and the last row is repeated to fill one.
+/// Rounds up a number of rows. Each number is a statement that the connection keeps prepared, at two
+/// kilobytes a row, so there are only 25 of them; the last row is repeated to fill one.
 fn statement_rows(rows: usize) -> usize {
     match rows {
         0..=4 => rows,
@@ -158,7 +147,7 @@ fn statement_rows(rows: usize) -> usize {
     }
 }
 
-/// What a delivery takes in memory, about.
+/// Approximate bytes of a delivery in memory.
 fn size_of(delivery: &NewDelivery) -> usize {
     std::mem::size_of::<NewDelivery>()
         + delivery.payload.len()
@@ -169,7 +158,7 @@ fn size_of(delivery: &NewDelivery) -> usize {
 }
 
 impl Committer {
-    /// Commits until told to stop, and then what is still queued.
+    /// Commits until `stop`, and then the rest of the queue.
     pub async fn run(self, stop: CancellationToken) {
         let store = self.store.clone();
         tokio::select! {
@@ -207,19 +196,19 @@ impl Committer {
             self.arrived.notify_waiters();
         }
         for (request, answer) in requests.into_iter().zip(answers) {
-            // Who has gone in the meantime will ask again, and its rows will be known.
+            // A caller that has gone will send the rows again, and they will be known.
             let _ = request.answer.send(answer);
         }
     }
 
-    /// What has queued while the database did not answer has waited long enough.
+    /// Fails all queued requests: they waited while the database did not answer, which is long enough.
     fn turn_away(&mut self, failure: &ReceiveError) {
         while let Ok(request) = self.queue.try_recv() {
             let _ = request.answer.send(Err(failure.clone()));
         }
     }
 
-    /// What to answer to each request, and whether it was the storage that failed.
+    /// Returns the answer to each request, and the failure if the storage itself failed.
     async fn store(&self, requests: &[Request]) -> (Vec<Answer>, Option<ReceiveError>) {
         let mut batch = Batch::default();
         let splits = if requests.len() == 1 { MOST_SPLITS } else { 0 };
@@ -234,7 +223,7 @@ impl Committer {
         (requests.iter().map(|request| answer(request, &mut batch.fates)).collect(), batch.failure)
     }
 
-    /// `splits` is how many times at the most a part that the database refuses is tried in halves.
+    /// `splits`: how many times refused rows may be split in halves.
     async fn insert_all<'a>(&self, rows: Vec<&'a NewDelivery>, mut splits: u32, batch: &mut Batch<'a>) {
         for rows in rows.chunks(BATCH_ROWS) {
             match batch.failure.clone() {
@@ -244,8 +233,8 @@ impl Committer {
         }
     }
 
-    /// Where the database refuses a row, the halves are tried, so that it fails alone in the end.
-    /// Anything else that fails, fails for all of them.
+    /// If the database refuses a row, tries the halves, so that this row fails alone in the end. Any other
+    /// failure fails all rows.
     async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], splits: &mut u32, batch: &mut Batch<'a>) {
         match self.insert(rows).await {
             Ok(new) => {
@@ -276,30 +265,31 @@ impl Committer {
     }
 
     async fn insert(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
-        let inserted = self.insert_into_store(rows).await;
-        self.health.note(&inserted);
-        inserted
-    }
-
-    async fn insert_into_store(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
-        let now = self.store.dialect().fill("{now}");
-        match &self.store {
+        let now = self.store.fill("{now}");
+        let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
-                let mut connection = limited(writer.acquire()).await?;
-                file.is_in_place()?;
-                let inserted = limited(async { insert!(&mut *connection, rows, &now) }).await;
-                if inserted.is_err() {
-                    // It may be at work still.
-                    connection.close_on_drop();
-                }
-                inserted
+                let inserting = async {
+                    let mut connection = limited(writer.acquire()).await?;
+                    file.check_in_place()?;
+                    let inserted = limited(async { insert!(&mut *connection, true, rows, &now) }).await;
+                    if inserted.is_err() {
+                        // It may still be at work.
+                        connection.close_on_drop();
+                    }
+                    inserted
+                };
+                inserting.await
             }
             Store::Postgres(postgres) => {
-                let statement =
-                    async { on_postgres!(postgres, executor => async { insert!(executor, rows, &now) }) };
-                limited(statement).await
+                let keeps = postgres.keeps_statements();
+                limited(async {
+                    on_postgres!(postgres, executor => async { insert!(executor, keeps, rows, &now) })
+                })
+                .await
             }
-        }
+        };
+        self.health.note(&inserted);
+        inserted
     }
 }
 
@@ -316,7 +306,7 @@ enum Fate {
     Failed(ReceiveError),
 }
 
-/// The rows of some requests, each once. Sorted, since two instances that insert the same rows in another
+/// The rows of some requests, each once, and sorted: two instances that insert the same rows in opposite
 /// order would deadlock.
 fn sorted(requests: &[Request]) -> Vec<&NewDelivery> {
     let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
@@ -332,7 +322,7 @@ struct Batch<'a> {
     fates: Fates<'a>,
     /// The database refused a row.
     refused: bool,
-    /// Of the storage itself.
+    /// A failure of the storage itself.
     failure: Option<ReceiveError>,
 }
 
@@ -342,7 +332,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// How many rows of a request are new: to the first that brought them.
+/// Counts the new rows of a request. A row counts for the first request that has it.
 fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
     let mut new = 0;
     for delivery in &request.deliveries {
@@ -353,7 +343,7 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
                 new += 1;
             }
             Some(Fate::Known) => {}
-            // Of what nothing is known, nothing is promised.
+            // Its fate is unknown, so it is not acknowledged.
             None => return Err(ReceiveError::Busy),
         }
     }
@@ -363,8 +353,8 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
 const INSERT: &str = "insert into delivery (identity, destination, case_key, route, event_id,
     event_name, payload, state, in_doubt, due_at, received_at, settled_at, last_error) ";
 
-/// The database is well and takes its part, but not this row: it breaks a constraint, or holds a value
-/// that the database cannot.
+/// Whether the database works but refuses this row: it breaks a constraint, or has a value that the database
+/// cannot store.
 fn is_of_a_row(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };
     let code = error.code().unwrap_or_default();

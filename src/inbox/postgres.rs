@@ -2,52 +2,44 @@
 //! failover left behind; migrations.
 //!
 //! A pooler in transaction mode gives each transaction another session of the server. A statement that was
-//! prepared in one is unknown in the next, or is another client's under the same name. So each statement
-//! runs unnamed, in a transaction, and nothing is set for a session.
+//! prepared in one session is unknown in the next, or another client's statement has its name. So each
+//! statement runs unnamed, in a transaction, and nothing is set for a session.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
-use futures_core::Stream;
 use parking_lot::Mutex;
-use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{
-    PgArguments, PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgQueryResult,
-    PgRow, PgSeverity, PgStatement, PgTypeInfo,
-};
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Describe, Either, Execute, Executor, Postgres, Row, SqlStr,
-    raw_sql,
-};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgDatabaseError, PgPool, PgPoolOptions, PgSeverity};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row, raw_sql};
 use tracing::info;
 
-use super::survey::{self, Applied, Migrations};
+use super::survey::{Applied, Migrations, SELECT_APPLIED};
 use super::{Unusable, migrator};
 use crate::config::{Pooler, PostgresServer};
 
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// A firewall, or a pooler whose server is away, may not answer at all.
+/// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// A start-up option that a server keeps, and a pooler that takes it does not pass on.
+const BEGIN: &str = "begin isolation level read committed";
+/// A start-up option that a server keeps, and that a pooler accepts without passing it on.
 const MARKER: &str = "casebridge.is_direct";
-/// How many times two connections are asked for their session. A pooler that other programs keep busy may
-/// answer from two sessions by chance.
+/// How many times two connections are asked for their session. A busy pooler may answer from two sessions by
+/// chance.
 const POOLER_PROBES: usize = 5;
-/// One migration at a time, whichever way an instance is connected. The number means nothing.
+/// Allows one migration at a time, with or without a pooler. The number means nothing.
 const MIGRATION_LOCK: i64 = 0x6361_7365_6272;
-/// As sqlx makes it, so that both find each other's rows.
+/// The table as sqlx creates it, so that each finds the other's rows.
 const MIGRATIONS_TABLE: &str = "
     create table if not exists _sqlx_migrations (
         version bigint primary key, description text not null,
         installed_on timestamptz not null default now(), success boolean not null,
         checksum bytea not null, execution_time bigint not null)";
 
-/// What is between us and the server.
+/// The kind of connection to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
     /// A connection is one session of the server for as long as it is open.
@@ -97,7 +89,7 @@ impl PostgresPool {
         let reached = tokio::time::timeout(CONNECT_LIMIT, reach(server)).await;
         let reached = reached
             .with_context(|| format!("PostgreSQL does not answer within {} s", CONNECT_LIMIT.as_secs()))?;
-        let Reached { options, link, schema } = reached?;
+        let (options, link, schema) = reached?;
         if let Some(schema) = &schema {
             info!(
                 event = "schema_kept",
@@ -113,7 +105,11 @@ impl PostgresPool {
         }
         let stale = Stale::default();
         let is_fresh = stale.clone();
-        let begin = begin_in(schema.as_deref());
+        // A pooler keeps no settings of a session, so each transaction sets the schema.
+        let begin = match &schema {
+            None => BEGIN.into(),
+            Some(schema) => format!("{BEGIN}; set local search_path to {schema}").into(),
+        };
         let set_path =
             schema.filter(|_| link == Link::Direct).map(|schema| format!("set search_path to {schema}"));
         let pool = PgPoolOptions::new()
@@ -140,15 +136,17 @@ impl PostgresPool {
         Ok(PostgresPool { pool, link, begin, stale })
     }
 
-    pub fn link(&self) -> Link {
-        self.link
+    /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another
+    /// session.
+    pub fn keeps_statements(&self) -> bool {
+        self.link == Link::Direct
     }
 
     pub async fn close(&self) {
         self.pool.close().await;
     }
 
-    /// A pooler may have kept several sessions that a failover made read-only; each that answers so is ended.
+    /// A pooler may have kept several sessions that a failover made read-only; each try ends one of them.
     pub fn is_worth_repeating(&self, error: &sqlx::Error, tries: u32) -> bool {
         match self.link {
             Link::Pooler if is_read_only(error) => tries <= CONNECTIONS,
@@ -184,26 +182,9 @@ impl PostgresPool {
     }
 }
 
-/// Begins a transaction, in a schema other than the first one if so named. A pooler keeps no settings of a
-/// session.
-fn begin_in(schema: Option<&str>) -> Arc<str> {
-    let begin = "begin isolation level read committed";
-    match schema {
-        None => begin.into(),
-        Some(schema) => format!("{begin}; set local search_path to {schema}").into(),
-    }
-}
-
-struct Reached {
-    /// Those of each connection.
-    options: PgConnectOptions,
-    /// What is in between.
-    link: Link,
-    /// Where the inbox is, as an identifier in SQL, if another schema comes first.
-    schema: Option<String>,
-}
-
-async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
+/// Returns the options of each connection, its kind, and the schema of the inbox, as an identifier in SQL, if
+/// another schema comes first.
+async fn reach(server: &PostgresServer) -> anyhow::Result<(PgConnectOptions, Link, Option<String>)> {
     // PgBouncer refuses `extra_float_digits`, and we store no floating-point numbers.
     let plain = server.options.clone().application_name("casebridge").extra_float_digits(None);
     // A role or a database may have another default, which a pooler could not be asked to change.
@@ -229,11 +210,11 @@ async fn reach(server: &PostgresServer) -> anyhow::Result<Reached> {
         two.close().await?;
     }
     let options = if link == Link::Direct && takes_options { isolated } else { plain };
-    Ok(Reached { options, link, schema })
+    Ok((options, link, schema))
 }
 
-/// The server itself keeps the options of a connection. Of two connections to it, each has one session, and
-/// not the other's.
+/// Detects a pooler. Without one, the server keeps the options of a connection, and two connections have two
+/// sessions, which never change.
 async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<Link> {
     let marked = format!("select current_setting('{MARKER}', true)");
     let marked: Option<String> = raw_sql(AssertSqlSafe(marked)).fetch_one(&mut *two).await?.try_get(0)?;
@@ -252,8 +233,8 @@ async fn detect(one: &mut PgConnection, two: &mut PgConnection) -> sqlx::Result<
     Ok(Link::Direct)
 }
 
-/// The schema with the inbox, if another one comes first and holds none. PostgreSQL looks for a schema of the
-/// user's name before `public`. If such a schema is created later, all earlier events would seem new.
+/// Finds the schema with the inbox if another schema without one comes first. PostgreSQL looks for a schema
+/// of the user's name before `public`. If such a schema is created later, all earlier events would seem new.
 async fn schema_behind(connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
     let sql = "
         select quote_ident(schema), schema = current_schema()
@@ -270,7 +251,7 @@ async fn session_of(connection: &mut PgConnection) -> sqlx::Result<i32> {
     raw_sql("select pg_backend_pid()").fetch_one(connection).await?.try_get(0)
 }
 
-/// In any other encoding the server would refuse some texts, or store them so that nobody can read them.
+/// Fails unless the encoding is UTF8: in another one the server would refuse some texts, or garble them.
 async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
     let encoding = raw_sql("show server_encoding").fetch_one(connection).await;
     let encoding: String = encoding.and_then(|row| row.try_get(0)).context("PostgreSQL cannot be reached")?;
@@ -284,7 +265,7 @@ async fn check_encoding(connection: &mut PgConnection) -> anyhow::Result<()> {
     }
 }
 
-/// PostgreSQL takes our parameters, so it is a pooler that refuses them: PgBouncer with 08P01, the proxy of
+/// Whether a pooler refuses our parameters, which PostgreSQL accepts: PgBouncer with 08P01, the proxy of
 /// Amazon RDS as a feature that it does not have (0A000).
 fn refuses_parameter(error: &sqlx::Error) -> bool {
     code_of(error).is_some_and(|code| matches!(code.as_str(), "08P01" | "0A000"))
@@ -297,10 +278,10 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     let lock = format!("select pg_advisory_xact_lock({MIGRATION_LOCK})");
     connection.execute(AssertSqlSafe(lock)).await.context("another instance is migrating the database")?;
     connection.execute(MIGRATIONS_TABLE).await?;
-    let applied = raw_sql(survey::APPLIED).fetch_all(&mut *connection).await?;
+    let applied = raw_sql(SELECT_APPLIED).fetch_all(&mut *connection).await?;
     let applied = applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
     let applied = applied.collect::<sqlx::Result<Vec<Applied>>>()?;
-    Migrations::of(&applied).map_err(|unfit| anyhow!("{unfit}"))?;
+    Migrations::of(&applied).map_err(|problem| anyhow!(problem))?;
     for migration in migrator().iter() {
         if applied.iter().any(|(version, ..)| *version == migration.version) {
             continue;
@@ -322,8 +303,8 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     Ok(())
 }
 
-/// A connection for the length of one statement. If that does not come to its end, the connection is dead,
-/// still at work or on the wrong server, and is closed; so are those that were opened before.
+/// A connection for the length of one statement. If the statement does not end, the connection is dead, still
+/// at work or on the wrong server: it is closed, and so are all that were opened before.
 pub(super) struct Session {
     connection: PoolConnection<Postgres>,
     link: Link,
@@ -332,8 +313,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn executor(&mut self) -> StatementExecutor<'_> {
-        StatementExecutor { connection: &mut self.connection, link: self.link }
+    pub fn executor(&mut self) -> &mut PgConnection {
+        &mut self.connection
     }
 
     /// Ends the transaction, if there is one, and gives the connection back.
@@ -410,15 +391,14 @@ fn is_of_session(error: &sqlx::Error) -> bool {
         // 57P01 to 57P05 are a server or a session that ends, class 08 is a connection or PgBouncer's own.
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            let is_fatal = database.try_downcast_ref::<PgDatabaseError>().is_some_and(ends_session);
-            is_fatal || code == "25006" || code.starts_with("57P0") || code.starts_with("08")
+            let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+            matches!(severity, Some(PgSeverity::Fatal | PgSeverity::Panic))
+                || code == "25006"
+                || code.starts_with("57P0")
+                || code.starts_with("08")
         }
         _ => false,
     }
-}
-
-fn ends_session(error: &PgDatabaseError) -> bool {
-    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
 }
 
 /// Another transaction was in the way: a serialization failure, or the end of a deadlock.
@@ -430,74 +410,6 @@ fn may_pass(error: &sqlx::Error) -> bool {
     is_of_session(error) || is_conflict(error)
 }
 
-/// Runs statements on a connection: prepared once and kept, or unnamed behind a pooler.
-#[derive(Debug)]
-pub(super) struct StatementExecutor<'c> {
-    connection: &'c mut PgConnection,
-    link: Link,
-}
-
-type Steps<'e> = Pin<Box<dyn Stream<Item = sqlx::Result<Either<PgQueryResult, PgRow>>> + Send + 'e>>;
-type Eventually<'e, T> = Pin<Box<dyn Future<Output = sqlx::Result<T>> + Send + 'e>>;
-
-impl<'c> Executor<'c> for StatementExecutor<'c> {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> Steps<'e>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.connection.fetch_many(Statement { query, link: self.link })
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Eventually<'e, Option<PgRow>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        self.connection.fetch_optional(Statement { query, link: self.link })
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Eventually<'e, PgStatement>
-    where
-        'c: 'e,
-    {
-        self.connection.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> Eventually<'e, Describe<Postgres>>
-    where
-        'c: 'e,
-    {
-        self.connection.describe(sql)
-    }
-}
-
-/// A query that is kept under a name only if its session is.
-struct Statement<E> {
-    query: E,
-    link: Link,
-}
-
-impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Statement<E> {
-    fn sql(self) -> SqlStr {
-        self.query.sql()
-    }
-
-    fn statement(&self) -> Option<&PgStatement> {
-        self.query.statement()
-    }
-
-    fn take_arguments(&mut self) -> Result<Option<PgArguments>, BoxDynError> {
-        self.query.take_arguments()
-    }
-
-    fn persistent(&self) -> bool {
-        self.link == Link::Direct && self.query.persistent()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use Duration;
@@ -505,7 +417,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_opened_before_a_failure_is_stale() {
+    fn a_session_opened_before_a_failure_is_stale() {
         let stale = Stale::default();
         assert!(stale.is_fresh(Duration::from_secs(3600)));
         stale.note();

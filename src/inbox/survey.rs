@@ -1,36 +1,30 @@
-//! A look at the storage before anything is served from it. It changes nothing: no file is made, no
-//! migration run, no lock of ours taken. SQLite itself reads a log by an index beside it, which it makes
-//! if that was lost.
+//! Examines the storage for `casebridge check`. It changes nothing: it creates no file, runs no migration and
+//! takes no lock. SQLite creates the index of a write-ahead log if it is missing.
 
-use std::fmt;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
-
-use super::file::{self, check_sqlite_version};
-use super::postgres::{Link, PostgresPool, on_postgres};
-use super::{SELECT_DEPLOYMENT, Unusable, migrator};
+use super::postgres::PostgresPool;
+use super::{Inbox, SELECT_DEPLOYMENT, Store, Unusable, fetch, migrator, sqlite};
 use crate::config::{Database, PostgresServer};
 
-/// What serves well is no older.
+/// PostgreSQL 12.
 const OLDEST_POSTGRES: i32 = 120_000;
 
-/// What there is.
+/// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Survey {
-    /// No file yet, and it can be made in this folder.
+    /// No file yet, and it can be created in this folder.
     Absent { path: PathBuf },
     Present {
         /// The database and its version.
         what: String,
-        /// Where, if it is a file.
+        /// The path of a file.
         path: Option<PathBuf>,
-        /// Whether a process serves it now; only the system that locks a file can tell.
+        /// Whether a process serves the file now, if the system lists its locks.
         served: bool,
         migrations: Migrations,
-        /// The id that a service on it answers with, once one was started.
+        /// The id that a service on this database answers with, once one was started.
         deployment: Option<String>,
     },
 }
@@ -41,134 +35,115 @@ pub struct Migrations {
     pub applied: usize,
     /// The next start applies them.
     pub pending: usize,
-    /// Made by a later version of casebridge, which this one lets be.
+    /// Applied by a later version of casebridge; this one leaves them alone.
     pub unknown: usize,
 }
 
-/// Why nothing can be served from it.
-#[derive(Debug, PartialEq, Eq)]
+/// Why a service could not start on the storage.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StorageProblem {
-    /// A file or its folder, and the user who cannot write there.
+    /// The user of this process cannot write to the file or its folder.
+    #[error("{0}")]
     File(String),
-    /// The file holds something else, or the version is one that does not do.
+    /// The file has other contents, or the version is unsuitable.
+    #[error("{0}")]
     Wrong(String),
-    /// The server is out of reach, or does not let us in.
+    /// The server is out of reach, or refuses the user.
+    #[error("{0}")]
     Server(String),
     /// It can be read and not written.
+    #[error("{0}")]
     ReadOnly(String),
 }
 
-impl fmt::Display for StorageProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (StorageProblem::File(text)
-        | StorageProblem::Wrong(text)
-        | StorageProblem::Server(text)
-        | StorageProblem::ReadOnly(text)) = self;
-        f.write_str(text)
-    }
-}
-
-/// Looks at the storage. A server that does not answer is waited for: the caller limits the time.
+/// Examines the storage. It waits for a server that does not answer: the caller limits the time.
 ///
 /// # Errors
 /// [`StorageProblem`]: a service could not start on it.
 pub async fn survey(database: &Database) -> Result<Survey, StorageProblem> {
     match database {
         Database::Sqlite(path) => {
-            let path = file::resolved(path).map_err(|error| StorageProblem::File(error.to_string()))?;
-            file_at(path).await
+            let path = sqlite::resolved(path).map_err(|error| StorageProblem::File(error.to_string()))?;
+            survey_file(path).await
         }
-        Database::Postgres(server) => self::server(server).await,
+        Database::Postgres(server) => survey_server(server).await,
     }
 }
 
-async fn file_at(path: PathBuf) -> Result<Survey, StorageProblem> {
+async fn survey_file(path: PathBuf) -> Result<Survey, StorageProblem> {
     let unwritable = |path: &Path, error| {
-        let user = file::user_id();
+        let user = sqlite::user_id();
         StorageProblem::File(format!("{} cannot be written by user id {user}: {error}", path.display()))
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
-    // It has no name where the system can do that, and is gone at once.
+    // A file without a name, which the system removes at once.
     tempfile::tempfile_in(folder).map_err(|error| unwritable(folder, error))?;
     if !path.try_exists().unwrap_or(true) {
         return Ok(Survey::Absent { path });
     }
-    for file in file::all_of(&path).iter().filter(|file| file.exists()) {
+    for file in sqlite::all_of(&path).iter().filter(|file| file.exists()) {
         OpenOptions::new().write(true).open(file).map_err(|error| unwritable(file, error))?;
     }
-    let served = file::is_served(&path);
-    let (what, migrations, deployment) = read(&path).await?;
+    let served = sqlite::is_served(&path);
+    let wrong =
+        |error: sqlx::Error| StorageProblem::Wrong(format!("{} cannot be read: {error}", path.display()));
+    let inbox = Inbox::new(Store::sqlite_read_only(&path).await.map_err(wrong)?, None).0;
+    let version: String =
+        fetch!(inbox.reader, query_scalar("select sqlite_version()").fetch_one).map_err(wrong)?;
+    let table = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
+    let (applied, deployment) = contents(&inbox, table).await.map_err(wrong)?;
+    inbox.close().await;
+    let (what, migrations) = (format!("SQLite {version}"), Migrations::of(&applied)?);
     Ok(Survey::Present { what, path: Some(path), served, migrations, deployment })
 }
 
-async fn read(path: &Path) -> Result<(String, Migrations, Option<String>), StorageProblem> {
-    let wrong =
-        |error: sqlx::Error| StorageProblem::Wrong(format!("{} cannot be read: {error}", path.display()));
-    // Who opens a file that has a log makes what goes with it. Without one nobody writes.
-    let immutable = !file::log_of(path).exists();
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
-    let mut connection: SqliteConnection = options.connect().await.map_err(wrong)?;
-    let version: String =
-        sqlx::query_scalar("select sqlite_version()").fetch_one(&mut connection).await.map_err(wrong)?;
-    check_sqlite_version(&version).map_err(|error| StorageProblem::Wrong(error.to_string()))?;
-    let is_there = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
-    let is_there = sqlx::query_scalar(is_there).fetch_one(&mut connection).await.map_err(wrong)?;
-    let applied = match is_there {
-        true => sqlx::query_as(APPLIED).fetch_all(&mut connection).await.map_err(wrong)?,
-        false => Vec::new(),
-    };
-    // Its table is as new as the migration that makes it.
-    let deployment = sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(&mut connection).await;
-    let _ = connection.close().await;
-    Ok((format!("SQLite {version}"), Migrations::of(&applied)?, deployment.unwrap_or_default()))
-}
-
-async fn server(server: &PostgresServer) -> Result<Survey, StorageProblem> {
+async fn survey_server(server: &PostgresServer) -> Result<Survey, StorageProblem> {
     let lost = |error: sqlx::Error| StorageProblem::Server(format!("PostgreSQL cannot be reached: {error}"));
     let postgres = PostgresPool::connect(server).await.map_err(|error| match error.is::<Unusable>() {
         true => StorageProblem::Wrong(error.to_string()),
         false => StorageProblem::Server(format!("{error:#}")),
     })?;
-    let version = on_postgres!(&postgres, executor => sqlx::query_as(VERSION).fetch_one(executor));
-    let (number, version, is_replica): (i32, String, bool) = version.map_err(lost)?;
-    let pooler = if postgres.link() == Link::Pooler { " behind a pooler" } else { "" };
+    let pooler = if postgres.keeps_statements() { "" } else { " behind a pooler" };
+    let inbox = Inbox::new(Store::Postgres(postgres), None).0;
+    let (number, version, is_replica): (i32, String, bool) =
+        fetch!(inbox.reader, query_as(SELECT_VERSION).fetch_one).map_err(lost)?;
     let what = format!("PostgreSQL {version}{pooler}");
     if number < OLDEST_POSTGRES {
         return Err(StorageProblem::Wrong(format!("{what} is too old: 12 or later is needed")));
     }
     if is_replica {
-        return Err(StorageProblem::ReadOnly(format!(
-            "{what} takes no writes: it is a replica, or set to read-only"
-        )));
+        let reason = format!("{what} takes no writes: it is a replica, or set to read-only");
+        return Err(StorageProblem::ReadOnly(reason));
     }
-    let may_write = on_postgres!(&postgres, executor => sqlx::query_scalar(MAY_WRITE).fetch_one(executor));
-    if !may_write.map_err(lost)? {
+    let may_write: bool = fetch!(inbox.reader, query_scalar(SELECT_MAY_WRITE).fetch_one).map_err(lost)?;
+    if !may_write {
         return Err(StorageProblem::ReadOnly(format!("{what} does not let this user write")));
     }
-    let is_there = "select to_regclass('_sqlx_migrations') is not null";
-    let is_there = on_postgres!(&postgres, executor => sqlx::query_scalar(is_there).fetch_one(executor));
-    let applied = match is_there.map_err(lost)? {
-        true => {
-            on_postgres!(&postgres, executor => sqlx::query_as(APPLIED).fetch_all(executor)).map_err(lost)?
-        }
-        false => Vec::new(),
-    };
-    let deployment =
-        on_postgres!(&postgres, executor => sqlx::query_scalar(SELECT_DEPLOYMENT).fetch_optional(executor));
-    let deployment = deployment.unwrap_or_default();
-    postgres.close().await;
-    let migrations = Migrations::of(&applied)?;
-    let what = format!("{what}, {server}");
+    let table = "select to_regclass('_sqlx_migrations') is not null";
+    let (applied, deployment) = contents(&inbox, table).await.map_err(lost)?;
+    inbox.close().await;
+    let (what, migrations) = (format!("{what}, {server}"), Migrations::of(&applied)?);
     Ok(Survey::Present { what, path: None, served: false, migrations, deployment })
 }
 
-const VERSION: &str = "
+/// Reads the migrations and the id of the deployment. `table` asks whether there is a table of migrations.
+async fn contents(inbox: &Inbox, table: &str) -> sqlx::Result<(Vec<Applied>, Option<String>)> {
+    let applied = match fetch!(inbox.reader, query_scalar(table).fetch_one)? {
+        true => fetch!(inbox.reader, query_as(SELECT_APPLIED).fetch_all)?,
+        false => Vec::new(),
+    };
+    // Databases of an older version have no such table.
+    let deployment = fetch!(inbox.reader, query_scalar(SELECT_DEPLOYMENT).fetch_optional);
+    Ok((applied, deployment.unwrap_or_default()))
+}
+
+const SELECT_VERSION: &str = "
     select current_setting('server_version_num')::integer, current_setting('server_version'),
            pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean";
 
 /// Whether this user may write to all existing tables and create new ones. A start needs both: PostgreSQL
 /// checks the right to create the table of the migrations even if that table exists.
-const MAY_WRITE: &str = "
+const SELECT_MAY_WRITE: &str = "
     select coalesce(has_schema_privilege(current_schema(), 'create'), false)
        and coalesce(
         (select bool_and(has_table_privilege(to_regclass(name), privilege))
@@ -178,13 +153,14 @@ const MAY_WRITE: &str = "
           where to_regclass(name) is not null),
         true)";
 
-/// Version, whether it got through, and the digest of its text.
+/// A migration's version, whether it succeeded, and the digest of its SQL.
 pub(super) type Applied = (i64, bool, Vec<u8>);
 
-pub(super) const APPLIED: &str = "select version, success, checksum from _sqlx_migrations order by version";
+pub(super) const SELECT_APPLIED: &str =
+    "select version, success, checksum from _sqlx_migrations order by version";
 
 impl Migrations {
-    /// As a start would judge them.
+    /// Judges the applied migrations as a start would.
     pub(super) fn of(applied: &[Applied]) -> Result<Migrations, StorageProblem> {
         let migrator = migrator();
         for (version, success, checksum) in applied {

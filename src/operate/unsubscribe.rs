@@ -16,9 +16,9 @@ use casebridge::subscription;
 pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Result<()> {
     let mut names: Vec<&String> = external_ids.iter().collect();
     if names.is_empty() {
-        names = config.routes.iter().map(|route| &route.external_id).collect();
+        names = config.general.routes.iter().map(|route| &route.external_id).collect();
     }
-    let khoros = Khoros::new(&config.khoros, app::http_client(config.is_local())?);
+    let khoros = Khoros::new(&config.khoros, app::http_client(config.general.is_local)?);
     let remote = match khoros.subscriptions().await {
         Ok(remote) => remote,
         Err(Refusal::NotOffered) => bail!(
@@ -61,7 +61,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
         if failed > failed_before
             && let Some(inbox) = &inbox
         {
-            inbox.take_back_end(name, ended_before).await?;
+            inbox.restore_end(name, ended_before).await?;
         }
     }
     match failed {

@@ -1,10 +1,10 @@
-//! Posts that are made to cost time or memory: their work is bounded before it is done.
+//! Posts made to cost time or memory: casebridge limits the work before it does it.
 
 use serde_json::{Value, json};
 
 use crate::harness::{event, event_with, run_on_sqlite};
 
-/// All that one notification can hold.
+/// The bytes that one notification can have.
 const BODY: usize = (2 << 20) - 10_000;
 
 /// As many short members as fit.

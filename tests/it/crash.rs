@@ -48,7 +48,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn told_to_stop_it_finishes_what_has_begun(world: World) {
+    async fn a_stop_finishes_the_work_in_progress(world: World) {
         world.zendesk.queue([Fault::Hang]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;

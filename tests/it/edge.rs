@@ -14,7 +14,7 @@ async fn connect(world: &World) -> TcpStream {
     TcpStream::connect(world.url("").trim_start_matches("http://")).await.unwrap()
 }
 
-/// Reads until the other side hangs up.
+/// Reads until the service closes the connection.
 async fn all_of(mut stream: TcpStream) -> String {
     let mut bytes = Vec::new();
     // A reset is one way of hanging up.
@@ -23,7 +23,7 @@ async fn all_of(mut stream: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn slow_visitors_are_shown_out_and_the_others_served() {
+async fn slow_clients_are_disconnected_and_others_are_served() {
     run_on_sqlite(|mut world| async move {
         world.set("HTTP_IDLE_SECONDS", "10");
         let bridge = world.start().await;
@@ -104,8 +104,8 @@ async fn a_head_of_more_than_32_kib_is_refused() {
     .await;
 }
 
-/// Strangers who say nothing, who ask once and stay, and who never end a head come again when they are
-/// hung up on; others send 400 kB of a head.
+/// Clients that send nothing, that send one request and stay, or that never end a head come again when they
+/// are disconnected; others send 400 kB of a head.
 #[tokio::test]
 async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
     const STRANGERS: usize = 2800;
@@ -122,7 +122,7 @@ async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
                     let comes_again = number % 4 != 3;
                     loop {
                         let stay = begun.clone();
-                        let _ = stranger(&address, number, move || stay.add_permits(1)).await;
+                        let _ = hostile_client(&address, number, move || stay.add_permits(1)).await;
                         if !comes_again {
                             break;
                         }
@@ -144,8 +144,8 @@ async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
     .await;
 }
 
-/// Comes, does harm, and stays until hung up on.
-async fn stranger(address: &str, number: usize, has_begun: impl FnOnce()) -> std::io::Result<()> {
+/// Connects, does harm, and stays until it is disconnected.
+async fn hostile_client(address: &str, number: usize, has_begun: impl FnOnce()) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let head = match number % 4 {
         0 => String::new(),
@@ -165,13 +165,13 @@ async fn ask(stream: &mut TcpStream) {
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\nok") {
         let read = stream.read_buf(&mut answer).await.unwrap();
-        assert!(read > 0, "hung up after {}", String::from_utf8_lossy(&answer));
+        assert!(read > 0, "disconnected after {}", String::from_utf8_lossy(&answer));
     }
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }
 
 #[tokio::test]
-async fn who_asks_and_does_not_listen_is_hung_up_on() {
+async fn a_client_that_reads_no_answer_is_disconnected() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         let mut deaf = connect(&world).await;
@@ -185,7 +185,7 @@ async fn who_asks_and_does_not_listen_is_hung_up_on() {
 }
 
 #[tokio::test]
-async fn a_visitor_that_never_ends_does_not_hold_up_the_stop() {
+async fn a_client_that_never_ends_does_not_delay_the_stop() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         let _idle = connect(&world).await;
@@ -200,7 +200,7 @@ async fn a_visitor_that_never_ends_does_not_hold_up_the_stop() {
 }
 
 on_both! {
-    async fn stopped_under_load_it_has_what_it_acknowledged(world: World) {
+    async fn a_stop_under_load_loses_nothing_acknowledged(world: World) {
         let bridge = world.start().await;
         let sending = (0..400).map(|n| {
             let world = &world;

@@ -1,5 +1,5 @@
-//! A PostgreSQL whose sessions end, or stay on a server that became read-only: the next statement passes
-//! as soon as the database takes writes, and nothing waits for an old session.
+//! A PostgreSQL whose sessions end, or stay on a server that became read-only: the next statement succeeds as
+//! soon as the database accepts writes, and nothing waits for an old session.
 
 use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
@@ -16,7 +16,7 @@ pub async fn execute(url: &str, sql: &str) {
     connection.execute(AssertSqlSafe(sql)).await.unwrap();
 }
 
-/// As while a standby takes over: sessions end, and the next ones are read-only for as long as they live.
+/// Simulates a standby that takes over: sessions end, and new ones are read-only as long as they live.
 pub async fn make_read_only(url: &str) {
     execute(url, &format!("alter database {} set default_transaction_read_only = on", name_of(url))).await;
     execute(url, END_SESSIONS).await;
@@ -67,7 +67,7 @@ async fn read_only_sessions_are_left_as_soon_as_the_database_takes_writes() {
 }
 
 #[tokio::test]
-async fn a_push_after_all_sessions_were_ended_is_taken() {
+async fn a_push_after_all_sessions_were_ended_is_stored() {
     run(Kind::Postgres, async |world: World| {
         let bridge = world.start().await;
         for round in 1..=5 {
@@ -82,7 +82,7 @@ async fn a_push_after_all_sessions_were_ended_is_taken() {
 }
 
 #[tokio::test]
-async fn a_statement_that_is_turned_away_once_is_run_again() {
+async fn a_statement_that_fails_once_is_repeated() {
     run(Kind::Postgres, async |world: World| {
         let bridge = world.start().await;
         // A sequence counts the tries of a row whatever becomes of their transactions.

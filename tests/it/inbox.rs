@@ -1,4 +1,4 @@
-//! The contract of the storage, told once and run on both databases.
+//! The contract of the storage, which runs on both databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use crate::harness::{World, on_all, run_on_sqlite};
 
 const LEASE: Duration = Duration::from_secs(60);
-/// A lease that has run out when it begins.
+/// A lease that has expired when it begins.
 const NO_LEASE: Duration = Duration::ZERO;
 const ZENDESK: &str = "zendesk";
 
-/// An inbox as `serve` opens it, on the database of the world.
+/// Opens the inbox as `serve` does, on the database of the world.
 async fn open(world: &World) -> Inbox {
     let (inbox, committer) = Inbox::open(&database(world)).await.unwrap();
     tokio::spawn(committer.run(CancellationToken::new()));
@@ -60,7 +60,7 @@ fn done(reference: &str) -> Transition {
 }
 
 on_all! {
-    async fn what_is_known_is_not_new(world: World) {
+    async fn a_known_delivery_is_not_new(world: World) {
         let inbox = open(&world).await;
         let (one, two) = (delivery("e1", "p1"), delivery("e2", "p2"));
         assert_eq!(inbox.receive(vec![one.clone(), one.clone()]).await.unwrap(), 1);
@@ -73,13 +73,13 @@ on_all! {
         let inbox = open(&world).await;
         world.database.refuse_event("poison").await;
         let poisoned = ["e1", "e2", "poison", "e3"].map(|event| delivery(event, "p1")).to_vec();
-        let (refused, taken, same) = tokio::join!(
+        let (refused, stored, same) = tokio::join!(
             inbox.receive(poisoned),
             inbox.receive(vec![delivery("e4", "p2")]),
             inbox.receive(vec![delivery("poison", "p1")]),
         );
         assert!(refused.is_err() && same.is_err(), "acknowledged and not there");
-        assert_eq!(taken.unwrap(), 1);
+        assert_eq!(stored.unwrap(), 1);
         let list = inbox.list(None, None, 10).await.unwrap();
         let mut stored: Vec<&str> = list.iter().map(|row| row.event_id.as_str()).collect();
         stored.sort();
@@ -87,7 +87,7 @@ on_all! {
         inbox.ping().await.expect("a row that is refused is no failure of the storage");
     }
 
-    async fn what_the_database_cannot_hold_is_not_acknowledged(world: World) {
+    async fn a_value_the_database_cannot_store_is_not_acknowledged(world: World) {
         let inbox = open(&world).await;
         let nul = NewDelivery { payload: "\0".to_owned(), ..delivery("e1", "p1") };
         // SQLite takes a NUL, PostgreSQL does not.
@@ -95,7 +95,7 @@ on_all! {
         assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), usize::from(received.is_ok()));
     }
 
-    async fn what_would_wait_too_long_is_turned_away_at_once(world: World) {
+    async fn a_full_queue_refuses_at_once(world: World) {
         // Nobody commits, so that all of them wait.
         let (inbox, _committer) = Inbox::open(&database(&world)).await.unwrap();
         let many = (0..2000).map(|n| Box::pin(inbox.receive(vec![delivery("e", &format!("p{n}"))])));
@@ -106,14 +106,14 @@ on_all! {
         assert!(matches!(select_all(many).await.0, Err(ReceiveError::Busy)));
     }
 
-    async fn more_than_the_queue_holds_is_taken_alone(world: World) {
+    async fn a_request_larger_than_the_queue_is_stored_alone(world: World) {
         let inbox = open(&world).await;
         let payload = "x".repeat(40 << 20);
         let huge = NewDelivery { payload, ..delivery("e", "p") };
         assert_eq!(inbox.receive(vec![huge]).await.unwrap(), 1);
     }
 
-    async fn each_number_of_rows_is_taken(world: World) {
+    async fn each_number_of_rows_is_stored(world: World) {
         let inbox = open(&world).await;
         let rows = |count: usize| (0..count).map(move |n| delivery("e", &format!("p{count}-{n}")));
         for count in (1..70).chain([95, 96, 97, 255, 256, 257]) {
@@ -128,10 +128,10 @@ on_all! {
         assert!(claims.iter().all(|claim| claim.payload == "{}"));
     }
 
-    async fn the_dead_and_the_waiting_are_taken_together(world: World) {
+    async fn dead_and_waiting_deliveries_are_stored_together(world: World) {
         let inbox = open(&world).await;
         let rows = (0..10).map(|n| {
-            let dead = (n % 3 == 0).then(|| "odd".to_owned());
+            let dead = (n % 3 == 0).then(|| "unprocessable".to_owned());
             NewDelivery { dead, ..delivery("e", &format!("p{n}")) }
         });
         assert_eq!(inbox.receive(rows.collect()).await.unwrap(), 10);
@@ -146,19 +146,19 @@ on_all! {
         let inbox = open(&world).await;
         world.database.refuse_event("poison").await;
         let poison = (0..10_000).map(|n| delivery("poison", &format!("p{n}"))).collect();
-        let (refused, taken) = tokio::join!(inbox.receive(poison), inbox.receive(vec![delivery("e", "p")]));
+        let (refused, stored) = tokio::join!(inbox.receive(poison), inbox.receive(vec![delivery("e", "p")]));
         assert!(refused.is_err());
-        assert_eq!(taken.unwrap(), 1);
+        assert_eq!(stored.unwrap(), 1);
     }
 
-    async fn more_rows_than_one_statement_takes_are_all_taken(world: World) {
+    async fn more_rows_than_one_statement_takes_are_all_stored(world: World) {
         let inbox = open(&world).await;
         let many: Vec<_> = (0..1000).map(|post| delivery("e", &format!("p{post}"))).collect();
         assert_eq!(inbox.receive(many[..700].to_vec()).await.unwrap(), 700);
         assert_eq!(inbox.receive(many).await.unwrap(), 300);
     }
 
-    async fn a_claim_is_one_hands_alone(world: World) {
+    async fn a_claim_belongs_to_one_worker(world: World) {
         let inbox = open(&world).await;
         inbox.receive((0..5).map(|n| delivery("e", &format!("p{n}"))).collect()).await.unwrap();
         let first = inbox.claim(ZENDESK, ClaimFilter::Any, 2, LEASE).await.unwrap();
@@ -192,7 +192,7 @@ on_all! {
         assert!(claim(&inbox, LEASE).await.is_empty());
     }
 
-    async fn a_lease_that_ran_out_comes_back_in_doubt_and_fences_the_first_hand(world: World) {
+    async fn an_expired_lease_comes_back_in_doubt_and_fences_the_first_worker(world: World) {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e", "p")]).await.unwrap();
         let first = claim(&inbox, NO_LEASE).await.remove(0);
@@ -222,7 +222,7 @@ on_all! {
         assert_eq!(third.idempotency_key(), "khoros:1:e:p");
     }
 
-    async fn fresh_work_can_be_taken_before_old_retries(world: World) {
+    async fn fresh_deliveries_can_be_claimed_before_old_retries(world: World) {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p1")]).await.unwrap();
         let old = claim(&inbox, LEASE).await.remove(0);
@@ -234,7 +234,7 @@ on_all! {
         assert_eq!(event_of(&claim(&inbox, LEASE).await[0]), "e1");
     }
 
-    async fn fresh_work_can_be_taken_before_what_a_feed_held(world: World) {
+    async fn fresh_deliveries_can_be_claimed_before_those_of_a_feed(world: World) {
         let inbox = open(&world).await;
         let old = NewDelivery { in_doubt: true, ..delivery("e1", "p1") };
         inbox.receive(vec![old]).await.unwrap();
@@ -265,7 +265,7 @@ on_all! {
         );
     }
 
-    async fn who_was_given_up_in_doubt_keeps_its_case_and_its_bytes(world: World) {
+    async fn a_delivery_given_up_in_doubt_keeps_its_case_and_its_bytes(world: World) {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
@@ -346,28 +346,29 @@ on_all! {
         assert_eq!(inbox.receive(events.to_vec()).await.unwrap(), 0, "a late redelivery is known");
     }
 
-    async fn what_arrives_dead_is_listed_and_counted(world: World) {
+    async fn an_unprocessable_delivery_is_listed_and_counted(world: World) {
         let inbox = open(&world).await;
-        let odd = NewDelivery { dead: Some("odd \0".to_owned()), ..delivery("e1", "p1") };
+        let unprocessable = NewDelivery { dead: Some("unprocessable \0".to_owned()), ..delivery("e1", "p1") };
         let pulled = NewDelivery { in_doubt: true, ..delivery("e2", "p2") };
-        inbox.receive(vec![odd, pulled, delivery("e3", "p3")]).await.unwrap();
+        inbox.receive(vec![unprocessable, pulled, delivery("e3", "p3")]).await.unwrap();
         assert_eq!(claim(&inbox, LEASE).await.iter().filter(|claim| claim.in_doubt).count(), 1);
         let summary = inbox.summary().await.unwrap();
         assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done_24h), (2, 1, 1, 0));
         assert!(summary.oldest_ms.is_some() && summary.last_event_ms.is_some());
     }
 
-    async fn the_last_event_of_a_route_is_known_whatever_became_of_it(world: World) {
+    async fn the_last_event_of_a_route_is_known_in_every_state(world: World) {
         let inbox = open(&world).await;
         assert_eq!(inbox.last_events().await.unwrap(), []);
         let by = |route: &str, event: &str| NewDelivery { route: route.to_owned(), ..delivery(event, event) };
-        // What is done is the older one of the first route, the younger one of the second, and all of the third.
+        // What is done is the older one of the first route, the younger one of the second, and all of the
+        // third.
         for (route, event) in
             [("label", "done-1"), ("label", "e2"), ("vip", "e3"), ("vip", "done-4"), ("dm", "done-5")]
         {
             inbox.receive(vec![by(route, event)]).await.unwrap();
         }
-        inbox.receive(vec![NewDelivery { dead: Some("odd".to_owned()), ..by("odd", "e6") }]).await.unwrap();
+        inbox.receive(vec![NewDelivery { dead: Some("unprocessable".to_owned()), ..by("unprocessable", "e6") }]).await.unwrap();
         for claim in claim(&inbox, LEASE).await.iter().filter(|claim| event_of(claim).starts_with("done")) {
             assert!(inbox.settle(claim, &done("7")).await.unwrap());
         }
@@ -377,7 +378,7 @@ on_all! {
         };
         let rows = inbox.list(None, None, 10).await.unwrap();
         let received = |event: &str| rows.iter().find(|row| row.event_id == event).unwrap().received_at;
-        let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("odd", "e6")];
+        let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("unprocessable", "e6")];
         let expected = BTreeMap::from(expected.map(|(route, event)| (route.to_owned(), received(event))));
         assert_eq!(last_events().await, expected);
 
@@ -434,38 +435,38 @@ on_all! {
         assert_eq!(seen.len(), 600);
     }
 
-    async fn many_hands_take_each_delivery_once(world: World) {
+    async fn many_workers_claim_each_delivery_once(world: World) {
         let inbox = open(&world).await;
         inbox.receive((0..200).map(|n| delivery("e", &format!("p{}", n % 50))).collect()).await.unwrap();
         inbox.receive((0..200).map(|n| delivery(&format!("f{n}"), &format!("p{}", n % 50))).collect()).await.unwrap();
-        let hands = (0..8).map(|_| {
+        let workers = (0..8).map(|_| {
             let inbox = inbox.clone();
             tokio::spawn(async move {
-                let mut taken = Vec::new();
+                let mut claimed = Vec::new();
                 loop {
                     let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 3, LEASE).await.unwrap();
                     for claim in &claims {
                         assert!(inbox.settle(claim, &done("1")).await.unwrap());
-                        taken.push(claim.identity.clone());
+                        claimed.push(claim.identity.clone());
                     }
                     if claims.is_empty() && inbox.summary().await.unwrap().waiting == 0 {
-                        return taken;
+                        return claimed;
                     }
                 }
             })
         });
-        let mut taken = Vec::new();
-        for hand in hands.collect::<Vec<_>>() {
-            taken.extend(hand.await.unwrap());
+        let mut claimed = Vec::new();
+        for worker in workers.collect::<Vec<_>>() {
+            claimed.extend(worker.await.unwrap());
         }
-        taken.sort();
-        let count = taken.len();
-        taken.dedup();
-        assert_eq!((taken.len(), count), (250, 250));
+        claimed.sort();
+        let count = claimed.len();
+        claimed.dedup();
+        assert_eq!((claimed.len(), count), (250, 250));
     }
 }
 
-/// Long before the writer would have to.
+/// It happens long before the writer would have to.
 #[tokio::test]
 async fn the_log_is_moved_into_the_file_beside_the_writer() {
     run_on_sqlite(|world| async move {

@@ -1,4 +1,4 @@
-//! The log: what its lines are called, and a standard output that nobody reads, or not in time.
+//! The log: the names of its events, and a standard output that nobody reads, or not in time.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, PipeReader, Read};
@@ -38,8 +38,8 @@ async fn push_and_deliver(world: &World, count: usize) {
         let events: Vec<String> = (first..first + 20)
             .map(|number| event(&format!("event-{number}"), &number.to_string()))
             .collect();
-        let taken = join_all(events.iter().map(|event| world.notify(event))).await;
-        assert!(taken.iter().all(|answer| answer["new"] == 1));
+        let answers = join_all(events.iter().map(|event| world.notify(event))).await;
+        assert!(answers.iter().all(|answer| answer["new"] == 1));
     }
     world.tickets(count).await;
 }

@@ -1,4 +1,4 @@
-//! PgBouncer, in transaction mode, between the bridge and PostgreSQL: it is found, and everything works as
+//! PgBouncer in transaction mode between the bridge and PostgreSQL: it is detected, and everything works as
 //! without it.
 
 use futures_util::future::join_all;
@@ -122,7 +122,7 @@ async fn read_only_sessions_of_a_pooler_are_ended() {
     .await;
 }
 
-/// An earlier version, and sqlx's own runner, find what we applied, and nothing left to do.
+/// An earlier version, and sqlx's own runner, find all migrations applied.
 #[tokio::test]
 async fn migrations_are_recorded_as_sqlx_does() {
     run_behind_pooler(|world: World| async move {

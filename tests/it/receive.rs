@@ -1,4 +1,4 @@
-//! What the doors let in, and what they say to the rest.
+//! Which requests the endpoints accept, and how they answer the others.
 
 use std::io::Read;
 
@@ -40,7 +40,7 @@ async fn without_a_valid_bearer_nothing_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_notification_is_told_why() {
+async fn an_invalid_notification_gets_a_reason() {
     run_on_sqlite(|world| async move {
         let _bridge = world.start().await;
         let status = async |request: reqwest::RequestBuilder| {
@@ -78,7 +78,7 @@ async fn a_body_that_grows_without_end_is_cut_off() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
         for _ in 0..400 {
-            // The other side may have hung up already: that is what is wanted.
+            // The service may have closed the connection already, as it should.
             if stream.write_all(chunk.as_bytes()).await.is_err() {
                 break;
             }
@@ -94,7 +94,7 @@ async fn a_body_that_grows_without_end_is_cut_off() {
 }
 
 on_both! {
-    async fn odd_bodies_are_kept(world: World) {
+    async fn unprocessable_bodies_are_stored(world: World) {
         let _bridge = world.start().await;
         let nested = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
         let bodies = [
@@ -112,7 +112,7 @@ on_both! {
         world.tickets(4).await;
     }
 
-    async fn what_cannot_be_stored_is_not_acknowledged(world: World) {
+    async fn a_notification_that_cannot_be_stored_is_not_acknowledged(world: World) {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("delivery_done").await;
@@ -136,7 +136,7 @@ on_both! {
 }
 
 #[tokio::test]
-async fn who_finds_the_queue_full_is_turned_away_at_once() {
+async fn a_push_to_a_full_queue_is_refused_at_once() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         let outage = Outage::begin(&world).await;
@@ -150,15 +150,15 @@ async fn who_finds_the_queue_full_is_turned_away_at_once() {
 
         outage.end().await;
         let others = join_all(others).await;
-        let taken = others.iter().filter(|answer| answer.status() == 200).count();
-        assert!(taken > 0);
-        // Who waited for too long was told so, and may have been stored a moment later.
-        assert!(world.list().await.len() >= taken);
+        let stored = others.iter().filter(|answer| answer.status() == 200).count();
+        assert!(stored > 0);
+        // A request that waited for too long got an error, and may have been stored a moment later.
+        assert!(world.list().await.len() >= stored);
     })
     .await;
 }
 
-/// A database that does not take anything, for a while.
+/// A database that accepts no writes for a while.
 enum Outage {
     Sqlite(SqliteConnection),
     Postgres(String),
@@ -228,7 +228,7 @@ async fn a_path_may_end_with_a_slash_and_that_of_2017_has_two_cases() {
     .await;
 }
 
-/// A label is lost with each of them.
+/// Each refusal loses a label.
 #[tokio::test]
 async fn a_refused_notification_leaves_a_line_and_a_count() {
     run_on_sqlite(|world| async move {
@@ -338,7 +338,7 @@ async fn it_listens_on_ipv6_and_ipv4() {
 }
 
 #[tokio::test]
-async fn health_is_told_to_all_and_the_rest_to_the_operator() {
+async fn health_is_public_and_the_status_is_for_the_operator() {
     run_on_sqlite(|world| async move {
         let bridge = world.start_subscribed().await;
         bridge.wait_for("destination_ready").await;

@@ -238,7 +238,7 @@ fn a_wrong_setting_is_named_with_all_others() {
         "TICKET_SUBJECT: there is no `item.entityID`; known are item.sfEntityType, item.entityId,",
         "TICKET_COMMENT: unknown filter in line 1: filter shout is unknown",
         "TICKET_CUSTOM_FIELDS: field 360001: syntax error in line 1",
-        "TICKET_CUSTOM_FIELDS: field 360002: null is no value",
+        "TICKET_CUSTOM_FIELDS: field 360002: its value must be",
         "TICKET_CUSTOM_FIELDS: a key is not the number of a field: color",
     ] {
         assert!(err(&output).contains(told), "{told}: {}", err(&output));

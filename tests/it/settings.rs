@@ -1,4 +1,4 @@
-//! Settings that people get wrong, and how the service says so.
+//! Wrong settings, and how the service reports them.
 
 use casebridge::sandbox::zendesk;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use crate::harness::{Kind, World, event, free_port, on_both, run, run_on_sqlite};
 
 #[tokio::test]
-async fn a_name_that_is_nearly_ours_is_warned_of() {
+async fn a_misspelt_name_gets_a_warning() {
     run_on_sqlite(|mut world| async move {
         world.set("RETENTION_DAY", "7");
         world.set("ADMIN_TOKN", "0123456789abcdef01234567");
@@ -40,7 +40,7 @@ async fn a_wrong_name_of_a_route_stops_the_start() {
     .await;
 }
 
-/// Where the errors of a start are looked for is where the log goes.
+/// Operators look for the errors of a start in the log.
 #[tokio::test]
 async fn a_start_that_fails_is_logged_in_the_configured_format_with_an_alert() {
     run_on_sqlite(|mut world| async move {
@@ -71,7 +71,7 @@ async fn a_start_that_fails_is_logged_in_the_configured_format_with_an_alert() {
 }
 
 on_both! {
-    async fn a_start_says_what_an_earlier_one_has_left_to_do(world: World) {
+    async fn a_start_logs_deliveries_of_an_earlier_run(world: World) {
         world.zendesk.stop();
         let bridge = world.start().await;
         for number in 0..3 {
@@ -106,7 +106,7 @@ async fn a_refused_zendesk_credential_is_logged_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_made_is_told_by_its_reason() {
+async fn a_failed_connection_is_logged_with_its_reason() {
     run_on_sqlite(|mut world| async move {
         let plain = world.zendesk.url().replace("http://", "https://");
         for (url, reason) in [
@@ -128,9 +128,9 @@ async fn a_connection_that_is_not_made_is_told_by_its_reason() {
     .await;
 }
 
-/// As a firewall does, or a pooler whose server is away.
+/// A firewall behaves so, or a pooler whose server is away.
 #[tokio::test]
-async fn a_postgresql_that_never_answers_is_told_and_tried_again() {
+async fn a_postgresql_that_never_answers_is_logged_and_tried_again() {
     run_on_sqlite(|mut world| async move {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         world.set("DATABASE_URL", format!("postgres://a@{}/a", silent.local_addr().unwrap()));
@@ -143,7 +143,7 @@ async fn a_postgresql_that_never_answers_is_told_and_tried_again() {
     .await;
 }
 
-/// Each line says how long it waits for the next try: the sum is what is documented.
+/// Each line says how long it waits for the next try: the sum is documented.
 #[tokio::test]
 async fn a_postgresql_that_stays_away_is_waited_for_45_s() {
     run(Kind::Postgres, async |mut world: World| {

@@ -1,4 +1,4 @@
-//! Storage that fails: never a 2xx for what is not stored, and recovery without a restart.
+//! Storage that fails: no 2xx for events that are not stored, and recovery without a restart.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ async fn a_database_that_is_cut_off_comes_back() {
 }
 
 #[tokio::test]
-async fn a_database_that_falls_silent_comes_back() {
+async fn a_database_that_stops_answering_comes_back() {
     cut_off(Wire::Silent).await;
 }
 
@@ -44,7 +44,7 @@ async fn cut_off(how: Wire) {
     .await;
 }
 
-/// The database's address, but through a proxy.
+/// Returns the database's address through a proxy.
 pub async fn proxied(url: &str) -> (Proxy, String) {
     let host = url.split(['@', '/']).find(|part| part.starts_with("127.0.0.1:")).unwrap();
     let proxy = Proxy::start(host.parse::<SocketAddr>().unwrap()).await;
@@ -52,7 +52,7 @@ pub async fn proxied(url: &str) -> (Proxy, String) {
     (proxy, url)
 }
 
-/// Sends it until it is taken: a pool needs a moment to see that its connections are dead.
+/// Sends a notification until it is stored: a pool needs a moment to notice that its connections are dead.
 async fn acknowledged(world: &World, notification: &str) {
     while world.post(notification.to_owned()).await.status() != 200 {}
 }
@@ -82,7 +82,7 @@ async fn a_full_disk_refuses_and_keeps_what_it_has() {
         let ready = world.http.get(world.url("/readyz")).send().await.unwrap();
         assert_eq!(ready.status(), 503, "a full disk can still be read");
         assert!(stored > 0);
-        assert_eq!(listed(&world).await, stored, "no more and no less than was acknowledged");
+        assert_eq!(listed(&world).await, stored, "exactly what was acknowledged");
 
         free_the_disk(&bridge).await;
         world.zendesk.restart().await.unwrap();
@@ -200,7 +200,7 @@ async fn a_clock_that_ran_ahead(kind: Kind) {
         let bridge = world.start().await;
         bridge.wait_for("clock_corrected").await;
         bridge.wait_for_nth("delivery_done", 3).await;
-        // A later event is not taken for an older one.
+        // A later event does not count as an older one.
         world.notify(&event_with("later", "1", |item| item["text"] = json!("an edited text"))).await;
         bridge.wait_for("delivery_done case=khoros:1234:twitter:1 action=commented").await;
         world.check_one_ticket_per_case().await;
@@ -208,7 +208,7 @@ async fn a_clock_that_ran_ahead(kind: Kind) {
     .await;
 }
 
-/// What waited in the backup has been delivered since.
+/// The deliveries that wait in the backup have been delivered since.
 #[tokio::test]
 async fn a_restored_backup_doubles_no_ticket() {
     run_on_sqlite(|world| async move {
@@ -274,8 +274,8 @@ async fn a_database_that_is_restored_under_a_service_doubles_no_ticket() {
     .await;
 }
 
-/// A process that was stopped between the freezing of a create and its first byte, for longer than a key
-/// is known, while another delivered what it was about to send.
+/// A process stops between the freezing of a create and its first byte, for longer than a key is known.
+/// Another process makes the ticket meanwhile.
 #[tokio::test]
 async fn a_machine_that_wakes_up_sends_nothing_that_others_have_sent() {
     const POSTS: usize = 30;
@@ -321,7 +321,7 @@ async fn a_machine_that_wakes_up_sends_nothing_that_others_have_sent() {
     .await;
 }
 
-/// How many creates are frozen for the first time and have not reached Zendesk.
+/// Counts creates that were frozen for the first time and have not reached Zendesk.
 async fn unsent(connection: &mut PgConnection, world: &World) -> usize {
     let frozen = "select identity from delivery where leased and request is not null and attempts = 1";
     let frozen: Vec<String> = sqlx::query_scalar(frozen).fetch_all(&mut *connection).await.unwrap();
@@ -332,7 +332,8 @@ async fn unsent(connection: &mut PgConnection, world: &World) -> usize {
     frozen.iter().filter(is_there).count()
 }
 
-/// Of all sessions that are about to send another statement: their rows stay locked while they are stopped.
+/// Counts the sessions that are about to send another statement: their rows stay locked while they are
+/// stopped.
 async fn open_transactions(connection: &mut PgConnection) -> i64 {
     let open = "select count(*) from pg_stat_activity \
                 where datname = current_database() and state like 'idle in transaction%'";
@@ -365,17 +366,17 @@ async fn a_server_that_restarts_under_load_loses_nothing() {
         world.database.url = cluster.new_database().await;
         world.set("DATABASE_URL", world.database.url.clone());
         let _bridge = world.start().await;
-        let taken = watch::Sender::new(0);
+        let acknowledged_count = watch::Sender::new(0);
         let sender = async |sender: usize| {
             for n in 0..30 {
                 acknowledged(&world, &event(&format!("event-{sender}-{n}"), &format!("{sender}-{n}"))).await;
-                taken.send_modify(|taken| *taken += 1);
+                acknowledged_count.send_modify(|count| *count += 1);
             }
         };
         let restarts = async {
             // As after a crash, and in good order.
             for (signal, after) in [("QUIT", 10), ("INT", 60), ("QUIT", 110)] {
-                taken.subscribe().wait_for(|taken| *taken >= after).await.unwrap();
+                acknowledged_count.subscribe().wait_for(|count| *count >= after).await.unwrap();
                 cluster.restart(signal);
             }
         };

@@ -90,7 +90,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CustomField, CustomValue, Kind, Priority, Status, Ticket};
+    use crate::config::{CustomField, CustomValue, Priority, Ticket, TicketStatus, TicketType};
 
     fn names(fields: &[&str]) -> Vec<String> {
         fields.iter().map(|field| (*field).to_owned()).collect()
@@ -106,8 +106,8 @@ mod tests {
             Ticket { brand_id: Some(1), ..Ticket::default() },
             Ticket { form_id: Some(1), ..Ticket::default() },
             Ticket { custom_fields: vec![field], ..Ticket::default() },
-            Ticket { status: Some(Status::Hold), ..Ticket::default() },
-            Ticket { kind: Some(Kind::Task), ..Ticket::default() },
+            Ticket { status: Some(TicketStatus::Hold), ..Ticket::default() },
+            Ticket { kind: Some(TicketType::Task), ..Ticket::default() },
             Ticket { priority: Priority::Low, ..Ticket::default() },
         ];
         let full = Plan { requester: RequesterUser::Author(1), fields: Fields::Configured, follow_up: None };

@@ -175,7 +175,7 @@ fn settings(vars: &[(&str, &str)]) -> config::Ticket {
         ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
     ];
     let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
-    config::Config::from_vars(vars).unwrap().routes.remove(0).ticket
+    config::Config::from_vars(vars).unwrap().general.routes.remove(0).ticket
 }
 
 fn whole_item() -> Item {

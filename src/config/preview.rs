@@ -1,0 +1,47 @@
+//! The settings of `casebridge render`.
+
+use super::reader::Reader;
+use super::variables::Variables;
+use super::{Problems, Route, parse};
+
+/// The settings of `casebridge render`. It needs none: missing ones are assumed.
+pub struct Preview {
+    /// Never empty.
+    pub routes: Vec<Route>,
+    /// `SPREDFAST_COMPANY_ID`
+    pub company_id: u64,
+    /// The values that were assumed for missing settings.
+    pub assumptions: Vec<String>,
+    /// What the operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl Preview {
+    /// # Errors
+    /// [`Problems`], all of them at once.
+    pub fn from_env() -> Result<Preview, Problems> {
+        let mut reader = Reader::new(std::env::vars_os());
+        let mut variables = Variables::read(&mut reader, "");
+        let mut assumptions = Vec::new();
+        let mut assume = |name: &str, value: &mut Option<String>, default: &str| {
+            if value.is_none() {
+                assumptions.push(format!("{name} is not set: {default} is assumed"));
+                *value = Some(default.to_owned());
+            }
+        };
+        assume("SPREDFAST_COMPANY_ID", &mut variables.spredfast_company_id, "1234");
+        if Reader::new(std::env::vars_os()).route_names().is_empty() {
+            assume("SPREDFAST_LABEL_NAME", &mut variables.spredfast_label_name, "CreateCase");
+        }
+        let company_id = reader.required(variables.spredfast_company_id(), parse::company_id);
+        let routes = reader.routes(&variables);
+        reader.find_typos();
+        let (warnings, problems) = reader.finish();
+        match company_id {
+            Some(company_id) if problems.is_empty() => {
+                Ok(Preview { routes, company_id, assumptions, warnings })
+            }
+            _ => Err(problems),
+        }
+    }
+}

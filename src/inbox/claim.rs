@@ -1,0 +1,162 @@
+//! Claiming deliveries under a lease, and settling them.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+
+use super::{Inbox, State, execute, fetch, millis, postgres, storable};
+use crate::retry::Transition;
+
+/// A delivery that this process alone works on until its lease ends.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claim {
+    pub identity: String,
+    pub destination: String,
+    pub case_key: String,
+    pub route: String,
+    pub payload: String,
+    /// Set once the bytes of the create are frozen.
+    pub request: Option<String>,
+    pub revision: i64,
+    /// The fence: each claim raises it.
+    pub attempts: i64,
+    pub tries: i64,
+    pub in_doubt: bool,
+    pub received_at: i64,
+    /// The operator has said that the ticket of the case is gone for good.
+    pub ticket_gone: bool,
+}
+
+impl Claim {
+    /// The key of the create: a new one for each revision of its bytes.
+    pub fn idempotency_key(&self) -> String {
+        match self.revision {
+            0 => self.identity.clone(),
+            revision => format!("{}#{revision}", self.identity),
+        }
+    }
+}
+
+/// Which deliveries to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimFilter {
+    /// Only pushed deliveries that were never tried, so that neither failing deliveries nor a feed's old
+    /// events hold them up.
+    Fresh,
+    Any,
+}
+
+impl Inbox {
+    /// Claims up to `limit` due deliveries for the length of `lease`. Deliveries of one case are claimed one
+    /// at a time and in order.
+    pub async fn claim(
+        &self,
+        destination: &str,
+        filter: ClaimFilter,
+        limit: usize,
+        lease: Duration,
+    ) -> sqlx::Result<Vec<Claim>> {
+        let filter = match filter {
+            ClaimFilter::Fresh => "and attempts = 0 and not in_doubt",
+            ClaimFilter::Any => "",
+        };
+        let sql = CLAIM.replace("{filter}", filter);
+        let claimed = fetch!(self.writer, query_as(&sql, destination, limit as i64, millis(lease)).fetch_all);
+        match claimed {
+            // Another instance claimed the same case at this moment; the next claim finds what is left.
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Vec::new()),
+            // Two instances claimed two cases in opposite order, and the repetition failed, too.
+            Err(error) if postgres::is_conflict(&error) => Ok(Vec::new()),
+            claimed => claimed,
+        }
+    }
+
+    /// Whether a claim still holds: no other process has claimed the delivery since, and none may yet.
+    pub async fn is_ours(&self, claim: &Claim) -> sqlx::Result<bool> {
+        let sql = "select count(*) from delivery where identity = $1 and destination = $2 and attempts = $3
+                      and leased and due_at > (select {now})";
+        let Claim { identity, destination, attempts, .. } = claim;
+        let ours: i64 = fetch!(self.reader, query_scalar(sql, identity, destination, attempts).fetch_one)?;
+        Ok(ours == 1)
+    }
+
+    /// Stores the bytes of a create and their revision, before they are first sent. False: the claim no
+    /// longer holds.
+    pub async fn freeze(&self, claim: &Claim, request: &str) -> sqlx::Result<bool> {
+        let frozen = execute!(
+            self,
+            "update delivery set request = $1, revision = $5
+              where identity = $2 and destination = $3 and attempts = $4 and leased",
+            request,
+            &claim.identity,
+            &claim.destination,
+            claim.attempts,
+            claim.revision
+        )?;
+        Ok(frozen == 1)
+    }
+
+    /// Records how an attempt ended. False: the claim no longer holds, and nothing was changed.
+    pub async fn settle(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
+        let (state, after, tries, doubt) = match transition {
+            Transition::Done { .. } => (State::Done, Duration::ZERO, claim.tries, false),
+            Transition::Dead { .. } => (State::Dead, Duration::ZERO, claim.tries, false),
+            Transition::GivenUp { in_doubt, rest, .. } => (State::Dead, *rest, claim.tries + 1, *in_doubt),
+            Transition::Again { after, tries, in_doubt, .. } => (State::Waiting, *after, *tries, *in_doubt),
+        };
+        let ends_doubt = matches!(transition, Transition::Done { .. } | Transition::Dead { .. });
+        let (reference, told, error) = match transition {
+            Transition::Done { reference, told } => (Some(reference), Some(told.stored()), None),
+            Transition::Dead { reason }
+            | Transition::GivenUp { reason, .. }
+            | Transition::Again { reason, .. } => (None, None, Some(storable(reason))),
+        };
+        let changed = execute!(
+            self,
+            "update delivery
+                set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
+                    in_doubt = (in_doubt or $9) and not $10, due_at = {now} + $4,
+                    settled_at = case when $5 = 'waiting' then null else {now} end, leased = false,
+                    told = coalesce($11, told)
+              where identity = $1 and destination = $2 and attempts = $3 and leased",
+            &claim.identity,
+            &claim.destination,
+            claim.attempts,
+            millis(after),
+            state.name(),
+            reference,
+            error.as_deref(),
+            tries,
+            doubt,
+            ends_doubt,
+            told.as_deref()
+        )?;
+        Ok(changed == 1)
+    }
+}
+
+/// Claims due deliveries. A delivery waits for older ones of its case, for a claimed one of its case, and for
+/// an unanswered request about its case until that must be over.
+///
+/// Two phrasings are for PostgreSQL's planner: the sub-select around `{now}`, since a volatile function is no
+/// bound of an index; and the negated states, since with stale statistics it would look for the other
+/// deliveries in the index of the due ones.
+const CLAIM: &str = "
+    with picked as materialized (
+        select identity, destination from delivery as mine
+         where destination = $1 and state = 'waiting' and due_at <= (select {now}) {filter}
+           and not exists (
+               select 1 from delivery as other
+                where other.destination = mine.destination and other.case_key = mine.case_key
+                  and other.identity <> mine.identity and other.state <> 'done'
+                  and (other.leased
+                       or (other.in_doubt and other.due_at > (select {now}))
+                       or (other.state <> 'dead' and not mine.leased
+                           and (other.received_at, other.identity) < (mine.received_at, mine.identity))))
+         order by due_at limit $2 {skip locked}
+    )
+    update delivery
+       set attempts = attempts + 1, in_doubt = in_doubt or leased, leased = true, due_at = {now} + $3
+     where (identity, destination) in (select identity, destination from picked)
+    returning identity, destination, case_key, route, payload, request, revision, attempts, tries,
+              in_doubt, received_at, ticket_gone";

@@ -1,0 +1,176 @@
+//! Deliveries as the operator sees them: lists, counts and ages, and new tries.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+
+use super::{Inbox, State, execute, fetch, millis};
+
+/// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
+#[derive(Clone, Debug, FromRow)]
+pub struct Listed {
+    pub identity: String,
+    pub destination: String,
+    pub case_key: String,
+    pub route: String,
+    pub event_id: String,
+    pub event_name: String,
+    pub state: String,
+    pub attempts: i64,
+    pub tries: i64,
+    pub due_at: i64,
+    pub received_at: i64,
+    pub settled_at: Option<i64>,
+    pub reference: Option<String>,
+    pub last_error: Option<String>,
+    /// Its texts were erased.
+    pub erased: bool,
+}
+
+/// Counts and ages over the whole inbox.
+#[derive(Clone, Debug, Default, FromRow)]
+pub struct Summary {
+    pub waiting: i64,
+    pub in_doubt: i64,
+    pub done_24h: i64,
+    pub dead: i64,
+    /// Milliseconds that the oldest waiting delivery has waited.
+    pub oldest_ms: Option<i64>,
+    /// Milliseconds since the last delivery was received.
+    pub last_event_ms: Option<i64>,
+}
+
+/// The last event of a route.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct LastEvent {
+    pub route: String,
+    /// When it was received: milliseconds since 1970, UTC.
+    pub at: i64,
+    /// Milliseconds since then, by the database's clock.
+    pub age_ms: i64,
+}
+
+impl Inbox {
+    /// Lists the deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
+    pub async fn list(
+        &self,
+        state: Option<State>,
+        after: Option<&Listed>,
+        limit: usize,
+    ) -> sqlx::Result<Vec<Listed>> {
+        // Not bound, so that the planner finds a partial index.
+        let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
+        let sql = format!(
+            "{LISTED} where {of_state} (received_at, identity, destination) > ($1, $2, $3)
+                      order by received_at, identity, destination limit $4"
+        );
+        let (received_at, identity, destination) = match after {
+            Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
+            None => (-1, "", ""),
+        };
+        fetch!(self.reader, query_as(&sql, received_at, identity, destination, limit as i64).fetch_all)
+    }
+
+    /// Finds the deliveries under this identity, one for each destination.
+    pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
+        let sql = format!("{LISTED} where identity = $1 order by destination");
+        fetch!(self.reader, query_as(&sql, identity).fetch_all)
+    }
+
+    /// Gives a dead delivery a new schedule. The worker looks it up before it sends anything: a delivery that
+    /// was refused for good is then sent as a new revision; one that may have got through is sent with its
+    /// old bytes and key, and not before the destination must be done with it. `ticket_gone`: the ticket of
+    /// its case is gone for good. False: it is not dead, or its texts were erased.
+    pub async fn replay(&self, delivery: &Listed, ticket_gone: bool) -> sqlx::Result<bool> {
+        let replayed = execute!(
+            self,
+            "update delivery
+                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, ticket_gone = $3,
+                    request = case when in_doubt then request end,
+                    revision = case when in_doubt then revision else revision + 1 end,
+                    due_at = case when in_doubt and due_at > {now} then due_at else {now} end
+              where identity = $1 and destination = $2 and state = 'dead' and payload <> ''",
+            &delivery.identity,
+            &delivery.destination,
+            ticket_gone
+        )?;
+        Ok(replayed == 1)
+    }
+
+    /// Makes a waiting delivery due now. If the destination may still be working on it, makes it due within a
+    /// minute, when none of our requests is worked on any longer. False: it is not waiting, or it is claimed.
+    pub async fn hasten(&self, delivery: &Listed) -> sqlx::Result<bool> {
+        let hastened = execute!(
+            self,
+            "update delivery
+                set due_at = case when not in_doubt or due_at <= (select {now}) then (select {now})
+                                  when due_at > (select {now}) + 60000 then (select {now}) + 60000
+                                  else due_at end
+              where identity = $1 and destination = $2 and state = 'waiting' and not leased",
+            &delivery.identity,
+            &delivery.destination
+        )?;
+        Ok(hastened == 1)
+    }
+
+    pub async fn summary(&self) -> sqlx::Result<Summary> {
+        fetch!(self.reader, query_as(SUMMARY).fetch_one)
+    }
+
+    /// Returns the last event of every route that ever had one, whether it is configured or not.
+    ///
+    /// Settled rows come from the partial index `delivery_route`, which inserts never touch; waiting rows are
+    /// few and are scanned.
+    pub async fn last_events(&self) -> sqlx::Result<Vec<LastEvent>> {
+        fetch!(self.reader, query_as(LAST_EVENTS).fetch_all)
+    }
+
+    /// Counts the events of a route in the span `within` that ended with its last event; counts at most 2,000
+    /// settled deliveries.
+    pub async fn events_before(&self, last: &LastEvent, within: Duration) -> sqlx::Result<i64> {
+        let since = last.at - millis(within);
+        fetch!(self.reader, query_scalar(EVENTS_BEFORE, &last.route, since).fetch_one)
+    }
+}
+
+const LISTED: &str = "
+    select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,
+           received_at, settled_at, reference, last_error, payload = '' as erased
+      from delivery";
+
+const SUMMARY: &str = "
+    select (select count(*) from delivery where state = 'waiting') as waiting,
+           (select count(*) from delivery where state = 'waiting' and in_doubt) as in_doubt,
+           (select count(*) from delivery where state = 'dead') as dead,
+           -- Texts are kept for a day at least, so the partial index has all of these.
+           (select count(*) from delivery
+             where settled_at is not null and payload <> '' and state = 'done'
+               and settled_at > (select {now}) - 86400000) as done_24h,
+           {now} - (select min(received_at) from delivery where state = 'waiting') as oldest_ms,
+           {now} - (select max(received_at) from delivery) as last_event_ms";
+
+/// Hops from route to route in the index of settled deliveries, so that it reads one row for each route.
+const LAST_EVENTS: &str = "
+    with recursive settled (route) as (
+        select min(route) from delivery where settled_at is not null
+        union all
+        select (select min(route) from delivery where settled_at is not null and route > settled.route)
+          from settled where settled.route is not null)
+    select route, max(at) as at, {now} - max(at) as age_ms
+      from (select route, (select max(received_at) from delivery
+                            where delivery.route = settled.route and settled_at is not null) as at
+              from settled where route is not null
+            union all
+            select route, received_at as at from delivery where state = 'waiting') as heard
+     group by route";
+
+const EVENTS_BEFORE: &str = "
+    select count(distinct event_id) from (
+        select event_id from (
+            select event_id from delivery
+             where route = $1 and settled_at is not null and received_at >= $2
+             order by received_at desc limit 2000) as settled
+        union all
+        -- The sum keeps SQLite from choosing the index of everything received since.
+        select event_id from delivery
+         where state = 'waiting' and route = $1 and received_at + 0 >= $2) as events";
