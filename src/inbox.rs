@@ -30,8 +30,8 @@ pub use backup::backup;
 pub use commit::{Committer, ReceiveError};
 
 use crate::config::{Database, Retention};
+use crate::memory::CaseMemory;
 use crate::retry::Transition;
-use crate::story::Told;
 use file::{DatabaseFile, check_sqlite_version};
 use postgres::{PostgresPool, on_postgres};
 
@@ -132,10 +132,10 @@ impl<'a> Settled<'a> {
             certain: false,
         };
         match transition {
-            Transition::Done { reference, told } => Settled {
+            Transition::Done { reference, memory } => Settled {
                 state: State::Done,
                 reference: Some(reference),
-                told: Some(told.stored()),
+                told: Some(memory.to_column()),
                 certain: true,
                 ..unchanged
             },
@@ -183,9 +183,9 @@ pub enum CaseTicket {
     Unknown,
     Known {
         reference: String,
-        /// What it has been told,
-        told: Told,
-        /// and when the youngest event that told it something was received.
+        /// What it contains,
+        memory: CaseMemory,
+        /// and when the youngest event that it contains was received.
         as_of: i64,
     },
 }
@@ -453,7 +453,8 @@ impl Inbox {
             .fetch_one(pool))?;
         let ticket = match reference {
             Some(reference) => {
-                CaseTicket::Known { reference, told: Told::read(told.as_deref()), as_of: as_of.unwrap_or(0) }
+                let memory = CaseMemory::from_column(told.as_deref());
+                CaseTicket::Known { reference, memory, as_of: as_of.unwrap_or(0) }
             }
             None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,

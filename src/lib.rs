@@ -29,7 +29,7 @@ pub mod text;
 
 pub mod html;
 
-pub mod story;
+pub mod memory;
 
 pub mod uptime;
 

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::event::{Change, Event, Report, moment};
-use crate::story::Pace;
+use crate::memory::Repetition;
 use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.
@@ -339,22 +339,22 @@ impl Item {
         (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
     }
 
-    /// What changes the state of the matter, which has to be known whatever else is ignored.
-    pub fn is_turn(&self) -> bool {
-        self.is_urgent() || self.closes_the_matter()
+    /// Breaks or repairs an account: added to its ticket even if repeated events are ignored.
+    pub fn is_status_change(&self) -> bool {
+        self.is_urgent() || self.is_resolution()
     }
 
-    /// What its case's ticket was opened for is done with: an account works again.
-    pub fn closes_the_matter(&self) -> bool {
+    /// Solves the ticket: an account works again.
+    pub fn is_resolution(&self) -> bool {
         self.report.is_some() && self.event == Event::Credential(Change::Reauthorised)
     }
 
-    /// How often it is told when it says nothing new.
-    pub fn pace(&self) -> Pace {
+    /// How often it is added to its ticket when it brings no changes.
+    pub fn repetition(&self) -> Repetition {
         match (&self.report, self.event) {
-            (None, _) => Pace::Never,
-            (Some(_), Event::CrmError) => Pace::Hourly,
-            (Some(_), _) => Pace::EachTime,
+            (None, _) => Repetition::Never,
+            (Some(_), Event::CrmError) => Repetition::Hourly,
+            (Some(_), _) => Repetition::Always,
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::story::Told;
+use crate::memory::CaseMemory;
 
 /// How one attempt ended; decided by the destination.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// The destination holds it under this number.
-    Done { reference: String, action: Action, told: Told },
+    Done { reference: String, action: Action, memory: CaseMemory },
     /// This delivery failed; the next one may not.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing of this lane gets through; the delivery is none the worse for it.
@@ -142,7 +142,7 @@ impl Reason {
 pub enum Transition {
     Done {
         reference: String,
-        told: Told,
+        memory: CaseMemory,
     },
     /// Refused for good: nothing of it is at the destination.
     Dead {
@@ -176,8 +176,8 @@ pub fn next(
     jitter: f64,
 ) -> Transition {
     match outcome {
-        Outcome::Done { reference, told, .. } => {
-            Transition::Done { reference: reference.clone(), told: told.clone() }
+        Outcome::Done { reference, memory, .. } => {
+            Transition::Done { reference: reference.clone(), memory: memory.clone() }
         }
         Outcome::Refused { reason } | Outcome::Dead { reason } => {
             Transition::Dead { reason: reason.full.clone() }

@@ -186,11 +186,11 @@ impl Worker {
         let case = self.inbox.case(claim).await.map_err(Abandoned::Storage)?;
         let route = zendesk.route(&claim.route);
         let item = Item::from_payload(&claim.payload);
-        let is_turn = item.as_ref().is_ok_and(Item::is_turn);
-        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_turn;
-        if let (CaseTicket::Known { reference, told, .. }, true) = (&case.ticket, is_ignored) {
-            let (reference, told) = (reference.clone(), told.clone());
-            return Ok(Outcome::Done { reference, action: Action::Unchanged, told });
+        let is_status_change = item.as_ref().is_ok_and(Item::is_status_change);
+        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_status_change;
+        if let (CaseTicket::Known { reference, memory, .. }, true) = (&case.ticket, is_ignored) {
+            let (reference, memory) = (reference.clone(), memory.clone());
+            return Ok(Outcome::Done { reference, action: Action::Unchanged, memory });
         }
         let item = match item {
             Ok(item) => item,

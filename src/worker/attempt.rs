@@ -14,9 +14,9 @@ use crate::destination::zendesk::{
 };
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
+use crate::memory::{CaseMemory, Changes, Content};
 use crate::notification::{Item, Note, with_lower_network};
 use crate::retry::{Action, Doubt, Outcome, Reason};
-use crate::story::{News, Told, Words};
 
 /// In one attempt, so many tickets of one case are looked at, which are closed or gone.
 const TICKETS: usize = 5;
@@ -62,13 +62,13 @@ impl CurrentTicket {
 struct Done {
     ticket: String,
     action: Action,
-    told: Told,
+    memory: CaseMemory,
 }
 
 impl Attempt<'_> {
     pub async fn run(&self) -> Result<Outcome, Abandoned> {
         match self.deliver().await {
-            Ok(Done { ticket: reference, action, told }) => Ok(Outcome::Done { reference, action, told }),
+            Ok(Done { ticket: reference, action, memory }) => Ok(Outcome::Done { reference, action, memory }),
             Err(End::Outcome(outcome)) => Ok(outcome),
             Err(End::Abandoned(abandoned)) => Err(abandoned),
         }
@@ -82,9 +82,9 @@ impl Attempt<'_> {
         let mut looked_at: Vec<String> = Vec::new();
         for _ in 0..TICKETS {
             let Some(ticket) = current else { return self.create(None).await };
-            let ended = match self.tell(&ticket).await? {
-                UpdateResult::Made => return self.made(ticket.number).await,
-                UpdateResult::Updated(action) => return Ok(self.told(ticket, action)),
+            let ended = match self.update(&ticket).await? {
+                UpdateResult::CreatedBefore => return self.created_before(ticket.number).await,
+                UpdateResult::Updated(action) => return Ok(self.updated(ticket, action)),
                 UpdateResult::Ended(ended) => ended,
             };
             looked_at.push(ticket.number.clone());
@@ -96,9 +96,9 @@ impl Attempt<'_> {
                 }
             }
             // A resolution does not open a new ticket.
-            if matches!(ended, Ended::Closed | Ended::Merged) && self.item.closes_the_matter() {
-                let told = self.known(&ticket.memory_of);
-                return Ok(Done { ticket: ticket.number, action: Action::Unchanged, told });
+            if matches!(ended, Ended::Closed | Ended::Merged) && self.item.is_resolution() {
+                let memory = self.memory(&ticket.memory_of);
+                return Ok(Done { ticket: ticket.number, action: Action::Unchanged, memory });
             }
             // A delivery that died may have made another, which we were never told of.
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
@@ -188,13 +188,13 @@ impl Attempt<'_> {
         CurrentTicket { number: target, memory_of }
     }
 
-    /// This delivery made the ticket, earlier.
-    async fn made(&self, ticket: String) -> Result<Done, End> {
+    /// An earlier attempt of this delivery created the ticket.
+    async fn created_before(&self, ticket: String) -> Result<Done, End> {
         let bytes = self.claim.request.as_deref();
         if let Some(bytes) = bytes {
             self.add_pending_requester(&ticket, Plan::of(bytes, None)).await?;
         }
-        Ok(Done { ticket, action: Action::Found, told: self.told_by(bytes) })
+        Ok(Done { ticket, action: Action::Found, memory: self.memory_of_created(bytes) })
     }
 
     /// Stores that a ticket was made without its author. It has to precede settling the delivery: afterwards
@@ -208,9 +208,9 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn told(&self, ticket: CurrentTicket, action: Action) -> Done {
-        let told = self.told_after(&ticket.memory_of, action);
-        Done { ticket: ticket.number, action, told }
+    fn updated(&self, ticket: CurrentTicket, action: Action) -> Done {
+        let memory = self.memory_after(&ticket.memory_of, action);
+        Done { ticket: ticket.number, action, memory }
     }
 
     /// What this delivery has to do may be done already: an attempt of ours was not answered, or the database
@@ -220,33 +220,33 @@ impl Attempt<'_> {
     }
 
     fn is_sure_to_comment(&self, current: &CurrentTicket) -> bool {
-        self.repeat() == Repeat::Comment || !self.news(&current.memory_of).is_empty()
+        self.repeat() == Repeat::Comment || !self.changes(&current.memory_of).is_empty()
     }
 
     fn repeat(&self) -> Repeat {
-        if self.item.is_turn() { Repeat::New } else { self.settings().repeat }
+        if self.item.is_status_change() { Repeat::New } else { self.settings().repeat }
     }
 
-    async fn tell(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
+    async fn update(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
-        let news = self.news(&current.memory_of);
-        let then = self.then(&current.memory_of);
+        let changes = self.changes(&current.memory_of);
+        let status_change = self.status_change(&current.memory_of);
         let update = Update {
             ticket: &current.number,
             case_key: &self.claim.case_key,
             delivery: &self.claim.identity,
             in_doubt: self.may_be_done(),
             past: self.item.event_made.filter(|_| self.may_be_history(&current.memory_of)),
-            news: &news,
+            changes: &changes,
             repeat: self.repeat(),
-            then,
-            urgent: self.item.is_urgent() && then != StatusChange::Keep,
-            comment: &ticket::news(self.item, label, route, &news),
+            status_change,
+            urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
+            comment: &ticket::news(self.item, label, route, &changes),
             tags: &ticket::tags(self.item, label, self.settings(), None),
         };
-        let told = self.zendesk.tell(&update, self.fence).await;
+        let updated = self.zendesk.update(&update, self.fence).await;
         // An answer to the comment may have been wrong, and what failed then was the look after it.
-        told.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
+        updated.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
     }
 
     /// Makes the ticket, from bytes that are stored before they are sent. What Zendesk refuses in them
@@ -270,7 +270,11 @@ impl Attempt<'_> {
             let (reason, fields) = match self.send(&claim, &body).await {
                 Ok(ticket) => {
                     self.add_pending_requester(&ticket, plan).await?;
-                    return Ok(Done { ticket, action: plan.action(), told: self.told_by(Some(&body)) });
+                    return Ok(Done {
+                        ticket,
+                        action: plan.action(),
+                        memory: self.memory_of_created(Some(&body)),
+                    });
                 }
                 Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
@@ -407,22 +411,22 @@ impl Attempt<'_> {
     }
 
     /// What of the event a ticket does not hold yet.
-    fn news(&self, ticket: &str) -> News {
-        self.known(ticket).news(&self.claim.case_key, &self.words(ticket, &self.item.notes))
+    fn changes(&self, ticket: &str) -> Changes {
+        self.memory(ticket).changes(&self.claim.case_key, &self.content(ticket, &self.item.notes))
     }
 
     /// What a ticket has been told; nothing that we know of, if it is not the one that we know.
-    fn known(&self, ticket: &str) -> Told {
+    fn memory(&self, ticket: &str) -> CaseMemory {
         match &self.case.ticket {
-            CaseTicket::Known { reference, told, .. } if reference == ticket => told.clone(),
-            _ => Told::default(),
+            CaseTicket::Known { reference, memory, .. } if reference == ticket => memory.clone(),
+            _ => CaseMemory::default(),
         }
     }
 
     /// What an event does to the state of its ticket; nothing, if the ticket has heard of a newer one.
-    fn then(&self, ticket: &str) -> StatusChange {
-        let is_past = self.known(ticket).is_newer_than(self.item.happened());
-        match self.item.closes_the_matter() {
+    fn status_change(&self, ticket: &str) -> StatusChange {
+        let is_past = self.memory(ticket).is_newer_than(self.item.happened());
+        match self.item.is_resolution() {
             true if is_past || self.is_older(ticket) => StatusChange::Keep,
             true => StatusChange::Solved,
             // Feeds are read one after the other: the good news may have been in the first.
@@ -447,37 +451,37 @@ impl Attempt<'_> {
     }
 
     /// What the event says; the text of an older one is no news.
-    fn words<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Words<'a> {
+    fn content<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Content<'a> {
         let text = self.item.text.as_deref().filter(|_| !self.is_older(ticket));
-        let (pace, when) = (self.item.pace(), self.item.happened());
-        Words { route: &self.claim.route, text, notes, pace, when }
+        let (repetition, when) = (self.item.repetition(), self.item.happened());
+        Content { route: &self.claim.route, text, notes, repetition, when }
     }
 
     /// What a ticket has been told once this event was brought to it.
-    fn told_after(&self, ticket: &str, action: Action) -> Told {
-        let known = self.known(ticket);
+    fn memory_after(&self, ticket: &str, action: Action) -> CaseMemory {
+        let known = self.memory(ticket);
         if action == Action::Unchanged && self.settings().repeat == Repeat::Ignore {
             return known;
         }
-        let told = ticket::fitting(&self.news(ticket).notes).to_vec();
-        known.with(&self.claim.case_key, &self.words(ticket, &told))
+        let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
+        known.with(&self.claim.case_key, &self.content(ticket, &added))
     }
 
     /// What a ticket knows that was made of these bytes, or of bytes that we have not any more.
-    fn told_by(&self, body: Option<&str>) -> Told {
+    fn memory_of_created(&self, body: Option<&str>) -> CaseMemory {
         let notes = match body {
             Some(body) => ticket::notes_held(self.item, body),
             None if self.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };
-        let words = Words {
+        let content = Content {
             route: &self.claim.route,
             text: self.item.text.as_deref(),
             notes: &notes,
-            pace: self.item.pace(),
+            repetition: self.item.repetition(),
             when: self.item.happened(),
         };
-        Told::default().with(&self.claim.case_key, &words)
+        CaseMemory::default().with(&self.claim.case_key, &content)
     }
 }
 

@@ -277,7 +277,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::Told;
+    use crate::memory::CaseMemory;
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -292,7 +292,7 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Done { reference: "1".to_owned(), action: Action::Created, told: Told::default() }
+        Outcome::Done { reference: "1".to_owned(), action: Action::Created, memory: CaseMemory::default() }
     }
 
     #[test]
@@ -405,8 +405,11 @@ mod tests {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         lane.observe("a", blocked(), start, start);
-        let unchanged =
-            Outcome::Done { reference: "1".to_owned(), action: Action::Unchanged, told: Told::default() };
+        let unchanged = Outcome::Done {
+            reference: "1".to_owned(),
+            action: Action::Unchanged,
+            memory: CaseMemory::default(),
+        };
         lane.observe("b", unchanged, at(start, 5), at(start, 6));
         assert!(matches!(lane.observe("a", blocked(), at(start, 7), at(start, 7)), Outcome::Pause { .. }));
     }

@@ -15,8 +15,8 @@ use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
 use crate::fence::Fence;
 use crate::html::Html;
+use crate::memory::Changes;
 use crate::retry::{Action, Doubt, Outcome, Reason};
-use crate::story::News;
 
 /// So often somebody else may be quicker before we wait.
 const COLLISIONS: usize = 4;
@@ -33,9 +33,9 @@ pub struct Update<'a> {
     pub in_doubt: bool,
     /// Set if the event may be long done with: a ticket that was closed after this is not gone on with.
     pub past: Option<Timestamp>,
-    pub news: &'a News,
+    pub changes: &'a Changes,
     pub repeat: Repeat,
-    pub then: StatusChange,
+    pub status_change: StatusChange,
     /// It comes before others from now on.
     pub urgent: bool,
     pub comment: &'a Html,
@@ -58,7 +58,7 @@ pub enum StatusChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateResult {
     /// This delivery made it, earlier.
-    Made,
+    CreatedBefore,
     /// It holds what there is to tell.
     Updated(Action),
     /// It takes nothing any more.
@@ -79,7 +79,7 @@ pub enum Ended {
 
 impl Update<'_> {
     fn is_sure_to_comment(&self) -> bool {
-        self.repeat == Repeat::Comment || !self.news.is_empty()
+        self.repeat == Repeat::Comment || !self.changes.is_empty()
     }
 }
 
@@ -89,10 +89,10 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome of an attempt that came to no end.
-    pub async fn tell(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
+    pub async fn update(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
         let mut in_doubt = update.in_doubt;
-        let mut to_tag = update.news.other_route;
-        let mut then = update.then;
+        let mut to_tag = update.changes.other_route;
+        let mut status_change = update.status_change;
         for _ in 0..COLLISIONS {
             let ticket = match self.show(update.ticket).await? {
                 Some(ticket) if ticket.is_deleted() => return Ok(UpdateResult::Ended(Ended::Deleted)),
@@ -114,21 +114,23 @@ impl Zendesk {
             }
             // Agents merged our ticket into another case's: do not solve that one or raise its priority.
             let is_foreign = !ticket.is_of(update.case_key);
-            if is_foreign && then == StatusChange::Solved {
-                then = StatusChange::Keep;
+            if is_foreign && status_change == StatusChange::Solved {
+                status_change = StatusChange::Keep;
             }
             let change = match to_tag && !ticket.has(update.tags) {
                 true => self.add_tags(update).await?,
-                false => self.comment(update, &ticket, then, fence).await?,
+                false => self.comment(update, &ticket, status_change, fence).await?,
             };
             match change {
-                Change::Accepted => return Ok(UpdateResult::Updated(then.action(&ticket))),
+                Change::Accepted => return Ok(UpdateResult::Updated(status_change.action(&ticket))),
                 // It is to be looked at again, with its tags.
                 Change::Tagged => to_tag = false,
                 // What changed it may have been an earlier attempt of our own.
                 Change::ByOthers => in_doubt = true,
                 // As of a ticket without an assignee, or with a required field that is empty.
-                Change::Refused(_) if then == StatusChange::Solved => then = StatusChange::Keep,
+                Change::Refused(_) if status_change == StatusChange::Solved => {
+                    status_change = StatusChange::Keep
+                }
                 Change::Refused(outcome) => return self.closed_or(update, outcome).await,
             }
         }
@@ -162,7 +164,11 @@ impl Zendesk {
         let mark = |audit: &Audit| {
             let is_ours = audit.metadata["custom"]["delivery"] == update.delivery;
             is_ours.then(|| {
-                if audit.is_create() { UpdateResult::Made } else { UpdateResult::Updated(Action::Found) }
+                if audit.is_create() {
+                    UpdateResult::CreatedBefore
+                } else {
+                    UpdateResult::Updated(Action::Found)
+                }
             })
         };
         match self.search_audits(update.ticket, PAGES, mark).await? {
@@ -187,7 +193,7 @@ impl Zendesk {
         &self,
         update: &Update<'_>,
         ticket: &Ticket,
-        then: StatusChange,
+        status_change: StatusChange,
         fence: &Fence<'_>,
     ) -> Result<Change, Outcome> {
         let mut changes = json!({
@@ -196,7 +202,7 @@ impl Zendesk {
             "safe_update": true,
             "updated_stamp": ticket.updated_at,
         });
-        match (then, ticket.is_solved()) {
+        match (status_change, ticket.is_solved()) {
             (StatusChange::Open, true) => changes["status"] = json!("open"),
             (StatusChange::Solved, false) => changes["status"] = json!("solved"),
             (StatusChange::Open, false) | (StatusChange::Solved, true) | (StatusChange::Keep, _) => {}
