@@ -1,7 +1,7 @@
-//! Zendesk Support: one ticket for each case, with two belts against a second one.
+//! Zendesk Support: one ticket for each case, with two safeguards against a second one.
 //!
-//! `Idempotency-Key` holds for two hours and for equal bytes; `external_id` holds for ever but is
-//! not enforced, so it is looked up whenever something may have been done already.
+//! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
+//! unique, so the ticket is looked up whenever an earlier request may have created it.
 
 mod audits;
 mod author;
@@ -30,7 +30,6 @@ use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
 use crate::fence::Fence;
-use crate::notification::with_lower_network;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
 pub use author::Author;
@@ -58,61 +57,54 @@ pub struct Zendesk {
     credential: Credential,
     /// Never empty.
     routes: Vec<config::Route>,
-    /// Stands for all that were removed from the configuration.
+    /// Stands for routes that were removed from the configuration.
     removed: config::Route,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
-    /// Zendesk refused what is configured.
+    /// Reminds of refused `TICKET_…` settings.
     fields: Mutex<Reminder>,
-    /// A ticket of ours is not found.
+    /// Reminds of tickets that we may not see.
     hidden: Mutex<Reminder>,
     deleted: DeletedTickets,
     call_timeout: Duration,
     create_timeout: Duration,
 }
 
-/// A create: the bytes that were frozen, and the two belts that keep it from happening twice.
+/// A request to create a ticket: the frozen bytes, and the two safeguards against a second ticket.
 pub struct Create<'a> {
     pub body: &'a str,
     pub idempotency_key: &'a str,
     pub case_key: &'a str,
 }
 
-/// What Zendesk lists of a case.
+/// The tickets of a case.
+#[derive(Default)]
 pub struct CaseTickets {
     /// The open one with the lowest number.
-    open: Option<u64>,
-    /// The newest that is closed and was not merged.
-    closed: Option<u64>,
-    /// Those that agents merged into others, the newest last.
-    merged: Vec<u64>,
+    pub open: Option<String>,
+    /// The newest closed one that was not merged.
+    pub closed: Option<String>,
+    /// The tickets that agents merged into others, the newest last.
+    pub merged: Vec<String>,
 }
 
 impl CaseTickets {
-    pub fn open(&self) -> Option<String> {
-        self.open.map(|id| id.to_string())
-    }
-
-    /// The ticket of the case, unless it was merged.
+    /// Returns the ticket of the case, unless it was merged.
     pub fn current(&self) -> Option<String> {
-        self.open.or(self.closed).map(|id| id.to_string())
+        self.open.clone().or_else(|| self.closed.clone())
     }
 
-    /// The ticket of the case; else the newest that was merged.
+    /// Returns the ticket of the case, or else the newest merged one.
     pub fn last(&self) -> Option<String> {
-        self.current().or_else(|| self.merged.last().map(ToString::to_string))
-    }
-
-    pub fn merged(&self) -> usize {
-        self.merged.len()
+        self.current().or_else(|| self.merged.last().cloned())
     }
 }
 
-/// Why there is no ticket of a create.
+/// Why a create failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It is not taken as it is, because of these fields; nothing was made.
+    /// Zendesk refused these fields and created nothing.
     Refused {
         reason: Reason,
         fields: Vec<String>,
@@ -126,25 +118,24 @@ impl From<Outcome> for Failure {
     }
 }
 
-/// What we call for; the table of outcomes has a column for each kind.
+/// The purpose of a request; the table of outcomes distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Create,
-    /// Adds a comment, which a second one would repeat.
+    /// Adds a comment. Not idempotent.
     Comment,
-    /// Adds tags, which can be repeated.
     Tags,
-    /// Gives a ticket its author as the requester, which can be repeated.
+    /// Makes the author the requester of a ticket.
     Requester,
     LookUp,
-    /// The ticket or its history.
+    /// Reads a ticket or its audits.
     Show,
-    /// The tickets that were deleted.
+    /// Lists the deleted tickets.
     Deleted,
-    /// Finds or makes the user of an author, or tells who we are.
+    /// Finds or creates the user of an author, or reads the service user.
     Author,
     Check,
-    /// What an administrator has set up.
+    /// Looks up a configured number.
     SetUp,
 }
 
@@ -177,9 +168,9 @@ impl Zendesk {
         }
     }
 
-    /// `POST /api/v2/tickets`, and the number of the ticket: one per call, since the bulk job has no
-    /// idempotency key and fails items silently. Safe to repeat with the same arguments. The fence is
-    /// passed before the first byte goes out.
+    /// `POST /api/v2/tickets`. Returns the number of the ticket. One ticket per call, since the bulk job has no
+    /// idempotency key and fails items silently. Safe to repeat with the same arguments. Checks the fence before
+    /// the first byte goes out.
     ///
     /// # Errors
     /// [`Failure`]
@@ -202,18 +193,17 @@ impl Zendesk {
                 compare_privacy(create, ticket.id, &audit.unwrap_or_default());
                 Ok(ticket.id.to_string())
             }
-            _ if reply.status == 400 && reply.says("IdempotentRequestError") => {
-                self.adopt(create.case_key, &reply).await
+            // The key was used with other bytes. If there is a ticket, it is ours; otherwise that is a defect.
+            _ if reply.status == 400 && reply.has_error("IdempotentRequestError") => {
+                let found = self.look_up(create.case_key).await?.last();
+                found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
             }
-            // The source of a follow-up was deleted in the meantime.
-            _ if reply.status == 404
-                && reply.says("RecordNotFound")
-                && Plan::of(create.body, None).follow_up.is_some() =>
-            {
+            // The closed ticket was deleted in the meantime.
+            _ if reply.is_not_found() && Plan::of(create.body, None).follow_up.is_some() => {
                 let fields = vec!["via_followup_source_id".to_owned()];
                 Err(Failure::Refused { reason: reply.reason(Call::Create.name()), fields })
             }
-            _ if reply.status == 422 && !reply.is_about_a_blank_text() => {
+            _ if reply.status == 422 && !reply.refuses_blank_comment() => {
                 let reason = reply.reason(Call::Create.name());
                 Err(Failure::Refused { reason, fields: reply.refused_fields() })
             }
@@ -221,42 +211,45 @@ impl Zendesk {
         }
     }
 
-    /// What carries this `external_id`. The list endpoint reads the store itself, not the search index,
+    /// Lists the tickets with this `external_id`. The endpoint reads the store itself, not the search index,
     /// which lags behind.
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets").query(&[("external_id", case_key)]);
-        let mut reply = self.repeatable(Call::LookUp, request).await?;
-        if reply.status == 409 {
-            reply = self.repeatable(Call::LookUp, request).await?;
-        }
-        let Some(TicketsReply { tickets }) = reply.json().filter(|_| reply.is_success()) else {
+        let reply = self.repeatable(Call::LookUp, request).await?;
+        let Some(TicketsReply { mut tickets }) = reply.json().filter(|_| reply.is_success()) else {
             return Err(outcome(Call::LookUp, &reply));
         };
-        // A filter that Zendesk did not apply must not make us adopt a stranger's ticket.
-        let ours = tickets.into_iter().filter(|ticket| ticket.external_id.as_deref() == Some(case_key));
-        let (merged, others): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_merged);
-        let (closed, open): (Vec<Ticket>, Vec<Ticket>) = others.into_iter().partition(Ticket::is_closed);
-        // A closed one and the one that follows it up are two by design.
-        if open.len() > 1 {
+        // A filter that Zendesk did not apply must not make us adopt the ticket of somebody else.
+        tickets.retain(|ticket| ticket.external_id.as_deref() == Some(case_key));
+        tickets.sort_by_key(|ticket| ticket.id);
+        let (mut found, mut open) = (CaseTickets::default(), 0);
+        for ticket in tickets {
+            let number = ticket.id.to_string();
+            if ticket.is_merged() {
+                found.merged.push(number);
+            } else if ticket.is_closed() {
+                found.closed = Some(number);
+            } else {
+                found.open.get_or_insert(number);
+                open += 1;
+            }
+        }
+        // A closed ticket and its follow-up have the same id by design.
+        if open > 1 {
             warn!(
                 event = "ticket_duplicate_found",
                 case = case_key,
-                "{} open tickets have the external_id of one case: using the oldest",
-                open.len()
+                "{open} open tickets have the external_id of one case: using the oldest"
             );
         }
-        let open = open.iter().map(|ticket| ticket.id).min();
-        let closed = closed.iter().map(|ticket| ticket.id).max();
-        let mut merged: Vec<u64> = merged.iter().map(|ticket| ticket.id).collect();
-        merged.sort_unstable();
-        Ok(CaseTickets { open, closed, merged })
+        Ok(found)
     }
 
-    /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
-    /// a stranger. It also keeps an API token from being switched off for 30 idle days.
+    /// `GET /api/v2/tickets/count`: answers 401 to a bad credential, where `users/me` would answer 200 to
+    /// anybody. It also keeps an API token from being switched off after 30 idle days.
     ///
     /// # Errors
     /// The outcome that a delivery would meet now.
@@ -273,13 +266,13 @@ impl Zendesk {
         self.requests.lock().ready(now)
     }
 
-    /// What is configured for deliveries of a route. Of one that is configured no more it is what holds
-    /// for the first, but for the label.
+    /// Returns the settings of a route. A route that is no longer configured has those of the first one, without
+    /// its label.
     pub fn route(&self, name: &str) -> &config::Route {
         self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed)
     }
 
-    /// Zendesk refused what is configured, and the ticket goes out without it.
+    /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
     pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
         match self.fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
             true => error!(
@@ -300,7 +293,8 @@ impl Zendesk {
         }
     }
 
-    /// Reports a ticket that is not found and not known to be deleted: if it exists, another would double it.
+    /// Reports a ticket that is neither found nor known to be deleted. If it exists, another one would be a
+    /// duplicate.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
         if self.hidden.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
@@ -315,12 +309,6 @@ impl Zendesk {
         Outcome::Stuck { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text) }
     }
 
-    /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
-    async fn adopt(&self, case_key: &str, reply: &Reply) -> Result<String, Failure> {
-        let found = self.look_up(case_key).await?.last();
-        found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
-    }
-
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.origin.clone();
         url.set_path(path);
@@ -332,8 +320,8 @@ impl Zendesk {
         self.call(call, request, None).await
     }
 
-    /// Sends a request with the credential, and once more with a new one after a 401. The fence is passed
-    /// after every wait, immediately before bytes go out.
+    /// Sends a request with the credential, and once more with a new one after a 401. Checks the fence after
+    /// every wait, immediately before bytes go out.
     async fn call(
         &self,
         call: Call,
@@ -367,7 +355,7 @@ impl Zendesk {
         Ok((reply, key))
     }
 
-    /// Waits for a place in the budget, if that is a matter of seconds.
+    /// Takes a request from the budget, after a wait of up to a few seconds.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         loop {
             let taken = self.requests.lock().take(Instant::now());
@@ -390,12 +378,12 @@ impl Zendesk {
     /// Call it before the first read of a ticket, since each read uses up budget that creates need.
     ///
     /// # Errors
-    /// [`Outcome::Later`]: when to come back.
+    /// [`Outcome::Later`], with the wait.
     pub fn check_update_budget(&self) -> Result<(), Outcome> {
         if self.has_update_budget() { Ok(()) } else { Err(self.queue_update()) }
     }
 
-    /// The same for what can wait, and takes no place in the queue of those that cannot.
+    /// Does the same for work that can wait, without a place in the queue.
     pub fn has_update_budget(&self) -> bool {
         let now = Instant::now();
         let is_due = matches!(self.updates.lock().ready(now), Ready::Now(_));
@@ -410,13 +398,13 @@ impl Zendesk {
     }
 }
 
-/// Zendesk makes a first comment private, or public, by rules of its own, and answers 201 all the same.
+/// Reports a first comment that Zendesk has made private, or public, by its own rules.
 fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
-    let asked = serde_json::from_str::<Value>(create.body).unwrap_or_default();
-    let asked = asked["ticket"]["comment"]["public"].as_bool();
-    let word = match (asked, audit.comment().and_then(|comment| comment["public"].as_bool())) {
-        (Some(false), Some(true)) => "public, and was to be private",
-        (Some(true), Some(false)) => "private, and was to be public",
+    let body = serde_json::from_str::<Value>(create.body).unwrap_or_default();
+    let requested = body["ticket"]["comment"]["public"].as_bool();
+    let result = match (requested, audit.comment().and_then(|comment| comment["public"].as_bool())) {
+        (Some(false), Some(true)) => "public instead of private",
+        (Some(true), Some(false)) => "private instead of public",
         _ => return,
     };
     let case = create.case_key;
@@ -425,11 +413,11 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
         alert = alert::ZENDESK_PRIVACY,
         case,
         ticket,
-        "the first comment of ticket {ticket} is {word}"
+        "the first comment of ticket {ticket} is {result}"
     );
 }
 
-/// Counts a request as in flight until it is dropped, however that comes about.
+/// Counts a request as in flight until it is dropped.
 struct InFlight<'a>(&'a Mutex<Budget>);
 
 impl Drop for InFlight<'_> {
@@ -438,7 +426,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// The table: what follows from an answer that is not what we asked for.
+/// The table of outcomes: what follows from an unexpected answer.
 fn outcome(call: Call, reply: &Reply) -> Outcome {
     let reason = reply.reason(call.name());
     let alerting = |code| Reason { alert: Some(code), ..reason.clone() };
@@ -447,23 +435,23 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
     let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
     match reply.status {
         300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
-        // A blank post is no new rule of Zendesk's, however many blank posts come in a row.
-        422 if reply.is_about_a_blank_text() => Outcome::Dead { reason },
+        // Even several of them in a row are the fault of their texts, not of a setting.
+        422 if reply.refuses_blank_comment() => Outcome::Dead { reason },
         400 | 413 | 422 => Outcome::Refused { reason },
         401 => pause(token::advised(reason), Doubt::None),
-        // One ticket that we may not see or touch: several of them are the lane's.
+        // We may not touch this ticket. If that is the case for several, the destination pauses.
         403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
         403 => blocked(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
-        // Each of these has a limit of its own, which says nothing of creates.
+        // Each of these has its own limit, which says nothing about creates.
         429 if !matches!(call, Call::Create | Call::Check) && reply.rate.remaining != Some(0) => {
             let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));
             Outcome::Wait { reason, doubt: Doubt::None, wait }
         }
         429 => pause(reason, Doubt::None),
-        // Maintenance, or a time-out of its database.
+        // Maintenance, or a timeout of the database.
         500..=599 if reply.retry_after.is_some() => pause(reason, doubt(Doubt::Answered)),
         503 => blocked(reason, doubt(Doubt::Answered)),
-        // A gateway, here or at Cloudflare, speaks for a Zendesk that may be at work still.
+        // A gateway answers for a Zendesk that may still be at work.
         502 | 504 | 520..=530 => blocked(reason, doubt(Doubt::Unanswered)),
         // A conflict can mean that an earlier copy of the same request got through.
         _ => Outcome::Retry { reason, doubt: doubt(Doubt::Answered) },
@@ -487,15 +475,15 @@ impl Call {
             Call::Tags => "the tags",
             Call::Requester => "the requester",
             Call::LookUp => "the look-up",
-            Call::Show => "a look at the ticket",
+            Call::Show => "the request for the ticket",
             Call::Deleted => "the list of deleted tickets",
             Call::Author => "the author's user",
             Call::Check => "the check of the credential",
-            Call::SetUp => "a look at what is set up",
+            Call::SetUp => "the look-up of a setting",
         }
     }
 
-    /// Whether a second one changes nothing: whatever fails then leaves no doubt of its own.
+    /// Whether the request is idempotent, so that a failure leaves no doubt.
     fn can_be_repeated(self) -> bool {
         !matches!(self, Call::Create | Call::Comment)
     }
@@ -532,9 +520,9 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Not known to be that of another case.
+    /// Whether the ticket belongs to this case, as far as is known.
     fn is_of(&self, case_key: &str) -> bool {
-        self.external_id.as_deref().is_none_or(|id| id == case_key || with_lower_network(id) == case_key)
+        self.external_id.as_deref().is_none_or(|id| id == case_key)
     }
 }
 
@@ -542,7 +530,7 @@ impl Ticket {
 mod tests {
     use super::*;
 
-    /// Each cell of the table, in a word.
+    /// Describes a cell of the table.
     fn cell(outcome: &Outcome) -> String {
         match outcome {
             Outcome::Done { .. } => "done".to_owned(),
@@ -607,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_did_not_come() {
+    fn requests_without_an_answer() {
         for (unsent, create, look_up) in
             [(true, "pause None -", "pause None -"), (false, "retry Unanswered", "retry None")]
         {

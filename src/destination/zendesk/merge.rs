@@ -2,7 +2,7 @@
 //!
 //! Zendesk closes a merged ticket, tags it, and leaves a comment in the account's language that names the
 //! other (<https://support.zendesk.com/hc/en-us/articles/4408882445594>). A comment can name any number, so
-//! a number counts only if the history of its ticket shows that ours was merged into it.
+//! a number counts only if the audits of its ticket show that ours was merged into it.
 
 use serde_json::Value;
 
@@ -18,10 +18,10 @@ const CANDIDATES: usize = 10;
 const PAGES: usize = 10;
 
 impl Zendesk {
-    /// The ticket into which this one was merged; `None` if none is known to be.
+    /// Returns the ticket into which this one was merged; `None` if it cannot be found.
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn merge_target(&self, ticket: &str) -> Result<Option<String>, Outcome> {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(None) };
         for candidate in self.candidates(ticket).await?.into_iter().filter(|candidate| *candidate != number) {
@@ -35,10 +35,10 @@ impl Zendesk {
         Ok(None)
     }
 
-    /// What the last hundred audits of a merged ticket name: in the merge itself, and in the last comment.
+    /// Returns the tickets that the last 100 audits of a merged ticket name, in the merge and in the last comment.
     async fn candidates(&self, ticket: &str) -> Result<Vec<u64>, Outcome> {
         let (mut named, mut last_comment) = (Vec::new(), None);
-        let look = |audit: &Audit| {
+        let collect = |audit: &Audit| {
             named.extend(merge_ticket_ids(audit, "to"));
             if last_comment.is_none() {
                 last_comment =
@@ -46,7 +46,7 @@ impl Zendesk {
             }
             None::<()>
         };
-        if let Search::Hidden(outcome) = self.search_audits(ticket, 1, look).await? {
+        if let Search::Forbidden(outcome) = self.search_audits(ticket, 1, collect).await? {
             return Err(outcome);
         }
         let mut candidates = Vec::new();
@@ -66,12 +66,8 @@ fn merge_ticket_ids(audit: &Audit, end: &str) -> impl Iterator<Item = u64> {
     let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
     merges.map(move |via| &via["source"][end]).flat_map(|end| {
         let several = end["ticket_ids"].as_array().into_iter().flatten();
-        several.chain([&end["ticket_id"]]).filter_map(ticket_number)
+        several.chain([&end["ticket_id"]]).filter_map(Value::as_u64)
     })
-}
-
-fn ticket_number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// The numbers in a text that may be those of tickets, in its order.
@@ -96,7 +92,7 @@ mod tests {
         assert_eq!(merges(json!({"via": via("merge")})), [7]);
         assert_eq!(merges(json!({"events": [{"type": "Comment", "via": via("merge")}]})), [7]);
         assert_eq!(merges(json!({"via": via("follow_up")})), [0u64; 0]);
-        let several = json!({"source": {"from": {"ticket_ids": [7, "8"]}, "rel": "merge"}});
+        let several = json!({"source": {"from": {"ticket_ids": [7, 8]}, "rel": "merge"}});
         assert_eq!(merges(json!({"via": several})), [7, 8]);
         assert_eq!(merges(json!({})), [0u64; 0]);
     }
