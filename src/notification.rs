@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::event::{Change, Event, Report, moment};
+use crate::event::{CredentialChange, Event, Report, moment};
 use crate::memory::Repetition;
 use redact::{may_hold_secrets, redact};
 
@@ -319,7 +319,7 @@ impl Item {
             event_id: text(&envelope["eventUuid"]),
             event_name: text(&envelope["eventName"]),
             event_made: moment::read(&envelope["createdDate"]),
-            text: report.words.clone(),
+            text: report.text.clone(),
             report: Some(report),
             labels: labels(&fields["labels"]),
             notes: notes(&fields["notes"]),
@@ -330,7 +330,7 @@ impl Item {
 
     /// Something has stopped working, and waits for somebody to mend it.
     pub fn is_urgent(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(Change::Deauthorised)
+        self.report.is_some() && self.event == Event::Credential(CredentialChange::Deauthorised)
     }
 
     /// When it happened, in words that can be compared: `2018-03-14 00:31 UTC`.
@@ -346,7 +346,7 @@ impl Item {
 
     /// Solves the ticket: an account works again.
     pub fn is_resolution(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(Change::Reauthorised)
+        self.report.is_some() && self.event == Event::Credential(CredentialChange::Reauthorised)
     }
 
     /// How often it is added to its ticket when it brings no changes.
@@ -446,7 +446,7 @@ fn list(found: Value) -> Result<Vec<Value>, Unprocessable> {
     }
 }
 
-pub(crate) fn looks_like_item(value: &Value) -> bool {
+fn looks_like_item(value: &Value) -> bool {
     ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
 }
 

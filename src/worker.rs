@@ -4,13 +4,14 @@ mod attempt;
 mod lane;
 mod pending_requester;
 
-use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -61,7 +62,7 @@ impl Worker {
 
     /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut under_way = UnderWay::default();
+        let mut under_way = JoinSet::new();
         let mut first = ClaimFilter::Fresh;
         while !stop.is_cancelled() {
             // Registered before the claim, so that no arrival in between is missed.
@@ -71,14 +72,12 @@ impl Worker {
             let next_check = self.start_due(&mut under_way, &mut first).await;
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(panicked) = under_way.next() => self.settle_panicked(&mut under_way, panicked),
+                Some(_) = under_way.join_next() => {}
                 () = &mut arrived => {}
                 () = tokio::time::sleep(next_check) => {}
             }
         }
-        while let Some(panicked) = under_way.next().await {
-            self.settle_panicked(&mut under_way, panicked);
-        }
+        while under_way.join_next().await.is_some() {}
     }
 
     /// Checks the credential at start, and then every six hours.
@@ -124,7 +123,7 @@ impl Worker {
     /// Claims the deliveries that can be sent now. Every second time, pushed deliveries that have not failed yet
     /// come first, so that neither a backlog of retries nor that of a feed holds up new posts. Returns the
     /// longest wait before the next call.
-    async fn start_due(self: &Arc<Self>, under_way: &mut UnderWay, first: &mut ClaimFilter) -> Duration {
+    async fn start_due(self: &Arc<Self>, under_way: &mut JoinSet<()>, first: &mut ClaimFilter) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {
             Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
@@ -153,7 +152,9 @@ impl Worker {
                         *first = if fresh_first { ClaimFilter::Any } else { ClaimFilter::Fresh };
                     }
                     free -= claims.len();
-                    claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
+                    for claim in claims {
+                        under_way.spawn(self.clone().deliver(claim));
+                    }
                 }
                 Err(error) => self.storage_failed("deliveries cannot be claimed", &error),
             }
@@ -163,7 +164,13 @@ impl Worker {
 
     /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        match self.outcome(&claim).await {
+        let attempt = AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await;
+        // A defect uses up a try, so that its delivery does not come back for ever.
+        let outcome = attempt.unwrap_or_else(|_| {
+            let reason = Reason::new("casebridge failed on this delivery; please report it");
+            Ok(Outcome::Retry { reason, doubt: Doubt::Unanswered })
+        });
+        match outcome {
             Ok(outcome) | Err(Stopped::Outcome(outcome)) => self.settle(&claim, &outcome).await,
             Err(Stopped::LeaseExpired) => {
                 warn!(
@@ -233,16 +240,6 @@ impl Worker {
             }
             tokio::time::sleep(POLL).await;
         }
-    }
-
-    /// Settles the delivery of an attempt that panicked because of a defect.
-    fn settle_panicked(self: &Arc<Self>, under_way: &mut UnderWay, panicked: Option<Claim>) {
-        let Some(claim) = panicked else { return };
-        let reason = Reason::new("casebridge failed on this delivery; please report it");
-        let worker = self.clone();
-        under_way.tasks.spawn(async move {
-            worker.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
-        });
     }
 
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
@@ -347,38 +344,5 @@ fn too_long(sent: bool) -> Outcome {
     match sent {
         true => Outcome::Retry { reason, doubt: Doubt::Unanswered },
         false => Outcome::Wait { reason, doubt: Doubt::None, wait: POLL },
-    }
-}
-
-/// The attempts under way.
-#[derive(Default)]
-struct UnderWay {
-    tasks: JoinSet<()>,
-    claims: HashMap<Id, Claim>,
-}
-
-impl UnderWay {
-    fn start(&mut self, worker: Arc<Worker>, claim: Claim) {
-        let task = self.tasks.spawn(worker.deliver(claim.clone()));
-        self.claims.insert(task.id(), claim);
-    }
-
-    /// Waits for an attempt to end; `None` if there is none. Returns the claim of an attempt that panicked.
-    async fn next(&mut self) -> Option<Option<Claim>> {
-        match self.tasks.join_next_with_id().await? {
-            Ok((id, ())) => {
-                self.claims.remove(&id);
-                Some(None)
-            }
-            Err(failed) => Some(self.claims.remove(&failed.id())),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.tasks.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
     }
 }

@@ -434,6 +434,8 @@ fn outcome(call: Call, reply: &Reply) -> Outcome {
     let pause = |reason, doubt| Outcome::Pause { reason, doubt, retry_after: reply.retry_after };
     let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
     match reply.status {
+        // A page of another server, which does not count tickets.
+        200..=299 if call == Call::Check => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
         300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
         // Even several of them in a row are the fault of their texts, not of a setting.
         422 if reply.refuses_blank_comment() => Outcome::Dead { reason },

@@ -1,5 +1,5 @@
-//! Whether a ticket that is not found was deleted: Zendesk may also answer 404 for one that the service
-//! user may not see.
+//! Finds out whether a missing ticket was deleted: Zendesk also answers 404 for a ticket that the service user may
+//! not see.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ const FRESH: Duration = Duration::from_secs(60);
 pub struct DeletedTickets(Mutex<Option<(Instant, HashSet<u64>)>>);
 
 impl Zendesk {
-    /// Whether the ticket is among those that were deleted last. One that was deleted for good, or more than
-    /// 30 days ago, is not among them any more
+    /// Whether the ticket is among those that were deleted last. The list contains neither tickets that were
+    /// deleted permanently nor those that were deleted more than 30 days ago
     /// (<https://developer.zendesk.com/api-reference/ticketing/tickets/tickets/#list-deleted-tickets>).
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn is_deleted(&self, ticket: &str) -> Result<bool, Outcome> {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(false) };
         let mut listed = self.deleted.0.lock().await;

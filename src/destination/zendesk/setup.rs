@@ -42,24 +42,12 @@ pub enum LookupResult {
 }
 
 impl Zendesk {
-    /// Checks the credential by counting tickets: `users/me` would answer 200 to anybody.
+    /// Checks the credential.
     ///
     /// # Errors
     /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
-        let request = || self.request(Method::GET, "/api/v2/tickets/count");
-        let reply = self.repeatable(Call::Check, request).await.map_err(|outcome| access_error(&outcome))?;
-        let body = reply.json::<Value>().unwrap_or_default();
-        let log = reply.reason(Call::Check.name()).log;
-        match reply.status {
-            200..=299 if body["count"].is_object() => Ok(()),
-            200..=399 | 404 => Err(AccessError::Address(log)),
-            401 => Err(AccessError::Credential(log)),
-            403 => Err(AccessError::Forbidden(log)),
-            429 => Err(AccessError::Busy(log)),
-            _ if reply.retry_after.is_some() => Err(AccessError::Busy(log)),
-            _ => Err(AccessError::Away(log)),
-        }
+        self.check().await.map_err(|outcome| access_error(&outcome))
     }
 
     /// Returns the grant of the OAuth token; `None` before the first, and for an API token.
@@ -118,15 +106,15 @@ fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
     }
 }
 
-/// The error of a request without an answer, or of a request for a token.
 fn access_error(outcome: &Outcome) -> AccessError {
     let log = outcome.log().to_owned();
-    let Some(reason) = outcome.reason() else { return AccessError::Away(log) };
-    match outcome {
-        Outcome::Pause { .. } if reason.alert == Some(alert::ZENDESK_ADDRESS) => AccessError::Address(log),
+    let alert = outcome.reason().and_then(|reason| reason.alert);
+    match (alert, outcome) {
+        (Some(alert::ZENDESK_ADDRESS), _) => AccessError::Address(log),
+        (Some(alert::ZENDESK_FORBIDDEN), _) => AccessError::Forbidden(log),
         // Without the advice of the log: the check has its own, which knows the kind of credential.
-        Outcome::Pause { .. } if reason.alert.is_some() => AccessError::Credential(reason.kind.clone()),
-        Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => AccessError::Busy(log),
+        (Some(_), Outcome::Pause { reason, .. }) => AccessError::Credential(reason.kind.clone()),
+        (_, Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. }) => AccessError::Busy(log),
         _ => AccessError::Away(log),
     }
 }
