@@ -111,10 +111,7 @@ impl Worker {
                     outcome.log()
                 ),
             }
-            known_good = match &result {
-                Err(Outcome::Pause { .. } | Outcome::Blocked { .. }) => false,
-                _ => known_good || result.is_ok(),
-            };
+            known_good = result.is_ok();
             self.publish();
             tokio::time::sleep(if result.is_ok() { CHECK_EVERY } else { CHECK_AGAIN }).await;
         }
@@ -164,15 +161,9 @@ impl Worker {
 
     /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        let attempt = AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await;
-        // A defect uses up a try, so that its delivery does not come back for ever.
-        let outcome = attempt.unwrap_or_else(|_| {
-            let reason = Reason::new("casebridge failed on this delivery; please report it");
-            Ok(Outcome::Retry { reason, doubt: Doubt::Unanswered })
-        });
-        match outcome {
-            Ok(outcome) | Err(Stopped::Outcome(outcome)) => self.settle(&claim, &outcome).await,
-            Err(Stopped::LeaseExpired) => {
+        match AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await {
+            Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => self.settle(&claim, &outcome).await,
+            Ok(Err(Stopped::LeaseExpired)) => {
                 warn!(
                     event = "lease_expired_unsent",
                     delivery = claim.identity,
@@ -180,7 +171,12 @@ impl Worker {
                 );
             }
             // After its lease, the delivery is claimed again.
-            Err(Stopped::Storage(error)) => self.storage_failed("a delivery cannot be prepared", &error),
+            Ok(Err(Stopped::Storage(error))) => self.storage_failed("a delivery cannot be prepared", &error),
+            // A defect uses up a try, so that its delivery does not come back for ever.
+            Err(_) => {
+                let reason = Reason::new("casebridge failed on this delivery; please report it");
+                self.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+            }
         }
     }
 
@@ -200,7 +196,7 @@ impl Worker {
             Ok(item) => item,
             Err(unprocessable) => return Ok(Outcome::Dead { reason: Reason::new(unprocessable) }),
         };
-        // No request was sent so far, so there is nothing to observe before this.
+        // Outcomes before this say nothing about the destination: no request was sent.
         let started = Instant::now();
         let fence = Fence::new(&self.inbox, claim, claimed, self.delivery.lease);
         let attempt =

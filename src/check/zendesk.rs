@@ -119,7 +119,7 @@ async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Row {
     let mut seen = Vec::new();
     let ask = async {
         for (reference, _) in &named {
-            seen.push(zendesk.look_at(reference).await);
+            seen.push(zendesk.check_reference(reference).await);
         }
     };
     let _ = within(ask).await;

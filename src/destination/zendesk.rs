@@ -121,7 +121,7 @@ impl From<Outcome> for Failure {
 }
 
 impl Zendesk {
-    /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
+    /// `attempt_limit` is the longest that one delivery may take; the timeouts fit into it.
     pub fn new(
         config: config::Zendesk,
         routes: Vec<config::Route>,
@@ -233,7 +233,7 @@ impl Zendesk {
     /// anybody. It also keeps an API token from being switched off after 30 idle days.
     ///
     /// # Errors
-    /// The outcome that a delivery would meet now.
+    /// The outcome that a delivery would have now.
     pub async fn check(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await?;
@@ -394,7 +394,7 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
         alert = alert::ZENDESK_PRIVACY,
         case,
         ticket,
-        "the first comment of ticket {ticket} is {result}"
+        "the first comment of ticket {ticket} is {result}: correct it, and check the role of the service user"
     );
 }
 

@@ -49,11 +49,11 @@ fn lines(message: &Value, title: Option<String>, id: Option<String>) -> Vec<Line
     let mut lines = super::lines([
         ("Title", title),
         ("Accounts", Some(accounts.join(", ")).filter(|accounts| !accounts.is_empty())),
-        ("State", words(&message["status"])),
+        ("State", readable(&message["status"])),
         ("Scheduled for", moment::of(&message["scheduledPublishDate"])),
         // Nearly every message is visible and not delegated.
-        ("Visibility", words(&message["organicVisibility"]).filter(|words| words != "visible")),
-        ("Delegation", words(&message["delegationStatus"]).filter(|words| words != "not delegated")),
+        ("Visibility", readable(&message["organicVisibility"]).filter(|state| state != "visible")),
+        ("Delegation", readable(&message["delegationStatus"]).filter(|state| state != "not delegated")),
     ]);
     lines.extend(results(message).take(MAX_LINES).filter_map(result));
     let images = std::iter::once(content).chain(list(&content["images"]));
@@ -69,7 +69,7 @@ fn results(message: &Value) -> impl Iterator<Item = &Value> {
 
 /// Where the message is published, on which account, and since when.
 fn result(result: &Value) -> Option<Line> {
-    let name = match words(&result["status"]).as_deref() {
+    let name = match readable(&result["status"]).as_deref() {
         None | Some("published") => "Published".to_owned(),
         Some("error") => "Not published".to_owned(),
         Some("pending") => "Not published yet".to_owned(),
@@ -92,7 +92,7 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// `AWAITING_APPROVAL` → `awaiting approval`
-fn words(value: &Value) -> Option<String> {
+fn readable(value: &Value) -> Option<String> {
     Some(text(value)?.replace('_', " ").to_lowercase())
 }
 

@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// What each of some budgets sends in ten minutes, and how much is refused, with a backlog and
-    /// others that use so many requests a minute.
+    /// others that use `others` requests per minute.
     fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
         let start = Instant::now();
         let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };

@@ -56,7 +56,7 @@ impl Zendesk {
     }
 
     /// Looks up a configured number.
-    pub async fn look_at(&self, reference: &Reference) -> LookupResult {
+    pub async fn check_reference(&self, reference: &Reference) -> LookupResult {
         let (path, field) = endpoint(reference.to);
         let request = || self.request(Method::GET, &format!("/api/v2/{path}/{}", reference.id));
         match self.repeatable(Call::SetUp, request).await {
@@ -86,7 +86,7 @@ fn lookup_result(reply: &Reply, to: ReferenceKind, field: &str) -> LookupResult 
             None => LookupResult::Usable,
         },
         404 => LookupResult::Missing,
-        403 => LookupResult::Unknown("this credential may not look at it (403)".to_owned()),
+        403 => LookupResult::Unknown("this credential may not read it (403)".to_owned()),
         _ => LookupResult::Unknown(reply.reason(Call::SetUp.name()).log),
     }
 }
