@@ -204,7 +204,7 @@ impl Worker {
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
             Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => outcome,
             Ok(Err(stopped)) => return Err(stopped),
-            Err(_) => too_long(fence.was_passed()),
+            Err(_) => timed_out(fence.was_passed()),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
@@ -261,7 +261,7 @@ impl Worker {
                     event = "delivery_dead",
                     case, delivery, destination, attempts, "{case} is dead: {reason}"
                 );
-                self.remind_of_the_dead();
+                self.report_dead();
             }
             // The pause was logged once for all of them.
             Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
@@ -292,7 +292,7 @@ impl Worker {
         }
     }
 
-    fn remind_of_the_dead(&self) {
+    fn report_dead(&self) {
         if self.dead.lock().is_due("dead", Instant::now()) {
             error!(
                 event = "deliveries_dead",
@@ -335,7 +335,7 @@ impl Worker {
 }
 
 /// The outcome of an attempt that took too long. It uses up a try only if something was sent.
-fn too_long(sent: bool) -> Outcome {
+fn timed_out(sent: bool) -> Outcome {
     let reason = Reason::new("the attempt took too long");
     match sent {
         true => Outcome::Retry { reason, doubt: Doubt::Unanswered },

@@ -60,14 +60,14 @@ pub struct Zendesk {
     /// Never empty.
     routes: Vec<config::Route>,
     /// Stands for routes that were removed from the configuration.
-    removed: config::Route,
+    removed_route: config::Route,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
     /// Reminds of refused `TICKET_…` settings.
-    fields: Mutex<Reminder>,
+    refused_fields: Mutex<Reminder>,
     /// Reminds of tickets that we may not see.
-    hidden: Mutex<Reminder>,
+    hidden_tickets: Mutex<Reminder>,
     deleted: DeletedTickets,
     call_timeout: Duration,
     create_timeout: Duration,
@@ -111,12 +111,12 @@ pub enum Failure {
         reason: Reason,
         fields: Vec<String>,
     },
-    Otherwise(Outcome),
+    Outcome(Outcome),
 }
 
 impl From<Outcome> for Failure {
     fn from(outcome: Outcome) -> Failure {
-        Failure::Otherwise(outcome)
+        Failure::Outcome(outcome)
     }
 }
 
@@ -136,13 +136,13 @@ impl Zendesk {
             http,
             origin: config.url,
             credential,
-            removed: config::Route { label: None, ..routes[0].clone() },
+            removed_route: config::Route { label: None, ..routes[0].clone() },
             routes,
             requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
             updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
-            fields: Mutex::default(),
-            hidden: Mutex::default(),
+            refused_fields: Mutex::default(),
+            hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
             call_timeout,
             create_timeout,
@@ -250,12 +250,12 @@ impl Zendesk {
     /// Returns the settings of a route. A route that is no longer configured has those of the first one, without
     /// its label.
     pub fn route(&self, name: &str) -> &config::Route {
-        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed)
+        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed_route)
     }
 
     /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
-    pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
-        match self.fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
+    pub fn report_refused_fields(&self, case_key: &str, reason: &Reason) {
+        match self.refused_fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
             true => error!(
                 event = "ticket_fields_refused",
                 alert = alert::ZENDESK_FIELDS,
@@ -278,7 +278,7 @@ impl Zendesk {
     /// duplicate.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if self.hidden.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
+        if self.hidden_tickets.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
             error!(
                 event = "ticket_hidden",
                 alert = alert::ZENDESK_TICKET_HIDDEN,

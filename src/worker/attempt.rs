@@ -234,7 +234,7 @@ impl Attempt<'_> {
                     let memory = self.memory_of_created(Some(&body));
                     return Ok(Outcome::Done { reference: ticket, action: plan.action(), memory });
                 }
-                Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),
+                Err(Failure::Outcome(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
             };
             let next = match self.next_plan(plan, &reason, &fields).await? {
@@ -293,7 +293,7 @@ impl Attempt<'_> {
     ) -> Result<Option<Plan>, Stopped> {
         let Some(next) = plan.simpler(self.settings(), fields) else { return Ok(None) };
         if next.fields != plan.fields {
-            self.zendesk.remind_of_fields(&self.claim.case_key, reason);
+            self.zendesk.report_refused_fields(&self.claim.case_key, reason);
         }
         if plan.requester.author().is_none() || next.requester.author().is_some() {
             return Ok(Some(next));

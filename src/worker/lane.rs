@@ -55,7 +55,7 @@ impl LaneStatus {
 #[derive(Debug, Default)]
 pub struct Lane {
     name: &'static str,
-    worked: bool,
+    has_worked: bool,
     down: Option<Down>,
     /// Deliveries that failed since the last success, and how often.
     suspects: HashMap<String, u32>,
@@ -103,7 +103,7 @@ impl Lane {
     pub fn status(&self) -> LaneStatus {
         match &self.down {
             Some(down) => LaneStatus::Paused(down.reason.clone()),
-            None if self.worked => LaneStatus::Ok,
+            None if self.has_worked => LaneStatus::Ok,
             None => LaneStatus::Untried,
         }
     }
@@ -126,7 +126,7 @@ impl Lane {
             Outcome::Done { action, .. } => {
                 self.blocked.remove(delivery);
                 match action {
-                    Action::Created | Action::FollowedUp => self.works(started),
+                    Action::Created | Action::FollowedUp => self.created(started),
                     // Creates may still be blocked: look-ups and comments do not show that.
                     _ => self.checked(started),
                 }
@@ -193,7 +193,7 @@ impl Lane {
         }
         self.refused.insert(delivery.to_owned());
         if self.refused.len() < SUSPECTS {
-            self.is_reached(started);
+            self.answered(started);
             return Outcome::Refused { reason };
         }
         let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
@@ -202,17 +202,17 @@ impl Lane {
     }
 
     /// The destination created a ticket.
-    fn works(&mut self, started: Instant) {
+    fn created(&mut self, started: Instant) {
         self.refused.clear();
         for blocked in self.blocked.values_mut().filter(|blocked| blocked.at <= started) {
             blocked.others_pass = true;
         }
-        self.is_reached(started);
+        self.answered(started);
     }
 
     /// The destination gave a definite answer. Answers to requests from before the pause prove nothing.
-    fn is_reached(&mut self, started: Instant) {
-        self.worked = true;
+    fn answered(&mut self, started: Instant) {
+        self.has_worked = true;
         self.suspects.clear();
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
@@ -224,13 +224,13 @@ impl Lane {
     /// The destination answers and the credential works. That ends a pause, unless the destination requested it
     /// and it is not over, or only a create can end it.
     pub fn checked(&mut self, started: Instant) {
-        self.worked = true;
+        self.has_worked = true;
         let Some(down) = &self.down else { return };
         let for_creates =
             [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)].contains(&down.alert);
         let is_asked_for = down.asked_for && started < down.until;
         if !(for_creates || is_asked_for) {
-            self.is_reached(started);
+            self.answered(started);
         }
     }
 

@@ -65,9 +65,9 @@ impl Zendesk {
             if let Some(found) = page.audits.iter().find_map(&mut find) {
                 return Ok(Search::Found(found));
             }
-            after = page.meta.after_cursor.filter(|_| page.meta.has_more);
-            if after.is_none() {
-                break;
+            match page.meta["after_cursor"].as_str() {
+                Some(cursor) if page.meta["has_more"] == true => after = Some(cursor.to_owned()),
+                _ => break,
             }
         }
         Ok(Search::Absent)
@@ -78,12 +78,5 @@ impl Zendesk {
 struct AuditsReply {
     audits: Vec<Audit>,
     #[serde(default)]
-    meta: Meta,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    has_more: bool,
-    after_cursor: Option<String>,
+    meta: Value,
 }

@@ -4,15 +4,17 @@
 //! other (<https://support.zendesk.com/hc/en-us/articles/4408882445594>). A comment can name any number, so
 //! a number counts only if the audits of its ticket show that ours was merged into it.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::Zendesk;
 use super::audits::{Audit, Search};
 use crate::retry::Outcome;
 
-/// On each ticket that was merged into another.
+/// The tag of tickets that were merged into another.
 pub const MERGED_TAG: &str = "closed_by_merge";
-/// At most this many tickets that the merged one names are checked.
+/// The number of tickets that are checked of those that the merged one names.
 const CANDIDATES: usize = 10;
 /// Pages of 100 audits: a merge is seldom far back.
 const PAGES: usize = 10;
@@ -49,18 +51,16 @@ impl Zendesk {
         if let Search::Forbidden(outcome) = self.search_audits(ticket, 1, collect).await? {
             return Err(outcome);
         }
-        let mut candidates = Vec::new();
-        for number in named.into_iter().chain(numbers(last_comment.as_deref().unwrap_or_default())) {
-            if !candidates.contains(&number) && candidates.len() < CANDIDATES {
-                candidates.push(number);
-            }
-        }
-        Ok(candidates)
+        named.extend(numbers(last_comment.as_deref().unwrap_or_default()));
+        let mut known = HashSet::new();
+        named.retain(|number| known.insert(*number));
+        named.truncate(CANDIDATES);
+        Ok(named)
     }
 }
 
-/// The tickets that a change names at this end of a merge, as in
-/// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are `ticket_ids`.
+/// Returns the tickets at this end of a merge, as in
+/// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are in `ticket_ids`.
 fn merge_ticket_ids(audit: &Audit, end: &str) -> impl Iterator<Item = u64> {
     let vias = audit.events.iter().flatten().map(|event| &event["via"]);
     let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
@@ -70,11 +70,9 @@ fn merge_ticket_ids(audit: &Audit, end: &str) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The numbers in a text that may be those of tickets, in its order.
+/// Returns the numbers in a text, which may be those of tickets.
 fn numbers(text: &str) -> Vec<u64> {
-    const MOST_DIGITS: usize = 15;
-    let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() <= MOST_DIGITS);
-    digits.filter_map(|digits| digits.parse().ok()).collect()
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 #[cfg(test)]
