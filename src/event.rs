@@ -44,7 +44,7 @@ pub enum MessageStep {
     Published,
 }
 
-/// What happened to the authorisation of an account of a network.
+/// A change of the authorisation of an account of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialChange {
     Authorised,
@@ -64,7 +64,7 @@ pub struct Report {
     pub network: Option<String>,
     /// For a subject.
     pub headline: String,
-    /// What happened: a sentence without its full stop.
+    /// The event in a sentence, without its full stop.
     pub opening: String,
     /// The consequence, in full sentences.
     pub meaning: Option<&'static str>,
@@ -129,7 +129,7 @@ impl Event {
     }
 
     /// Returns the object that the event is about, or `None` if it is about posts: an event that contains posts
-    /// is, whatever its name.
+    /// is, even under another name.
     pub(crate) fn body<'a>(&self, envelope: &'a Value) -> Option<&'a Value> {
         let has_posts = has_items(&envelope["data"]["items"]) || has_items(&envelope["items"]);
         if has_posts || !envelope.is_object() {
@@ -280,7 +280,7 @@ fn crm_error(body: &Value) -> Report {
     }
 }
 
-/// Who opened or changed a shared account. Khoros publishes only the fields that all of these events have; the
+/// Reports the user who opened or changed a shared account. Khoros publishes only the fields that all of these events have; the
 /// report lists any others by their names.
 fn vault(event: &str, body: &Value) -> Report {
     const KNOWN: &[&str] =

@@ -1,4 +1,4 @@
-//! The memory of a case: what its ticket already contains, and what of a later event is new to it. Pure.
+//! The memory of a case: recognises the content that its ticket already has, and the changes in later events. Pure.
 //!
 //! Texts are erased after a month, but cases never end. So the memory consists of fingerprints.
 
@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::notification::Note;
 
-/// What a ticket contains. Cumulative: the memory of the latest delivery includes all earlier ones.
+/// The content of a ticket. Cumulative: the memory of the latest delivery includes all earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CaseMemory {
@@ -43,7 +43,7 @@ pub enum Repetition {
     Hourly,
 }
 
-/// What of an event its ticket does not contain yet.
+/// The part of an event that its ticket does not contain yet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
     /// The event came by a route that is new to the ticket.

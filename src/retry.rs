@@ -65,7 +65,7 @@ impl Outcome {
     }
 }
 
-/// What a delivery did to its ticket.
+/// The effect of a delivery on its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Created,
@@ -132,7 +132,7 @@ impl Reason {
     }
 }
 
-/// What happens to the delivery.
+/// The next state of the delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transition {
     Done {

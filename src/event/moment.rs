@@ -23,7 +23,7 @@ pub(crate) fn read(value: &Value) -> Option<Timestamp> {
     published.parse().ok().or_else(|| of_java(published))
 }
 
-/// Reads what Java prints of a date. Its names of zones are ambiguous: they are read as those of the USA, where
+/// Reads a date as Java prints it. Its names of zones are ambiguous: they are read as those of the USA, where
 /// Khoros is at home.
 fn of_java(published: &str) -> Option<Timestamp> {
     let parts: Vec<&str> = published.split_whitespace().collect();

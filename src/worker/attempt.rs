@@ -208,8 +208,8 @@ impl Attempt<'_> {
         updated.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
     }
 
-    /// Creates the ticket from bytes that are stored before they are sent. Whatever Zendesk refuses is left
-    /// out of the next revision, as long as there is something to leave out.
+    /// Creates the ticket from bytes that are stored before they are sent. Refused parts are left out of
+    /// the next revision, as long as there is something to leave out.
     async fn create(&self, closed_ticket: Option<&str>) -> Result<Outcome, Stopped> {
         let mut claim = self.claim.clone();
         let follow_up = closed_ticket.and_then(|ticket| ticket.parse().ok());
@@ -370,7 +370,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// What the event does to the status of its ticket: nothing if the ticket contains a newer event.
+    /// Returns the status change of the event: none if the ticket contains a newer event.
     fn status_change(&self, ticket: &str) -> StatusChange {
         let is_past = self.memory(ticket).is_newer_than(self.item.happened());
         match self.item.is_resolution() {

@@ -173,7 +173,7 @@ on_both! {
         assert_eq!(world.tickets(3).await[2]["via_followup_source_id"], 1001);
     }
 
-    // What was pushed is no history, and not even a doubt about it loses a note.
+    // A pushed event is not from long ago, so that even in doubt its note is not lost.
     async fn a_note_in_doubt_on_a_ticket_that_is_closed_meanwhile_is_followed_up(world: World) {
         let bridge = world.start().await;
         deliver(&world, &bridge, noted("e1", "1", &["first"]), "created", 1000).await;
@@ -648,7 +648,7 @@ async fn a_forgotten_ticket_is_found_again() {
         deliver(&world, &bridge, event("e1", "1"), "created", 1000).await;
         bridge.stop().await;
         let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
-        // What came by pull, or was claimed by a process that died, is in doubt.
+        // Pulled deliveries, and those claimed by a killed process, are in doubt.
         let forget = "update delivery set state = 'waiting', reference = null, request = null, told = null,
                              in_doubt = true, settled_at = null";
         connection.execute(forget).await.unwrap();

@@ -32,7 +32,7 @@ fn has_tag(ticket: &Value, tag: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_configured_reaches_the_ticket() {
+async fn configured_fields_reach_the_ticket() {
     run_on_sqlite(|mut world| async move {
         configure(&mut world);
         let bridge = world.start().await;

@@ -34,7 +34,7 @@ const FAILED_FOR: Duration = Duration::from_secs(60);
 const SUSPECTS: usize = 3;
 pub(super) const NOT_NOW: &str = "casebridge cannot look up Zendesk users at the moment";
 
-/// What is shared by all lookups of authors.
+/// The state that all lookups of authors share.
 pub struct Authors {
     /// Held while a user is created; contains the time of the last answer.
     creating: AsyncMutex<Option<Instant>>,
@@ -241,7 +241,7 @@ impl Zendesk {
         self.ask_users(show).await
     }
 
-    /// What an answer says about one author; `None`: there is no such user.
+    /// Finds one author in an answer; `None`: there is no such user.
     fn shown(&self, key: &str, shown: &Answer<UsersReply>) -> Option<Author> {
         match shown {
             Answer::Ok(UsersReply { users }) => {

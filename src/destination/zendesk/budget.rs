@@ -237,8 +237,8 @@ mod tests {
         }
     }
 
-    /// What each of some budgets sends in ten minutes, and how much is refused, with a backlog and
-    /// others that use `others` requests per minute.
+    /// Returns the requests that each budget sends in ten minutes of backlog, and how many are refused, while
+    /// other integrations use `others` requests per minute.
     fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
         let start = Instant::now();
         let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_comes_back_one_by_one() {
+    fn waiting_deliveries_come_back_one_by_one() {
         let start = Instant::now();
         let mut budget = Budget::new(30, ASSUMED_UPDATES, start);
         while budget.take(start).is_ok() {}

@@ -59,7 +59,7 @@ impl Plan {
         }
     }
 
-    /// Returns what creating this ticket does.
+    /// Returns the action of creating this ticket.
     pub fn action(self) -> Action {
         self.follow_up.map_or(Action::Created, |_| Action::FollowedUp)
     }

@@ -59,10 +59,10 @@ struct Minted {
     grant: Grant,
 }
 
-/// What an OAuth token permits, and for how long.
+/// The permissions of an OAuth token, and its life.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The client may request [`NARROW_SCOPE`] only.
+    /// The client may only request scopes for tickets, not for users.
     pub is_narrow: bool,
     /// The scopes that were requested but not granted.
     pub lacks: Vec<String>,

@@ -146,7 +146,7 @@ impl Zendesk {
         }
     }
 
-    /// Searches the audits for what an earlier attempt of this delivery did: create the ticket, or comment.
+    /// Searches the audits for the result of an earlier attempt of this delivery.
     async fn earlier_result(&self, update: &Update<'_>) -> Result<Option<UpdateResult>, Outcome> {
         let find = |audit: &Audit| {
             let is_ours = audit.metadata["custom"]["delivery"] == update.delivery;
