@@ -131,8 +131,7 @@ impl Event {
     /// Returns the object that the event is about, or `None` if it is about posts: an event that contains posts
     /// is, even under another name.
     pub(crate) fn body<'a>(&self, envelope: &'a Value) -> Option<&'a Value> {
-        let has_posts = has_items(&envelope["data"]["items"]) || has_items(&envelope["items"]);
-        if has_posts || !envelope.is_object() {
+        if has_items(envelope) || !envelope.is_object() {
             return None;
         }
         // Some examples are published without an envelope.
@@ -384,7 +383,6 @@ mod tests {
         for event in [
             json!({"eventName": "rule-applied", "data": {"items": [post]}}),
             json!({"eventName": "credential-deauth", "data": {"items": [post]}}),
-            json!({"eventName": "credential-deauth", "items": [post]}),
             json!({"service": "twitter", "serviceId": "1", "text": "t"}),
             json!({"eventName": "credential-other", "data": {"service": "twitter", "serviceId": "1"}}),
             json!({"data": {}}),

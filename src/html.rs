@@ -9,56 +9,38 @@ use url::Url;
 
 use crate::text::{clean, graphemes, is_blank, one_line};
 
-/// A piece of a comment. Every constructor escapes foreign text, except `from_template`: HTML templates
-/// escape their own values.
+/// A comment, or a part of one, in which foreign text is escaped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Html(String);
 
-/// A line is a name, a link or a date, and may turn out to be a novel.
+/// The longest HTML of a line: it is a name, a link or a date, and a hostile one may be of any length.
 const LINE_BYTES: usize = 2_000;
 const CUT: &str = "… (cut here)";
 
 impl Html {
-    /// Text on one line, of 2,000 bytes at most.
-    pub fn line(text: &str) -> Html {
-        Html(cut(&one_line(text), LINE_BYTES, "…"))
-    }
-
-    /// A link that shows where it leads, if it leads to a web page and its host can be seen; else text.
+    /// A link that shows where it leads if it leads to a web page whose host is visible; otherwise text.
     pub fn link(address: &str) -> Html {
-        let shown = Html::line(address);
+        let shown = escaped(&line(address));
         match visible_web_url(address) {
-            Some(url) => Html(format!(
-                "<a href=\"{}\" rel=\"noopener noreferrer\">{}</a>",
-                escaped(url.as_str()),
-                shown.0
-            )),
-            None => shown,
+            Some(url) => {
+                Html(format!("<a href=\"{}\" rel=\"noopener noreferrer\">{shown}</a>", escaped(url.as_str())))
+            }
+            None => Html(shown),
         }
     }
 
-    /// A text of several lines as it was typed, with its repeated blanks, in a quotation of at most `room`
-    /// bytes. Nobody sees a blank one, and Zendesk may refuse it: it is said that there is none.
+    /// A text of several lines as it was typed, in a quotation of at most `room` bytes. Zendesk may refuse
+    /// an invisible text: "(no text)" replaces it.
     pub fn quote(text: &str, room: usize) -> Html {
         const TAGS: usize = "<blockquote></blockquote>".len();
         if is_blank(text) {
-            return Html::paragraph([Html::line("(no text)")]);
+            return Html("<p>(no text)</p>".to_owned());
         }
-        Html(format!("<blockquote>{}</blockquote>", cut(&clean(text), room.saturating_sub(TAGS), CUT)))
+        let text = cut(&clean(text), room.saturating_sub(TAGS), CUT);
+        Html(format!("<blockquote>{}</blockquote>", escaped(&text)))
     }
 
-    /// Lines without a gap; nothing, if there are none.
-    pub fn paragraph(lines: impl IntoIterator<Item = Html>) -> Html {
-        let lines: Vec<String> = lines.into_iter().map(|line| line.0).collect();
-        if lines.is_empty() { Html::default() } else { Html(format!("<p>{}</p>", lines.join("<br>"))) }
-    }
-
-    /// `name: value`
-    pub fn named(name: &str, value: &Html) -> Html {
-        Html(format!("{}: {}", Html::line(name).0, value.0))
-    }
-
-    /// What a template made that is HTML by the operator's wish: the values in it are escaped already.
+    /// The output of an HTML template, in which all values are escaped.
     pub fn from_template(html: &str) -> Html {
         Html(clean(html))
     }
@@ -69,7 +51,7 @@ impl Html {
         self
     }
 
-    /// Its length as it is sent, which is how Zendesk counts it.
+    /// The length as it is sent, which is how Zendesk counts it.
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
@@ -77,6 +59,11 @@ impl Html {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Text on one line whose HTML has at most 2,000 bytes.
+pub fn line(text: &str) -> String {
+    cut(&one_line(text), LINE_BYTES, "…")
 }
 
 /// Text as HTML that shows it as it was typed.
@@ -98,26 +85,22 @@ fn visible_web_url(address: &str) -> Option<Url> {
     (shows_host && is_plain && url.username().is_empty() && url.password().is_none()).then_some(url)
 }
 
-/// Clean text as HTML, cut between graphemes if it would have more than `room` bytes.
+/// Cuts clean text between graphemes, so that its HTML has at most `room` bytes.
 fn cut(text: &str, room: usize, mark: &str) -> String {
-    // Most texts are short, and none gets shorter.
-    if text.len() <= room {
-        let whole = escaped(text);
-        if whole.len() <= room {
-            return whole;
-        }
+    // Most texts are short, and no text gets shorter.
+    if text.len() <= room && escaped(text).len() <= room {
+        return text.to_owned();
     }
     let room = room.saturating_sub(mark.len());
-    let mut kept = Escaper::default();
+    let (mut kept, mut end) = (Escaper::default(), 0);
     for grapheme in graphemes(text) {
-        let before = kept.html.len();
         kept.push(grapheme);
         if kept.html.len() > room {
-            kept.html.truncate(before);
             break;
         }
+        end += grapheme.len();
     }
-    kept.html + mark
+    text[..end].to_owned() + mark
 }
 
 /// Escapes text piece by piece.
@@ -290,7 +273,7 @@ mod tests {
                     "{quote:?}"
                 );
             }
-            assert!(Html::line(&long).bytes() <= LINE_BYTES);
+            assert!(escaped(&line(&long)).len() <= LINE_BYTES);
         }
         let zalgo = Html::quote(&format!("e{}", "\u{301}".repeat(300_000)), 1000);
         assert!(zalgo.bytes() <= 1000 && zalgo.as_str().contains("e\u{301}\u{301}"));

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
+use casebridge::destination::zendesk::ticket;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, sandbox};
@@ -97,7 +98,11 @@ enum Command {
     /// Show the tickets that would come of a notification; sends nothing and needs no variables
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
-        file: PathBuf,
+        #[arg(required_unless_present = "template")]
+        file: Option<PathBuf>,
+        /// Print a built-in template, to change it and set it in TICKET_SUBJECT or TICKET_COMMENT
+        #[arg(long, value_enum, conflicts_with_all = ["file", "route", "json", "html"])]
+        template: Option<BuiltIn>,
         /// The route that it comes by, as in ROUTE_<NAME>_…; the first if none is named
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
@@ -188,6 +193,24 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
+/// A text of the ticket that a template can replace.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum BuiltIn {
+    /// Of TICKET_SUBJECT
+    Subject,
+    /// Of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
+    Comment,
+}
+
+impl BuiltIn {
+    fn source(self) -> &'static str {
+        match self {
+            BuiltIn::Subject => ticket::SUBJECT,
+            BuiltIn::Comment => ticket::COMMENT,
+        }
+    }
+}
+
 #[tokio::main]
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
@@ -195,7 +218,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check { json, before_start } => return check(json, before_start).await,
         Command::Demo { once } => sandbox::demo(once, stop_on_signal()?).await?,
         Command::List { state, json } => operate::list(&Database::from_env()?, state, json).await?,
-        Command::Render { file, route, json, html } => {
+        Command::Render { template: Some(template), .. } => {
+            write!(std::io::stdout(), "{}", template.source())?
+        }
+        Command::Render { file, route, json, html, template: None } => {
+            let file = file.unwrap_or_else(|| "-".into());
             let form = match (json, html) {
                 (true, _) => TicketForm::Json,
                 (false, true) => TicketForm::Html,

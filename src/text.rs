@@ -77,6 +77,14 @@ pub fn one_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// `2011-05-26T18:23:31.000Z` → `2011-05-26 18:23 UTC`; a text that is no such date stays as it is.
+pub fn time(published: &str) -> String {
+    match published.parse::<jiff::Timestamp>() {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => published.to_owned(),
+    }
+}
+
 /// Cut between graphemes, so that the result with its `mark` has at most `room` bytes.
 pub fn clip(text: &str, room: usize, mark: &str) -> String {
     if text.len() <= room {

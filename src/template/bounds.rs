@@ -1,7 +1,6 @@
-//! Bounds on what a template makes of foreign texts. minijinja's filters build their whole result
-//! before any of it is written, so a bound on the output comes too late: `replace` alone makes gigabytes
-//! of two texts of a megabyte. These versions stop at [`TEXT_BYTES`], and hand what is shorter to the
-//! originals.
+//! Filters with a limit on the length of their results. minijinja's own filters build the whole result before
+//! they write any of it, so a limit on the output comes too late: `replace` makes gigabytes of two texts of a
+//! megabyte. These filters stop at [`TEXT_BYTES`] and call minijinja's if the result is shorter.
 
 use minijinja::value::{ArgType, Kwargs, Rest, StringInput, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, filters};
@@ -100,18 +99,28 @@ fn indent(
 }
 
 fn format(state: &mut State, text: &Value, values: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let pattern = text.as_str().unwrap_or_default();
-    let specs = specs(pattern);
-    specs.iter().flat_map(|spec| spec.widths).try_for_each(check_width)?;
-    let widths = specs.iter().flat_map(|spec| spec.widths).fold(0, usize::saturating_add);
-    let lengths = values.iter().map(|value| length(value));
-    // A named value can be repeated; all values of one mapping are as long as the mapping.
-    let times = specs.iter().filter(|spec| spec.is_named).count().max(1);
-    let values_bytes = lengths.fold(0, usize::saturating_add).saturating_mul(times);
-    if pattern.len().saturating_add(widths).saturating_add(values_bytes) > TEXT_BYTES {
+    let pattern = text.as_str().unwrap_or_default().replace("%%", "");
+    let specs: Vec<&str> = pattern.split('%').skip(1).collect();
+    let widths: Vec<usize> = specs.iter().flat_map(|spec| widths(spec)).collect();
+    widths.iter().try_for_each(|width| check_width(*width))?;
+    let values_bytes = values.iter().map(|value| length(value)).fold(0, usize::saturating_add);
+    // A named value can be repeated.
+    let times = specs.iter().filter(|spec| spec.starts_with('(')).count().max(1);
+    let bytes = pattern.len() + widths.iter().sum::<usize>();
+    if bytes.saturating_add(values_bytes.saturating_mul(times)) > TEXT_BYTES {
         return Err(Error::new(ErrorKind::InvalidOperation, "the formatted text would be too long"));
     }
     filters::format(state, text, values)
+}
+
+/// The width and the precision of what follows a `%`: `(name)`, flags, width, `.` and precision.
+fn widths(spec: &str) -> impl Iterator<Item = usize> {
+    let named = spec.strip_prefix('(').and_then(|rest| rest.split_once(')'));
+    let spec = named.map_or(spec, |(_, after)| after);
+    let end = spec.find(|c: char| !c.is_ascii_digit() && !"#- +.".contains(c)).unwrap_or(spec.len());
+    let numbers = spec[..end].split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    // A number that is too long to be read is larger than any limit.
+    numbers.map(|digits| digits.parse().unwrap_or(usize::MAX))
 }
 
 fn slice(state: &State, value: Value, count: usize, fill: Option<Value>) -> Result<Value, Error> {
@@ -136,40 +145,6 @@ fn length(value: &Value) -> usize {
         ValueKind::String => value.as_str().map_or(0, str::len),
         _ => value.to_string().len(),
     }
-}
-
-/// One `%` of a format: width and precision, and whether it names its value.
-struct Spec {
-    widths: [usize; 2],
-    is_named: bool,
-}
-
-/// As minijinja reads them: `%`, `(name)`, flags, width, `.` and precision.
-fn specs(pattern: &str) -> Vec<Spec> {
-    let mut specs = Vec::new();
-    let mut rest = pattern;
-    while let Some(at) = rest.find('%') {
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            rest = after;
-            continue;
-        }
-        let name = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'));
-        rest = name.map_or(rest, |(_, after)| after);
-        let width = number(&mut rest);
-        let precision = rest.strip_prefix('.').map_or(0, |mut after| number(&mut after));
-        specs.push(Spec { widths: [width, precision], is_named: name.is_some() });
-    }
-    specs
-}
-
-/// A number after flags; one that is too long to be read is larger than any limit.
-fn number(rest: &mut &str) -> usize {
-    let digits = rest.trim_start_matches(['#', '0', '-', ' ', '+']);
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    let (number, after) = digits.split_at(end);
-    *rest = after;
-    if number.is_empty() { 0 } else { number.parse().unwrap_or(usize::MAX) }
 }
 
 #[cfg(test)]

@@ -423,7 +423,7 @@ impl Attempt<'_> {
     /// Returns the memory of a ticket that was created from these bytes, or from bytes that were not kept.
     fn memory_of_created(&self, body: Option<&str>) -> CaseMemory {
         let notes = match body {
-            Some(body) => ticket::notes_held(self.item, body),
+            Some(body) => ticket::notes_in_ticket(self.item, body),
             None if self.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };

@@ -46,6 +46,22 @@ fn post(fields: Value) -> String {
     json!({"eventUuid": "e", "data": {"items": [fields]}}).to_string()
 }
 
+#[test]
+fn an_operator_can_start_from_the_built_in_templates() {
+    let [subject, comment] = ["subject", "comment"].map(|name| {
+        let output = render(&["--template", name], &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+        out(&output)
+    });
+    let own =
+        [("TICKET_SUBJECT", &*subject), ("TICKET_COMMENT", &*comment), ("TICKET_COMMENT_FORMAT", "html")];
+    for fixture in [TWITTER, "tests/fixtures/message-needs-approval-facebook.json"] {
+        let rendered = render(&[fixture, "--json"], &own);
+        assert!(!err(&rendered).contains("template"), "{}", err(&rendered));
+        assert_eq!(tickets(&rendered), tickets(&render(&[fixture, "--json"], &[])));
+    }
+}
+
 /// With `CASEBRIDGE_UPDATE_SNAPSHOTS=1` they are written in place of compared.
 #[test]
 fn every_published_notification_makes_the_ticket_that_it_made() {

@@ -1,30 +1,12 @@
-//! Texts as they stand in the fields of a ticket. Pure.
+//! The forms of text that the fields of a ticket have. Pure.
 
 use unicode_segmentation::UnicodeSegmentation;
-
-use crate::text::{clip, one_line};
-
-/// For what is a name, a link or a date and may turn out to be a novel.
-pub const FIELD_BYTES: usize = 2_000;
-
-/// `2011-05-26T18:23:31.000Z` → `2011-05-26 18:23 UTC`; what is no such date stays as it is.
-pub fn time(published: &str) -> String {
-    match published.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        Err(_) => field(published),
-    }
-}
-
-/// On one line and of bounded length.
-pub fn field(text: &str) -> String {
-    clip(&one_line(text), FIELD_BYTES, "…")
-}
 
 pub fn first_chars(text: &str, count: usize) -> String {
     text.chars().take(count).collect::<String>().trim_end().to_owned()
 }
 
-/// On one line of at most so many graphemes, and characters: a letter may carry thousands of marks.
+/// Text on one line, with at most `max_graphemes` and `max_chars`: one grapheme may have thousands of characters.
 pub fn line(text: &str, max_graphemes: usize, max_chars: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let graphemes: Vec<&str> = line.graphemes(true).take(max_graphemes + 1).collect();
@@ -41,8 +23,8 @@ pub fn line(text: &str, max_graphemes: usize, max_chars: usize) -> String {
     format!("{}…", kept.copied().collect::<String>().trim_end())
 }
 
-/// Letters and digits of any script in lower case, all else as single underscores: ASCII only, so
-/// that a tag can be cut anywhere; a label in another script is told by its code points.
+/// Text as a tag: letters and digits in lower case, everything else as single underscores. Letters of other
+/// scripts become their code points, so that a tag is ASCII and can be cut anywhere.
 pub fn slug(text: &str) -> String {
     let mut slug = String::new();
     for c in text.to_lowercase().chars() {

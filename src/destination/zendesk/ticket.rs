@@ -1,45 +1,57 @@
 //! From an item to the ticket. Pure: the same item gives the same bytes, on any day.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
-use super::text::{field, first_chars, line, slug, time};
+use super::text::{first_chars, line, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
-use crate::event::{Event, Report};
+use crate::event::Event;
 use crate::html::{self, Html};
 use crate::memory::Changes;
 use crate::notification::{self, Item, Note};
-use crate::template::{Context, Template};
-use crate::text::{clean, clip, is_blank};
+use crate::template::{Context, Subject, Template, author_name, handle, labels, network_name, visible_line};
+use crate::text::{clean, clip, is_blank, time};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
 const SUBJECT_GRAPHEMES: usize = 150;
-/// A grapheme can be of any length: a letter may carry thousands of marks.
+/// One grapheme may have thousands of characters.
 const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
-const LINES_BYTES: usize = 20_000;
-/// Zendesk documents no limit for a text in a field of an account's own.
+/// Zendesk documents no limit for the text of a custom field.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
-/// So much of a note tells it from the others, in characters; and less than that may not.
+/// The characters by which a note is recognised in a comment. A shorter note is recognised with its author.
 const NOTE_START: usize = 200;
 const SHORT_NOTE: usize = 12;
 const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
-/// Of our own; those that are configured come on top.
+/// The most tags of our own; configured tags come on top.
 const TAGS: usize = 20;
 
-/// All that a ticket is made of.
+/// The subject without `TICKET_SUBJECT`.
+pub const SUBJECT: &str = include_str!("templates/subject.txt");
+/// The first comment without `TICKET_COMMENT`.
+pub const COMMENT: &str = include_str!("templates/comment.html");
+/// A comment about a later event.
+const UPDATE: &str = include_str!("templates/update.html");
+static SUBJECT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in(SUBJECT));
+static COMMENT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(COMMENT));
+static AUTHOR_TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
+    Template::built_in_html("{{ [('Author', author.display_name), ('Profile', author.link|link)]|lines }}")
+});
+static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(UPDATE));
+
+/// Everything that a ticket is made of.
 pub struct Draft<'a> {
     pub item: &'a Item,
     pub case_key: &'a str,
-    /// The delivery's identity, by which a ticket of ours is known again.
+    /// The delivery's identity, by which a ticket of ours is recognised.
     pub delivery: &'a str,
     pub route: &'a str,
-    /// The one that the subscription is about: the event itself need not tell.
+    /// The label of the route: the event itself may lack it.
     pub label: &'a str,
     pub settings: &'a config::Ticket,
     pub plan: Plan,
@@ -47,12 +59,12 @@ pub struct Draft<'a> {
     pub service_user: Option<u64>,
 }
 
-/// A ticket, and what went wrong with it on the way.
+/// A ticket, and the templates that failed.
 #[derive(Debug)]
 pub struct Rendered {
     /// The body of `POST /api/v2/tickets`.
     pub ticket: Value,
-    /// Templates that failed, for the log: nothing in it is a customer's.
+    /// The failures of templates, for the log: they contain nothing of the item.
     pub failures: Vec<String>,
 }
 
@@ -61,7 +73,7 @@ pub fn render(draft: &Draft) -> Rendered {
     let Draft { item, label, settings, plan, .. } = *draft;
     let mut templates = Templates::new(draft);
     let mut ticket = json!({
-        "subject": subject(item, templates.render(settings.subject.as_ref())),
+        "subject": subject(draft, &mut templates),
         "comment": {
             "html_body": comment(draft, &mut templates).as_str(),
             "public": is_public(item, settings),
@@ -69,7 +81,7 @@ pub fn render(draft: &Draft) -> Rendered {
         "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
         "tags": tags(item, label, settings, Some(plan)),
-        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(field) },
+        "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(html::line) },
     });
     let mut set = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -92,12 +104,12 @@ pub fn render(draft: &Draft) -> Rendered {
     Rendered { ticket: json!({ "ticket": ticket }), failures: templates.failures }
 }
 
-/// What is no post is for those who work with Khoros, and has no author who could read it.
+/// An event that is about no post is for Khoros' users, and has no author who could read it.
 fn is_public(item: &Item, settings: &config::Ticket) -> bool {
     settings.public && item.report.is_none()
 }
 
-/// Urgent things come before others, unless somebody has said what comes before what.
+/// The configured priority; without one, urgent items have a high priority.
 fn priority(item: &Item, configured: Priority) -> Priority {
     match configured == Priority::default() && item.is_urgent() {
         true => Priority::High,
@@ -105,27 +117,28 @@ fn priority(item: &Item, configured: Priority) -> Priority {
     }
 }
 
-/// Who wrote a post, as a user of Zendesk.
+/// The author of a post as a Zendesk user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
     /// `khoros:{network}:{id}`, which outlives a change of name: the user's `external_id`.
     pub key: String,
     pub name: String,
-    /// For the agents: lines with the address and the handle, as far as they are known.
+    /// Lines with the address and the handle, as far as they are known, for agents.
     pub details: String,
 }
 
-/// `None` if Khoros does not tell who it was: a name alone is nobody's.
+/// The author's profile. `None` without an id: several people may share a name.
 pub fn author_profile(item: &Item) -> Option<Profile> {
     let network = item.network()?.to_lowercase();
     let id = item.author.id.as_deref()?;
     let bare = |handle: String| handle.trim_start_matches('@').to_owned();
     let name = author_name(item).or_else(|| handle(item).map(bare));
-    let name = name.unwrap_or_else(|| format!("{} user {}", network_name(item), field(id)));
-    let lines = [("Profile", value(item.author.link.as_deref())), ("Handle", handle(item))];
+    let name =
+        name.unwrap_or_else(|| format!("{} user {}", network_name(item).unwrap_or_default(), html::line(id)));
+    let lines = [("Profile", visible_line(item.author.link.as_deref())), ("Handle", handle(item))];
     let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
     Some(Profile {
-        // A comma would end it where several are asked for at once.
+        // A comma would end the key where several are looked up at once.
         key: notification::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
         name: first_chars(&name, USER_NAME_CHARS),
         details: lines.collect::<Vec<_>>().join("\n"),
@@ -134,83 +147,15 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
 
 /// An internal comment about a later event of a case that has a ticket.
 pub fn news(item: &Item, label: &str, route: &str, news: &Changes) -> Html {
-    let (first, after) = match &item.report {
-        Some(report) => (report_news(report), Html::paragraph(report_lines(report)).then(&advice(report))),
-        None => (Html::line(&post_news(item, label, route, news.other_route)), Html::default()),
-    };
-    let after = after.then(&notes("New notes in Khoros:", &news.notes));
-    let before = |lines: &[Html]| Html::paragraph([std::slice::from_ref(&first), lines].concat());
-    if !news.text_changed {
-        return before(&[]).then(&after);
-    }
-    let changed = match &item.report {
-        Some(_) => "The text has changed:",
-        None => "The text of the post has changed:",
-    };
-    let before = before(&[Html::line(changed)]);
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
+    let notes = fitting(&news.notes);
+    let more_notes = news.notes.len() - notes.len();
+    let subject = Subject { item, label, route, is_public: false, notes, more_notes };
+    let context = Context::new(&subject).with_changes(news.text_changed, news.other_route);
+    let update = UPDATE_TEMPLATE.render_html(&context, COMMENT_BYTES);
+    update.unwrap_or_else(|_| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
-fn post_news(item: &Item, label: &str, route: &str, other_route: bool) -> String {
-    let named = |name: Option<&str>| name.map(|name| format!(" \"{}\"", field(name))).unwrap_or_default();
-    let what = match item.event {
-        Event::Label if label.is_empty() => "A label was applied".to_owned(),
-        Event::Label => format!("The label \"{}\" was applied", field(label)),
-        Event::Rule => format!("The rule{} was applied", named(item.rule.as_deref())),
-        _ => format!("The event{} happened", named(item.event_name.as_deref())),
-    };
-    match other_route {
-        true => format!("{what} in Khoros (route \"{}\").", field(route)),
-        false => format!("{what} again in Khoros."),
-    }
-}
-
-fn report_news(report: &Report) -> Html {
-    let when = report.when.as_deref().map(|when| format!(" ({})", field(when))).unwrap_or_default();
-    Html::line(&format!("{}{when}.{}", field(&report.opening), meaning(report)))
-}
-
-fn meaning(report: &Report) -> String {
-    report.meaning.map(|meaning| format!(" {meaning}")).unwrap_or_default()
-}
-
-/// What happened, the words that it is about, the facts, and what there is to do.
-fn report_comment(item: &Item, report: &Report) -> Html {
-    let before = Html::line(&format!("{}.{}", field(&report.opening), meaning(report)));
-    let before = Html::paragraph([before]);
-    let (when, network) = (value(report.when.as_deref()), item.network().map(|_| network_name(item)));
-    let labels = label_list(item.labels.iter().map(String::as_str));
-    let facts =
-        [lines([("When", when), ("Network", network)]), report_lines(report), lines([("Labels", labels)])];
-    let after =
-        Html::paragraph(facts.concat()).then(&notes("Notes in Khoros:", &item.notes)).then(&advice(report));
-    let Some(text) = &item.text else { return before.then(&after) };
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(text, room)).then(&after)
-}
-
-/// The facts; those for which there is no room are left out.
-fn report_lines(report: &Report) -> Vec<Html> {
-    let mut room = LINES_BYTES;
-    let mut lines = Vec::new();
-    for (name, value) in &report.lines {
-        let line = Html::named(name, &Html::link(&field(value)));
-        if line.bytes() > room {
-            lines.push(Html::line("(more in Khoros)"));
-            break;
-        }
-        room -= line.bytes();
-        lines.push(line);
-    }
-    lines
-}
-
-fn advice(report: &Report) -> Html {
-    Html::paragraph(report.advice.map(|advice| Html::named("What to do", &Html::line(advice))))
-}
-
-/// The configured templates at work, and those that failed.
+/// Renders templates for one item, and collects their failures.
 struct Templates {
     context: Context,
     failures: Vec<String>,
@@ -218,15 +163,15 @@ struct Templates {
 
 impl Templates {
     fn new(draft: &Draft) -> Templates {
-        // Notes are internal, whatever a template of a public comment asks for.
-        let item = match is_public(draft.item, draft.settings) {
-            true => Cow::Owned(Item { notes: Vec::new(), ..draft.item.clone() }),
-            false => Cow::Borrowed(draft.item),
-        };
-        Templates { context: Context::new(&item, draft.label, draft.route), failures: Vec::new() }
+        let Draft { item, label, route, .. } = *draft;
+        let is_public = is_public(item, draft.settings);
+        let all: &[Note] = if is_public { &[] } else { &item.notes };
+        let notes = fitting(all);
+        let subject = Subject { item, label, route, is_public, notes, more_notes: all.len() - notes.len() };
+        Templates { context: Context::new(&subject), failures: Vec::new() }
     }
 
-    /// What a template says, cleaned; `None` if it says nothing or fails.
+    /// Renders a template as clean text. `None` if the text is empty or the template fails.
     fn render(&mut self, template: Option<&Template>) -> Option<String> {
         let template = template?;
         match template.render(&self.context) {
@@ -238,18 +183,19 @@ impl Templates {
         }
     }
 
-    /// The same of the comment's template, in at most `room` bytes.
+    /// Renders the template of a comment in at most `room` bytes. `None` as above.
     fn render_comment(&mut self, template: Option<&Template>, room: usize) -> Option<Html> {
-        let said = self.render(template)?;
-        let template = template.filter(|template| template.is_html());
-        let Some(template) = template else { return Some(Html::quote(&said, room)) };
-        let html = Html::from_template(&said);
-        // Cut anywhere, it would be broken markup.
-        if html.bytes() > room {
-            self.fail(template, "the rendered HTML is longer than a comment may be");
-            return None;
+        let template = template?;
+        if !template.is_html() {
+            return self.render(Some(template)).map(|text| Html::quote(&text, room));
         }
-        (!is_blank(&html::visible_text(html.as_str(), ""))).then_some(html)
+        match template.render_html(&self.context, room) {
+            Ok(html) => (!is_blank(&html::visible_text(html.as_str(), ""))).then_some(html),
+            Err(failure) => {
+                self.fail(template, &failure);
+                None
+            }
+        }
     }
 
     fn fail(&mut self, template: &Template, failure: &str) {
@@ -257,13 +203,13 @@ impl Templates {
     }
 }
 
-/// What is internal has an agent for its author; a public comment is the author's own.
+/// The author of the comment: of an internal one the service user, of a public one the post's author.
 fn submitter(draft: &Draft) -> Option<u64> {
     let author = draft.plan.requester.author();
     author.filter(|_| is_public(draft.item, draft.settings)).or(draft.service_user)
 }
 
-/// Those that have a value: an empty text is none, and a template that failed has none.
+/// The custom fields that have a value.
 fn custom_fields(settings: &config::Ticket, templates: &mut Templates) -> Option<Value> {
     let fields = settings.custom_fields.iter().filter_map(|custom| {
         let value = match &custom.value {
@@ -289,137 +235,37 @@ fn custom_text(template: &Template, templates: &mut Templates) -> Option<String>
     Some(clip(&templates.render(Some(template))?, CUSTOM_FIELD_BYTES, "…"))
 }
 
-/// What the template says, or `[Twitter] @jane: start of the text`, or the headline of what is no post;
-/// on one line.
-fn subject(item: &Item, templated: Option<String>) -> String {
-    let built_in = || match &item.report {
-        Some(report) => format!("[{}] {}", place(item), clean(&report.headline)),
-        None => {
-            let text = item.text.as_deref().map(clean).filter(|text| !is_blank(text));
-            let text = text.unwrap_or_else(|| "(no text)".to_owned());
-            format!("[{}] {}: {text}", network_name(item), handle_or_name(item))
-        }
-    };
-    let subject = templated.unwrap_or_else(built_in);
-    line(&subject, SUBJECT_GRAPHEMES, SUBJECT_CHARS)
-}
-
-/// Where it happened: messages and conversations are on a network, all else is Khoros' own.
-fn place(item: &Item) -> String {
-    match item.event {
-        Event::Message(_) | Event::ConversationPassed if item.network().is_some() => network_name(item),
-        _ => "Khoros".to_owned(),
-    }
+/// The subject by the configured template, or by the built-in one.
+fn subject(draft: &Draft, templates: &mut Templates) -> String {
+    let subject = templates.render(draft.settings.subject.as_ref());
+    let subject = subject.or_else(|| templates.render(Some(&SUBJECT_TEMPLATE)));
+    line(&subject.unwrap_or_default(), SUBJECT_GRAPHEMES, SUBJECT_CHARS)
 }
 
 fn comment(draft: &Draft, templates: &mut Templates) -> Html {
-    let template = draft.settings.comment.as_ref();
-    // Who wrote the post has to be somewhere on the ticket.
-    let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.author().is_none();
-    let author = if is_nowhere { Html::paragraph(author_lines(draft.item)) } else { Html::default() };
-    match templates.render_comment(template, COMMENT_BYTES.saturating_sub(author.bytes())) {
-        Some(comment) => comment.then(&author),
-        None => built_in_comment(draft),
-    }
-}
-
-/// The link first, then the text, then who and when, and last what an agent must not overlook.
-fn built_in_comment(draft: &Draft) -> Html {
     let item = draft.item;
-    if let Some(report) = &item.report {
-        return report_comment(item, report);
+    // The ticket has to name the author, whatever the template does.
+    let is_nowhere = draft.settings.requester == Requester::Author && draft.plan.requester.author().is_none();
+    let author = if is_nowhere { author_lines(templates) } else { Html::default() };
+    let room = COMMENT_BYTES.saturating_sub(author.bytes());
+    if let Some(comment) = templates.render_comment(draft.settings.comment.as_ref(), room) {
+        return comment.then(&author);
     }
-    let before = Html::paragraph(value(item.link.as_deref()).map(|link| Html::link(&link)));
-    let after = match draft.settings.public {
-        true => Html::paragraph(public_end(item)),
-        false => Html::paragraph(details(item, draft.label))
-            .then(&notes("Notes in Khoros:", &item.notes))
-            .then(&Html::paragraph([Html::line(&last_line(item))])),
-    };
-    let room = COMMENT_BYTES.saturating_sub(before.bytes() + after.bytes());
-    before.then(&Html::quote(item.text.as_deref().unwrap_or_default(), room)).then(&after)
+    let built_in = templates.render_comment(Some(&COMMENT_TEMPLATE), COMMENT_BYTES);
+    built_in.unwrap_or_else(|| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
 
-/// What the author may read: nothing of what happened to the post in Khoros.
-fn public_end(item: &Item) -> Vec<Html> {
-    [author_lines(item), lines([posted(item), in_reply_to(item)])].concat()
+/// A paragraph that names the author.
+fn author_lines(templates: &mut Templates) -> Html {
+    templates.render_comment(Some(&AUTHOR_TEMPLATE), COMMENT_BYTES).unwrap_or_default()
 }
 
-fn details(item: &Item, label: &str) -> Vec<Html> {
-    let details = lines([
-        posted(item),
-        ("Followers", value(item.author.followers.as_deref())),
-        ("Rule", value(item.rule.as_deref())),
-        ("Labels", label_list(labels(item, label))),
-        in_reply_to(item),
-    ]);
-    [author_lines(item), details].concat()
-}
-
-/// The one that the event is about, if it is about one, and the others.
-fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
-    let applied = Some(label).filter(|label| item.event == Event::Label && !label.is_empty());
-    let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
-    applied.into_iter().chain(others)
-}
-
-fn label_list<'a>(labels: impl Iterator<Item = &'a str>) -> Option<String> {
-    let labels: Vec<String> = labels.filter_map(|label| value(Some(label))).collect();
-    value(Some(&labels.join(", ")))
-}
-
-/// A line of a comment: its name, and its value if there is one.
-type Line = (&'static str, Option<String>);
-
-fn lines<const N: usize>(lines: [Line; N]) -> Vec<Html> {
-    let html = |(name, value): Line| Some(Html::named(name, &Html::line(&value?)));
-    lines.into_iter().filter_map(html).collect()
-}
-
-/// A text on one line; `None` if nothing of it can be seen.
-fn value(text: Option<&str>) -> Option<String> {
-    text.map(field).filter(|text| !text.is_empty())
-}
-
-fn author_lines(item: &Item) -> Vec<Html> {
-    let author = match (author_name(item), handle(item)) {
-        (Some(name), Some(handle)) => Some(format!("{name} ({handle})")),
-        (name, handle) => name.or(handle),
-    };
-    let profile = value(item.author.link.as_deref());
-    let profile = profile.map(|link| Html::named("Profile", &Html::link(&link)));
-    lines([("Author", author)]).into_iter().chain(profile).collect()
-}
-
-fn posted(item: &Item) -> Line {
-    ("Posted", item.created.as_deref().map(time))
-}
-
-fn in_reply_to(item: &Item) -> Line {
-    ("In reply to", value(item.in_reply_to.as_deref()))
-}
-
-/// As many notes as fit; the others come with the next event.
-fn notes(heading: &str, notes: &[Note]) -> Html {
-    if notes.is_empty() {
-        return Html::default();
-    }
-    let held = fitting(notes);
-    let html = held
-        .iter()
-        .fold(Html::paragraph([Html::line(heading)]), |html, note| html.then(&note_html(note, NOTES_BYTES)));
-    match notes.len() - held.len() {
-        0 => html,
-        more => html.then(&Html::paragraph([Html::line(&format!("({more} more)"))])),
-    }
-}
-
-/// Those of some notes that a comment holds: one at least, which is cut if need be.
+/// The notes that a comment has room for: at least one, which may be cut. The others come with the next event.
 pub fn fitting(notes: &[Note]) -> &[Note] {
+    const TAGS: usize = "<p>:</p><blockquote></blockquote>".len();
     let mut room = NOTES_BYTES;
     let fits = |note: &&Note| {
-        // One byte more than there is room for is enough to know.
-        let bytes = note_html(note, room + 1).bytes();
+        let bytes = html::escaped(&note.text).len() + html::escaped(&note_author(note)).len() + TAGS;
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits
@@ -428,56 +274,42 @@ pub fn fitting(notes: &[Note]) -> &[Note] {
     &notes[..count.min(notes.len())]
 }
 
-/// A note in at most `room` bytes: who wrote it and when, and what.
-fn note_html(note: &Note, room: usize) -> Html {
-    let signed = Html::paragraph([Html::line(&format!("{}:", note_author(note)))]);
-    let room = room.saturating_sub(signed.bytes());
-    signed.then(&Html::quote(&note.text, room))
-}
-
 fn note_author(note: &Note) -> String {
-    let author = value(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
-    let created = note.created.as_deref().map(|created| format!(", {}", time(created)));
+    let author = visible_line(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
+    let created = note.created.as_deref().map(|created| format!(", {}", time(&html::line(created))));
     author + &created.unwrap_or_default()
 }
 
-/// The notes of an item that the first comment holds of a ticket made of these bytes, whether a
-/// template made it, or was cut.
-pub fn notes_held(item: &Item, body: &str) -> Vec<Note> {
+/// The notes of an item that the first comment of a ticket contains, found in the ticket's bytes: a template may
+/// have left them out, or may have been cut.
+pub fn notes_in_ticket(item: &Item, body: &str) -> Vec<Note> {
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let comment = &body["ticket"]["comment"];
-    let held = match comment["html_body"].as_str() {
+    let shown = match comment["html_body"].as_str() {
         Some(html) => html::visible_text(html, ""),
         // Frozen by an earlier version.
         None => comment["body"].as_str().unwrap_or_default().to_owned(),
     };
-    let held = without_blanks(&held);
-    let is_held = |note: &&Note| {
+    let shown = without_white_space(&shown);
+    let is_contained = |note: &&Note| {
         let start: String = clean(&note.text).chars().take(NOTE_START).collect();
-        // A word such as "ok" may be anywhere.
+        // A note such as "ok" would be found anywhere.
         match start.chars().count() < SHORT_NOTE {
-            true => held.contains(&without_blanks(&format!("{}:{start}", note_author(note)))),
-            false => held.contains(&without_blanks(&start)),
+            true => shown.contains(&without_white_space(&format!("{}:{start}", note_author(note)))),
+            false => shown.contains(&without_white_space(&start)),
         }
     };
-    item.notes.iter().filter(is_held).cloned().collect()
+    item.notes.iter().filter(is_contained).cloned().collect()
 }
 
-/// What is left of a text however its lines were laid out.
-fn without_blanks(text: &str) -> String {
+/// The text without white space, to compare texts whose lines were broken differently.
+fn without_white_space(text: &str) -> String {
     clean(text).chars().filter(|c| !c.is_whitespace()).collect()
 }
 
-fn last_line(item: &Item) -> String {
-    format!(
-        "A public reply to this ticket does not reach the author: answer on {}.",
-        item.network().map_or("the network".to_owned(), |_| network_name(item))
-    )
-}
-
-/// Ours are always prefixed: a bare tag can select a value of a customer's own field. Those that are
-/// configured, and those that say what the ticket does without, are never cut away. Without a plan, they
-/// are those of any ticket of the route.
+/// The tags of a ticket. Ours have a prefix: a bare tag can select the value of a custom field. Configured tags,
+/// and the tags for a ticket without its fields or its author, are never left out. Without a plan, they are the
+/// tags of a later event.
 pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Plan>) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let event = item.event_name.as_deref().filter(|_| item.event != Event::Label);
@@ -505,618 +337,5 @@ pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Pl
     tags
 }
 
-fn network_name(item: &Item) -> String {
-    match item.network().map(str::to_lowercase).as_deref() {
-        Some("linkedin") => "LinkedIn".to_owned(),
-        Some("youtube") => "YouTube".to_owned(),
-        Some("tiktok") => "TikTok".to_owned(),
-        Some("x") => "X".to_owned(),
-        Some("vk") => "VK".to_owned(),
-        Some("googleplus") => "Google+".to_owned(),
-        Some("sinaweibo") => "Weibo".to_owned(),
-        Some("multi_channel") => "Several networks".to_owned(),
-        Some(network) => network[..1].to_uppercase() + &network[1..],
-        None => "Social".to_owned(),
-    }
-}
-
-fn handle_or_name(item: &Item) -> String {
-    handle(item).or_else(|| author_name(item)).unwrap_or_else(|| "unknown author".to_owned())
-}
-
-fn author_name(item: &Item) -> Option<String> {
-    value(item.author.name.as_deref())
-}
-
-fn handle(item: &Item) -> Option<String> {
-    let bare = value(item.author.screen_name.as_deref())?.trim_start_matches('@').to_owned();
-    (!bare.is_empty()).then(|| format!("@{bare}"))
-}
-
 #[cfg(test)]
-mod tests {
-    use unicode_segmentation::UnicodeSegmentation;
-
-    use super::*;
-    use crate::notification;
-
-    fn published(json: &str) -> Item {
-        let arrivals = notification::parse(json.as_bytes(), 1234).unwrap();
-        Item::from_payload(&arrivals[0].payload).unwrap()
-    }
-
-    fn item(fields: Value) -> Item {
-        let json = json!({"eventUuid": "e", "data": {"items": [fields]}});
-        published(&json.to_string())
-    }
-
-    fn ticket(item: &Item) -> Value {
-        let draft = Draft {
-            item,
-            case_key: "khoros:1234:twitter:1",
-            delivery: "khoros:1234:e:twitter:1",
-            route: "label",
-            label: "CreateCase",
-            settings: &config::Ticket::default(),
-            plan: plan(None, Fields::Configured),
-            service_user: None,
-        };
-        render(&draft).ticket["ticket"].clone()
-    }
-
-    #[test]
-    fn the_published_example() {
-        let json = include_str!("../../../tests/fixtures/stream-item-label-applied-twitter.json");
-        assert_eq!(
-            ticket(&published(json)),
-            json!({
-                "subject": "[Twitter] @author: Post Text",
-                "comment": {
-                    "html_body": "<p><a href=\"https://twitter.com/link\" rel=\"noopener noreferrer\">\
-                        https://twitter.com/link</a></p><blockquote>Post Text</blockquote>\
-                        <p>Author: author (@author)<br>\
-                        Profile: <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
-                        https://twitter.com/author</a><br>\
-                        Posted: 2011-05-26 18:23 UTC<br>\
-                        Followers: 8424<br>\
-                        Labels: CreateCase<br>\
-                        In reply to: twitter:855485181481934848</p>\
-                        <p>A public reply to this ticket does not reach the author: answer on Twitter.</p>",
-                    "public": false,
-                },
-                "priority": "normal",
-                "external_id": "khoros:1234:twitter:1",
-                "tags": ["khoros", "khoros_twitter", "khoros_label_createcase"],
-                "metadata": {
-                    "delivery": "khoros:1234:e:twitter:1",
-                    "eventUuid": "67c53595-efc3-46aa-963b-89650bd4bd98",
-                },
-            })
-        );
-    }
-
-    #[test]
-    fn labels_and_notes() {
-        let ticket = ticket(&item(json!({
-            "entityId": "facebook:1_2", "text": "t", "labels": ["VIP - Gold!", "CreateCase", "日本"],
-            "notes": [{"text": "call {{them}}", "createdByDisplayName": "Ann", "createdDate": "2017-04-12T09:01:11Z"},
-                      {"text": "second"}],
-        })));
-        let body = seen(&ticket);
-        assert!(body.contains("Labels: CreateCase, VIP - Gold!, 日本\n"), "{body}");
-        let notes = "\n\nNotes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> call {\u{2060}{them}}\n\n\
-            Khoros user:\n\n> second\n";
-        assert!(body.contains(notes), "{body}");
-        assert_eq!(
-            ticket["tags"],
-            json!([
-                "khoros",
-                "khoros_facebook",
-                "khoros_label_createcase",
-                "khoros_label_vip_gold",
-                "khoros_label_u65e5u672c"
-            ])
-        );
-    }
-
-    #[test]
-    fn an_item_without_text_is_a_ticket_that_says_so() {
-        let ticket =
-            ticket(&item(json!({"entityId": "instagram:1", "link": "https://i.example/p/1", "text": " "})));
-        assert_eq!(ticket["subject"], "[Instagram] unknown author: (no text)");
-        assert!(seen(&ticket).starts_with("https://i.example/p/1\n\n(no text)\n\n"));
-    }
-
-    #[test]
-    fn text_that_nobody_can_see_is_no_text() {
-        for blank in [
-            "\u{200b}",
-            "\u{202e}\u{2066}",
-            "\u{3164}\u{ad}\u{feff}\u{2060}",
-            "\u{0}\u{1b}",
-            "\u{e0001}\u{fe0f}",
-        ] {
-            let ticket = ticket(&item(json!({
-                "entityId": "twitter:1", "text": blank, "author": blank, "authorScreenName": blank,
-                "authorId": "9", "authorLink": blank, "labels": [blank], "followerCount": blank,
-                "notes": [{"text": blank, "createdByDisplayName": blank}],
-            })));
-            assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
-            let expected =
-                "(no text)\n\nLabels: CreateCase\n\nNotes in Khoros:\n\nKhoros user:\n\n(no text)\n\n";
-            assert!(seen(&ticket).starts_with(expected), "{}", seen(&ticket));
-            let author = json!({"entityId": "twitter:1", "authorId": "9", "author": blank});
-            assert_eq!(author_profile(&item(author)).unwrap().name, "Twitter user 9");
-        }
-    }
-
-    #[test]
-    fn a_subject_is_one_line_of_at_most_150_graphemes() {
-        let family = "👩‍👩‍👧‍👦";
-        let ticket = ticket(&item(json!({"text": family.repeat(500), "author": "A\n\tB"})));
-        let subject = ticket["subject"].as_str().unwrap();
-        assert_eq!(subject.graphemes(true).count(), SUBJECT_GRAPHEMES);
-        assert!(subject.starts_with("[Social] A B: 👩‍👩‍👧‍👦") && subject.ends_with("👦…"));
-    }
-
-    #[test]
-    fn placeholders_are_defused_everywhere() {
-        let bomb = "{{ticket.requester.email}} {%if%} {{{x}}} {\u{0}{a}} {\r{";
-        let ticket = ticket(&item(json!({
-            "entityId": "twitter:1", "text": bomb, "author": bomb, "authorScreenName": bomb, "link": bomb,
-            "authorLink": bomb, "createdDate": bomb, "followerCount": bomb, "inReplyTo": bomb,
-            "labels": [bomb], "notes": [{"text": bomb, "createdByDisplayName": bomb, "createdDate": bomb}],
-        })));
-        let ticket = ticket.to_string();
-        assert!(!ticket.contains("{{") && !ticket.contains("{%"), "{ticket}");
-        assert!(ticket.contains("{\u{2060}{ticket.requester.email}}"), "only an invisible mark is added");
-    }
-
-    #[test]
-    fn control_characters_are_removed() {
-        let ticket =
-            ticket(&item(json!({"entityId": "twitter:1", "text": "a\u{0}b\u{1b}[31m\u{7f}\u{9b}\r\nc\td"})));
-        assert!(seen(&ticket).starts_with("> ab[31m\n> c    d\n"), "{}", seen(&ticket));
-    }
-
-    #[test]
-    fn a_comment_fits_whatever_it_is_made_of() {
-        for text in ["x", "é", "👩‍👩‍👧‍👦", "<", "&", "\"", "  ", "\n.", "{{", "e\u{301}", "https://t.example/"]
-        {
-            let long = format!("x{}x", text.repeat(COMMENT_BYTES / text.len() + 1));
-            let ticket = ticket(&item(json!({
-                "text": long, "link": long, "author": long, "authorScreenName": long, "authorLink": long,
-                "createdDate": long, "followerCount": long, "inReplyTo": long,
-                "labels": [long], "notes": [{"text": long, "createdByDisplayName": long}],
-            })));
-            let body = sent(&ticket);
-            assert!(body.len() <= COMMENT_BYTES, "{} bytes of {text}", body.len());
-            assert!(body.ends_with("answer on the network.</p>"));
-        }
-    }
-
-    #[test]
-    fn a_letter_with_endless_marks_is_cut_as_well() {
-        let zalgo = format!("e{}", "\u{301}".repeat(300_000));
-        let ticket = ticket(&item(json!({"entityId": "twitter:1", "text": zalgo, "author": "Jane"})));
-        assert!(ticket["subject"].as_str().unwrap().chars().count() <= SUBJECT_CHARS);
-        assert!(sent(&ticket).contains("e\u{301}\u{301}") && sent(&ticket).len() <= COMMENT_BYTES);
-    }
-
-    const AUTHOR: u64 = 77;
-    const SERVICE: u64 = 5;
-
-    fn settings(vars: &[(&str, &str)]) -> config::Ticket {
-        let required = [
-            ("SPREDFAST_API_TOKEN", "t"),
-            ("SPREDFAST_COMPANY_ID", "1234"),
-            ("SPREDFAST_LABEL_NAME", "CreateCase"),
-            ("ZENDESK_API_URL", "https://acme.zendesk.com"),
-            ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
-            ("ZENDESK_OAUTH_CLIENT_SECRET", "secret"),
-            ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
-        ];
-        let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
-        config::Config::from_vars(vars).unwrap().routes.remove(0).ticket
-    }
-
-    fn whole_item() -> Item {
-        item(json!({
-            "entityId": "twitter:1", "text": "help", "link": "https://t.example/1", "author": "Jane Doe",
-            "authorId": 42, "authorScreenName": "@jane", "authorLink": "https://t.example/jane",
-            "followerCount": "9", "createdDate": "2011-05-26T18:23:31.000Z", "inReplyTo": "twitter:0",
-            "labels": ["VIP"], "notes": [{"text": "internal", "createdByDisplayName": "Ann"}],
-        }))
-    }
-
-    fn rendered(item: &Item, settings: &config::Ticket, plan: Plan, service_user: Option<u64>) -> Rendered {
-        render(&Draft {
-            item,
-            case_key: "case",
-            delivery: "delivery",
-            route: "label",
-            label: "CreateCase",
-            settings,
-            plan,
-            service_user,
-        })
-    }
-
-    fn plan(author: Option<u64>, fields: Fields) -> Plan {
-        let requester = author.map_or(RequesterUser::Service, RequesterUser::Author);
-        Plan { requester, fields, follow_up: None }
-    }
-
-    /// The comment as it is sent.
-    fn sent(ticket: &Value) -> &str {
-        ticket["comment"]["html_body"].as_str().unwrap()
-    }
-
-    /// The comment as a person sees it.
-    fn seen(ticket: &Value) -> String {
-        html::visible_text(sent(ticket), "> ")
-    }
-
-    #[test]
-    fn who_asks_and_who_writes() {
-        let (private, public) = (settings(&[]), settings(&[("TICKET_PUBLIC", "1")]));
-        for (settings, requester, service, expected) in [
-            (&private, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(SERVICE))),
-            (&private, Some(AUTHOR), None, (json!(AUTHOR), Value::Null)),
-            (&private, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
-            (&private, None, None, (Value::Null, Value::Null)),
-            (&public, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(AUTHOR))),
-            (&public, Some(AUTHOR), None, (json!(AUTHOR), json!(AUTHOR))),
-            (&public, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
-        ] {
-            for fields in [Fields::Configured, Fields::Plain] {
-                let plan = plan(requester, fields);
-                let body = rendered(&whole_item(), settings, plan, service).ticket;
-                let ticket = &body["ticket"];
-                assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
-                assert_eq!(Plan::of(&body.to_string(), service), plan);
-            }
-        }
-        let pending = Plan { requester: RequesterUser::Pending, ..plan(None, Fields::Plain) };
-        let body = rendered(&whole_item(), &private, pending, Some(SERVICE)).ticket;
-        assert_eq!(body["ticket"]["requester_id"], SERVICE);
-        assert!(body["ticket"]["tags"].as_array().unwrap().contains(&json!(NO_AUTHOR_TAG)));
-        assert_eq!(Plan::of(&body.to_string(), Some(SERVICE)), pending);
-        for odd in ["", "[]", "{}"] {
-            assert_eq!(Plan::of(odd, Some(SERVICE)), plan(None, Fields::Configured));
-        }
-    }
-
-    #[test]
-    fn a_plain_ticket_has_none_of_the_accounts_own_fields() {
-        let settings = settings(&[
-            ("TICKET_GROUP_ID", "1"),
-            ("TICKET_ASSIGNEE_ID", "2"),
-            ("TICKET_BRAND_ID", "3"),
-            ("TICKET_FORM_ID", "4"),
-            (
-                "TICKET_CUSTOM_FIELDS",
-                r#"{"5": "{{ author.name }}", "6": 1.50, "7": "{{ item.parentPost }}"}"#,
-            ),
-            ("TICKET_TYPE", "task"),
-            ("TICKET_STATUS", "hold"),
-            ("TICKET_TAGS", "vip"),
-        ]);
-        let own =
-            ["group_id", "assignee_id", "brand_id", "ticket_form_id", "custom_fields", "type", "status"];
-        let full = rendered(&whole_item(), &settings, plan(None, Fields::Configured), None).ticket;
-        assert!(own.iter().all(|name| !full["ticket"][name].is_null()), "{full}");
-        let custom = full["ticket"]["custom_fields"].to_string();
-        assert_eq!(custom, r#"[{"id":5,"value":"Jane Doe"},{"id":6,"value":1.50}]"#);
-        let plain = rendered(&whole_item(), &settings, plan(None, Fields::Plain), None).ticket;
-        assert!(own.iter().all(|name| plain["ticket"].get(name).is_none()), "{plain}");
-        let tags = json!([
-            "khoros",
-            "khoros_twitter",
-            "khoros_label_createcase",
-            "khoros_label_vip",
-            "vip",
-            FALLBACK_TAG
-        ]);
-        assert_eq!(plain["ticket"]["tags"], tags);
-    }
-
-    #[test]
-    fn configured_tags_are_never_cut_away() {
-        let settings = settings(&[("TICKET_TAGS", "last")]);
-        let labels: Vec<String> = (0..50).map(|n| format!("label {n}")).collect();
-        let item = item(json!({"text": "t", "labels": labels}));
-        let body = rendered(&item, &settings, plan(None, Fields::Plain), None).ticket;
-        let tags = body["ticket"]["tags"].as_array().unwrap();
-        assert_eq!(tags.len(), TAGS + 2);
-        assert_eq!(&tags[TAGS..], [json!("last"), json!(FALLBACK_TAG)]);
-    }
-
-    #[test]
-    fn a_public_comment_has_nothing_internal() {
-        let public = settings(&[("TICKET_PUBLIC", "1")]);
-        let body = rendered(&whole_item(), &public, plan(None, Fields::Configured), None).ticket;
-        assert_eq!(
-            seen(&body["ticket"]),
-            "https://t.example/1\n\n> help\n\nAuthor: Jane Doe (@jane)\n\
-             Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0"
-        );
-        assert_eq!(body["ticket"]["comment"]["public"], true);
-        let template = ("TICKET_COMMENT", "{{ item.notes|length }} {{ item.labels|join }}");
-        let own = settings(&[("TICKET_PUBLIC", "1"), template]);
-        let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
-        assert_eq!(seen(&body["ticket"]), "> 0 VIP");
-        let own = settings(&[template]);
-        let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
-        assert_eq!(seen(&body["ticket"]), "> 1 VIP");
-    }
-
-    #[test]
-    fn the_author_is_somewhere_on_the_ticket() {
-        let comment = |vars: &[(&str, &str)], requester, item: &Item| {
-            let body = rendered(item, &settings(vars), plan(requester, Fields::Configured), None).ticket;
-            seen(&body["ticket"])
-        };
-        let template = ("TICKET_COMMENT", "{{ item.text }}");
-        let lines = "> help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane";
-        assert_eq!(comment(&[template], None, &whole_item()), lines);
-        assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "> help");
-        assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "> help");
-        assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "> help");
-        let long = item(json!({"text": "&".repeat(COMMENT_BYTES), "author": "Jane"}));
-        let cut = comment(&[template], None, &long);
-        assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane"));
-    }
-
-    #[test]
-    fn templates_are_cleaned_and_cut_and_never_leave_a_ticket_empty() {
-        let vars = [("TICKET_SUBJECT", "{{ item.text }}"), ("TICKET_COMMENT", "{{ item.text }}")];
-        let of = |text: &str| {
-            let item = item(json!({"entityId": "twitter:1", "text": text, "link": "https://t.example"}));
-            rendered(&item, &settings(&vars), plan(Some(1), Fields::Configured), None).ticket["ticket"]
-                .clone()
-        };
-        let ticket = of("{{a}} \u{0}{\u{1}{b}}\nnext line");
-        assert_eq!(ticket["subject"], "{\u{2060}{a}} {\u{2060}{b}} next line");
-        assert_eq!(seen(&ticket), "> {\u{2060}{a}} {\u{2060}{b}}\n> next line");
-        let ticket = of(&"long ".repeat(40_000));
-        assert_eq!(ticket["subject"].as_str().unwrap().graphemes(true).count(), SUBJECT_GRAPHEMES);
-        assert!(sent(&ticket).len() <= COMMENT_BYTES);
-        let ticket = of(" ");
-        assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
-        assert!(seen(&ticket).contains("\n(no text)\n"));
-    }
-
-    #[test]
-    fn an_html_template_escapes_its_values() {
-        const LINK: &str = "<a href=\"https://t.example/%3Cb%3E\" rel=\"noopener noreferrer\">\
-                            https://t.example/&lt;b&gt;</a>";
-        let format = ("TICKET_COMMENT_FORMAT", "html");
-        let of = |template: &str, text: &str| {
-            let item = item(json!({"entityId": "twitter:1", "text": text}));
-            let settings = settings(&[("TICKET_COMMENT", template), format]);
-            let Rendered { ticket, failures } =
-                rendered(&item, &settings, plan(Some(1), Fields::Configured), None);
-            (sent(&ticket["ticket"]).to_owned(), failures)
-        };
-        for (template, text, expected) in [
-            ("<h2>{{ item.text }}</h2>", "<b>a</b>\n  c", "<h2>&lt;b&gt;a&lt;/b&gt;<br>&nbsp;&nbsp;c</h2>"),
-            ("<p title=\"{{ item.text }}\">x</p>", "\"'", "<p title=\"&quot;&#39;\">x</p>"),
-            ("{{ item.text|upper }}{{ item.text|e }}", "<i>", "&lt;I&gt;&lt;i&gt;"),
-            ("{% set x %}<i>{{ item.text }}</i>{% endset %}{{ x }}", "<b>", "<i>&lt;b&gt;</i>"),
-            ("{{ '<br>' }}{{ item.text|replace('a', '<i>') }}", "a", "&lt;br&gt;&lt;i&gt;"),
-            ("{{ item.text }}{{ item.text }}", "{", "{\u{2060}{"),
-            ("{{ item.text|link }}", "javascript:alert('1')", "javascript:alert(&#39;1&#39;)"),
-            ("{{ item.text|link }}", "https://t.example/<b>", LINK),
-        ] {
-            assert_eq!(of(template, text), (expected.to_owned(), vec![]), "{template}");
-        }
-        let (built_in, failures) = of("<p>{{ item.text }}</p>", &"x".repeat(COMMENT_BYTES));
-        assert!(built_in.starts_with("<blockquote>xxx"));
-        assert_eq!(failures, ["TICKET_COMMENT: the rendered HTML is longer than a comment may be"]);
-        assert!(of("<p><br></p>&nbsp;", "seen").0.contains("seen"), "nobody would see anything");
-    }
-
-    #[test]
-    fn a_failed_template_is_told_without_a_word_of_the_post() {
-        let failing = "\n{{ item.followerCount|int + 1 }}";
-        let custom = format!(r#"{{"5": ["{}", "sure"], "6": "{0}"}}"#, failing.trim());
-        let vars = [
-            ("TICKET_SUBJECT", "{{ item.followerCount|int + 1 }}"),
-            ("TICKET_CUSTOM_FIELDS", custom.as_str()),
-        ];
-        let item = item(json!({"entityId": "twitter:1", "text": "t", "followerCount": "zebra"}));
-        let Rendered { ticket, failures } =
-            rendered(&item, &settings(&vars), plan(None, Fields::Configured), None);
-        assert_eq!(ticket["ticket"]["subject"], "[Twitter] unknown author: t");
-        assert_eq!(ticket["ticket"]["custom_fields"], json!([{"id": 5, "value": ["sure"]}]));
-        assert_eq!(
-            failures,
-            [
-                "TICKET_SUBJECT: invalid operation in line 1",
-                "TICKET_CUSTOM_FIELDS: field 5: invalid operation in line 1",
-                "TICKET_CUSTOM_FIELDS: field 6: invalid operation in line 1",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_follow_up_names_the_closed_ticket() {
-        let settings = config::Ticket::default();
-        let item = whole_item();
-        let draft = Draft {
-            item: &item,
-            case_key: "case",
-            delivery: "delivery",
-            route: "label",
-            label: "CreateCase",
-            settings: &settings,
-            plan: Plan { follow_up: Some(4711), ..plan(None, Fields::Configured) },
-            service_user: None,
-        };
-        let body = render(&draft).ticket;
-        assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
-        assert_eq!(Plan::of(&body.to_string(), None), draft.plan);
-        assert_eq!(body.to_string(), render(&draft).ticket.to_string());
-    }
-
-    #[test]
-    fn the_author_as_a_user() {
-        let profile = |fields: Value| author_profile(&item(fields));
-        assert_eq!(
-            author_profile(&whole_item()),
-            Some(Profile {
-                key: "khoros:twitter:42".to_owned(),
-                name: "Jane Doe".to_owned(),
-                details: "Profile: https://t.example/jane\nHandle: @jane".to_owned(),
-            })
-        );
-        for (fields, key, name) in [
-            (
-                json!({"entityId": "Twitter:1", "authorId": "2", "authorScreenName": "@@jane"}),
-                "khoros:twitter:2",
-                "jane",
-            ),
-            (
-                json!({"entityId": "linkedin:1", "authorId": "2", "author": "\u{1}"}),
-                "khoros:linkedin:2",
-                "LinkedIn user 2",
-            ),
-            (
-                json!({"entityId": "x:1", "authorId": "2", "author": " A\n{{b}} "}),
-                "khoros:x:2",
-                "A {\u{2060}{b}}",
-            ),
-        ] {
-            let profile = profile(fields).unwrap();
-            assert_eq!((profile.key.as_str(), profile.name.as_str()), (key, name));
-        }
-        let strange =
-            profile(json!({"entityId": "twitter:1", "authorId": "été", "author": "é".repeat(300)})).unwrap();
-        assert!(strange.key.starts_with("sha256:") && strange.name.chars().count() == USER_NAME_CHARS);
-        assert_eq!(strange.details, "");
-        assert_eq!(profile(json!({"entityId": "twitter:1", "author": "Jane"})), None);
-        assert_eq!(profile(json!({"text": "t", "authorId": "2"})), None);
-    }
-
-    #[test]
-    fn news_of_a_post() {
-        let item = whole_item();
-        let note = Note {
-            author: Some("Ann".to_owned()),
-            created: Some("2017-04-12T09:01:11Z".to_owned()),
-            text: "{{call}}".to_owned(),
-        };
-        let told = |of: Changes| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
-        assert_eq!(told(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
-        assert_eq!(
-            told(Changes {
-                other_route: true,
-                text_changed: true,
-                notes: vec![note.clone()],
-                ..Changes::default()
-            }),
-            "The label \"VIP\" was applied in Khoros (route \"care\").\n\
-             The text of the post has changed:\n\n> help\n\n\
-             New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
-        );
-        let long = item_of_length(COMMENT_BYTES);
-        let cut = news(
-            &long,
-            "VIP",
-            "care",
-            &Changes { text_changed: true, notes: vec![note], ..Changes::default() },
-        );
-        assert!(
-            cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES
-        );
-    }
-
-    #[test]
-    fn news_of_a_rule_and_of_an_unknown_event() {
-        let again = Changes::default();
-        let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-        let told = |item: &Item, of: &Changes| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
-        assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
-        let other = Changes { other_route: true, ..Changes::default() };
-        let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
-        assert_eq!(told(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
-    }
-
-    #[test]
-    fn an_account_that_works_again_solves_its_ticket() {
-        let told = |json: &str| {
-            let item = published(json);
-            let news = Changes { is_report: true, ..Changes::default() };
-            let news = super::news(&item, "VIP", "route", &news);
-            (item.is_resolution(), html::visible_text(news.as_str(), "> "))
-        };
-        assert_eq!(
-            told(include_str!("../../../tests/fixtures/credential-reauth-instagram.json")),
-            (
-                true,
-                "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again.\n\n\
-                 Account: will.i.am\nAccount id: 673abc9794"
-                    .to_owned()
-            )
-        );
-        let (solves, lost) = told(include_str!("../../../tests/fixtures/credential-deauth-instagram.json"));
-        assert!(!solves && lost.ends_with("Company Settings > Accounts."), "{lost}");
-    }
-
-    #[test]
-    fn a_message_that_changed_is_told_anew() {
-        let json = include_str!("../../../tests/fixtures/message-needs-approval-facebook.json");
-        let item = published(json);
-        let of =
-            Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-        let told = html::visible_text(news(&item, "VIP", "route", &of).as_str(), "> ");
-        let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
-            The text has changed:\n\n> This is the best day";
-        assert!(told.starts_with(start), "{told}");
-        let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\n\
-            Ann, 2021-03-17 20:00 UTC:\n\n> Legal has to see this first";
-        assert!(told.ends_with(end), "{told}");
-    }
-
-    #[test]
-    fn a_lost_account_is_urgent_and_internal() {
-        let json = include_str!("../../../tests/fixtures/credential-deauth-instagram.json");
-        let of = |vars: &[(&str, &str)], fields| {
-            let plan = plan(None, fields);
-            rendered(&published(json), &settings(vars), plan, Some(SERVICE)).ticket["ticket"].clone()
-        };
-        for (vars, fields, priority) in [
-            (&[][..], Fields::Configured, "high"),
-            (&[], Fields::Plain, "high"),
-            (&[("TICKET_PRIORITY", "low")], Fields::Configured, "low"),
-        ] {
-            assert_eq!(of(vars, fields)["priority"], priority);
-        }
-        let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
-        assert_eq!(public["comment"]["public"], false);
-        assert!(seen(&public).starts_with("Khoros can no longer use"));
-    }
-
-    #[test]
-    fn what_is_no_post_is_cleaned_and_cut_as_well() {
-        for filler in ["{{x}}&\u{0}", "\n.", "👩‍👩‍👧‍👦"] {
-            let long = filler.repeat(COMMENT_BYTES / filler.len() + 1);
-            let event = json!({"eventName": "message-needs-approval", "eventUuid": "e", "data": {
-                "id": "1", "title": long, "content": {"text": format!("t{long}")}, "service": long,
-                "status": long, "labels": [long], "notes": [long], "scheduledPublishDate": long,
-                "publicationResults": vec![json!({"serviceLink": long, "status": "ERROR"}); 12],
-            }});
-            let ticket = ticket(&published(&event.to_string()));
-            let body = sent(&ticket);
-            assert!(body.len() <= COMMENT_BYTES, "{} bytes", body.len());
-            assert!(body.ends_with("Approve or reject the message in Khoros.</p>"));
-            assert!(ticket["subject"].as_str().unwrap().graphemes(true).count() <= SUBJECT_GRAPHEMES);
-            assert!(!ticket.to_string().contains("{{"));
-        }
-    }
-
-    fn item_of_length(length: usize) -> Item {
-        item(json!({"text": "<".repeat(length)}))
-    }
-}
+mod tests;

@@ -1,0 +1,565 @@
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::*;
+use crate::notification;
+
+fn published(json: &str) -> Item {
+    let arrivals = notification::parse(json.as_bytes(), 1234).unwrap();
+    Item::from_payload(&arrivals[0].payload).unwrap()
+}
+
+fn item(fields: Value) -> Item {
+    let json = json!({"eventUuid": "e", "data": {"items": [fields]}});
+    published(&json.to_string())
+}
+
+fn ticket(item: &Item) -> Value {
+    let draft = Draft {
+        item,
+        case_key: "khoros:1234:twitter:1",
+        delivery: "khoros:1234:e:twitter:1",
+        route: "label",
+        label: "CreateCase",
+        settings: &config::Ticket::default(),
+        plan: plan(None, Fields::Configured),
+        service_user: None,
+    };
+    render(&draft).ticket["ticket"].clone()
+}
+
+#[test]
+fn the_published_example() {
+    let json = include_str!("../../../../tests/fixtures/stream-item-label-applied-twitter.json");
+    assert_eq!(
+        ticket(&published(json)),
+        json!({
+            "subject": "[Twitter] @author: Post Text",
+            "comment": {
+                "html_body": "<p><a href=\"https://twitter.com/link\" rel=\"noopener noreferrer\">\
+                    https://twitter.com/link</a></p><blockquote>Post Text</blockquote>\
+                    <p>Author: author (@author)<br>\
+                    Profile: <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
+                    https://twitter.com/author</a><br>\
+                    Posted: 2011-05-26 18:23 UTC<br>\
+                    Followers: 8424<br>\
+                    Labels: CreateCase<br>\
+                    In reply to: twitter:855485181481934848</p>\
+                    <p>A public reply to this ticket does not reach the author: answer on Twitter.</p>",
+                "public": false,
+            },
+            "priority": "normal",
+            "external_id": "khoros:1234:twitter:1",
+            "tags": ["khoros", "khoros_twitter", "khoros_label_createcase"],
+            "metadata": {
+                "delivery": "khoros:1234:e:twitter:1",
+                "eventUuid": "67c53595-efc3-46aa-963b-89650bd4bd98",
+            },
+        })
+    );
+}
+
+#[test]
+fn labels_and_notes() {
+    let ticket = ticket(&item(json!({
+        "entityId": "facebook:1_2", "text": "t", "labels": ["VIP - Gold!", "CreateCase", "日本"],
+        "notes": [{"text": "call {{them}}", "createdByDisplayName": "Ann", "createdDate": "2017-04-12T09:01:11Z"},
+                  {"text": "second"}],
+    })));
+    let body = seen(&ticket);
+    assert!(body.contains("Labels: CreateCase, VIP - Gold!, 日本\n"), "{body}");
+    let notes = "\n\nNotes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> call {\u{2060}{them}}\n\n\
+        Khoros user:\n\n> second\n";
+    assert!(body.contains(notes), "{body}");
+    assert_eq!(
+        ticket["tags"],
+        json!([
+            "khoros",
+            "khoros_facebook",
+            "khoros_label_createcase",
+            "khoros_label_vip_gold",
+            "khoros_label_u65e5u672c"
+        ])
+    );
+}
+
+#[test]
+fn an_item_without_text_is_a_ticket_that_says_so() {
+    let ticket =
+        ticket(&item(json!({"entityId": "instagram:1", "link": "https://i.example/p/1", "text": " "})));
+    assert_eq!(ticket["subject"], "[Instagram] unknown author: (no text)");
+    assert!(seen(&ticket).starts_with("https://i.example/p/1\n\n(no text)\n\n"));
+}
+
+#[test]
+fn text_that_nobody_can_see_is_no_text() {
+    for blank in
+        ["\u{200b}", "\u{202e}\u{2066}", "\u{3164}\u{ad}\u{feff}\u{2060}", "\u{0}\u{1b}", "\u{e0001}\u{fe0f}"]
+    {
+        let ticket = ticket(&item(json!({
+            "entityId": "twitter:1", "text": blank, "author": blank, "authorScreenName": blank,
+            "authorId": "9", "authorLink": blank, "labels": [blank], "followerCount": blank,
+            "notes": [{"text": blank, "createdByDisplayName": blank}],
+        })));
+        assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
+        let expected = "(no text)\n\nLabels: CreateCase\n\nNotes in Khoros:\n\nKhoros user:\n\n(no text)\n\n";
+        assert!(seen(&ticket).starts_with(expected), "{}", seen(&ticket));
+        let author = json!({"entityId": "twitter:1", "authorId": "9", "author": blank});
+        assert_eq!(author_profile(&item(author)).unwrap().name, "Twitter user 9");
+    }
+}
+
+#[test]
+fn a_subject_is_one_line_of_at_most_150_graphemes() {
+    let family = "👩‍👩‍👧‍👦";
+    let ticket = ticket(&item(json!({"text": family.repeat(500), "author": "A\n\tB"})));
+    let subject = ticket["subject"].as_str().unwrap();
+    assert_eq!(subject.graphemes(true).count(), SUBJECT_GRAPHEMES);
+    assert!(subject.starts_with("[Social] A B: 👩‍👩‍👧‍👦") && subject.ends_with("👦…"));
+}
+
+#[test]
+fn placeholders_are_defused_everywhere() {
+    let bomb = "{{ticket.requester.email}} {%if%} {{{x}}} {\u{0}{a}} {\r{";
+    let ticket = ticket(&item(json!({
+        "entityId": "twitter:1", "text": bomb, "author": bomb, "authorScreenName": bomb, "link": bomb,
+        "authorLink": bomb, "createdDate": bomb, "followerCount": bomb, "inReplyTo": bomb,
+        "labels": [bomb], "notes": [{"text": bomb, "createdByDisplayName": bomb, "createdDate": bomb}],
+    })));
+    let ticket = ticket.to_string();
+    assert!(!ticket.contains("{{") && !ticket.contains("{%"), "{ticket}");
+    assert!(ticket.contains("{\u{2060}{ticket.requester.email}}"), "only an invisible mark is added");
+}
+
+#[test]
+fn control_characters_are_removed() {
+    let ticket =
+        ticket(&item(json!({"entityId": "twitter:1", "text": "a\u{0}b\u{1b}[31m\u{7f}\u{9b}\r\nc\td"})));
+    assert!(seen(&ticket).starts_with("> ab[31m\n> c    d\n"), "{}", seen(&ticket));
+}
+
+#[test]
+fn a_comment_fits_whatever_it_is_made_of() {
+    for text in ["x", "é", "👩‍👩‍👧‍👦", "<", "&", "\"", "  ", "\n.", "{{", "e\u{301}", "https://t.example/"]
+    {
+        let long = format!("x{}x", text.repeat(COMMENT_BYTES / text.len() + 1));
+        let ticket = ticket(&item(json!({
+            "text": long, "link": long, "author": long, "authorScreenName": long, "authorLink": long,
+            "createdDate": long, "followerCount": long, "inReplyTo": long,
+            "labels": [long], "notes": [{"text": long, "createdByDisplayName": long}],
+        })));
+        let body = sent(&ticket);
+        assert!(body.len() <= COMMENT_BYTES, "{} bytes of {text}", body.len());
+        assert!(body.ends_with("answer on the network.</p>"));
+    }
+}
+
+#[test]
+fn a_letter_with_endless_marks_is_cut_as_well() {
+    let zalgo = format!("e{}", "\u{301}".repeat(300_000));
+    let ticket = ticket(&item(json!({"entityId": "twitter:1", "text": zalgo, "author": "Jane"})));
+    assert!(ticket["subject"].as_str().unwrap().chars().count() <= SUBJECT_CHARS);
+    assert!(sent(&ticket).contains("e\u{301}\u{301}") && sent(&ticket).len() <= COMMENT_BYTES);
+}
+
+const AUTHOR: u64 = 77;
+const SERVICE: u64 = 5;
+
+fn settings(vars: &[(&str, &str)]) -> config::Ticket {
+    let required = [
+        ("SPREDFAST_API_TOKEN", "t"),
+        ("SPREDFAST_COMPANY_ID", "1234"),
+        ("SPREDFAST_LABEL_NAME", "CreateCase"),
+        ("ZENDESK_API_URL", "https://acme.zendesk.com"),
+        ("ZENDESK_OAUTH_CLIENT_ID", "casebridge"),
+        ("ZENDESK_OAUTH_CLIENT_SECRET", "secret"),
+        ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
+    ];
+    let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
+    config::Config::from_vars(vars).unwrap().routes.remove(0).ticket
+}
+
+fn whole_item() -> Item {
+    item(json!({
+        "entityId": "twitter:1", "text": "help", "link": "https://t.example/1", "author": "Jane Doe",
+        "authorId": 42, "authorScreenName": "@jane", "authorLink": "https://t.example/jane",
+        "followerCount": "9", "createdDate": "2011-05-26T18:23:31.000Z", "inReplyTo": "twitter:0",
+        "labels": ["VIP"], "notes": [{"text": "internal", "createdByDisplayName": "Ann"}],
+    }))
+}
+
+fn rendered(item: &Item, settings: &config::Ticket, plan: Plan, service_user: Option<u64>) -> Rendered {
+    render(&Draft {
+        item,
+        case_key: "case",
+        delivery: "delivery",
+        route: "label",
+        label: "CreateCase",
+        settings,
+        plan,
+        service_user,
+    })
+}
+
+fn plan(author: Option<u64>, fields: Fields) -> Plan {
+    let requester = author.map_or(RequesterUser::Service, RequesterUser::Author);
+    Plan { requester, fields, follow_up: None }
+}
+
+/// The comment as it is sent.
+fn sent(ticket: &Value) -> &str {
+    ticket["comment"]["html_body"].as_str().unwrap()
+}
+
+/// The comment as a person sees it.
+fn seen(ticket: &Value) -> String {
+    html::visible_text(sent(ticket), "> ")
+}
+
+#[test]
+fn who_asks_and_who_writes() {
+    let (private, public) = (settings(&[]), settings(&[("TICKET_PUBLIC", "1")]));
+    for (settings, requester, service, expected) in [
+        (&private, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(SERVICE))),
+        (&private, Some(AUTHOR), None, (json!(AUTHOR), Value::Null)),
+        (&private, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
+        (&private, None, None, (Value::Null, Value::Null)),
+        (&public, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(AUTHOR))),
+        (&public, Some(AUTHOR), None, (json!(AUTHOR), json!(AUTHOR))),
+        (&public, None, Some(SERVICE), (json!(SERVICE), json!(SERVICE))),
+    ] {
+        for fields in [Fields::Configured, Fields::Plain] {
+            let plan = plan(requester, fields);
+            let body = rendered(&whole_item(), settings, plan, service).ticket;
+            let ticket = &body["ticket"];
+            assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
+            assert_eq!(Plan::of(&body.to_string(), service), plan);
+        }
+    }
+    let pending = Plan { requester: RequesterUser::Pending, ..plan(None, Fields::Plain) };
+    let body = rendered(&whole_item(), &private, pending, Some(SERVICE)).ticket;
+    assert_eq!(body["ticket"]["requester_id"], SERVICE);
+    assert!(body["ticket"]["tags"].as_array().unwrap().contains(&json!(NO_AUTHOR_TAG)));
+    assert_eq!(Plan::of(&body.to_string(), Some(SERVICE)), pending);
+    for odd in ["", "[]", "{}"] {
+        assert_eq!(Plan::of(odd, Some(SERVICE)), plan(None, Fields::Configured));
+    }
+}
+
+#[test]
+fn a_plain_ticket_has_none_of_the_accounts_own_fields() {
+    let settings = settings(&[
+        ("TICKET_GROUP_ID", "1"),
+        ("TICKET_ASSIGNEE_ID", "2"),
+        ("TICKET_BRAND_ID", "3"),
+        ("TICKET_FORM_ID", "4"),
+        ("TICKET_CUSTOM_FIELDS", r#"{"5": "{{ author.name }}", "6": 1.50, "7": "{{ item.parentPost }}"}"#),
+        ("TICKET_TYPE", "task"),
+        ("TICKET_STATUS", "hold"),
+        ("TICKET_TAGS", "vip"),
+    ]);
+    let own = ["group_id", "assignee_id", "brand_id", "ticket_form_id", "custom_fields", "type", "status"];
+    let full = rendered(&whole_item(), &settings, plan(None, Fields::Configured), None).ticket;
+    assert!(own.iter().all(|name| !full["ticket"][name].is_null()), "{full}");
+    let custom = full["ticket"]["custom_fields"].to_string();
+    assert_eq!(custom, r#"[{"id":5,"value":"Jane Doe"},{"id":6,"value":1.50}]"#);
+    let plain = rendered(&whole_item(), &settings, plan(None, Fields::Plain), None).ticket;
+    assert!(own.iter().all(|name| plain["ticket"].get(name).is_none()), "{plain}");
+    let tags = json!([
+        "khoros",
+        "khoros_twitter",
+        "khoros_label_createcase",
+        "khoros_label_vip",
+        "vip",
+        FALLBACK_TAG
+    ]);
+    assert_eq!(plain["ticket"]["tags"], tags);
+}
+
+#[test]
+fn configured_tags_are_never_cut_away() {
+    let settings = settings(&[("TICKET_TAGS", "last")]);
+    let labels: Vec<String> = (0..50).map(|n| format!("label {n}")).collect();
+    let item = item(json!({"text": "t", "labels": labels}));
+    let body = rendered(&item, &settings, plan(None, Fields::Plain), None).ticket;
+    let tags = body["ticket"]["tags"].as_array().unwrap();
+    assert_eq!(tags.len(), TAGS + 2);
+    assert_eq!(&tags[TAGS..], [json!("last"), json!(FALLBACK_TAG)]);
+}
+
+#[test]
+fn a_public_comment_has_nothing_internal() {
+    let public = settings(&[("TICKET_PUBLIC", "1")]);
+    let body = rendered(&whole_item(), &public, plan(None, Fields::Configured), None).ticket;
+    assert_eq!(
+        seen(&body["ticket"]),
+        "https://t.example/1\n\n> help\n\nAuthor: Jane Doe (@jane)\n\
+         Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0"
+    );
+    assert_eq!(body["ticket"]["comment"]["public"], true);
+    let template = ("TICKET_COMMENT", "{{ item.notes|length }} {{ item.labels|join }}");
+    let own = settings(&[("TICKET_PUBLIC", "1"), template]);
+    let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
+    assert_eq!(seen(&body["ticket"]), "> 0 VIP");
+    let own = settings(&[template]);
+    let body = rendered(&whole_item(), &own, plan(Some(AUTHOR), Fields::Configured), None).ticket;
+    assert_eq!(seen(&body["ticket"]), "> 1 VIP");
+}
+
+#[test]
+fn the_author_is_somewhere_on_the_ticket() {
+    let comment = |vars: &[(&str, &str)], requester, item: &Item| {
+        let body = rendered(item, &settings(vars), plan(requester, Fields::Configured), None).ticket;
+        seen(&body["ticket"])
+    };
+    let template = ("TICKET_COMMENT", "{{ item.text }}");
+    let lines = "> help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane";
+    assert_eq!(comment(&[template], None, &whole_item()), lines);
+    assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "> help");
+    assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "> help");
+    assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "> help");
+    let long = item(json!({"text": "&".repeat(COMMENT_BYTES), "author": "Jane"}));
+    let cut = comment(&[template], None, &long);
+    assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane"));
+}
+
+#[test]
+fn templates_are_cleaned_and_cut_and_never_leave_a_ticket_empty() {
+    let vars = [("TICKET_SUBJECT", "{{ item.text }}"), ("TICKET_COMMENT", "{{ item.text }}")];
+    let of = |text: &str| {
+        let item = item(json!({"entityId": "twitter:1", "text": text, "link": "https://t.example"}));
+        rendered(&item, &settings(&vars), plan(Some(1), Fields::Configured), None).ticket["ticket"].clone()
+    };
+    let ticket = of("{{a}} \u{0}{\u{1}{b}}\nnext line");
+    assert_eq!(ticket["subject"], "{\u{2060}{a}} {\u{2060}{b}} next line");
+    assert_eq!(seen(&ticket), "> {\u{2060}{a}} {\u{2060}{b}}\n> next line");
+    let ticket = of(&"long ".repeat(40_000));
+    assert_eq!(ticket["subject"].as_str().unwrap().graphemes(true).count(), SUBJECT_GRAPHEMES);
+    assert!(sent(&ticket).len() <= COMMENT_BYTES);
+    let ticket = of(" ");
+    assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
+    assert!(seen(&ticket).contains("\n(no text)\n"));
+}
+
+#[test]
+fn an_html_template_escapes_its_values() {
+    const LINK: &str = "<a href=\"https://t.example/%3Cb%3E\" rel=\"noopener noreferrer\">\
+                        https://t.example/&lt;b&gt;</a>";
+    let format = ("TICKET_COMMENT_FORMAT", "html");
+    let of = |template: &str, text: &str| {
+        let item = item(json!({"entityId": "twitter:1", "text": text}));
+        let settings = settings(&[("TICKET_COMMENT", template), format]);
+        let Rendered { ticket, failures } =
+            rendered(&item, &settings, plan(Some(1), Fields::Configured), None);
+        (sent(&ticket["ticket"]).to_owned(), failures)
+    };
+    for (template, text, expected) in [
+        ("<h2>{{ item.text }}</h2>", "<b>a</b>\n  c", "<h2>&lt;b&gt;a&lt;/b&gt;<br>&nbsp;&nbsp;c</h2>"),
+        ("<p title=\"{{ item.text }}\">x</p>", "\"'", "<p title=\"&quot;&#39;\">x</p>"),
+        ("{{ item.text|upper }}{{ item.text|e }}", "<i>", "&lt;I&gt;&lt;i&gt;"),
+        ("{% set x %}<i>{{ item.text }}</i>{% endset %}{{ x }}", "<b>", "<i>&lt;b&gt;</i>"),
+        ("{{ '<br>' }}{{ item.text|replace('a', '<i>') }}", "a", "&lt;br&gt;&lt;i&gt;"),
+        ("{{ item.text }}{{ item.text }}", "{", "{\u{2060}{"),
+        ("{{ item.text|link }}", "javascript:alert('1')", "javascript:alert(&#39;1&#39;)"),
+        ("{{ item.text|link }}", "https://t.example/<b>", LINK),
+    ] {
+        assert_eq!(of(template, text), (expected.to_owned(), vec![]), "{template}");
+    }
+    let (built_in, failures) = of("<p>{{ item.text }}</p>", &"x".repeat(COMMENT_BYTES));
+    assert!(built_in.starts_with("<blockquote>xxx"));
+    assert_eq!(failures, ["TICKET_COMMENT: the rendered HTML is longer than a comment may be"]);
+    assert!(of("<p><br></p>&nbsp;", "seen").0.contains("seen"), "nobody would see anything");
+}
+
+#[test]
+fn a_failed_template_is_told_without_a_word_of_the_post() {
+    let failing = "\n{{ item.followerCount|int + 1 }}";
+    let custom = format!(r#"{{"5": ["{}", "sure"], "6": "{0}"}}"#, failing.trim());
+    let vars =
+        [("TICKET_SUBJECT", "{{ item.followerCount|int + 1 }}"), ("TICKET_CUSTOM_FIELDS", custom.as_str())];
+    let item = item(json!({"entityId": "twitter:1", "text": "t", "followerCount": "zebra"}));
+    let Rendered { ticket, failures } =
+        rendered(&item, &settings(&vars), plan(None, Fields::Configured), None);
+    assert_eq!(ticket["ticket"]["subject"], "[Twitter] unknown author: t");
+    assert_eq!(ticket["ticket"]["custom_fields"], json!([{"id": 5, "value": ["sure"]}]));
+    assert_eq!(
+        failures,
+        [
+            "TICKET_SUBJECT: invalid operation in line 1",
+            "TICKET_CUSTOM_FIELDS: field 5: invalid operation in line 1",
+            "TICKET_CUSTOM_FIELDS: field 6: invalid operation in line 1",
+        ]
+    );
+}
+
+#[test]
+fn a_follow_up_names_the_closed_ticket() {
+    let settings = config::Ticket::default();
+    let item = whole_item();
+    let draft = Draft {
+        item: &item,
+        case_key: "case",
+        delivery: "delivery",
+        route: "label",
+        label: "CreateCase",
+        settings: &settings,
+        plan: Plan { follow_up: Some(4711), ..plan(None, Fields::Configured) },
+        service_user: None,
+    };
+    let body = render(&draft).ticket;
+    assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
+    assert_eq!(Plan::of(&body.to_string(), None), draft.plan);
+    assert_eq!(body.to_string(), render(&draft).ticket.to_string());
+}
+
+#[test]
+fn the_author_as_a_user() {
+    let profile = |fields: Value| author_profile(&item(fields));
+    assert_eq!(
+        author_profile(&whole_item()),
+        Some(Profile {
+            key: "khoros:twitter:42".to_owned(),
+            name: "Jane Doe".to_owned(),
+            details: "Profile: https://t.example/jane\nHandle: @jane".to_owned(),
+        })
+    );
+    for (fields, key, name) in [
+        (
+            json!({"entityId": "Twitter:1", "authorId": "2", "authorScreenName": "@@jane"}),
+            "khoros:twitter:2",
+            "jane",
+        ),
+        (
+            json!({"entityId": "linkedin:1", "authorId": "2", "author": "\u{1}"}),
+            "khoros:linkedin:2",
+            "LinkedIn user 2",
+        ),
+        (
+            json!({"entityId": "x:1", "authorId": "2", "author": " A\n{{b}} "}),
+            "khoros:x:2",
+            "A {\u{2060}{b}}",
+        ),
+    ] {
+        let profile = profile(fields).unwrap();
+        assert_eq!((profile.key.as_str(), profile.name.as_str()), (key, name));
+    }
+    let strange =
+        profile(json!({"entityId": "twitter:1", "authorId": "été", "author": "é".repeat(300)})).unwrap();
+    assert!(strange.key.starts_with("sha256:") && strange.name.chars().count() == USER_NAME_CHARS);
+    assert_eq!(strange.details, "");
+    assert_eq!(profile(json!({"entityId": "twitter:1", "author": "Jane"})), None);
+    assert_eq!(profile(json!({"text": "t", "authorId": "2"})), None);
+}
+
+#[test]
+fn news_of_a_post() {
+    let item = whole_item();
+    let note = Note {
+        author: Some("Ann".to_owned()),
+        created: Some("2017-04-12T09:01:11Z".to_owned()),
+        text: "{{call}}".to_owned(),
+    };
+    let told = |of: Changes| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
+    assert_eq!(told(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
+    assert_eq!(
+        told(Changes {
+            other_route: true,
+            text_changed: true,
+            notes: vec![note.clone()],
+            ..Changes::default()
+        }),
+        "The label \"VIP\" was applied in Khoros (route \"care\").\n\
+         The text of the post has changed:\n\n> help\n\n\
+         New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
+    );
+    let long = item_of_length(COMMENT_BYTES);
+    let cut =
+        news(&long, "VIP", "care", &Changes { text_changed: true, notes: vec![note], ..Changes::default() });
+    assert!(cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES);
+}
+
+#[test]
+fn news_of_a_rule_and_of_an_unknown_event() {
+    let again = Changes::default();
+    let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
+    let told = |item: &Item, of: &Changes| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
+    assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
+    let other = Changes { other_route: true, ..Changes::default() };
+    let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
+    assert_eq!(told(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
+}
+
+#[test]
+fn an_account_that_works_again_solves_its_ticket() {
+    let told = |json: &str| {
+        let item = published(json);
+        let news = Changes { is_report: true, ..Changes::default() };
+        let news = super::news(&item, "VIP", "route", &news);
+        (item.is_resolution(), html::visible_text(news.as_str(), "> "))
+    };
+    assert_eq!(
+        told(include_str!("../../../../tests/fixtures/credential-reauth-instagram.json")),
+        (
+            true,
+            "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again.\n\n\
+             Account: will.i.am\nAccount id: 673abc9794"
+                .to_owned()
+        )
+    );
+    let (solves, lost) = told(include_str!("../../../../tests/fixtures/credential-deauth-instagram.json"));
+    assert!(!solves && lost.ends_with("Company Settings > Accounts."), "{lost}");
+}
+
+#[test]
+fn a_message_that_changed_is_told_anew() {
+    let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
+    let item = published(json);
+    let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
+    let told = html::visible_text(news(&item, "VIP", "route", &of).as_str(), "> ");
+    let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
+        The text has changed:\n\n> This is the best day";
+    assert!(told.starts_with(start), "{told}");
+    let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\n\
+        Ann, 2021-03-17 20:00 UTC:\n\n> Legal has to see this first";
+    assert!(told.ends_with(end), "{told}");
+}
+
+#[test]
+fn a_lost_account_is_urgent_and_internal() {
+    let json = include_str!("../../../../tests/fixtures/credential-deauth-instagram.json");
+    let of = |vars: &[(&str, &str)], fields| {
+        let plan = plan(None, fields);
+        rendered(&published(json), &settings(vars), plan, Some(SERVICE)).ticket["ticket"].clone()
+    };
+    for (vars, fields, priority) in [
+        (&[][..], Fields::Configured, "high"),
+        (&[], Fields::Plain, "high"),
+        (&[("TICKET_PRIORITY", "low")], Fields::Configured, "low"),
+    ] {
+        assert_eq!(of(vars, fields)["priority"], priority);
+    }
+    let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
+    assert_eq!(public["comment"]["public"], false);
+    assert!(seen(&public).starts_with("Khoros can no longer use"));
+}
+
+#[test]
+fn what_is_no_post_is_cleaned_and_cut_as_well() {
+    for filler in ["{{x}}&\u{0}", "\n.", "👩‍👩‍👧‍👦"] {
+        let long = filler.repeat(COMMENT_BYTES / filler.len() + 1);
+        let event = json!({"eventName": "message-needs-approval", "eventUuid": "e", "data": {
+            "id": "1", "title": long, "content": {"text": format!("t{long}")}, "service": long,
+            "status": long, "labels": [long], "notes": [long], "scheduledPublishDate": long,
+            "publicationResults": vec![json!({"serviceLink": long, "status": "ERROR"}); 12],
+        }});
+        let ticket = ticket(&published(&event.to_string()));
+        let body = sent(&ticket);
+        assert!(body.len() <= COMMENT_BYTES, "{} bytes", body.len());
+        assert!(body.ends_with("Approve or reject the message in Khoros.</p>"));
+        assert!(ticket["subject"].as_str().unwrap().graphemes(true).count() <= SUBJECT_GRAPHEMES);
+        assert!(!ticket.to_string().contains("{{"));
+    }
+}
+
+fn item_of_length(length: usize) -> Item {
+    item(json!({"text": "<".repeat(length)}))
+}

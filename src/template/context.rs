@@ -1,0 +1,275 @@
+//! What the names in a template stand for.
+
+use std::collections::BTreeMap;
+
+use minijinja::value::Value;
+use serde_json::Value as Json;
+
+use super::bounds::{self, MEMBERS};
+use crate::event::{Event, Report};
+use crate::html;
+use crate::notification::{Item, Note};
+use crate::text::is_blank;
+
+/// The fields of an item that Khoros publishes, in its order.
+const ITEM: &[&str] = &[
+    "sfEntityType",
+    "entityId",
+    "text",
+    "link",
+    "author",
+    "authorIcon",
+    "authorId",
+    "authorLink",
+    "authorScreenName",
+    "initiativeIds",
+    "contentType",
+    "createdDate",
+    "followerCount",
+    "labels",
+    "notes",
+    "inReplyTo",
+    "repostedFrom",
+    "parentPost",
+];
+const AUTHOR: &[&str] =
+    &["id", "name", "screen_name", "handle", "display_name", "link", "network", "followers"];
+const OTHERS: &[&str] = &[
+    "text",
+    "network",
+    "labels",
+    "notes",
+    "more_notes",
+    "rule",
+    "report",
+    "public",
+    "event",
+    "event_kind",
+    "label",
+    "route",
+];
+/// The bytes of HTML that [`super::Template`] leaves to the text of the item.
+pub(super) const TEXT_BYTES: &str = "text_bytes";
+
+/// The values of all names, for one item.
+#[derive(Clone)]
+pub struct Context(BTreeMap<&'static str, Value>);
+
+/// What a ticket or a comment is about.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub item: &'a Item,
+    /// The label of the route.
+    pub label: &'a str,
+    pub route: &'a str,
+    /// The author may read it.
+    pub is_public: bool,
+    /// The notes that it contains; none if it is public.
+    pub notes: &'a [Note],
+    /// The number of notes for which it has no room.
+    pub more_notes: usize,
+}
+
+impl Context {
+    pub fn new(subject: &Subject) -> Context {
+        let Subject { item, label, route, is_public, notes, more_notes } = *subject;
+        let author = &item.author;
+        let text = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
+        let author = map([
+            ("id", text(&author.id)),
+            ("name", text(&author.name)),
+            ("screen_name", text(&author.screen_name)),
+            ("handle", text(&handle(item))),
+            ("display_name", text(&display_name(item))),
+            ("link", text(&author.link)),
+            ("network", Value::from(item.network().unwrap_or_default())),
+            ("followers", author.followers.as_deref().map_or_else(|| Value::from(""), count)),
+        ]);
+        let kind = match item.event {
+            Event::Label => "label",
+            Event::Rule => "rule",
+            _ => "other",
+        };
+        let labels = labels(item, label).map(html::line).filter(|label| !label.is_empty());
+        Context(BTreeMap::from([
+            ("item", map(ITEM.iter().map(|field| (*field, field_of(item, field, is_public))))),
+            ("author", author),
+            ("text", bounded(item.text.as_deref().filter(|text| !is_blank(text)).unwrap_or_default())),
+            ("network", Value::from(network_name(item).unwrap_or_default())),
+            ("labels", labels.take(MEMBERS).collect()),
+            ("notes", notes.iter().map(note).collect()),
+            ("more_notes", Value::from(more_notes)),
+            ("rule", text(&item.rule)),
+            ("report", item.report.as_ref().map_or_else(|| Value::from(()), |it| report(item, it))),
+            ("public", Value::from(is_public)),
+            ("event", text(&item.event_name)),
+            ("event_kind", Value::from(kind)),
+            ("label", Value::from(label)),
+            ("route", Value::from(route)),
+            (TEXT_BYTES, Value::from(usize::MAX)),
+        ]))
+    }
+
+    /// Adds what is new to the ticket: whether the text has changed, and whether the route is another one.
+    #[must_use]
+    pub fn with_changes(mut self, text: bool, route: bool) -> Context {
+        self.0.insert("changes", map([("text", Value::from(text)), ("route", Value::from(route))]));
+        self
+    }
+
+    /// Limits the text of the item to this many bytes of HTML.
+    #[must_use]
+    pub(super) fn with_text_bytes(mut self, bytes: usize) -> Context {
+        self.0.insert(TEXT_BYTES, Value::from(bytes));
+        self
+    }
+
+    pub(super) fn value(&self) -> Value {
+        map(self.0.iter().map(|(name, value)| (*name, value.clone())))
+    }
+}
+
+/// Every name that a template can use.
+pub fn known_names() -> Vec<String> {
+    let item = ITEM.iter().map(|field| format!("item.{field}"));
+    let author = AUTHOR.iter().map(|field| format!("author.{field}"));
+    item.chain(author).chain(OTHERS.iter().map(|name| (*name).to_owned())).collect()
+}
+
+/// Whether a template may use a name. Of `item.notes.0.text`, only the first two parts are known.
+pub(super) fn is_known(name: &str) -> bool {
+    let mut parts = name.split('.');
+    match (parts.next(), parts.next()) {
+        (Some("item"), Some(field)) => ITEM.contains(&field),
+        (Some("author"), Some(field)) => AUTHOR.contains(&field),
+        (Some("item" | "author"), None) => true,
+        (Some(name), _) => OTHERS.contains(&name),
+        (None, _) => false,
+    }
+}
+
+/// The network as people write it: `LinkedIn`.
+pub fn network_name(item: &Item) -> Option<String> {
+    let network = item.network()?.to_lowercase();
+    Some(match network.as_str() {
+        "linkedin" => "LinkedIn".to_owned(),
+        "youtube" => "YouTube".to_owned(),
+        "tiktok" => "TikTok".to_owned(),
+        "x" => "X".to_owned(),
+        "vk" => "VK".to_owned(),
+        "googleplus" => "Google+".to_owned(),
+        "sinaweibo" => "Weibo".to_owned(),
+        "multi_channel" => "Several networks".to_owned(),
+        network => network[..1].to_uppercase() + &network[1..],
+    })
+}
+
+/// `@jane`
+pub fn handle(item: &Item) -> Option<String> {
+    let bare = visible_line(item.author.screen_name.as_deref())?.trim_start_matches('@').to_owned();
+    (!bare.is_empty()).then(|| format!("@{bare}"))
+}
+
+/// The author's name, on one line.
+pub fn author_name(item: &Item) -> Option<String> {
+    visible_line(item.author.name.as_deref())
+}
+
+/// `Jane Doe (@jane)`, or the one that is known.
+fn display_name(item: &Item) -> Option<String> {
+    match (author_name(item), handle(item)) {
+        (Some(name), Some(handle)) => Some(format!("{name} ({handle})")),
+        (name, handle) => name.or(handle),
+    }
+}
+
+/// A text on one line; `None` if nothing of it can be seen.
+pub fn visible_line(text: Option<&str>) -> Option<String> {
+    text.map(html::line).filter(|text| !text.is_empty())
+}
+
+/// The label that the event is about, if it is about one, and the others.
+pub fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
+    let applied = Some(label).filter(|label| item.event == Event::Label && !label.is_empty());
+    let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
+    applied.into_iter().chain(others)
+}
+
+fn report(item: &Item, report: &Report) -> Value {
+    let optional = |text: Option<&str>| Value::from(text.unwrap_or_default());
+    let lines = report.lines.iter().map(|(name, value)| {
+        Value::from_iter([Value::from(html::line(name)), Value::from(html::line(value))])
+    });
+    // Messages and conversations are on a network; everything else is Khoros' own.
+    let place = match item.event {
+        Event::Message(_) | Event::ConversationPassed => network_name(item),
+        _ => None,
+    };
+    map([
+        ("place", Value::from(place.unwrap_or_else(|| "Khoros".to_owned()))),
+        ("headline", bounded(&report.headline)),
+        ("opening", bounded(&report.opening)),
+        ("meaning", optional(report.meaning)),
+        ("when", bounded(report.when.as_deref().unwrap_or_default())),
+        ("lines", lines.collect()),
+        ("advice", optional(report.advice)),
+    ])
+}
+
+/// The field as it came, except for fields that Khoros sends in several forms: they have one form here.
+fn field_of(item: &Item, field: &str, is_public: bool) -> Value {
+    match field {
+        "labels" => item.labels.iter().take(MEMBERS).map(|label| bounded(label)).collect(),
+        // Notes are internal, whatever a template of a public comment asks for.
+        "notes" if is_public => Value::from_iter::<[Value; 0]>([]),
+        "notes" => item.notes.iter().take(MEMBERS).map(note).collect(),
+        "initiativeIds" => match &item.fields[field] {
+            Json::Array(ids) => ids.iter().take(MEMBERS).map(value).collect(),
+            Json::Null => Value::from_iter::<[Value; 0]>([]),
+            id => Value::from_iter([value(id)]),
+        },
+        "followerCount" => item.author.followers.as_deref().map_or_else(|| Value::from(""), count),
+        field => value(&item.fields[field]),
+    }
+}
+
+/// Khoros sends counts as strings, and strings compare greater than numbers.
+fn count(text: &str) -> Value {
+    text.parse::<i64>().map_or_else(|_| bounded(text), Value::from)
+}
+
+fn note(note: &Note) -> Value {
+    map([
+        ("text", bounded(&note.text)),
+        ("createdByDisplayName", bounded(note.author.as_deref().unwrap_or_default())),
+        ("createdDate", bounded(note.created.as_deref().unwrap_or_default())),
+    ])
+}
+
+fn bounded(text: &str) -> Value {
+    Value::from(bounds::start_of(text, bounds::TEXT_BYTES))
+}
+
+fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(""),
+        Json::Bool(bool) => Value::from(*bool),
+        Json::String(text) => bounded(text),
+        Json::Array(values) => values.iter().take(MEMBERS).map(value).collect(),
+        Json::Object(fields) => {
+            map(fields.iter().take(MEMBERS).map(|(name, json)| (name.as_str(), value(json))))
+        }
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            // An id of thirty digits must not become a fraction: its digits stay as they came.
+            (None, None) => Value::from(number.to_string()),
+        },
+    }
+}
+
+fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    let fields: BTreeMap<String, Value> =
+        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Value::from(fields)
+}
