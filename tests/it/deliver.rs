@@ -75,7 +75,7 @@ on_both! {
             "data": {"labels": null, "items": [null, {"entityId": 5, "link": "https://x.com/a"}]}});
         assert_eq!(world.notify(&mixed.to_string()).await, json!({"received": 2, "new": 2}));
         let tickets = world.tickets(1).await;
-        assert_eq!(tickets[0]["subject"], "[Twitter] unknown author: (no text)");
+        assert_eq!(tickets[0]["subject"], "[Social] unknown author: (no text)");
         bridge.wait_for("delivery_done").await;
         let list = world.list().await;
         let states: Vec<&str> = list.iter().map(|delivery| delivery["state"].as_str().unwrap()).collect();

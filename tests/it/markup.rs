@@ -194,7 +194,7 @@ fn a_later_comment_and_templates_are_no_markup_either() {
     let as_html = html("<p>{{ item.text }}</p><p title=\"{{ item.text }}\">{{ item.notes[0].text }}</p>");
     for_any(200, (foreign_text(), foreign_text()), |(text, note)| {
         let item = item(json!({
-            "entityId": "twitter:1", "text": format!("t{text}"), "notes": [format!("n{note}")],
+            "entityId": "twitter:1", "text": format!("t{text}"), "notes": [{"text": format!("n{note}")}],
         }));
         let notes = item.notes.clone();
         let news =
