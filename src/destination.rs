@@ -1,5 +1,5 @@
-//! Where deliveries go. A closed set, so an enum: `match` finds every place that a new one touches.
-//! A destination never sees the inbox: what has to be stored between two of its calls is the worker's.
+//! The destinations of deliveries. A closed set, so an enum: `match` finds every place that a new one touches.
+//! A destination never sees the inbox: the worker stores everything between two of its calls.
 
 pub mod zendesk;
 
@@ -12,34 +12,34 @@ pub enum Destination {
     Zendesk(Zendesk),
 }
 
-/// What can be sent at this moment.
+/// How much can be sent at the moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ready {
-    /// So many calls at once.
+    /// Up to this number of requests.
     Now(usize),
-    /// None before this.
+    /// No request before this time.
     At(Instant),
 }
 
 impl Destination {
-    /// As it stands in the `destination` column.
+    /// The value in the column `destination`.
     pub fn name(&self) -> &'static str {
         match self {
             Destination::Zendesk(_) => zendesk::NAME,
         }
     }
 
-    /// Whether the credential works.
+    /// Checks the credential.
     ///
     /// # Errors
-    /// The outcome that a delivery would meet now.
+    /// The outcome that a delivery would have now.
     pub async fn check(&self) -> Result<(), Outcome> {
         match self {
             Destination::Zendesk(zendesk) => zendesk.check().await,
         }
     }
 
-    /// How much can be sent now without exceeding our share of what the destination allows.
+    /// Returns how much can be sent now without exceeding our share of the limits of the destination.
     pub fn ready(&self, now: Instant) -> Ready {
         match self {
             Destination::Zendesk(zendesk) => zendesk.ready(now),

@@ -11,8 +11,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::event::{Change, Event, Report, moment};
-use crate::story::Pace;
+use crate::event::{CredentialChange, Event, Report, moment};
+use crate::memory::Repetition;
 use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.
@@ -260,7 +260,7 @@ impl Item {
             event_id: text(&envelope["eventUuid"]),
             event_name: text(&envelope["eventName"]),
             event_made: moment::read(&envelope["createdDate"]),
-            text: report.words.clone(),
+            text: report.text.clone(),
             report: Some(report),
             labels: labels(&fields["labels"]),
             notes: notes(&fields["notes"]),
@@ -271,7 +271,7 @@ impl Item {
 
     /// Something has stopped working until an administrator repairs it.
     pub fn is_urgent(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(Change::Deauthorised)
+        self.report.is_some() && self.event == Event::Credential(CredentialChange::Deauthorised)
     }
 
     /// When it happened, in a form that can be compared: `2018-03-14 00:31 UTC`.
@@ -280,22 +280,22 @@ impl Item {
         (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
     }
 
-    /// What changes the state of the matter, which has to be known whatever else is ignored.
-    pub fn is_turn(&self) -> bool {
-        self.is_urgent() || self.closes_the_matter()
+    /// Breaks or repairs an account: added to its ticket even if repeated events are ignored.
+    pub fn is_status_change(&self) -> bool {
+        self.is_urgent() || self.is_resolution()
     }
 
-    /// What its case's ticket was opened for is done with: an account works again.
-    pub fn closes_the_matter(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(Change::Reauthorised)
+    /// Solves the ticket: an account works again.
+    pub fn is_resolution(&self) -> bool {
+        self.report.is_some() && self.event == Event::Credential(CredentialChange::Reauthorised)
     }
 
-    /// How often it is told when it says nothing new.
-    pub fn pace(&self) -> Pace {
+    /// How often it is added to its ticket when it brings no changes.
+    pub fn repetition(&self) -> Repetition {
         match (&self.report, self.event) {
-            (None, _) => Pace::Never,
-            (Some(_), Event::CrmError) => Pace::Hourly,
-            (Some(_), _) => Pace::EachTime,
+            (None, _) => Repetition::Never,
+            (Some(_), Event::CrmError) => Repetition::Hourly,
+            (Some(_), _) => Repetition::Always,
         }
     }
 
@@ -363,7 +363,7 @@ pub(crate) fn has_items(envelope: &Value) -> bool {
     }
 }
 
-pub(crate) fn looks_like_item(value: &Value) -> bool {
+fn looks_like_item(value: &Value) -> bool {
     ["entityId", "text", "link"].iter().any(|field| text(&value[field]).is_some())
 }
 
@@ -383,14 +383,6 @@ fn event_component(envelope: &Value, event_id: &str) -> String {
 /// Khoros' id as the last part of an identity: `@{route}` and `#{revision}` may follow it.
 fn escape_id(id: &str) -> String {
     id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
-}
-
-/// The key of a case with its network in lower case: earlier versions kept Khoros' spelling.
-pub(crate) fn with_lower_network(case_key: &str) -> String {
-    match case_key.splitn(3, ':').collect::<Vec<_>>()[..] {
-        [prefix, company, entity] => format!("{prefix}:{company}:{}", case_entity(entity)),
-        _ => case_key.to_owned(),
-    }
 }
 
 /// `Twitter:1` and `twitter:1` are one post.

@@ -1,30 +1,30 @@
-//! What follows from how an attempt ended. Pure: time and chance are arguments.
+//! Outcomes of attempts, and the transition that follows from each. Pure: time and chance are arguments.
 
 use std::time::Duration;
 
-use crate::story::Told;
+use crate::memory::CaseMemory;
 
-/// How one attempt ended; decided by the destination.
+/// How an attempt ended, as decided by the destination.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// The destination holds it under this number.
-    Done { reference: String, action: Action, told: Told },
-    /// This delivery failed; the next one may not.
+    /// The destination has a ticket with this number.
+    Done { reference: String, action: Action, memory: CaseMemory },
+    /// This delivery failed; the next one may succeed.
     Retry { reason: Reason, doubt: Doubt },
-    /// Nothing of this lane gets through; the delivery is none the worse for it.
+    /// Nothing gets through to the destination. It pauses, and the delivery uses up no try.
     Pause { reason: Reason, doubt: Doubt, retry_after: Option<Duration> },
-    /// Something in front of the destination blocked it, or a permission is missing. The lane pauses unless
-    /// other deliveries pass.
+    /// Something in front of the destination blocked the request, or a permission is missing. The destination
+    /// pauses unless other deliveries pass.
     Blocked { reason: Reason, doubt: Doubt },
-    /// Its turn has not come: nothing was tried.
+    /// Nothing was tried: the delivery has to wait for its turn.
     Later { reason: Reason, wait: Duration },
-    /// Only this delivery has to wait; it is none the worse for it.
+    /// Only this delivery has to wait. It uses up no try.
     Wait { reason: Reason, doubt: Doubt, wait: Duration },
-    /// It cannot be done as things are, and may be later. This says nothing about other deliveries.
+    /// The delivery cannot succeed until somebody acts. This says nothing about other deliveries.
     Stuck { reason: Reason },
-    /// The destination refuses its content. It is dead unless others are refused for the same reason.
+    /// The destination refuses the content. The delivery is dead unless others are refused for the same reason.
     Refused { reason: Reason },
-    /// The destination will never accept its content. This says nothing about other deliveries.
+    /// The destination will never accept the content. This says nothing about other deliveries.
     Dead { reason: Reason },
 }
 
@@ -44,52 +44,47 @@ impl Outcome {
         }
     }
 
-    /// The same of an attempt that may have done something before it failed.
+    /// The reason as logged; empty if the delivery is done.
+    pub fn log(&self) -> &str {
+        self.reason().map_or("", |reason| &reason.log)
+    }
+
+    /// The same outcome after an earlier request of the attempt may have had an effect.
     pub fn in_doubt(mut self) -> Outcome {
-        if let Outcome::Later { reason, wait } = self {
-            return Outcome::Wait { reason, doubt: Doubt::Answered, wait };
-        }
         match &mut self {
             Outcome::Retry { doubt, .. }
             | Outcome::Pause { doubt, .. }
             | Outcome::Blocked { doubt, .. }
-            | Outcome::Wait { doubt, .. } => {
-                if *doubt == Doubt::None {
-                    *doubt = Doubt::Answered;
-                }
+            | Outcome::Wait { doubt, .. } => *doubt = (*doubt).max(Doubt::Answered),
+            Outcome::Later { reason, wait } => {
+                return Outcome::Wait { reason: reason.clone(), doubt: Doubt::Answered, wait: *wait };
             }
-            Outcome::Stuck { .. }
-            | Outcome::Later { .. }
-            | Outcome::Done { .. }
-            | Outcome::Refused { .. }
-            | Outcome::Dead { .. } => {}
+            _ => {}
         }
         self
     }
 }
 
-/// How a delivery came to its ticket.
+/// The effect of a delivery on its ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It made it.
     Created,
-    /// It made one that goes on with a closed one.
+    /// Created a ticket that follows up a closed one.
     FollowedUp,
-    /// An earlier attempt had done what there was to do.
+    /// An earlier attempt had already done it.
     Found,
-    /// It added a comment.
     Commented,
-    /// It added a comment to a solved one, which is open again.
+    /// Added a comment to a solved ticket and opened it again.
     Reopened,
-    /// It added a comment, and its matter is closed.
+    /// Added a comment and solved the ticket.
     Solved,
     /// There was nothing to add.
     Unchanged,
 }
 
 impl Action {
-    /// As it stands in the log.
-    pub fn word(self) -> &'static str {
+    /// The value of `action` in the log.
+    pub fn name(self) -> &'static str {
         match self {
             Action::Created => "created",
             Action::FollowedUp => "followed_up",
@@ -102,27 +97,27 @@ impl Action {
     }
 }
 
-/// Whether the destination may have acted on what it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether a failed attempt may have had an effect at the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Doubt {
-    /// It has not.
+    /// It had none.
     None,
-    /// It answered, and the answer does not tell.
+    /// The destination answered, but the answer does not say.
     Answered,
-    /// It has not answered, and may be at work still.
+    /// The destination has not answered and may still be at work.
     Unanswered,
 }
 
-/// Why an attempt failed: one text for the log, one for the operator's eyes alone.
+/// Why an attempt failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {
-    /// Holds nothing of a customer's text.
+    /// For the log: contains nothing of a customer's text.
     pub log: String,
-    /// What is stored as `last_error`; may hold names and texts.
+    /// For the operator, stored as `last_error`: may contain names and texts.
     pub full: String,
-    /// The same for failures of the same kind.
+    /// Equal for failures of the same kind.
     pub kind: String,
-    /// Set when somebody has to act: the code under which the README has the remedy.
+    /// Set if somebody has to act: the code under which the README has the remedy.
     pub alert: Option<&'static str>,
 }
 
@@ -137,25 +132,25 @@ impl Reason {
     }
 }
 
-/// What becomes of the delivery.
+/// The next state of the delivery.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Transition {
     Done {
         reference: String,
-        told: Told,
+        memory: CaseMemory,
     },
-    /// Refused for good: nothing of it is at the destination.
+    /// Refused for good: the destination has nothing of it.
     Dead {
         reason: String,
     },
-    /// Its schedule is used up. What it last sent may still be worked on for so long, and nobody may
-    /// touch its case before.
+    /// Its schedule is used up. The destination may still be at work on the last request: until `rest` is
+    /// over, no other delivery of the case may start.
     GivenUp {
         reason: String,
         in_doubt: bool,
         rest: Duration,
     },
-    /// It waits; `tries` is what the count of its own failures becomes.
+    /// It waits; `tries` is the new count of its own failures.
     Again {
         after: Duration,
         tries: i64,
@@ -164,10 +159,10 @@ pub enum Transition {
     },
 }
 
-/// The transition that follows an outcome.
+/// Returns the transition that follows an outcome.
 ///
-/// `tries` is how often the delivery has failed by itself before; `jitter` is from 0 to 1. What was
-/// not answered waits at least `lease`: until then the destination may be at work on it.
+/// `tries` counts earlier failures of this delivery; `jitter` is from 0 to 1. After an unanswered request the
+/// delivery waits at least `lease`, since until then the destination may be at work on it.
 pub fn next(
     outcome: &Outcome,
     tries: i64,
@@ -175,62 +170,34 @@ pub fn next(
     lease: Duration,
     jitter: f64,
 ) -> Transition {
-    match outcome {
-        Outcome::Done { reference, told, .. } => {
-            Transition::Done { reference: reference.clone(), told: told.clone() }
+    let (reason, doubt) = match outcome {
+        Outcome::Done { reference, memory, .. } => {
+            return Transition::Done { reference: reference.clone(), memory: memory.clone() };
         }
         Outcome::Refused { reason } | Outcome::Dead { reason } => {
-            Transition::Dead { reason: reason.full.clone() }
+            return Transition::Dead { reason: reason.full.clone() };
         }
-        Outcome::Later { reason, wait } => {
-            Transition::Again { after: *wait, tries, in_doubt: false, reason: reason.full.clone() }
-        }
-        Outcome::Wait { reason, doubt, wait } => Transition::Again {
-            after: (*wait).max(doubt.least_wait(lease)),
-            tries,
-            in_doubt: *doubt != Doubt::None,
-            reason: reason.full.clone(),
-        },
-        Outcome::Stuck { reason } => {
-            let retry = Outcome::Retry { reason: reason.clone(), doubt: Doubt::None };
-            next(&retry, tries, schedule, lease, jitter)
-        }
-        Outcome::Blocked { reason, doubt } => {
-            let pause = Outcome::Pause { reason: reason.clone(), doubt: *doubt, retry_after: None };
-            next(&pause, tries, schedule, lease, jitter)
-        }
-        Outcome::Pause { reason, doubt, retry_after } => Transition::Again {
-            after: retry_after.unwrap_or_default().max(doubt.least_wait(lease)),
-            tries,
-            in_doubt: *doubt != Doubt::None,
-            reason: reason.full.clone(),
-        },
-        Outcome::Retry { reason, doubt } => {
-            let wait = usize::try_from(tries).ok().and_then(|tries| schedule.get(tries));
-            match wait {
-                Some(wait) => Transition::Again {
-                    after: wait.mul_f64(1.0 + jitter * 0.2).max(doubt.least_wait(lease)),
-                    tries: tries + 1,
-                    in_doubt: *doubt != Doubt::None,
-                    reason: reason.full.clone(),
-                },
-                None => Transition::GivenUp {
-                    reason: format!("given up after {} tries: {}", tries + 1, reason.full),
-                    in_doubt: *doubt != Doubt::None,
-                    rest: doubt.least_wait(lease),
-                },
+        Outcome::Later { reason, .. } | Outcome::Stuck { reason } => (&reason.full, Doubt::None),
+        Outcome::Retry { reason, doubt }
+        | Outcome::Pause { reason, doubt, .. }
+        | Outcome::Blocked { reason, doubt }
+        | Outcome::Wait { reason, doubt, .. } => (&reason.full, *doubt),
+    };
+    let in_doubt = doubt != Doubt::None;
+    let least = if doubt == Doubt::Unanswered { lease } else { Duration::ZERO };
+    let (wait, tries) = match outcome {
+        Outcome::Later { wait, .. } | Outcome::Wait { wait, .. } => (*wait, tries),
+        Outcome::Pause { retry_after, .. } => (retry_after.unwrap_or_default(), tries),
+        Outcome::Blocked { .. } => (Duration::ZERO, tries),
+        _ => match usize::try_from(tries).ok().and_then(|tries| schedule.get(tries)) {
+            Some(wait) => (wait.mul_f64(1.0 + jitter * 0.2), tries + 1),
+            None => {
+                let reason = format!("given up after {} tries: {reason}", tries + 1);
+                return Transition::GivenUp { reason, in_doubt, rest: least };
             }
-        }
-    }
-}
-
-impl Doubt {
-    fn least_wait(self, lease: Duration) -> Duration {
-        match self {
-            Doubt::None | Doubt::Answered => Duration::ZERO,
-            Doubt::Unanswered => lease,
-        }
-    }
+        },
+    };
+    Transition::Again { after: wait.max(least), tries, in_doubt, reason: reason.clone() }
 }
 
 #[cfg(test)]
@@ -252,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_is_used_up_and_then_it_is_dead() {
+    fn a_delivery_is_given_up_after_its_schedule() {
         for (tries, seconds) in [(0, 5), (1, 30), (2, 120)] {
             for (jitter, factor) in [(0.0, 1.0), (1.0, 1.2)] {
                 let Transition::Again { after, tries: next, .. } = after(&retry(Doubt::None), tries, jitter)
@@ -274,20 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_burns_no_try() {
+    fn a_pause_uses_up_no_try() {
         let pause = |retry_after, doubt| Outcome::Pause { reason: Reason::new("down"), doubt, retry_after };
         for tries in [0, 3, 100] {
             let Transition::Again { after, tries: next, in_doubt, .. } =
                 after(&pause(Some(Duration::from_secs(93)), Doubt::None), tries, 0.5)
             else {
-                panic!("a pause killed it");
+                panic!("a pause made it dead");
             };
             assert_eq!((after, next, in_doubt), (Duration::from_secs(93), tries, false));
         }
     }
 
     #[test]
-    fn what_was_not_answered_waits_until_it_must_be_over() {
+    fn unanswered_requests_wait_for_the_lease() {
         for (doubt, least, expected) in [
             (Doubt::None, Duration::from_secs(5), false),
             (Doubt::Answered, Duration::from_secs(5), true),

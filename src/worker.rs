@@ -1,16 +1,17 @@
-//! Claim, render, freeze, send, settle: one loop for each destination.
+//! The worker of a destination: claims deliveries, attempts them, and settles their outcomes.
 
 mod attempt;
 mod lane;
 mod pending_requester;
 
-use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -24,14 +25,14 @@ use crate::inbox::{CaseTicket, Claim, ClaimFilter, Inbox};
 use crate::notification::Item;
 use crate::retry::{self, Action, Doubt, Outcome, Reason, Transition};
 use crate::uptime::Uptime;
-use attempt::{Abandoned, Attempt};
+use attempt::{Attempt, Stopped};
 use lane::{Gate, Lane};
 
-/// Deliveries under way at once. Eleven of them may be waiting for their author to become a user.
+/// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
 const IN_FLIGHT: usize = 27;
-/// How long new work may go unnoticed when no wake-up came: it was stored by another process.
+/// How often the worker checks for deliveries that another process has stored.
 const POLL: Duration = Duration::from_secs(1);
-/// How often the credential is tried while all is well.
+/// How often the credential is checked while it works, and otherwise.
 const CHECK_EVERY: Duration = Duration::from_secs(6 * 3600);
 const CHECK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -41,9 +42,9 @@ pub struct Worker {
     delivery: config::Delivery,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
-    /// The storage was found failing.
+    /// Reminds of a failing storage.
     storage: Mutex<Reminder>,
-    /// Deliveries were given up.
+    /// Reminds of dead deliveries.
     dead: Mutex<Reminder>,
 }
 
@@ -59,34 +60,33 @@ impl Worker {
         (Worker { inbox, destination, delivery, lane, status, storage, dead }, watched)
     }
 
-    /// Delivers until told to stop, and then finishes what is under way.
+    /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut under_way = UnderWay::default();
+        let mut under_way = JoinSet::new();
         let mut first = ClaimFilter::Fresh;
         while !stop.is_cancelled() {
-            // Listening before looking: what arrives in between is not missed.
+            // Registered before the claim, so that no arrival in between is missed.
             let arrived = self.inbox.arrived();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            let look_again = self.start_what_is_due(&mut under_way, &mut first).await;
+            let next_check = self.start_due(&mut under_way, &mut first).await;
             tokio::select! {
                 () = stop.cancelled() => {}
-                Some(panicked) = under_way.next() => self.settle_panicked(&mut under_way, panicked),
+                Some(_) = under_way.join_next() => {}
                 () = &mut arrived => {}
-                () = tokio::time::sleep(look_again) => {}
+                () = tokio::time::sleep(next_check) => {}
             }
         }
-        while let Some(panicked) = under_way.next().await {
-            self.settle_panicked(&mut under_way, panicked);
-        }
+        while under_way.join_next().await.is_some() {}
     }
 
-    /// Tries the credential at start and then every six hours.
+    /// Checks the credential at start, and then every six hours.
     pub async fn watch_credential(self: Arc<Self>) {
         let mut known_good = false;
         loop {
             let started = Instant::now();
-            let wait = match self.destination.check().await {
+            let result = self.destination.check().await;
+            match &result {
                 Ok(()) => {
                     if !known_good {
                         info!(
@@ -95,46 +95,39 @@ impl Worker {
                             "the Zendesk credential works"
                         );
                     }
-                    known_good = true;
                     self.lane().checked(started);
-                    CHECK_EVERY
                 }
                 Err(Outcome::Pause { reason, retry_after, .. }) => {
-                    known_good = false;
-                    self.lane().pause(&reason, retry_after, started, Instant::now());
-                    CHECK_AGAIN
+                    self.lane().pause(reason, *retry_after, started, Instant::now());
                 }
                 Err(Outcome::Blocked { reason, .. }) => {
-                    known_good = false;
-                    self.lane().pause(&reason, None, started, Instant::now());
-                    CHECK_AGAIN
+                    self.lane().pause(reason, None, started, Instant::now());
                 }
-                Err(outcome) => {
-                    let reason = outcome.reason().map_or("", |reason| &reason.log);
-                    warn!(event = "destination_warning", destination = self.destination.name(), "{reason}");
-                    CHECK_AGAIN
-                }
-            };
+                Err(outcome) => warn!(
+                    event = "destination_warning",
+                    destination = self.destination.name(),
+                    "could not check the Zendesk credential, trying again in {} s: {}",
+                    CHECK_AGAIN.as_secs(),
+                    outcome.log()
+                ),
+            }
+            known_good = result.is_ok();
             self.publish();
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(if result.is_ok() { CHECK_EVERY } else { CHECK_AGAIN }).await;
         }
     }
 
-    /// Claims only what can be sent now. Every second time that there is something, what was pushed and
-    /// has not failed yet comes first, so that neither a backlog of retries nor that of a feed holds up
-    /// new posts. Returns when to look again at the latest.
-    async fn start_what_is_due(
-        self: &Arc<Self>,
-        under_way: &mut UnderWay,
-        first: &mut ClaimFilter,
-    ) -> Duration {
+    /// Claims the deliveries that can be sent now. Every second time, pushed deliveries that have not failed yet
+    /// come first, so that neither a backlog of retries nor that of a feed holds up new posts. Returns the
+    /// longest wait before the next call.
+    async fn start_due(self: &Arc<Self>, under_way: &mut JoinSet<()>, first: &mut ClaimFilter) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {
             Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
             Gate::Probe => usize::from(under_way.is_empty()),
             Gate::Closed(until) => return (until - now).min(POLL),
         };
-        // What has never failed is the better probe.
+        // A delivery that has never failed is the better probe.
         let fresh_first = self.lane().gate(now) == Gate::Probe || *first == ClaimFilter::Fresh;
         let mut free = match self.destination.ready(now) {
             Ready::Now(ready) => free.min(ready),
@@ -152,11 +145,13 @@ impl Worker {
                     // An empty claim writes nothing, so it proves nothing.
                     if !claims.is_empty() {
                         self.storage_works();
-                        // Not by each look: those that find no room could be just every second one.
+                        // Not in each call: those without room could be just every second one.
                         *first = if fresh_first { ClaimFilter::Any } else { ClaimFilter::Fresh };
                     }
                     free -= claims.len();
-                    claims.into_iter().for_each(|claim| under_way.start(self.clone(), claim));
+                    for claim in claims {
+                        under_way.spawn(self.clone().deliver(claim));
+                    }
                 }
                 Err(error) => self.storage_failed("deliveries cannot be claimed", &error),
             }
@@ -164,54 +159,60 @@ impl Worker {
         POLL
     }
 
-    /// One delivery, from its claim to what becomes of it.
+    /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        match self.outcome(&claim).await {
-            Ok(outcome) => self.settle(&claim, &outcome).await,
-            Err(Abandoned::NotOurs) => {
+        match AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await {
+            Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => self.settle(&claim, &outcome).await,
+            Ok(Err(Stopped::LeaseExpired)) => {
                 warn!(
                     event = "lease_expired_unsent",
                     delivery = claim.identity,
                     "the lease expired before anything was sent: the delivery is claimed again"
                 );
             }
-            // The lease runs out, and the delivery comes back.
-            Err(Abandoned::Storage(error)) => self.storage_failed("a delivery cannot be prepared", &error),
+            // After its lease, the delivery is claimed again.
+            Ok(Err(Stopped::Storage(error))) => self.storage_failed("a delivery cannot be prepared", &error),
+            // A defect uses up a try, so that its delivery does not come back for ever.
+            Err(_) => {
+                let reason = Reason::new("casebridge failed on this delivery; please report it");
+                self.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+            }
         }
     }
 
-    async fn outcome(&self, claim: &Claim) -> Result<Outcome, Abandoned> {
+    async fn outcome(&self, claim: &Claim) -> Result<Outcome, Stopped> {
         let Destination::Zendesk(zendesk) = &self.destination;
         let claimed = Uptime::now();
-        let case = self.inbox.case(claim).await.map_err(Abandoned::Storage)?;
+        let case = self.inbox.case(claim).await?;
         let route = zendesk.route(&claim.route);
         let item = Item::from_payload(&claim.payload);
-        let is_turn = item.as_ref().is_ok_and(Item::is_turn);
-        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_turn;
-        if let (CaseTicket::Known { reference, told, .. }, true) = (&case.ticket, is_ignored) {
-            let (reference, told) = (reference.clone(), told.clone());
-            return Ok(Outcome::Done { reference, action: Action::Unchanged, told });
+        let is_status_change = item.as_ref().is_ok_and(Item::is_status_change);
+        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_status_change;
+        if let (CaseTicket::Known { reference, memory, .. }, true) = (&case.ticket, is_ignored) {
+            let (reference, memory) = (reference.clone(), memory.clone());
+            return Ok(Outcome::Done { reference, action: Action::Unchanged, memory });
         }
         let item = match item {
             Ok(item) => item,
-            Err(odd) => return Ok(Outcome::Dead { reason: Reason::new(odd) }),
+            Err(unprocessable) => return Ok(Outcome::Dead { reason: Reason::new(unprocessable) }),
         };
-        // So far nobody was asked, so nothing was learnt of the lane.
+        // Outcomes before this say nothing about the destination: no request was sent.
         let started = Instant::now();
         let fence = Fence::new(&self.inbox, claim, claimed, self.delivery.lease);
         let attempt =
             Attempt { inbox: &self.inbox, zendesk, route, claim, item: &item, case: &case, fence: &fence };
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
-            Ok(attempted) => attempted?,
-            Err(_) => too_long(fence.was_passed()),
+            Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => outcome,
+            Ok(Err(stopped)) => return Err(stopped),
+            Err(_) => timed_out(fence.was_passed()),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
         Ok(outcome)
     }
 
-    /// Keeps trying while the lease lasts: what is known about a ticket should not be lost to a
-    /// database that is restarting. Beyond that the delivery comes back in doubt and is looked up.
+    /// Stores the outcome, and retries until the lease is over, so that the restart of a database does not lose
+    /// it. After that, the delivery is claimed again in doubt and looked up.
     async fn settle(&self, claim: &Claim, outcome: &Outcome) {
         let (schedule, lease) = (&self.delivery.retry_schedule, self.delivery.lease);
         let transition = retry::next(outcome, claim.tries, schedule, lease, fastrand::f64());
@@ -237,23 +238,13 @@ impl Worker {
         }
     }
 
-    /// A defect in the code of an attempt must not keep its delivery from being counted.
-    fn settle_panicked(self: &Arc<Self>, under_way: &mut UnderWay, panicked: Option<Claim>) {
-        let Some(claim) = panicked else { return };
-        let reason = Reason::new("casebridge failed on this delivery; please report it");
-        let worker = self.clone();
-        under_way.tasks.spawn(async move {
-            worker.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
-        });
-    }
-
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
         let (delivery, case, attempts) = (&claim.identity, &claim.case_key, claim.attempts);
         let destination = self.destination.name();
-        let reason = outcome.reason().map_or("", |reason| &reason.log);
+        let reason = outcome.log();
         match transition {
             Transition::Done { reference, .. } => {
-                let action = if let Outcome::Done { action, .. } = outcome { action.word() } else { "" };
+                let action = if let Outcome::Done { action, .. } = outcome { action.name() } else { "" };
                 info!(
                     event = "delivery_done",
                     case,
@@ -270,16 +261,16 @@ impl Worker {
                     event = "delivery_dead",
                     case, delivery, destination, attempts, "{case} is dead: {reason}"
                 );
-                self.remind_of_the_dead();
+                self.report_dead();
             }
-            // The lane has said it for all of them.
+            // The pause was logged once for all of them.
             Transition::Again { .. } if matches!(outcome, Outcome::Pause { .. }) => {
                 debug!(
                     event = "delivery_paused",
                     case, delivery, destination, attempts, "{case} waits while {destination} is paused"
                 );
             }
-            // A backlog would say this for each of its deliveries, over and over.
+            // A backlog would log this again and again for each of its deliveries.
             Transition::Again { after, .. } if matches!(outcome, Outcome::Later { .. }) => debug!(
                 event = "delivery_queued",
                 case,
@@ -301,7 +292,7 @@ impl Worker {
         }
     }
 
-    fn remind_of_the_dead(&self) {
+    fn report_dead(&self) {
         if self.dead.lock().is_due("dead", Instant::now()) {
             error!(
                 event = "deliveries_dead",
@@ -343,44 +334,11 @@ impl Worker {
     }
 }
 
-/// Only what was sent can have been done, and only that is the delivery's failure.
-fn too_long(sent: bool) -> Outcome {
+/// The outcome of an attempt that took too long. It uses up a try only if something was sent.
+fn timed_out(sent: bool) -> Outcome {
     let reason = Reason::new("the attempt took too long");
     match sent {
         true => Outcome::Retry { reason, doubt: Doubt::Unanswered },
         false => Outcome::Wait { reason, doubt: Doubt::None, wait: POLL },
-    }
-}
-
-/// The deliveries that are being worked on.
-#[derive(Default)]
-struct UnderWay {
-    tasks: JoinSet<()>,
-    claims: HashMap<Id, Claim>,
-}
-
-impl UnderWay {
-    fn start(&mut self, worker: Arc<Worker>, claim: Claim) {
-        let task = self.tasks.spawn(worker.deliver(claim.clone()));
-        self.claims.insert(task.id(), claim);
-    }
-
-    /// Waits for one to end; `None` if there is none. The claim of one that panicked is returned.
-    async fn next(&mut self) -> Option<Option<Claim>> {
-        match self.tasks.join_next_with_id().await? {
-            Ok((id, ())) => {
-                self.claims.remove(&id);
-                Some(None)
-            }
-            Err(failed) => Some(self.claims.remove(&failed.id())),
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.tasks.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
     }
 }

@@ -119,7 +119,7 @@ async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Vec<Finding> {
     let mut results = Vec::new();
     let look_up = async {
         for (reference, _) in &named {
-            results.push(zendesk.look_at(reference).await);
+            results.push(zendesk.check_reference(reference).await);
         }
     };
     let _ = within(look_up).await;

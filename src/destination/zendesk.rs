@@ -1,13 +1,14 @@
-//! Zendesk Support: one ticket for each case, with two belts against a second one.
+//! Zendesk Support: one ticket for each case, with two safeguards against a second one.
 //!
-//! `Idempotency-Key` holds for two hours and for equal bytes; `external_id` holds for ever but is
-//! not enforced, so it is looked up whenever something may have been done already.
+//! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
+//! unique, so the ticket is looked up whenever an earlier request may have created it.
 
 mod audits;
 mod author;
 mod budget;
 mod deleted;
 mod merge;
+mod outcome;
 pub mod plan;
 mod reply;
 mod requester;
@@ -30,15 +31,15 @@ use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
 use crate::fence::Fence;
-use crate::notification::with_lower_network;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
 pub use author::Author;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use deleted::DeletedTickets;
+use outcome::{Call, lost_outcome, outcome};
 use plan::Plan;
-use reply::{Lost, Reply};
+use reply::Reply;
 pub use requester::RequesterUpdate;
 pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
@@ -58,98 +59,69 @@ pub struct Zendesk {
     credential: Credential,
     /// Never empty.
     routes: Vec<config::Route>,
-    /// Stands for all that were removed from the configuration.
-    removed: config::Route,
+    /// Stands for routes that were removed from the configuration.
+    removed_route: config::Route,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
-    /// Zendesk refused what is configured.
-    fields: Mutex<Reminder>,
-    /// A ticket of ours is not found.
-    hidden: Mutex<Reminder>,
+    /// Reminds of refused `TICKET_…` settings.
+    refused_fields: Mutex<Reminder>,
+    /// Reminds of tickets that we may not see.
+    hidden_tickets: Mutex<Reminder>,
     deleted: DeletedTickets,
     call_timeout: Duration,
     create_timeout: Duration,
 }
 
-/// A create: the bytes that were frozen, and the two belts that keep it from happening twice.
+/// A request to create a ticket: the frozen bytes, and the two safeguards against a second ticket.
 pub struct Create<'a> {
     pub body: &'a str,
     pub idempotency_key: &'a str,
     pub case_key: &'a str,
 }
 
-/// What Zendesk lists of a case.
+/// The tickets of a case.
+#[derive(Default)]
 pub struct CaseTickets {
     /// The open one with the lowest number.
-    open: Option<u64>,
-    /// The newest that is closed and was not merged.
-    closed: Option<u64>,
-    /// Those that agents merged into others, the newest last.
-    merged: Vec<u64>,
+    pub open: Option<String>,
+    /// The newest closed one that was not merged.
+    pub closed: Option<String>,
+    /// The tickets that agents merged into others, the newest last.
+    pub merged: Vec<String>,
 }
 
 impl CaseTickets {
-    pub fn open(&self) -> Option<String> {
-        self.open.map(|id| id.to_string())
-    }
-
-    /// The ticket of the case, unless it was merged.
+    /// Returns the ticket of the case, unless it was merged.
     pub fn current(&self) -> Option<String> {
-        self.open.or(self.closed).map(|id| id.to_string())
+        self.open.clone().or_else(|| self.closed.clone())
     }
 
-    /// The ticket of the case; else the newest that was merged.
+    /// Returns the ticket of the case, or else the newest merged one.
     pub fn last(&self) -> Option<String> {
-        self.current().or_else(|| self.merged.last().map(ToString::to_string))
-    }
-
-    pub fn merged(&self) -> usize {
-        self.merged.len()
+        self.current().or_else(|| self.merged.last().cloned())
     }
 }
 
-/// Why there is no ticket of a create.
+/// Why a create failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It is not taken as it is, because of these fields; nothing was made.
+    /// Zendesk refused these fields and created nothing.
     Refused {
         reason: Reason,
         fields: Vec<String>,
     },
-    Otherwise(Outcome),
+    Outcome(Outcome),
 }
 
 impl From<Outcome> for Failure {
     fn from(outcome: Outcome) -> Failure {
-        Failure::Otherwise(outcome)
+        Failure::Outcome(outcome)
     }
 }
 
-/// What we call for; the table of outcomes has a column for each kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Create,
-    /// Adds a comment, which a second one would repeat.
-    Comment,
-    /// Adds tags, which can be repeated.
-    Tags,
-    /// Gives a ticket its author as the requester, which can be repeated.
-    Requester,
-    LookUp,
-    /// The ticket or its history.
-    Show,
-    /// The tickets that were deleted.
-    Deleted,
-    /// Finds or makes the user of an author, or tells who we are.
-    Author,
-    Check,
-    /// What an administrator has set up.
-    SetUp,
-}
-
 impl Zendesk {
-    /// `attempt_limit` is the longest that one delivery may take; the time-outs fit into it.
+    /// `attempt_limit` is the longest that one delivery may take; the timeouts fit into it.
     pub fn new(
         config: config::ZendeskSettings,
         routes: Vec<config::Route>,
@@ -164,22 +136,22 @@ impl Zendesk {
             http,
             origin: config.url,
             credential,
-            removed: config::Route { label: None, ..routes[0].clone() },
+            removed_route: config::Route { label: None, ..routes[0].clone() },
             routes,
             requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
             updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
-            fields: Mutex::default(),
-            hidden: Mutex::default(),
+            refused_fields: Mutex::default(),
+            hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
             call_timeout,
             create_timeout,
         }
     }
 
-    /// `POST /api/v2/tickets`, and the number of the ticket: one per call, since the bulk job has no
-    /// idempotency key and fails items silently. Safe to repeat with the same arguments. The fence is
-    /// passed before the first byte goes out.
+    /// `POST /api/v2/tickets`. Returns the number of the ticket. One ticket per call, since the bulk job has no
+    /// idempotency key and fails items silently. Safe to repeat with the same arguments. Checks the fence before
+    /// the first byte goes out.
     ///
     /// # Errors
     /// [`Failure`]
@@ -202,18 +174,17 @@ impl Zendesk {
                 compare_privacy(create, ticket.id, &audit.unwrap_or_default());
                 Ok(ticket.id.to_string())
             }
-            _ if reply.status == 400 && reply.says("IdempotentRequestError") => {
-                self.adopt(create.case_key, &reply).await
+            // The key was used with other bytes. If there is a ticket, it is ours; otherwise that is a defect.
+            _ if reply.status == 400 && reply.has_error("IdempotentRequestError") => {
+                let found = self.look_up(create.case_key).await?.last();
+                found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
             }
-            // The source of a follow-up was deleted in the meantime.
-            _ if reply.status == 404
-                && reply.says("RecordNotFound")
-                && Plan::of(create.body, None).follow_up.is_some() =>
-            {
+            // The closed ticket was deleted in the meantime.
+            _ if reply.is_not_found() && Plan::of(create.body, None).follow_up.is_some() => {
                 let fields = vec!["via_followup_source_id".to_owned()];
                 Err(Failure::Refused { reason: reply.reason(Call::Create.name()), fields })
             }
-            _ if reply.status == 422 && !reply.is_about_a_blank_text() => {
+            _ if reply.status == 422 && !reply.refuses_blank_comment() => {
                 let reason = reply.reason(Call::Create.name());
                 Err(Failure::Refused { reason, fields: reply.refused_fields() })
             }
@@ -221,45 +192,48 @@ impl Zendesk {
         }
     }
 
-    /// What carries this `external_id`. The list endpoint reads the store itself, not the search index,
+    /// Lists the tickets with this `external_id`. The endpoint reads the store itself, not the search index,
     /// which lags behind.
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets").query(&[("external_id", case_key)]);
-        let mut reply = self.repeatable(Call::LookUp, request).await?;
-        if reply.status == 409 {
-            reply = self.repeatable(Call::LookUp, request).await?;
-        }
-        let Some(TicketsReply { tickets }) = reply.json().filter(|_| reply.is_success()) else {
+        let reply = self.repeatable(Call::LookUp, request).await?;
+        let Some(TicketsReply { mut tickets }) = reply.json().filter(|_| reply.is_success()) else {
             return Err(outcome(Call::LookUp, &reply));
         };
-        // A filter that Zendesk did not apply must not make us adopt a stranger's ticket.
-        let ours = tickets.into_iter().filter(|ticket| ticket.external_id.as_deref() == Some(case_key));
-        let (merged, others): (Vec<Ticket>, Vec<Ticket>) = ours.partition(Ticket::is_merged);
-        let (closed, open): (Vec<Ticket>, Vec<Ticket>) = others.into_iter().partition(Ticket::is_closed);
-        // A closed one and the one that follows it up are two by design.
-        if open.len() > 1 {
+        // A filter that Zendesk did not apply must not make us adopt the ticket of somebody else.
+        tickets.retain(|ticket| ticket.external_id.as_deref() == Some(case_key));
+        tickets.sort_by_key(|ticket| ticket.id);
+        let (mut found, mut open) = (CaseTickets::default(), 0);
+        for ticket in tickets {
+            let number = ticket.id.to_string();
+            if ticket.is_merged() {
+                found.merged.push(number);
+            } else if ticket.is_closed() {
+                found.closed = Some(number);
+            } else {
+                found.open.get_or_insert(number);
+                open += 1;
+            }
+        }
+        // A closed ticket and its follow-up have the same id by design.
+        if open > 1 {
             warn!(
                 event = "ticket_duplicate_found",
                 case = case_key,
-                "{} open tickets have the external_id of one case: using the oldest",
-                open.len()
+                "{open} open tickets have the external_id of one case: using the oldest"
             );
         }
-        let open = open.iter().map(|ticket| ticket.id).min();
-        let closed = closed.iter().map(|ticket| ticket.id).max();
-        let mut merged: Vec<u64> = merged.iter().map(|ticket| ticket.id).collect();
-        merged.sort_unstable();
-        Ok(CaseTickets { open, closed, merged })
+        Ok(found)
     }
 
-    /// `GET /api/v2/tickets/count`: 401 tells a bad credential, where `users/me` would answer 200 to
-    /// a stranger. It also keeps an API token from being switched off for 30 idle days.
+    /// `GET /api/v2/tickets/count`: answers 401 to a bad credential, where `users/me` would answer 200 to
+    /// anybody. It also keeps an API token from being switched off after 30 idle days.
     ///
     /// # Errors
-    /// The outcome that a delivery would meet now.
+    /// The outcome that a delivery would have now.
     pub async fn check(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await?;
@@ -273,15 +247,15 @@ impl Zendesk {
         self.requests.lock().ready(now)
     }
 
-    /// What is configured for deliveries of a route. Of one that is configured no more it is what holds
-    /// for the first, but for the label.
+    /// Returns the settings of a route. A route that is no longer configured has those of the first one, without
+    /// its label.
     pub fn route(&self, name: &str) -> &config::Route {
-        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed)
+        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed_route)
     }
 
-    /// Zendesk refused what is configured, and the ticket goes out without it.
-    pub fn remind_of_fields(&self, case_key: &str, reason: &Reason) {
-        match self.fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
+    /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
+    pub fn report_refused_fields(&self, case_key: &str, reason: &Reason) {
+        match self.refused_fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
             true => error!(
                 event = "ticket_fields_refused",
                 alert = alert::ZENDESK_FIELDS,
@@ -300,10 +274,11 @@ impl Zendesk {
         }
     }
 
-    /// Reports a ticket that is not found and not known to be deleted: if it exists, another would double it.
+    /// Reports a ticket that is neither found nor known to be deleted. If it exists, another one would be a
+    /// duplicate.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if self.hidden.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
+        if self.hidden_tickets.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
             error!(
                 event = "ticket_hidden",
                 alert = alert::ZENDESK_TICKET_HIDDEN,
@@ -313,12 +288,6 @@ impl Zendesk {
             );
         }
         Outcome::Stuck { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text) }
-    }
-
-    /// The key was used with other bytes: ours if the ticket is there, and a defect if not.
-    async fn adopt(&self, case_key: &str, reply: &Reply) -> Result<String, Failure> {
-        let found = self.look_up(case_key).await?.last();
-        found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -332,8 +301,8 @@ impl Zendesk {
         self.call(call, request, None).await
     }
 
-    /// Sends a request with the credential, and once more with a new one after a 401. The fence is passed
-    /// after every wait, immediately before bytes go out.
+    /// Sends a request with the credential, and once more with a new one after a 401. Checks the fence after
+    /// every wait, immediately before bytes go out.
     async fn call(
         &self,
         call: Call,
@@ -367,7 +336,7 @@ impl Zendesk {
         Ok((reply, key))
     }
 
-    /// Waits for a place in the budget, if that is a matter of seconds.
+    /// Takes a request from the budget, after a wait of up to a few seconds.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         loop {
             let taken = self.requests.lock().take(Instant::now());
@@ -390,12 +359,12 @@ impl Zendesk {
     /// Call it before the first read of a ticket, since each read uses up budget that creates need.
     ///
     /// # Errors
-    /// [`Outcome::Later`]: when to come back.
+    /// [`Outcome::Later`], with the wait.
     pub fn check_update_budget(&self) -> Result<(), Outcome> {
         if self.has_update_budget() { Ok(()) } else { Err(self.queue_update()) }
     }
 
-    /// The same for what can wait, and takes no place in the queue of those that cannot.
+    /// Does the same for work that can wait, without a place in the queue.
     pub fn has_update_budget(&self) -> bool {
         let now = Instant::now();
         let is_due = matches!(self.updates.lock().ready(now), Ready::Now(_));
@@ -410,13 +379,13 @@ impl Zendesk {
     }
 }
 
-/// Zendesk makes a first comment private, or public, by rules of its own, and answers 201 all the same.
+/// Reports a first comment that Zendesk has made private, or public, by its own rules.
 fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
-    let asked = serde_json::from_str::<Value>(create.body).unwrap_or_default();
-    let asked = asked["ticket"]["comment"]["public"].as_bool();
-    let word = match (asked, audit.comment().and_then(|comment| comment["public"].as_bool())) {
-        (Some(false), Some(true)) => "public, and was to be private",
-        (Some(true), Some(false)) => "private, and was to be public",
+    let body = serde_json::from_str::<Value>(create.body).unwrap_or_default();
+    let requested = body["ticket"]["comment"]["public"].as_bool();
+    let result = match (requested, audit.comment().and_then(|comment| comment["public"].as_bool())) {
+        (Some(false), Some(true)) => "public instead of private",
+        (Some(true), Some(false)) => "private instead of public",
         _ => return,
     };
     let case = create.case_key;
@@ -425,87 +394,16 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
         alert = alert::ZENDESK_PRIVACY,
         case,
         ticket,
-        "the first comment of ticket {ticket} is {word}"
+        "the first comment of ticket {ticket} is {result}: correct it, and check the role of the service user"
     );
 }
 
-/// Counts a request as in flight until it is dropped, however that comes about.
+/// Counts a request as in flight until it is dropped.
 struct InFlight<'a>(&'a Mutex<Budget>);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.lock().ended();
-    }
-}
-
-/// The table: what follows from an answer that is not what we asked for.
-fn outcome(call: Call, reply: &Reply) -> Outcome {
-    let reason = reply.reason(call.name());
-    let alerting = |code| Reason { alert: Some(code), ..reason.clone() };
-    let doubt = |doubt| if call.can_be_repeated() { Doubt::None } else { doubt };
-    let pause = |reason, doubt| Outcome::Pause { reason, doubt, retry_after: reply.retry_after };
-    let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
-    match reply.status {
-        300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
-        // A blank post is no new rule of Zendesk's, however many blank posts come in a row.
-        422 if reply.is_about_a_blank_text() => Outcome::Dead { reason },
-        400 | 413 | 422 => Outcome::Refused { reason },
-        401 => pause(token::advised(reason), Doubt::None),
-        // One ticket that we may not see or touch: several of them are the lane's.
-        403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
-        403 => blocked(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
-        // Each of these has a limit of its own, which says nothing of creates.
-        429 if !matches!(call, Call::Create | Call::Check) && reply.rate.remaining != Some(0) => {
-            let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));
-            Outcome::Wait { reason, doubt: Doubt::None, wait }
-        }
-        429 => pause(reason, Doubt::None),
-        // Maintenance, or a time-out of its database.
-        500..=599 if reply.retry_after.is_some() => pause(reason, doubt(Doubt::Answered)),
-        503 => blocked(reason, doubt(Doubt::Answered)),
-        // A gateway, here or at Cloudflare, speaks for a Zendesk that may be at work still.
-        502 | 504 | 520..=530 => blocked(reason, doubt(Doubt::Unanswered)),
-        // A conflict can mean that an earlier copy of the same request got through.
-        _ => Outcome::Retry { reason, doubt: doubt(Doubt::Answered) },
-    }
-}
-
-fn lost_outcome(call: Call, lost: &Lost) -> Outcome {
-    let reason = Reason::new(lost.to_string());
-    match (lost.unsent, call) {
-        (true, _) => Outcome::Pause { reason, doubt: Doubt::None, retry_after: None },
-        (false, call) if call.can_be_repeated() => Outcome::Retry { reason, doubt: Doubt::None },
-        (false, _) => Outcome::Retry { reason, doubt: Doubt::Unanswered },
-    }
-}
-
-impl Call {
-    fn name(self) -> &'static str {
-        match self {
-            Call::Create => "the ticket",
-            Call::Comment => "the comment",
-            Call::Tags => "the tags",
-            Call::Requester => "the requester",
-            Call::LookUp => "the look-up",
-            Call::Show => "a look at the ticket",
-            Call::Deleted => "the list of deleted tickets",
-            Call::Author => "the author's user",
-            Call::Check => "the check of the credential",
-            Call::SetUp => "a look at what is set up",
-        }
-    }
-
-    /// Whether a second one changes nothing: whatever fails then leaves no doubt of its own.
-    fn can_be_repeated(self) -> bool {
-        !matches!(self, Call::Create | Call::Comment)
-    }
-
-    fn is_about_one_ticket(self) -> bool {
-        matches!(self, Call::Comment | Call::Tags | Call::Requester | Call::Show)
-    }
-
-    fn is_update(self) -> bool {
-        matches!(self, Call::Comment | Call::Tags | Call::Requester)
     }
 }
 
@@ -532,88 +430,8 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Not known to be that of another case.
+    /// Whether the ticket belongs to this case, as far as is known.
     fn is_of(&self, case_key: &str) -> bool {
-        self.external_id.as_deref().is_none_or(|id| id == case_key || with_lower_network(id) == case_key)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each cell of the table, in a word.
-    fn cell(outcome: &Outcome) -> String {
-        match outcome {
-            Outcome::Done { .. } => "done".to_owned(),
-            Outcome::Dead { .. } => "dead".to_owned(),
-            Outcome::Refused { .. } => "refused".to_owned(),
-            Outcome::Stuck { .. } => "stuck".to_owned(),
-            Outcome::Blocked { reason, doubt } => {
-                format!("blocked {doubt:?} {}", reason.alert.unwrap_or("-"))
-            }
-            Outcome::Wait { .. } => "wait".to_owned(),
-            Outcome::Later { .. } => "later".to_owned(),
-            Outcome::Retry { doubt, .. } => format!("retry {doubt:?}"),
-            Outcome::Pause { reason, doubt, .. } => {
-                format!("pause {doubt:?} {}", reason.alert.unwrap_or("-"))
-            }
-        }
-    }
-
-    #[test]
-    fn the_table_of_outcomes() {
-        for (status, create, comment, look_up) in [
-            (200, "retry Answered", "retry Answered", "retry None"),
-            (
-                302,
-                "blocked None zendesk_address",
-                "blocked None zendesk_address",
-                "blocked None zendesk_address",
-            ),
-            (400, "refused", "refused", "refused"),
-            (
-                401,
-                "pause None zendesk_credential",
-                "pause None zendesk_credential",
-                "pause None zendesk_credential",
-            ),
-            (403, "blocked None zendesk_forbidden", "retry None", "blocked None zendesk_forbidden"),
-            (
-                404,
-                "blocked None zendesk_address",
-                "blocked None zendesk_address",
-                "blocked None zendesk_address",
-            ),
-            (409, "retry Answered", "retry Answered", "retry None"),
-            (413, "refused", "refused", "refused"),
-            (422, "refused", "refused", "refused"),
-            (429, "pause None -", "wait", "wait"),
-            (500, "retry Answered", "retry Answered", "retry None"),
-            (502, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
-            (503, "blocked Answered -", "blocked Answered -", "blocked None -"),
-            (504, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
-            (522, "blocked Unanswered -", "blocked Unanswered -", "blocked None -"),
-        ] {
-            let reply = Reply::of(status, "<html>");
-            assert_eq!(cell(&outcome(Call::Create, &reply)), create, "create, {status}");
-            assert_eq!(cell(&outcome(Call::Comment, &reply)), comment, "comment, {status}");
-            assert_eq!(cell(&outcome(Call::LookUp, &reply)), look_up, "look-up, {status}");
-            for call in [Call::Show, Call::Tags] {
-                let expected = if status == 403 { "retry None" } else { look_up };
-                assert_eq!(cell(&outcome(call, &reply)), expected, "{}, {status}", call.name());
-            }
-        }
-    }
-
-    #[test]
-    fn an_answer_that_did_not_come() {
-        for (unsent, create, look_up) in
-            [(true, "pause None -", "pause None -"), (false, "retry Unanswered", "retry None")]
-        {
-            let lost = Lost { unsent, how: "gone".into() };
-            assert_eq!(cell(&lost_outcome(Call::Create, &lost)), create);
-            assert_eq!(cell(&lost_outcome(Call::LookUp, &lost)), look_up);
-        }
+        self.external_id.as_deref().is_none_or(|id| id == case_key)
     }
 }

@@ -1,87 +1,75 @@
-//! Messages that Khoros' users write: to be approved, handed to a network, published.
-
-use std::borrow::Cow;
+//! Messages of Khoros' users, which are approved, sent to a network, and published.
 
 use serde_json::Value;
 
-use super::{Line, REPEATED, Report, Step, line, moment, network};
+use super::{Line, MAX_LINES, MessageStep, Report, moment, network};
 use crate::notification::text;
 
-/// One ticket for each message: what is sent to a network first and published later is one story.
-pub(super) fn report(step: Step, message: &Value) -> Report {
-    let (id, title, words) = (text(&message["id"]), text(&message["title"]), words(&message["content"]));
-    let named = title.clone().or_else(|| words.clone()).unwrap_or_else(|| "(no text)".to_owned());
-    // A title that repeats the start of the text, as in the published example, tells nothing more.
-    let title = title.filter(|title| words.as_ref().is_none_or(|words| !words.starts_with(title)));
-    let (headline, opening) = step_words(step);
+/// Each message is one case: it is sent to a network first and published later.
+pub(super) fn report(step: MessageStep, message: &Value) -> Report {
+    let content = &message["content"];
+    let (id, title) = (text(&message["id"]), text(&message["title"]));
+    // A status has a text, a picture a caption, a video a description or at least a title.
+    let names = ["text", "caption", "description", "videoTitle"];
+    let message_text = names.iter().find_map(|name| text(&content[name]));
+    let name = title.clone().or_else(|| message_text.clone()).unwrap_or_else(|| "(no text)".to_owned());
+    // In the published example, the title repeats the start of the text.
+    let title = title
+        .filter(|title| message_text.as_ref().is_none_or(|message_text| !message_text.starts_with(title)));
+    let (headline, opening) = match step {
+        MessageStep::NeedsApproval => ("message needs approval", "The message needs approval in Khoros"),
+        MessageStep::SentToNetwork => (
+            "message sent to the network",
+            "The message was sent to the network, which publishes it at the scheduled time",
+        ),
+        MessageStep::Published => ("message published", "The message was published"),
+    };
+    let has_failed = results(message).any(|result| result["status"] == "ERROR");
     Report {
         case: id.as_ref().map(|id| format!("message:{id}")),
         id: id.clone(),
         network: network(message),
-        headline: format!("{headline}: {named}"),
+        headline: format!("{headline}: {name}"),
         opening: opening.to_owned(),
         when: results(message).find_map(|result| moment::of(&result["datePublished"])),
         lines: lines(message, title, id),
-        words,
-        advice: advice(step, message),
+        text: message_text,
+        advice: match step {
+            MessageStep::NeedsApproval => Some("Approve or reject the message in Khoros."),
+            _ if has_failed => Some("Not all of it was published: look at the message in Khoros."),
+            _ => None,
+        },
         ..Report::default()
     }
 }
 
-fn step_words(step: Step) -> (&'static str, &'static str) {
-    match step {
-        Step::NeedsApproval => ("message needs approval", "The message needs approval in Khoros"),
-        Step::SentToNetwork => (
-            "message sent to the network",
-            "The message was sent to the network, which publishes it at the scheduled time",
-        ),
-        Step::Published => ("message published", "The message was published"),
-        Step::Untold => ("message", "Something happened to the message in Khoros, which does not tell what"),
-    }
-}
-
-fn advice(step: Step, message: &Value) -> Option<&'static str> {
-    let failed = list(&message["publicationResults"]).any(|result| result["status"] == "ERROR");
-    match step {
-        Step::NeedsApproval => Some("Approve or reject the message in Khoros."),
-        _ if failed => Some("Not all of it was published: look at the message in Khoros."),
-        _ => None,
-    }
-}
-
-/// A status has a text, a picture a caption, a video a description or at least a title.
-fn words(content: &Value) -> Option<String> {
-    let names = ["text", "caption", "description", "videoTitle"];
-    names.iter().find_map(|name| text(&content[name])).or_else(|| text(content))
-}
-
 fn lines(message: &Value, title: Option<String>, id: Option<String>) -> Vec<Line> {
     let content = &message["content"];
-    // Both are so for nearly every message.
-    let visibility = word(&message["organicVisibility"]).filter(|word| word != "visible");
-    let delegation = word(&message["delegationStatus"]).filter(|word| word != "not delegated");
-    let before = [
-        line("Title", title),
-        line("Accounts", accounts(&message["targetAccountIds"])),
-        line("State", word(&message["status"])),
-        line("Scheduled for", moment::of(&message["scheduledPublishDate"])),
-        line("Visibility", visibility),
-        line("Delegation", delegation),
-    ];
-    let video = text(&content["videoTitle"]);
-    let after = [line("Video", video), line("Message id", id)];
-    let lines = before.into_iter().flatten().chain(results(message).filter_map(result));
-    let lines = lines.chain(images(content)).chain(links(&message["links"]));
-    lines.chain(after.into_iter().flatten()).collect()
+    let accounts: Vec<String> = list(&message["targetAccountIds"]).filter_map(text).collect();
+    let mut lines = super::lines([
+        ("Title", title),
+        ("Accounts", Some(accounts.join(", ")).filter(|accounts| !accounts.is_empty())),
+        ("State", readable(&message["status"])),
+        ("Scheduled for", moment::of(&message["scheduledPublishDate"])),
+        // Nearly every message is visible and not delegated.
+        ("Visibility", readable(&message["organicVisibility"]).filter(|state| state != "visible")),
+        ("Delegation", readable(&message["delegationStatus"]).filter(|state| state != "not delegated")),
+    ]);
+    lines.extend(results(message).take(MAX_LINES).filter_map(result));
+    let images = std::iter::once(content).chain(list(&content["images"]));
+    let images = images.filter_map(|image| Some(("Image".into(), text(&image["temporaryImageUrl"])?)));
+    lines.extend(images.take(MAX_LINES));
+    lines.extend(super::lines([("Video", text(&content["videoTitle"])), ("Message id", id)]));
+    lines
 }
 
 fn results(message: &Value) -> impl Iterator<Item = &Value> {
-    list(&message["publicationResults"]).take(REPEATED)
+    list(&message["publicationResults"])
 }
 
-/// Where it can be seen, on which account and since when.
+/// Where the message is published, on which account, and since when.
 fn result(result: &Value) -> Option<Line> {
-    let name = match word(&result["status"]).as_deref() {
+    let name = match readable(&result["status"]).as_deref() {
         None | Some("published") => "Published".to_owned(),
         Some("error") => "Not published".to_owned(),
         Some("pending") => "Not published yet".to_owned(),
@@ -96,45 +84,77 @@ fn result(result: &Value) -> Option<Line> {
         (Some(place), false) => format!("{place} ({details})"),
         (None, _) => details,
     };
-    (!value.is_empty()).then_some((Cow::Owned(name), value))
+    (!value.is_empty()).then_some((name.into(), value))
 }
 
-fn images(content: &Value) -> impl Iterator<Item = Line> {
-    let all = std::iter::once(content).chain(list(&content["images"]));
-    all.filter_map(|image| line("Image", text(&image["temporaryImageUrl"]))).take(REPEATED)
-}
-
-/// Their form is not published: whatever is the address of a page.
-fn links(links: &Value) -> Vec<Line> {
-    fn collect(value: &Value, found: &mut Vec<Line>) {
-        match value {
-            Value::String(link) if link.starts_with("http") => found.push(("Link".into(), link.clone())),
-            Value::Array(values) => values.iter().for_each(|value| collect(value, found)),
-            Value::Object(map) => map.values().for_each(|value| collect(value, found)),
-            _ => {}
-        }
-    }
-    let mut found = Vec::new();
-    collect(links, &mut found);
-    found.truncate(REPEATED);
-    found
-}
-
-fn accounts(ids: &Value) -> Option<String> {
-    let ids: Vec<String> = list(ids).filter_map(text).collect();
-    (!ids.is_empty()).then(|| ids.join(", "))
-}
-
-/// A list, or the one that should have been in one.
-fn list(value: &Value) -> std::slice::Iter<'_, Value> {
-    match value {
-        Value::Array(values) => values.iter(),
-        Value::Null => [].iter(),
-        value => std::slice::from_ref(value).iter(),
-    }
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
 }
 
 /// `AWAITING_APPROVAL` → `awaiting approval`
-fn word(value: &Value) -> Option<String> {
+fn readable(value: &Value) -> Option<String> {
     Some(text(value)?.replace('_', " ").to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn published(message: Value) -> Report {
+        report(MessageStep::Published, &message)
+    }
+
+    #[test]
+    fn the_text_of_every_kind_of_message() {
+        for (content, text) in [
+            (json!({"sfEntityType": "Status", "text": "words"}), Some("words")),
+            (json!({"sfEntityType": "ImageShare", "caption": "words"}), Some("words")),
+            (json!({"caption": "words", "images": [{"caption": "other"}]}), Some("words")),
+            (json!({"videoTitle": "title", "description": "words"}), Some("words")),
+            (json!({"videoTitle": "words"}), Some("words")),
+            (json!({"images": []}), None),
+            (json!(null), None),
+        ] {
+            let report = published(json!({"content": content}));
+            assert_eq!(report.text.as_deref(), text);
+            let name = text.unwrap_or("(no text)");
+            assert_eq!(report.headline, format!("message published: {name}"));
+        }
+    }
+
+    #[test]
+    fn a_message_lists_where_it_is_published() {
+        let report = published(json!({
+            "targetAccountIds": [7],
+            "organicVisibility": "INVISIBLE",
+            "publicationResults": [
+                {"serviceLink": "https://a.example"},
+                {"status": "ERROR", "accountId": 8},
+                {"status": "DELETED", "serviceId": "9"},
+                {},
+            ],
+        }));
+        let lines: Vec<String> =
+            report.lines.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        assert_eq!(
+            lines,
+            [
+                "Accounts: 7",
+                "Visibility: invisible",
+                "Published: https://a.example",
+                "Not published: account 8",
+                "Publication deleted: 9",
+            ]
+        );
+        assert!(report.advice.unwrap().starts_with("Not all of it was published"));
+    }
+
+    #[test]
+    fn lists_of_facts_are_bounded() {
+        let many: Vec<Value> = (0..1000).map(|n| json!({"accountId": n, "temporaryImageUrl": "i"})).collect();
+        let message = json!({"publicationResults": many, "content": {"images": many}});
+        assert_eq!(published(message).lines.len(), 2 * MAX_LINES);
+    }
 }

@@ -1,7 +1,7 @@
 //! What the storage knows of a case: its ticket, and whether others may have made one.
 
 use super::{Claim, Inbox, fetch};
-use crate::story::Told;
+use crate::memory::CaseMemory;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -21,7 +21,7 @@ pub enum CaseTicket {
     Known {
         reference: String,
         /// The case memory: what the ticket contains.
-        told: Told,
+        memory: CaseMemory,
         /// When the youngest event in the case memory was received.
         as_of: i64,
     },
@@ -38,7 +38,8 @@ impl Inbox {
         )?;
         let ticket = match reference {
             Some(reference) => {
-                CaseTicket::Known { reference, told: Told::read(told.as_deref()), as_of: as_of.unwrap_or(0) }
+                let memory = CaseMemory::from_column(told.as_deref());
+                CaseTicket::Known { reference, memory, as_of: as_of.unwrap_or(0) }
             }
             None if others > 0 => CaseTicket::Unknown,
             None => CaseTicket::None,

@@ -105,8 +105,8 @@ impl Inbox {
             Transition::Again { after, tries, in_doubt, .. } => (State::Waiting, *after, *tries, *in_doubt),
         };
         let ends_doubt = matches!(transition, Transition::Done { .. } | Transition::Dead { .. });
-        let (reference, told, error) = match transition {
-            Transition::Done { reference, told } => (Some(reference), Some(told.stored()), None),
+        let (reference, memory, error) = match transition {
+            Transition::Done { reference, memory } => (Some(reference), Some(memory.to_column()), None),
             Transition::Dead { reason }
             | Transition::GivenUp { reason, .. }
             | Transition::Again { reason, .. } => (None, None, Some(storable(reason))),
@@ -129,7 +129,7 @@ impl Inbox {
             tries,
             doubt,
             ends_doubt,
-            told.as_deref()
+            memory.as_deref()
         )?;
         Ok(changed == 1)
     }

@@ -1,7 +1,7 @@
-//! One attempt at one delivery: what its case has at Zendesk, and what is still owed to it.
+//! One attempt at a delivery: finds the ticket of its case and adds the changes, or creates a ticket.
 //!
-//! The first delivery of a case makes its ticket, the later ones tell the ticket what is new. A closed
-//! ticket is followed up by another, and one that was deleted is made again.
+//! The first delivery of a case creates its ticket, and later ones add comments to it. A closed ticket is
+//! followed up by another one, and a deleted ticket is replaced.
 
 use tokio::task::block_in_place;
 use tracing::{info, warn};
@@ -14,13 +14,13 @@ use crate::destination::zendesk::{
 };
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
-use crate::notification::{Item, Note, with_lower_network};
+use crate::memory::{CaseMemory, Changes, Content};
+use crate::notification::{Item, Note};
 use crate::retry::{Action, Doubt, Outcome, Reason};
-use crate::story::{News, Told, Words};
 
-/// In one attempt, so many tickets of one case are looked at, which are closed or gone.
+/// The number of closed or deleted tickets of one case that an attempt goes through.
 const TICKETS: usize = 5;
-/// In one attempt, so many times something is left out at the most.
+/// The number of times that an attempt leaves out refused parts of a ticket.
 const REVISIONS: i64 = 8;
 
 pub struct Attempt<'a> {
@@ -33,22 +33,18 @@ pub struct Attempt<'a> {
     pub fence: &'a Fence<'a>,
 }
 
-/// Why an attempt ended without an outcome.
-pub enum Abandoned {
-    NotOurs,
-    Storage(sqlx::Error),
-}
-
-/// Why an attempt ended without a ticket.
-enum End {
+/// Why an attempt stopped before the ticket had everything.
+pub enum Stopped {
     Outcome(Outcome),
-    Abandoned(Abandoned),
+    /// Another process may have claimed the delivery.
+    LeaseExpired,
+    Storage(sqlx::Error),
 }
 
 /// The ticket that a case has.
 struct CurrentTicket {
     number: String,
-    /// The ticket whose memory says what it was told.
+    /// The ticket whose memory applies: this one, or one that was merged into it.
     memory_of: String,
 }
 
@@ -58,67 +54,58 @@ impl CurrentTicket {
     }
 }
 
-/// What a delivery has come to.
-struct Done {
-    ticket: String,
-    action: Action,
-    told: Told,
-}
-
 impl Attempt<'_> {
-    pub async fn run(&self) -> Result<Outcome, Abandoned> {
-        match self.deliver().await {
-            Ok(Done { ticket: reference, action, told }) => Ok(Outcome::Done { reference, action, told }),
-            Err(End::Outcome(outcome)) => Ok(outcome),
-            Err(End::Abandoned(abandoned)) => Err(abandoned),
-        }
-    }
-
-    async fn deliver(&self) -> Result<Done, End> {
+    pub async fn run(&self) -> Result<Outcome, Stopped> {
         let mut current = self.current().await?;
         if current.as_ref().is_some_and(|current| self.is_sure_to_comment(current)) {
             self.zendesk.check_update_budget()?;
         }
-        let mut looked_at: Vec<String> = Vec::new();
+        let mut visited: Vec<String> = Vec::new();
         for _ in 0..TICKETS {
             let Some(ticket) = current else { return self.create(None).await };
-            let ended = match self.tell(&ticket).await? {
-                UpdateResult::Made => return self.made(ticket.number).await,
-                UpdateResult::Updated(action) => return Ok(self.told(ticket, action)),
+            let ended = match self.update(&ticket).await? {
+                UpdateResult::CreatedBefore => return self.created_before(ticket.number).await,
+                UpdateResult::Updated(action) => {
+                    let memory = self.memory_after(&ticket.memory_of, action);
+                    return Ok(Outcome::Done { reference: ticket.number, action, memory });
+                }
                 UpdateResult::Ended(ended) => ended,
             };
-            looked_at.push(ticket.number.clone());
+            visited.push(ticket.number.clone());
             if ended == Ended::Merged {
                 let target = self.zendesk.merge_target(&ticket.number).await?;
-                if let Some(target) = target.filter(|target| !looked_at.contains(target)) {
-                    current = Some(self.merged_into(target, ticket));
+                if let Some(target) = target.filter(|target| !visited.contains(target)) {
+                    // The target goes on with the memory of the merged ticket, unless it has one itself.
+                    let is_known = self.known(&target).is_some();
+                    let memory_of = if is_known { target.clone() } else { ticket.memory_of };
+                    current = Some(CurrentTicket { number: target, memory_of });
                     continue;
                 }
             }
             // A resolution does not open a new ticket.
-            if matches!(ended, Ended::Closed | Ended::Merged) && self.item.closes_the_matter() {
-                let told = self.known(&ticket.memory_of);
-                return Ok(Done { ticket: ticket.number, action: Action::Unchanged, told });
+            if matches!(ended, Ended::Closed | Ended::Merged) && self.item.is_resolution() {
+                let memory = self.memory(&ticket.memory_of);
+                return Ok(Outcome::Done { reference: ticket.number, action: Action::Unchanged, memory });
             }
-            // A delivery that died may have made another, which we were never told of.
+            // A delivery may have created another ticket and died before that was stored.
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
             let other = match ended {
-                // What it followed up is no reason to follow that up again.
-                Ended::Missing => listed.open(),
+                // The closed ticket that this one followed up does not need a second follow-up.
+                Ended::Missing => listed.open.clone(),
                 Ended::Closed | Ended::Merged | Ended::Deleted => listed.current(),
             };
-            match other.filter(|other| !looked_at.contains(other)) {
+            match other.filter(|other| !visited.contains(other)) {
                 Some(other) => current = Some(CurrentTicket::new(other)),
-                None => return self.replace(&ticket.number, ended, listed.merged()).await,
+                None => return self.replace(&ticket.number, ended, listed.merged.len()).await,
             }
         }
-        let reason = Reason::new("the tickets of the case come and go");
+        let reason = Reason::new("the tickets of the case keep changing");
         Err(Outcome::Retry { reason, doubt: Doubt::None }.into())
     }
 
-    /// Makes a ticket in place of this ended one, unless that could create a duplicate. `merged`: the number
-    /// of this case's tickets that agents merged into others.
-    async fn replace(&self, ticket: &str, ended: Ended, merged: usize) -> Result<Done, End> {
+    /// Replaces this ended ticket, unless that could create a duplicate. `merged`: the number of this case's
+    /// tickets that agents merged into others.
+    async fn replace(&self, ticket: &str, ended: Ended, merged: usize) -> Result<Outcome, Stopped> {
         let case = &self.claim.case_key;
         match ended {
             Ended::Closed => self.create(Some(ticket)).await,
@@ -148,112 +135,84 @@ impl Attempt<'_> {
         }
     }
 
-    /// The ticket that the case has. What we know is old once we have begun to make another, and there
-    /// is nothing to know if nobody has tried.
-    async fn current(&self) -> Result<Option<CurrentTicket>, End> {
+    /// Returns the ticket that the case has. The inbox may be outdated once this delivery has begun to create
+    /// one. If no delivery of the case was ever tried, there is none.
+    async fn current(&self) -> Result<Option<CurrentTicket>, Stopped> {
         let known = match &self.case.ticket {
-            CaseTicket::None if !self.may_be_done() => return self.ticket_of_old_case().await,
+            CaseTicket::None if !self.may_be_done() => return Ok(None),
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
         let current = match (known, &self.claim.request) {
             (Some(known), None) => Some(known),
-            // The list may leave out a ticket that was closed long ago.
+            // The list may lack a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
-        match current {
-            Some(current) => Ok(Some(CurrentTicket::new(current))),
-            None => self.ticket_of_old_case().await,
-        }
+        Ok(current.map(CurrentTicket::new))
     }
 
-    /// The ticket that an earlier version made, for which a network in upper case was a case of its own.
-    async fn ticket_of_old_case(&self) -> Result<Option<CurrentTicket>, End> {
-        let case_key = &self.claim.case_key;
-        let prefix = case_key.match_indices(':').nth(1).map(|(colon, _)| &case_key[..=colon]);
-        let old =
-            prefix.zip(self.item.entity_id.as_ref()).map(|(prefix, entity)| format!("{prefix}{entity}"));
-        match old.filter(|old| old != case_key && with_lower_network(old) == *case_key) {
-            Some(old) => Ok(self.zendesk.look_up(&old).await?.last().map(CurrentTicket::new)),
-            None => Ok(None),
-        }
-    }
-
-    /// The ticket into which another was merged goes on with what that one was told, unless it was told
-    /// something itself.
-    fn merged_into(&self, target: String, ticket: CurrentTicket) -> CurrentTicket {
-        let is_known =
-            matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if *reference == target);
-        let memory_of = if is_known { target.clone() } else { ticket.memory_of };
-        CurrentTicket { number: target, memory_of }
-    }
-
-    /// This delivery made the ticket, earlier.
-    async fn made(&self, ticket: String) -> Result<Done, End> {
+    /// Ends a delivery whose earlier attempt created the ticket.
+    async fn created_before(&self, ticket: String) -> Result<Outcome, Stopped> {
         let bytes = self.claim.request.as_deref();
         if let Some(bytes) = bytes {
             self.add_pending_requester(&ticket, Plan::of(bytes, None)).await?;
         }
-        Ok(Done { ticket, action: Action::Found, told: self.told_by(bytes) })
+        let memory = self.memory_of_created(bytes);
+        Ok(Outcome::Done { reference: ticket, action: Action::Found, memory })
     }
 
-    /// Stores that a ticket was made without its author. It has to precede settling the delivery: afterwards
-    /// nothing else records it.
-    async fn add_pending_requester(&self, ticket: &str, plan: Plan) -> Result<(), End> {
-        let is_wanted = self.settings().requester_later == RequesterLater::Set;
-        let is_owed = is_wanted && plan.requester == RequesterUser::Pending;
-        if let Some(profile) = self.profile().filter(|_| is_owed) {
+    /// Stores that a ticket was created without its author. It has to precede settling the delivery:
+    /// afterwards nothing else records it.
+    async fn add_pending_requester(&self, ticket: &str, plan: Plan) -> Result<(), Stopped> {
+        let is_configured = self.settings().requester_later == RequesterLater::Set;
+        let is_pending = is_configured && plan.requester == RequesterUser::Pending;
+        if let Some(profile) = self.profile().filter(|_| is_pending) {
             self.inbox.add_pending_requester(self.claim, ticket, &profile.key).await?;
         }
         Ok(())
     }
 
-    fn told(&self, ticket: CurrentTicket, action: Action) -> Done {
-        let told = self.told_after(&ticket.memory_of, action);
-        Done { ticket: ticket.number, action, told }
-    }
-
-    /// What this delivery has to do may be done already: an attempt of ours was not answered, or the database
+    /// Whether this delivery may have been done before: an earlier request was not answered, or the database
     /// was restored from a backup that does not know of it.
     fn may_be_done(&self) -> bool {
         self.claim.in_doubt || self.case.may_be_restored
     }
 
     fn is_sure_to_comment(&self, current: &CurrentTicket) -> bool {
-        self.repeat() == Repeat::Comment || !self.news(&current.memory_of).is_empty()
+        self.repeat() == Repeat::Comment || !self.changes(&current.memory_of).is_empty()
     }
 
     fn repeat(&self) -> Repeat {
-        if self.item.is_turn() { Repeat::New } else { self.settings().repeat }
+        if self.item.is_status_change() { Repeat::New } else { self.settings().repeat }
     }
 
-    async fn tell(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
+    async fn update(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
         let (route, label) = (&self.claim.route, self.label());
-        let news = self.news(&current.memory_of);
-        let then = self.then(&current.memory_of);
+        let changes = self.changes(&current.memory_of);
+        let status_change = self.status_change(&current.memory_of);
         let update = Update {
             ticket: &current.number,
             case_key: &self.claim.case_key,
             delivery: &self.claim.identity,
             in_doubt: self.may_be_done(),
-            past: self.item.event_made.filter(|_| self.may_be_history(&current.memory_of)),
-            news: &news,
+            done_if_closed_after: self.item.event_made.filter(|_| self.may_be_history(&current.memory_of)),
+            changes: &changes,
             repeat: self.repeat(),
-            then,
-            urgent: self.item.is_urgent() && then != StatusChange::Keep,
-            comment: &ticket::news(self.item, label, route, &news),
+            status_change,
+            urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
+            comment: &ticket::news(self.item, label, route, &changes),
             tags: &ticket::tags(self.item, label, self.settings(), None),
         };
-        let told = self.zendesk.tell(&update, self.fence).await;
-        // An answer to the comment may have been wrong, and what failed then was the look after it.
-        told.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
+        let updated = self.zendesk.update(&update, self.fence).await;
+        // The comment may have been added although its answer said otherwise.
+        updated.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
     }
 
-    /// Makes the ticket, from bytes that are stored before they are sent. What Zendesk refuses in them
-    /// is left out of the next revision, as long as there is something to leave out.
-    async fn create(&self, follows: Option<&str>) -> Result<Done, End> {
+    /// Creates the ticket from bytes that are stored before they are sent. Refused parts are left out of
+    /// the next revision, as long as there is something to leave out.
+    async fn create(&self, closed_ticket: Option<&str>) -> Result<Outcome, Stopped> {
         let mut claim = self.claim.clone();
-        let follow_up = follows.and_then(|ticket| ticket.parse().ok());
+        let follow_up = closed_ticket.and_then(|ticket| ticket.parse().ok());
         let (mut plan, mut body) = match claim.request.take() {
             Some(frozen) => (Plan::of(&frozen, self.service_user().await?), frozen),
             None => {
@@ -261,18 +220,21 @@ impl Attempt<'_> {
                 self.freeze(&claim, plan).await?
             }
         };
-        // They were frozen for another ticket than the one that there is now.
+        // The bytes were frozen when the case had another ticket.
         if plan.follow_up != follow_up {
             claim.revision += 1;
             (plan, body) = self.freeze(&claim, Plan { follow_up, ..plan }).await?;
         }
         loop {
-            let (reason, fields) = match self.send(&claim, &body).await {
+            let (idempotency_key, case_key) = (&claim.idempotency_key(), &claim.case_key);
+            let create = Create { body: &body, idempotency_key, case_key };
+            let (reason, fields) = match self.zendesk.create(&create, self.fence).await {
                 Ok(ticket) => {
                     self.add_pending_requester(&ticket, plan).await?;
-                    return Ok(Done { ticket, action: plan.action(), told: self.told_by(Some(&body)) });
+                    let memory = self.memory_of_created(Some(&body));
+                    return Ok(Outcome::Done { reference: ticket, action: plan.action(), memory });
                 }
-                Err(Failure::Otherwise(outcome)) => return Err(outcome.into()),
+                Err(Failure::Outcome(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
             };
             let next = match self.next_plan(plan, &reason, &fields).await? {
@@ -284,19 +246,13 @@ impl Attempt<'_> {
         }
     }
 
-    async fn send(&self, claim: &Claim, body: &str) -> Result<String, Failure> {
-        let (idempotency_key, case_key) = (&claim.idempotency_key(), &claim.case_key);
-        let create = Create { body, idempotency_key, case_key };
-        self.zendesk.create(&create, self.fence).await
-    }
-
-    /// Renders, and stores. In a private comment of an unknown author Zendesk might take the requester
-    /// for its author: then nobody but the service user is named.
-    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), End> {
+    /// Renders and stores the request. Without a known service user, Zendesk could take the requester for the
+    /// author of an internal comment: then the ticket goes out without its author.
+    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), Stopped> {
         let service_user = self.service_user().await?;
-        let is_signed = self.settings().public || service_user.is_some();
+        let has_comment_author = self.settings().public || service_user.is_some();
         let requester = match plan.requester {
-            RequesterUser::Author(_) if !is_signed => RequesterUser::Pending,
+            RequesterUser::Author(_) if !has_comment_author => RequesterUser::Pending,
             requester => requester,
         };
         let plan = Plan { requester, ..plan };
@@ -310,9 +266,9 @@ impl Attempt<'_> {
             plan,
             service_user,
         };
-        // A post and a template can make this long, and others wait for this thread.
+        // Long posts and templates take time, and other tasks need this thread.
         let rendered = block_in_place(|| ticket::render(&draft));
-        // A next revision would only say it again.
+        // Further revisions fail in the same way.
         for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
             warn!(
                 event = "template_failed",
@@ -324,65 +280,55 @@ impl Attempt<'_> {
         let body = rendered.ticket.to_string();
         match self.inbox.freeze(claim, &body).await? {
             true => Ok((plan, body)),
-            false => Err(End::Abandoned(Abandoned::NotOurs)),
+            false => Err(Stopped::LeaseExpired),
         }
     }
 
-    /// What to send after a refusal; `None` if there is nothing left to leave out.
-    async fn next_plan(&self, plan: Plan, reason: &Reason, fields: &[String]) -> Result<Option<Plan>, End> {
+    /// Returns the plan after a refusal; `None` if there is nothing left to leave out.
+    async fn next_plan(
+        &self,
+        plan: Plan,
+        reason: &Reason,
+        fields: &[String],
+    ) -> Result<Option<Plan>, Stopped> {
         let Some(next) = plan.simpler(self.settings(), fields) else { return Ok(None) };
         if next.fields != plan.fields {
-            self.zendesk.remind_of_fields(&self.claim.case_key, reason);
+            self.zendesk.report_refused_fields(&self.claim.case_key, reason);
         }
-        if plan.requester.author().is_some() && next.requester.author().is_none() {
-            let requester = self.other_requester(plan.requester).await?;
-            if requester.author().is_none() {
-                warn!(
-                    event = "requester_fallback",
-                    case = self.claim.case_key,
-                    "the service user is the requester: {}",
-                    reason.log
-                );
-            }
-            return Ok(Some(Plan { requester, ..next }));
+        if plan.requester.author().is_none() || next.requester.author().is_some() {
+            return Ok(Some(next));
         }
-        Ok(Some(next))
+        let requester = self.other_requester(plan.requester).await?;
+        if requester.author().is_none() {
+            warn!(
+                event = "requester_fallback",
+                case = self.claim.case_key,
+                "the service user is the requester: {}",
+                reason.log
+            );
+        }
+        Ok(Some(Plan { requester, ..next }))
     }
 
-    /// The user of the author, known or found or made, or else the service user.
-    async fn requester(&self) -> Result<RequesterUser, End> {
-        let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
-        let known = self.inbox.author(zendesk::NAME, &profile.key).await?;
-        match known.and_then(|id| u64::try_from(id).ok()) {
-            Some(id) => Ok(RequesterUser::Author(id)),
-            None => self.learn(&profile).await,
-        }
-    }
-
-    /// The user that we knew may have been deleted, or merged into another.
-    async fn other_requester(&self, refused: RequesterUser) -> Result<RequesterUser, End> {
+    /// Returns another user than the refused one, who may have been deleted or merged into another.
+    async fn other_requester(&self, refused: RequesterUser) -> Result<RequesterUser, Stopped> {
         let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
         self.inbox.forget_author(zendesk::NAME, &profile.key).await?;
-        let other = self.learn(&profile).await?;
+        let other = self.requester().await?;
         Ok(if other == refused { RequesterUser::Service } else { other })
     }
 
-    async fn learn(&self, profile: &Profile) -> Result<RequesterUser, End> {
-        let author = self.zendesk.author(profile).await?;
-        if let Some(id) = author.user().and_then(|id| i64::try_from(id).ok()) {
-            self.inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
-        } else {
-            let case = &self.claim.case_key;
-            info!(
-                event = "requester_fallback",
-                case, "the service user is the requester of {case}: {author}"
-            );
-        }
-        Ok(match author {
-            Author::User(id) => RequesterUser::Author(id),
-            Author::Suspended | Author::Refused(_) => RequesterUser::Service,
-            Author::TooMany | Author::NotNow => RequesterUser::Pending,
-        })
+    /// Returns the user of the author, or else the service user.
+    async fn requester(&self) -> Result<RequesterUser, Stopped> {
+        let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
+        let (requester, reason) = match find_author(self.inbox, self.zendesk, &profile).await?? {
+            Author::User(id) => return Ok(RequesterUser::Author(id)),
+            Author::Refused(reason) => (RequesterUser::Service, reason),
+            Author::Later(reason) => (RequesterUser::Pending, reason.to_owned()),
+        };
+        let case = &self.claim.case_key;
+        info!(event = "requester_fallback", case, "the service user is the requester of {case}: {reason}");
+        Ok(requester)
     }
 
     fn settings(&self) -> &config::Ticket {
@@ -394,101 +340,124 @@ impl Attempt<'_> {
     }
 
     fn profile(&self) -> Option<Profile> {
-        let wanted = self.settings().requester == Requester::Author;
-        wanted.then(|| ticket::author_profile(self.item)).flatten()
+        let is_configured = self.settings().requester == Requester::Author;
+        is_configured.then(|| ticket::author_profile(self.item)).flatten()
     }
 
-    async fn service_user(&self) -> Result<Option<u64>, End> {
+    async fn service_user(&self) -> Result<Option<u64>, Stopped> {
         match self.settings().requester {
             Requester::Author => Ok(self.zendesk.service_user().await?),
-            // Without a word it is requester and submitter.
+            // By default it is requester and submitter.
             Requester::Service => Ok(None),
         }
     }
 
-    /// What of the event a ticket does not hold yet.
-    fn news(&self, ticket: &str) -> News {
-        self.known(ticket).news(&self.claim.case_key, &self.words(ticket, &self.item.notes))
+    /// Returns the part of the event that a ticket does not contain yet.
+    fn changes(&self, ticket: &str) -> Changes {
+        self.memory(ticket).changes(&self.claim.case_key, &self.content(ticket, &self.item.notes))
     }
 
-    /// What a ticket has been told; nothing that we know of, if it is not the one that we know.
-    fn known(&self, ticket: &str) -> Told {
+    /// Returns the memory of a ticket; empty for any other ticket than the one in the inbox.
+    fn memory(&self, ticket: &str) -> CaseMemory {
+        self.known(ticket).map(|(memory, _)| memory.clone()).unwrap_or_default()
+    }
+
+    /// Returns the memory of the case and the time of its youngest event, if it is about this ticket.
+    fn known(&self, ticket: &str) -> Option<(&CaseMemory, i64)> {
         match &self.case.ticket {
-            CaseTicket::Known { reference, told, .. } if reference == ticket => told.clone(),
-            _ => Told::default(),
+            CaseTicket::Known { reference, memory, as_of } if reference == ticket => Some((memory, *as_of)),
+            _ => None,
         }
     }
 
-    /// What an event does to the state of its ticket; nothing, if the ticket has heard of a newer one.
-    fn then(&self, ticket: &str) -> StatusChange {
-        let is_past = self.known(ticket).is_newer_than(self.item.happened());
-        match self.item.closes_the_matter() {
+    /// Returns the status change of the event: none if the ticket contains a newer event.
+    fn status_change(&self, ticket: &str) -> StatusChange {
+        let is_past = self.memory(ticket).is_newer_than(self.item.happened());
+        match self.item.is_resolution() {
             true if is_past || self.is_older(ticket) => StatusChange::Keep,
             true => StatusChange::Solved,
-            // Feeds are read one after the other: the good news may have been in the first.
+            // Feeds are read one after the other, so the resolution may have come before the failure.
             false if is_past && self.item.is_urgent() => StatusChange::Keep,
             false => StatusChange::Open,
         }
     }
 
-    /// A feed held it, which may have a past that this inbox knows nothing of. What was pushed is in doubt
-    /// only after an attempt, and that at a ticket that we know.
+    /// Whether the event comes from a feed and may be older than this inbox. A pushed event is in doubt only
+    /// after an attempt, and then the ticket is known.
     fn may_be_history(&self, ticket: &str) -> bool {
-        let is_known =
-            matches!(&self.case.ticket, CaseTicket::Known { reference, .. } if reference == ticket);
-        let is_pulled = self.claim.attempts == 1 || !is_known;
+        let is_pulled = self.claim.attempts == 1 || self.known(ticket).is_none();
         self.claim.in_doubt && is_pulled && self.claim.revision == 0 && self.claim.request.is_none()
     }
 
-    /// The event came before another that the ticket has heard of.
+    /// Whether the event was received before another one that the ticket contains.
     fn is_older(&self, ticket: &str) -> bool {
-        matches!(&self.case.ticket, CaseTicket::Known { reference, as_of, .. }
-            if reference == ticket && self.claim.received_at < *as_of)
+        self.known(ticket).is_some_and(|(_, as_of)| self.claim.received_at < as_of)
     }
 
-    /// What the event says; the text of an older one is no news.
-    fn words<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Words<'a> {
+    /// Returns the content of the event for a ticket, without the text if the ticket has a newer one.
+    fn content<'a>(&'a self, ticket: &str, notes: &'a [Note]) -> Content<'a> {
         let text = self.item.text.as_deref().filter(|_| !self.is_older(ticket));
-        let (pace, when) = (self.item.pace(), self.item.happened());
-        Words { route: &self.claim.route, text, notes, pace, when }
+        Content { text, ..self.full_content(notes) }
     }
 
-    /// What a ticket has been told once this event was brought to it.
-    fn told_after(&self, ticket: &str, action: Action) -> Told {
-        let known = self.known(ticket);
+    fn full_content<'a>(&'a self, notes: &'a [Note]) -> Content<'a> {
+        Content {
+            route: &self.claim.route,
+            text: self.item.text.as_deref(),
+            notes,
+            repetition: self.item.repetition(),
+            when: self.item.happened(),
+        }
+    }
+
+    /// Returns the memory of a ticket after this event was added to it.
+    fn memory_after(&self, ticket: &str, action: Action) -> CaseMemory {
+        let known = self.memory(ticket);
         if action == Action::Unchanged && self.settings().repeat == Repeat::Ignore {
             return known;
         }
-        let told = ticket::fitting(&self.news(ticket).notes).to_vec();
-        known.with(&self.claim.case_key, &self.words(ticket, &told))
+        let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
+        known.with(&self.claim.case_key, &self.content(ticket, &added))
     }
 
-    /// What a ticket knows that was made of these bytes, or of bytes that we have not any more.
-    fn told_by(&self, body: Option<&str>) -> Told {
+    /// Returns the memory of a ticket that was created from these bytes, or from bytes that were not kept.
+    fn memory_of_created(&self, body: Option<&str>) -> CaseMemory {
         let notes = match body {
             Some(body) => ticket::notes_in_ticket(self.item, body),
             None if self.settings().public => Vec::new(),
             None => ticket::fitting(&self.item.notes).to_vec(),
         };
-        let words = Words {
-            route: &self.claim.route,
-            text: self.item.text.as_deref(),
-            notes: &notes,
-            pace: self.item.pace(),
-            when: self.item.happened(),
-        };
-        Told::default().with(&self.claim.case_key, &words)
+        CaseMemory::default().with(&self.claim.case_key, &self.full_content(&notes))
     }
 }
 
-impl From<Outcome> for End {
-    fn from(outcome: Outcome) -> End {
-        End::Outcome(outcome)
+/// Returns the user of an author from the inbox or from Zendesk, and stores a new one in the inbox.
+pub async fn find_author(
+    inbox: &Inbox,
+    zendesk: &Zendesk,
+    profile: &Profile,
+) -> sqlx::Result<Result<Author, Outcome>> {
+    let known = inbox.author(zendesk::NAME, &profile.key).await?;
+    if let Some(id) = known.and_then(|id| u64::try_from(id).ok()) {
+        return Ok(Ok(Author::User(id)));
+    }
+    let author = zendesk.author(profile).await;
+    if let Ok(Author::User(id)) = author
+        && let Ok(id) = i64::try_from(id)
+    {
+        inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
+    }
+    Ok(author)
+}
+
+impl From<Outcome> for Stopped {
+    fn from(outcome: Outcome) -> Stopped {
+        Stopped::Outcome(outcome)
     }
 }
 
-impl From<sqlx::Error> for End {
-    fn from(error: sqlx::Error) -> End {
-        End::Abandoned(Abandoned::Storage(error))
+impl From<sqlx::Error> for Stopped {
+    fn from(error: sqlx::Error) -> Stopped {
+        Stopped::Storage(error)
     }
 }

@@ -1,7 +1,7 @@
-//! The state of one lane: is it the item that fails, or the way to the destination?
+//! The state of a destination's lane: decides whether a delivery failed, or the destination.
 //!
-//! While the way is down nothing burns a try: the lane pauses, one delivery probes, and the pause
-//! grows. A delivery uses up its schedule only by failing while others pass. Time is an argument.
+//! While the destination is down, no delivery uses up a try: the destination is paused, one delivery probes, and
+//! the pause grows. A delivery uses up its schedule only by failing while others pass. Time is an argument.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -14,29 +14,29 @@ use crate::retry::{Action, Doubt, Outcome, Reason};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So many different deliveries failing with no success between them: it is not the deliveries.
+/// After failures of this many different deliveries without a success in between, the destination is at fault.
 const SUSPECTS: usize = 3;
-/// The longest wait of one that fails while nothing passes.
+/// The longest wait of a delivery that fails while no other passes.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// The number of blocked deliveries at which all of them are forgotten, to bound memory.
 const BLOCKED: usize = 1000;
-/// After this a pause is worth waking somebody.
+/// After this time, a pause raises an alert.
 const ALARMING: Duration = Duration::from_secs(300);
 
 /// Whether deliveries may go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// One, to see.
+    /// A single one may, as a probe.
     Probe,
     Closed(Instant),
 }
 
-/// The lane as `/status` and the status line show it.
+/// The state of the destination, as `/status` and the status line show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state", content = "reason")]
 pub enum LaneStatus {
-    /// Nothing was tried yet.
+    /// Nothing has been sent yet.
     Untried,
     Ok,
     Paused(String),
@@ -55,13 +55,13 @@ impl LaneStatus {
 #[derive(Debug, Default)]
 pub struct Lane {
     name: &'static str,
-    worked: bool,
+    has_worked: bool,
     down: Option<Down>,
     /// Deliveries that failed since the last success, and how often.
     suspects: HashMap<String, u32>,
-    /// Deliveries that were blocked, each of which may be at fault itself.
+    /// Deliveries that were blocked.
     blocked: HashMap<String, Blocked>,
-    /// Deliveries that were refused for one and the same reason since the last success.
+    /// Deliveries that were refused for the same reason since the last success.
     refused: HashSet<String>,
     refusal: String,
     reminder: Reminder,
@@ -71,7 +71,7 @@ pub struct Lane {
 #[derive(Debug)]
 struct Blocked {
     at: Instant,
-    /// Another one got through since.
+    /// Another delivery has passed since.
     others_pass: bool,
 }
 
@@ -80,7 +80,7 @@ struct Down {
     since: Instant,
     paused_at: Instant,
     until: Instant,
-    /// By a Retry-After.
+    /// Zendesk requested the pause with a `Retry-After`.
     asked_for: bool,
     step: Duration,
     reason: String,
@@ -103,13 +103,13 @@ impl Lane {
     pub fn status(&self) -> LaneStatus {
         match &self.down {
             Some(down) => LaneStatus::Paused(down.reason.clone()),
-            None if self.worked => LaneStatus::Ok,
+            None if self.has_worked => LaneStatus::Ok,
             None => LaneStatus::Untried,
         }
     }
 
-    /// Takes note of how an attempt that began at `started` ended, and tells how it is to be seen:
-    /// a delivery that fails because the lane does is only paused.
+    /// Records the outcome of an attempt that began at `started`. Returns the outcome to settle: if the
+    /// destination is at fault, the delivery is only paused.
     pub fn observe(&mut self, delivery: &str, outcome: Outcome, started: Instant, now: Instant) -> Outcome {
         match outcome {
             Outcome::Pause { ref reason, retry_after, .. } => {
@@ -126,19 +126,19 @@ impl Lane {
             Outcome::Done { action, .. } => {
                 self.blocked.remove(delivery);
                 match action {
-                    Action::Created | Action::FollowedUp => self.works(started),
+                    Action::Created | Action::FollowedUp => self.created(started),
                     // Creates may still be blocked: look-ups and comments do not show that.
                     _ => self.checked(started),
                 }
                 outcome
             }
-            // That one delivery has to wait tells nothing of the others.
+            // This says nothing about other deliveries.
             Outcome::Wait { .. } | Outcome::Later { .. } => outcome,
         }
     }
 
     /// A firewall may block one post for its text. If another delivery passed since this one was blocked, only
-    /// this one fails; otherwise the lane pauses. If the lane is down again, the next deliveries will show it.
+    /// this one fails. Otherwise the destination is paused.
     fn blocked(
         &mut self,
         delivery: &str,
@@ -158,8 +158,8 @@ impl Lane {
         Outcome::Pause { reason, doubt, retry_after: None }
     }
 
-    /// A failure is the lane's if several fail so, and the delivery's own only if another has passed
-    /// since it failed before.
+    /// If several deliveries fail, the destination is at fault. A single one uses up a try only if another has
+    /// passed since it last failed.
     fn failed(
         &mut self,
         delivery: &str,
@@ -184,8 +184,8 @@ impl Lane {
         }
     }
 
-    /// The connection works, and yet: what is refused again and again with the same words is more
-    /// likely to be our doing, or a new rule of theirs, than that of each single post.
+    /// If several deliveries are refused for the same reason, the cause is more likely a setting or a new rule of
+    /// Zendesk than each single post.
     fn refused(&mut self, delivery: &str, reason: Reason, started: Instant, now: Instant) -> Outcome {
         if self.refusal != reason.kind {
             self.refused.clear();
@@ -193,7 +193,7 @@ impl Lane {
         }
         self.refused.insert(delivery.to_owned());
         if self.refused.len() < SUSPECTS {
-            self.is_reached(started);
+            self.answered(started);
             return Outcome::Refused { reason };
         }
         let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
@@ -201,18 +201,18 @@ impl Lane {
         Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }
     }
 
-    /// The destination made a ticket.
-    fn works(&mut self, started: Instant) {
+    /// The destination created a ticket.
+    fn created(&mut self, started: Instant) {
         self.refused.clear();
         for blocked in self.blocked.values_mut().filter(|blocked| blocked.at <= started) {
             blocked.others_pass = true;
         }
-        self.is_reached(started);
+        self.answered(started);
     }
 
-    /// The destination gave a definite answer. One to a question from before the pause proves nothing.
-    fn is_reached(&mut self, started: Instant) {
-        self.worked = true;
+    /// The destination gave a definite answer. Answers to requests from before the pause prove nothing.
+    fn answered(&mut self, started: Instant) {
+        self.has_worked = true;
         self.suspects.clear();
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
@@ -221,27 +221,27 @@ impl Lane {
         }
     }
 
-    /// The destination answers and the credential works. That ends a pause, except one that the destination
-    /// asked for and that is not over, and one that only a create can end.
+    /// The destination answers and the credential works. That ends a pause, unless the destination requested it
+    /// and it is not over, or only a create can end it.
     pub fn checked(&mut self, started: Instant) {
-        self.worked = true;
+        self.has_worked = true;
         let Some(down) = &self.down else { return };
         let for_creates =
             [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)].contains(&down.alert);
         let is_asked_for = down.asked_for && started < down.until;
         if !(for_creates || is_asked_for) {
-            self.is_reached(started);
+            self.answered(started);
         }
     }
 
-    /// Nothing gets through. What began before the pause is over tells nothing new.
+    /// Starts or prolongs a pause. Attempts that began before the end of the pause do not prolong it.
     pub fn pause(&mut self, reason: &Reason, retry_after: Option<Duration>, started: Instant, now: Instant) {
         let step = match &self.down {
             Some(down) if started < down.until => return,
             Some(down) => (down.step * 2).min(LONGEST_PAUSE),
             None => FIRST_PAUSE,
         };
-        // "At once", asked for again and again, is no answer.
+        // A repeated `Retry-After: 0` must not lead to a busy loop.
         let wait = match (retry_after, &self.down) {
             (Some(asked), None) => asked.max(Duration::from_secs(1)),
             (Some(asked), Some(_)) => asked.max(step),
@@ -258,7 +258,7 @@ impl Lane {
         let (destination, seconds, reason_text) = (self.name, wait.as_secs(), &reason.log);
         let code = reason.alert.or((down_for >= ALARMING).then_some(alert::ZENDESK_DOWN));
         match code {
-            // Texts may differ in a request id from one time to the next; the code does not.
+            // By code: the texts contain request ids.
             Some(alert) if self.reminder.is_due(alert, now) => error!(
                 event = "destination_paused",
                 alert,
@@ -277,7 +277,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::story::Told;
+    use crate::memory::CaseMemory;
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -292,11 +292,11 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Done { reference: "1".to_owned(), action: Action::Created, told: Told::default() }
+        Outcome::Done { reference: "1".to_owned(), action: Action::Created, memory: CaseMemory::default() }
     }
 
     #[test]
-    fn a_pause_grows_until_something_gets_through() {
+    fn a_pause_grows_until_a_delivery_passes() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         let mut now = start;
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn at_once_is_no_retry_after() {
+    fn a_repeated_retry_after_of_zero_does_not_count() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         let mut now = start;
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_kept_to() {
+    fn retry_after_is_respected() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         let retry_after = Some(Duration::from_secs(93));
@@ -378,7 +378,7 @@ mod tests {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         assert!(matches!(lane.observe("a", blocked(), start, start), Outcome::Pause { .. }));
-        // As yet it may be the lane.
+        // It may still be the destination.
         assert!(matches!(lane.observe("a", blocked(), at(start, 5), at(start, 5)), Outcome::Pause { .. }));
         assert_eq!(lane.gate(at(start, 15)), Gate::Probe);
         lane.observe("b", done(), at(start, 15), at(start, 16));
@@ -386,7 +386,7 @@ mod tests {
         assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Retry { .. }));
         assert!(matches!(lane.observe("a", blocked(), late, late), Outcome::Wait { .. }));
         assert_eq!(lane.gate(late), Gate::Open);
-        // Another that is blocked is the lane's failure again, as far as is known.
+        // Another blocked delivery may be the fault of the destination again.
         assert!(matches!(lane.observe("c", blocked(), late, late), Outcome::Pause { .. }));
     }
 
@@ -405,14 +405,17 @@ mod tests {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         lane.observe("a", blocked(), start, start);
-        let unchanged =
-            Outcome::Done { reference: "1".to_owned(), action: Action::Unchanged, told: Told::default() };
+        let unchanged = Outcome::Done {
+            reference: "1".to_owned(),
+            action: Action::Unchanged,
+            memory: CaseMemory::default(),
+        };
         lane.observe("b", unchanged, at(start, 5), at(start, 6));
         assert!(matches!(lane.observe("a", blocked(), at(start, 7), at(start, 7)), Outcome::Pause { .. }));
     }
 
     #[test]
-    fn dead_deliveries_never_pause_the_lane() {
+    fn dead_deliveries_do_not_pause_the_destination() {
         let now = Instant::now();
         let mut lane = Lane::new("zendesk");
         for delivery in 0..10 {
@@ -425,14 +428,14 @@ mod tests {
     }
 
     #[test]
-    fn a_try_is_burnt_only_while_others_pass() {
+    fn a_try_is_used_up_only_while_others_pass() {
         let now = Instant::now();
         let mut lane = Lane::new("zendesk");
         assert_eq!(lane.observe("a", retry(), now, now), retry());
         let mut last = Duration::ZERO;
         for _ in 0..20 {
             let Outcome::Wait { wait, doubt, .. } = lane.observe("a", retry(), now, now) else {
-                panic!("a try was burnt while nothing passed");
+                panic!("a try was used up while nothing passed");
             };
             assert!(wait >= last && wait <= LONGEST_WAIT && doubt == Doubt::Answered);
             last = wait;
@@ -443,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn three_items_that_fail_are_not_at_fault() {
+    fn three_failing_deliveries_are_not_at_fault() {
         let start = Instant::now();
         let mut lane = Lane::new("zendesk");
         lane.observe("a", retry(), start, start);
@@ -455,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refusal_three_times_in_a_row_is_not_the_posts() {
+    fn after_three_equal_refusals_the_posts_are_not_at_fault() {
         let now = Instant::now();
         let mut lane = Lane::new("zendesk");
         for (delivery, kind) in [("a", "subject"), ("b", "requester"), ("c", "requester"), ("c", "requester")]

@@ -1,5 +1,4 @@
-//! Tickets that could not wait for their author to become a user get their requester here, one at a time
-//! and behind everything else.
+//! Makes authors the requesters of tickets that did not wait for them, one at a time and after everything else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 
 use super::Worker;
+use super::attempt::find_author;
 use super::lane::Gate;
 use crate::config::RequesterLater;
 use crate::destination::Destination;
@@ -17,28 +17,22 @@ use crate::notification::Item;
 use crate::retry::Outcome;
 
 /// The time between two checks for due tickets when none was found.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// The wait before the next attempt if Zendesk names none.
 const POSTPONE: Duration = Duration::from_secs(60);
 
-/// What became of one of them.
-enum End {
-    Settled,
-    Postponed(Duration),
-}
-
 impl Worker {
-    /// Goes on for ever.
+    /// Runs until the service ends.
     pub async fn set_pending_requesters(self: Arc<Self>) {
         loop {
             let gate = self.lane().gate(Instant::now());
-            let owed = match gate {
+            let pending = match gate {
                 Gate::Open => self.inbox.claim_pending_requester(self.destination.name(), POSTPONE).await,
                 Gate::Probe | Gate::Closed(_) => Ok(None),
             };
-            match owed {
-                Ok(Some(owed)) if self.set_pending_requester(&owed).await => {}
-                Ok(_) => tokio::time::sleep(LOOK_EVERY).await,
+            match pending {
+                Ok(Some(pending)) if self.settle_pending_requester(&pending).await => {}
+                Ok(_) => tokio::time::sleep(CHECK_EVERY).await,
                 Err(error) => {
                     self.storage_failed("tickets that wait for their requester cannot be read", &error);
                     tokio::time::sleep(POSTPONE).await;
@@ -47,60 +41,52 @@ impl Worker {
         }
     }
 
-    /// Whether it makes sense to go on with the next one at once.
-    async fn set_pending_requester(&self, owed: &PendingRequester) -> bool {
-        let end = self.make_requester(owed).await;
-        let stored = match &end {
-            Ok(End::Settled) => self.inbox.remove_pending_requester(owed).await,
-            Ok(End::Postponed(wait)) => self.inbox.postpone_pending_requester(owed, *wait).await,
-            Err(_) => Ok(()),
+    /// Returns whether to continue with the next ticket at once.
+    async fn settle_pending_requester(&self, pending: &PendingRequester) -> bool {
+        let result = match self.set_pending_requester(pending).await {
+            Ok(None) => self.inbox.remove_pending_requester(pending).await.map(|()| true),
+            Ok(Some(wait)) => self.inbox.postpone_pending_requester(pending, wait).await.map(|()| false),
+            Err(error) => Err(error),
         };
-        // It comes back by itself.
-        if let Some(error) = end.as_ref().err().or(stored.as_ref().err()) {
+        // It is due again after `POSTPONE`.
+        result.unwrap_or_else(|error| {
             self.storage_failed(
                 "the result for a ticket that waits for its requester cannot be stored",
-                error,
+                &error,
             );
-        }
-        matches!((end, stored), (Ok(End::Settled), Ok(())))
+            false
+        })
     }
 
-    async fn make_requester(&self, owed: &PendingRequester) -> sqlx::Result<End> {
+    /// Sets the requester. Returns the wait before the next attempt; `None` if there is nothing left to do.
+    async fn set_pending_requester(&self, pending: &PendingRequester) -> sqlx::Result<Option<Duration>> {
         let Destination::Zendesk(zendesk) = &self.destination;
-        let ticket = &owed.ticket;
-        if zendesk.route(&owed.route).ticket.requester_later == RequesterLater::Keep {
-            return Ok(End::Settled);
+        let ticket = &pending.ticket;
+        if zendesk.route(&pending.route).ticket.requester_later == RequesterLater::Keep {
+            return Ok(None);
         }
         // Erasing the delivery's texts also erased their author.
-        let item = Item::from_payload(&owed.payload).ok();
-        let Some(profile) = item.as_ref().and_then(author_profile) else { return Ok(End::Settled) };
+        let item = Item::from_payload(&pending.payload).ok();
+        let Some(profile) = item.as_ref().and_then(author_profile) else { return Ok(None) };
         if !zendesk.has_update_budget() {
-            return Ok(End::Postponed(POSTPONE));
+            return Ok(Some(POSTPONE));
         }
-        let known = self.inbox.author(&owed.destination, &owed.author).await?;
-        let author = match known.and_then(|id| u64::try_from(id).ok()) {
-            Some(id) => Ok(Author::User(id)),
-            None => zendesk.author(&profile).await,
-        };
-        let user = match author {
+        let user = match find_author(&self.inbox, zendesk, &profile).await? {
             Ok(Author::User(id)) => id,
-            Ok(Author::TooMany | Author::NotNow) => return Ok(End::Postponed(POSTPONE)),
-            Ok(author @ (Author::Suspended | Author::Refused(_))) => {
+            Ok(Author::Later(_)) => return Ok(Some(POSTPONE)),
+            Ok(Author::Refused(reason)) => {
                 info!(
                     event = "requester_kept",
-                    ticket, "ticket {ticket} keeps the service user as requester: {author}"
+                    ticket, "ticket {ticket} keeps the service user as requester: {reason}"
                 );
-                return Ok(End::Settled);
+                return Ok(None);
             }
-            Err(outcome) => return Ok(End::Postponed(wait_of(&outcome))),
+            Err(outcome) => return Ok(Some(wait_after(&outcome))),
         };
-        if let (None, Ok(id)) = (known, i64::try_from(user)) {
-            self.inbox.remember_author(&owed.destination, &owed.author, id).await?;
-        }
         match zendesk.set_requester(ticket, user).await {
             Ok(RequesterUpdate::Set) => {
                 info!(event = "requester_set", ticket, "made the author the requester of ticket {ticket}");
-                Ok(End::Settled)
+                Ok(None)
             }
             Ok(RequesterUpdate::Kept) => {
                 info!(
@@ -108,21 +94,22 @@ impl Worker {
                     ticket,
                     "ticket {ticket} keeps the requester it has: it is closed, an agent changed it, or Zendesk refused"
                 );
-                Ok(End::Settled)
+                Ok(None)
             }
             Err(outcome) => {
-                let reason = outcome.reason().map_or("", |reason| &reason.log);
                 debug!(
                     event = "requester_retry",
-                    ticket, "could not set the requester of ticket {ticket}, trying again later: {reason}"
+                    ticket,
+                    "could not set the requester of ticket {ticket}, trying again later: {}",
+                    outcome.log()
                 );
-                Ok(End::Postponed(wait_of(&outcome)))
+                Ok(Some(wait_after(&outcome)))
             }
         }
     }
 }
 
-fn wait_of(outcome: &Outcome) -> Duration {
+fn wait_after(outcome: &Outcome) -> Duration {
     match outcome {
         Outcome::Later { wait, .. } | Outcome::Wait { wait, .. } => *wait,
         Outcome::Pause { retry_after: Some(wait), .. } => *wait,

@@ -1,4 +1,4 @@
-//! Who asks for help: the author of the post, as a user of Zendesk.
+//! The author of the post as the requester of the ticket.
 
 use casebridge::sandbox::zendesk::{Fault, SERVICE_USER};
 use futures_util::future::join_all;
@@ -38,7 +38,7 @@ on_both! {
         let user = users[0]["id"].as_u64().unwrap();
         assert_eq!(requesters(&world), [user, user]);
         for ticket in world.tickets(2).await {
-            // What is private holds our context and our notes, and is ours.
+            // The internal comment contains our notes and is written by the service user.
             assert_eq!(ticket["submitter_id"], SERVICE_USER);
             assert_eq!(ticket["comment"]["public"], false);
         }
@@ -57,7 +57,7 @@ on_both! {
         assert_eq!((model.users.len(), model.user_writes), (1, 1));
     }
 
-    async fn a_user_who_was_deleted_is_made_again(world: World) {
+    async fn a_deleted_user_is_created_again(world: World) {
         let bridge = world.start().await;
         world.notify(&by("77", "e1", "1")).await;
         bridge.wait_for("delivery_done ticket=1000").await;
@@ -73,7 +73,7 @@ on_both! {
         assert_eq!(world.zendesk.model().key_mismatches, 0);
     }
 
-    // A burst of new authors: each ticket goes out at once, and has its author in the end.
+    // A burst of new authors: each ticket goes out at once and gets its author later.
     async fn tickets_that_did_not_wait_for_their_authors_get_them_later(world: World) {
         const POSTS: usize = 12;
         let mut world = world;
@@ -84,7 +84,7 @@ on_both! {
             (0..POSTS).map(|n| by(&n.to_string(), &format!("e{n}"), &n.to_string())).collect();
         join_all(posts.iter().map(|notification| world.notify(notification))).await;
         bridge.wait_for_nth("delivery_done", POSTS).await;
-        assert!(requesters(&world).contains(&SERVICE_USER), "nobody had to wait");
+        assert!(requesters(&world).contains(&SERVICE_USER), "no author had to wait");
         world
             .zendesk
             .wait_until(|model| model.tickets.iter().all(|ticket| ticket["requester_id"] != SERVICE_USER))
@@ -101,7 +101,7 @@ on_both! {
             assert!(has_tag(ticket, "khoros"), "{ticket}");
         }
         assert_eq!(too_many, 0, "the limit of new users was not kept");
-        // Nothing of this is a delivery.
+        // Setting requesters is not a delivery.
         assert_eq!(world.list().await.len(), POSTS);
         assert!(bridge.stop().await.success());
         world.check_one_ticket_per_case().await;
@@ -127,7 +127,7 @@ async fn a_suspended_author_costs_no_ticket() {
 }
 
 #[tokio::test]
-async fn without_leave_to_manage_users_there_is_one_warning_and_no_ticket_waits() {
+async fn without_permission_for_users_there_is_one_warning_and_no_ticket_waits() {
     run_on_sqlite(|world| async move {
         world.zendesk.model().forbid_users = true;
         let bridge = world.start().await;
@@ -137,20 +137,20 @@ async fn without_leave_to_manage_users_there_is_one_warning_and_no_ticket_waits(
         }
         assert_eq!(requesters(&world), [SERVICE_USER; 5]);
         assert_eq!(bridge.count("authors_paused"), 1);
-        // One or two might be the authors' own; of three, nobody believes that.
+        // After three different authors, the fault is not the authors'.
         assert_eq!(world.zendesk.model().user_reads, 3);
     })
     .await;
 }
 
-/// An agent's own user, or a name that a firewall dislikes.
+/// The user of an agent, or a name that a firewall blocks.
 #[tokio::test]
 async fn a_forbidden_author_does_not_affect_others() {
     for status in [403, 404] {
         run_on_sqlite(|world| async move {
             world.zendesk.model().refused_authors.insert("khoros:twitter:77".to_owned(), status);
             let bridge = world.start().await;
-            // Those of one batch are asked for one by one.
+            // After the batch is refused, each is looked up separately.
             let posts: Vec<String> =
                 ["77", "1", "2"].iter().map(|author| by(author, &format!("e{author}"), author)).collect();
             join_all(posts.iter().map(|notification| world.notify(notification))).await;
@@ -178,9 +178,9 @@ fn has_tag(ticket: &Value, tag: &str) -> bool {
     ticket["tags"].as_array().unwrap().contains(&json!(tag))
 }
 
-/// Users cannot be asked for when the ticket is made; then an agent does what we would have done.
+/// Users cannot be looked up when the ticket is created; then an agent sets the requester.
 #[tokio::test]
-async fn a_requester_whom_agents_have_set_stays() {
+async fn a_requester_set_by_agents_stays() {
     run_on_sqlite(|world| async move {
         world.zendesk.model().user_outage = Some(429);
         let bridge = world.start().await;
@@ -221,7 +221,7 @@ async fn requester_later_0_keeps_the_service_user() {
     .await;
 }
 
-/// Killed after the ticket was made and before anybody knew that its author is owed.
+/// Killed after the ticket was created and before the pending requester was stored.
 #[tokio::test]
 async fn a_ticket_found_after_a_crash_still_gets_its_author() {
     run_on_sqlite(|world| async move {
@@ -242,7 +242,7 @@ async fn a_ticket_found_after_a_crash_still_gets_its_author() {
 }
 
 #[tokio::test]
-async fn the_service_user_is_the_requester_if_that_is_wanted() {
+async fn the_service_user_is_the_requester_if_configured() {
     run_on_sqlite(|mut world| async move {
         world.set("TICKET_REQUESTER", "service");
         let bridge = world.start().await;
@@ -267,7 +267,7 @@ async fn an_author_without_an_id_is_named_in_the_comment_alone() {
     .await;
 }
 
-/// Zendesk makes one user a second. Who would have to wait for many others goes out at once.
+/// Zendesk creates one user per second. Tickets that would have to wait for many others go out at once.
 #[tokio::test]
 async fn three_hundred_new_authors_hold_up_no_ticket() {
     const POSTS: usize = 300;
@@ -288,7 +288,7 @@ async fn three_hundred_new_authors_hold_up_no_ticket() {
             let by_author =
                 model.tickets.iter().filter(|ticket| ticket["requester_id"] != SERVICE_USER).count();
             assert_eq!(by_author, model.users.len());
-            // Eleven at a time may wait, and none comes after the last ticket.
+            // Up to 11 may wait at a time, and no user is created after the last ticket.
             assert!(by_author > 0 && by_author < POSTS / 2, "{by_author} of {POSTS} waited for a user");
         }
         world.check_one_ticket_per_case().await;
@@ -296,14 +296,14 @@ async fn three_hundred_new_authors_hold_up_no_ticket() {
     .await;
 }
 
-/// Zendesk's limit of new users stops new users and no ticket.
+/// Zendesk's limit of new users delays users and no ticket.
 #[tokio::test]
-async fn too_many_new_users_stop_only_the_lane_of_authors() {
+async fn the_limit_of_new_users_stops_no_ticket() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         world.notify(&by("1", "e1", "1")).await;
         bridge.wait_for("delivery_done ticket=1000").await;
-        // Somebody else makes users as well, all the time.
+        // Another integration keeps creating users.
         world.zendesk.model().users_are_made_by_others = true;
         world.notify(&by("2", "e2", "2")).await;
         bridge.wait_for("authors_paused").await;
@@ -315,9 +315,9 @@ async fn too_many_new_users_stop_only_the_lane_of_authors() {
     .await;
 }
 
-/// A ticket is worth more than its requester.
+/// A ticket without its author beats no ticket.
 #[tokio::test]
-async fn users_that_cannot_be_asked_for_stop_no_ticket() {
+async fn failing_requests_about_users_stop_no_ticket() {
     for status in [500, 503, 404, 302, 422, 200] {
         run_on_sqlite(|world| async move {
             world.zendesk.model().user_outage = Some(status);
@@ -334,9 +334,9 @@ async fn users_that_cannot_be_asked_for_stop_no_ticket() {
     }
 }
 
-/// Such an id is more than one where several are asked for at once.
+/// A comma in an id would separate two ids in a batch.
 #[tokio::test]
-async fn an_odd_id_of_an_author_costs_no_ticket() {
+async fn an_unusual_author_id_costs_no_ticket() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         for (number, id) in
@@ -354,7 +354,7 @@ async fn an_odd_id_of_an_author_costs_no_ticket() {
     .await;
 }
 
-/// The first revision is signed; then nobody tells who we are, and the group is refused.
+/// The first revision names the service user; then that cannot be looked up, and the group is refused.
 #[tokio::test]
 async fn a_private_comment_is_never_left_unsigned_beside_an_author() {
     run_on_sqlite(|mut world| async move {
@@ -373,7 +373,7 @@ async fn a_private_comment_is_never_left_unsigned_beside_an_author() {
     .await;
 }
 
-/// Three in the course of time, with others between them, are three single ones.
+/// Three rejected authors with others in between say nothing about the credential.
 #[tokio::test]
 async fn forbidden_authors_among_others_stop_nobody_else() {
     run_on_sqlite(|world| async move {
@@ -393,7 +393,7 @@ async fn forbidden_authors_among_others_stop_nobody_else() {
     .await;
 }
 
-/// What was stored before is left as it is, too.
+/// It applies to stored tickets, too.
 #[tokio::test]
 async fn requester_later_0_holds_for_tickets_that_wait_already() {
     run_on_sqlite(|mut world| async move {

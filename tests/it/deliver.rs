@@ -27,7 +27,7 @@ on_both! {
         }
         bridge.wait_for_nth("delivery_done", 2).await;
         world.check_one_ticket_per_case().await;
-        // Nothing was in doubt, so half the budget was saved.
+        // Nothing was in doubt, so there was no look-up.
         let model = world.zendesk.model();
         assert_eq!((model.creates, model.look_ups), (2, 0));
     }
@@ -49,7 +49,7 @@ on_both! {
 
     async fn a_label_applied_again_makes_no_second_ticket(world: World) {
         let bridge = world.start().await;
-        // All at once: the later ones wait for the first, and then know its ticket.
+        // All at once: the later ones wait for the first and then find its ticket.
         let events: Vec<String> = (0..5).map(|n| event(&format!("event-{n}"), "1")).collect();
         join_all(events.iter().map(|notification| world.notify(notification))).await;
         bridge.wait_for_nth("delivery_done ticket=1000", 5).await;
@@ -63,11 +63,11 @@ on_both! {
         let notification = json!({"eventUuid": "many", "data": {"items": items}}).to_string();
         assert_eq!(world.notify(&notification).await, json!({"received": 300, "new": 300}));
         assert_eq!(world.notify(&notification).await, json!({"received": 300, "new": 0}));
-        // The budget paces the rest; ten show that they flow.
+        // The rest wait for the budget; ten are enough.
         bridge.wait_for_nth("delivery_done", 10).await;
     }
 
-    async fn what_cannot_be_a_ticket_is_kept_with_its_reason(world: World) {
+    async fn unprocessable_items_are_kept_with_their_reason(world: World) {
         let bridge = world.start().await;
         let unknown = json!({"eventUuid": "e1", "eventName": "something-new", "data": {"change": "x"}});
         assert_eq!(world.notify(&unknown.to_string()).await, json!({"received": 1, "new": 1}));
@@ -75,7 +75,7 @@ on_both! {
             "data": {"labels": null, "items": [null, {"entityId": 5, "link": "https://x.com/a"}]}});
         assert_eq!(world.notify(&mixed.to_string()).await, json!({"received": 2, "new": 2}));
         let tickets = world.tickets(1).await;
-        assert_eq!(tickets[0]["subject"], "[Twitter] unknown author: (no text)");
+        assert_eq!(tickets[0]["subject"], "[Social] unknown author: (no text)");
         bridge.wait_for("delivery_done").await;
         let list = world.list().await;
         let states: Vec<&str> = list.iter().map(|delivery| delivery["state"].as_str().unwrap()).collect();
@@ -143,7 +143,7 @@ async fn every_token_of_a_rotation_is_accepted_and_khoros_gets_the_first() {
     .await;
 }
 
-/// Of what fails a part is due again all the time, and it was here first.
+/// Some of the older failed deliveries are always due.
 #[tokio::test]
 async fn new_work_does_not_wait_for_old_retries() {
     run_on_sqlite(|mut world| async move {
@@ -158,7 +158,7 @@ async fn new_work_does_not_wait_for_old_retries() {
         tried_before(&world).await;
 
         world.zendesk.restart().await.unwrap();
-        // Six a second for us, so that the old ones take half a minute.
+        // Our share is 6 per second, so the old deliveries take half a minute.
         world.zendesk.model().limit = 600;
         let bridge = world.start().await;
         world.notify(&event("new", "new")).await;

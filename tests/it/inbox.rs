@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
 use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery, ReceiveError, State};
+use casebridge::memory::CaseMemory;
 use casebridge::retry::Transition;
-use casebridge::story::Told;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
@@ -56,7 +56,7 @@ fn again(after: Duration, tries: i64, in_doubt: bool) -> Transition {
 }
 
 fn done(reference: &str) -> Transition {
-    Transition::Done { reference: reference.to_owned(), told: Told::default() }
+    Transition::Done { reference: reference.to_owned(), memory: CaseMemory::default() }
 }
 
 on_all! {
@@ -260,7 +260,7 @@ on_all! {
         let third = claim(&inbox, LEASE).await.remove(0);
         let ticket = inbox.case(&third).await.unwrap().ticket;
         assert!(
-            matches!(&ticket, CaseTicket::Known { reference, told, .. } if reference == "7" && *told == Told::default()),
+            matches!(&ticket, CaseTicket::Known { reference, memory, .. } if reference == "7" && *memory == CaseMemory::default()),
             "{ticket:?}"
         );
     }

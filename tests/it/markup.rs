@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use casebridge::config::Ticket;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::memory::Changes;
 use casebridge::notification::{self, Item};
 use casebridge::sandbox::zendesk::Fault;
-use casebridge::story::News;
 use casebridge::template::Template;
 use casebridge::text::clean;
 use proptest::collection::vec;
@@ -194,10 +194,11 @@ fn a_later_comment_and_templates_are_no_markup_either() {
     let as_html = html("<p>{{ item.text }}</p><p title=\"{{ item.text }}\">{{ item.notes[0].text }}</p>");
     for_any(200, (foreign_text(), foreign_text()), |(text, note)| {
         let item = item(json!({
-            "entityId": "twitter:1", "text": format!("t{text}"), "notes": [format!("n{note}")],
+            "entityId": "twitter:1", "text": format!("t{text}"), "notes": [{"text": format!("n{note}")}],
         }));
         let notes = item.notes.clone();
-        let news = ticket::news(&item, &text, &note, &News { text_changed: true, notes, ..News::default() });
+        let news =
+            ticket::news(&item, &text, &note, &Changes { text_changed: true, notes, ..Changes::default() });
         let seen = Seen::of(news.as_str());
         check_markup(news.as_str(), &seen);
         assert!(is_quoted(&seen.quotes[0], item.text.as_deref().unwrap()), "{news:?}");

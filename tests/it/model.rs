@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use casebridge::config::{self, Retention};
 use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery};
+use casebridge::memory::{CaseMemory, Content, Repetition};
 use casebridge::retry::Transition;
-use casebridge::story::{Pace, Told, Words};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -139,18 +139,18 @@ fn transition() -> impl Strategy<Value = Transition> {
         rest,
     });
     prop_oneof![
-        2 => "[1-9]".prop_map(|reference| Transition::Done { told: told(&reference), reference }),
+        2 => "[1-9]".prop_map(|reference| Transition::Done { memory: memory_of(&reference), reference }),
         1 => Just(Transition::Dead { reason: "refused".to_owned() }),
         2 => given_up,
         3 => again,
     ]
 }
 
-/// What a ticket of this number has been told.
-fn told(reference: &str) -> Told {
-    Told::default().with(
+/// The memory of a ticket of this number.
+fn memory_of(reference: &str) -> CaseMemory {
+    CaseMemory::default().with(
         "khoros:1:p1",
-        &Words { route: reference, text: None, notes: &[], pace: Pace::Never, when: None },
+        &Content { route: reference, text: None, notes: &[], repetition: Repetition::Never, when: None },
     )
 }
 
@@ -251,7 +251,7 @@ impl Model {
                 let reference = row.reference.clone().unwrap();
                 let settled = of_case().filter(|row| row.reference.is_some());
                 let as_of = settled.map(|row| row.received_at).max().unwrap();
-                CaseTicket::Known { told: told(&reference), reference, as_of }
+                CaseTicket::Known { memory: memory_of(&reference), reference, as_of }
             }
             None if of_case().any(was_tried) => CaseTicket::Unknown,
             None => CaseTicket::None,
@@ -629,7 +629,7 @@ async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
             reason: "it failed".to_owned(),
         },
         (_, 0) => Transition::Dead { reason: "refused".to_owned() },
-        _ => Transition::Done { reference: "7".to_owned(), told: Told::default() },
+        _ => Transition::Done { reference: "7".to_owned(), memory: CaseMemory::default() },
     };
     // From here on another hand may take it.
     assert!(hands.cases.lock().unwrap().remove(&claim.case_key));

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use crate::harness::{event, run_on_sqlite};
 
 #[tokio::test]
-async fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
+async fn unusual_oauth_answers_still_give_a_token() {
     run_on_sqlite(|mut world| async move {
         let zendesk = world.zendesk.url();
         let answers = [
@@ -35,7 +35,7 @@ async fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
     .await;
 }
 
-/// Zendesk's stand-in, but each answer with an OAuth token has the fields of `answer` around its token.
+/// Starts a proxy of Zendesk's stand-in that replaces the fields around each OAuth token by those of `answer`.
 async fn front(zendesk: &str, answer: Value) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Neighbours that are down, wrong, slow or rude: nothing is lost and nothing is doubled.
+//! Failures of Zendesk: nothing is lost and nothing is duplicated.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Kind, World, event, event_with, on_both, run, run_on_sqlite};
 
-async fn no_try_was_burnt(world: &World) {
+async fn check_no_try_was_used_up(world: &World) {
     for delivery in world.list().await {
         assert_eq!(delivery["tries"], 0, "{delivery}");
     }
@@ -25,11 +25,11 @@ on_both! {
         world.zendesk.restart().await.unwrap();
         bridge.wait_for("destination_resumed").await;
         bridge.wait_for_nth("delivery_done", 20).await;
-        no_try_was_burnt(&world).await;
+        check_no_try_was_used_up(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
-    async fn a_refused_credential_burns_no_item(world: World) {
+    async fn a_refused_credential_uses_up_no_try(world: World) {
         let mut world = world;
         world.set("RETRY_SCHEDULE", "0");
         let bridge = world.start().await;
@@ -42,7 +42,7 @@ on_both! {
         bridge.wait_for_nth("destination_paused", 2).await;
         world.zendesk.model().outage = None;
         bridge.wait_for_nth("delivery_done", 5).await;
-        no_try_was_burnt(&world).await;
+        check_no_try_was_used_up(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
@@ -57,11 +57,11 @@ on_both! {
         bridge.wait_for_nth("destination_paused", 2).await;
         world.zendesk.model().outage = None;
         bridge.wait_for_nth("delivery_done", 5).await;
-        no_try_was_burnt(&world).await;
+        check_no_try_was_used_up(&world).await;
         world.check_one_ticket_per_case().await;
     }
 
-    async fn what_zendesk_refuses_is_dead_and_can_be_replayed(world: World) {
+    async fn refused_deliveries_are_dead_and_can_be_replayed(world: World) {
         world.zendesk.queue([Fault::Invalid]);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
@@ -81,7 +81,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn a_last_try_that_was_not_answered_is_waited_for(world: World) {
+    async fn an_unanswered_last_try_is_waited_for(world: World) {
         let mut world = world;
         world.set("RETRY_SCHEDULE", "3");
         world.zendesk.queue([Fault::Status(500)]);
@@ -130,7 +130,7 @@ async fn every_doubtful_answer_ends_in_one_ticket_on_postgres() {
     every_doubtful_answer(Kind::Postgres).await;
 }
 
-/// A world for each of them, all at once.
+/// Runs a world for each fault, all at once.
 async fn every_doubtful_answer(kind: Kind) {
     let faults = [
         Fault::StatusAfterCreate(500),
@@ -179,7 +179,7 @@ async fn a_delivery_that_fails_while_nothing_passes_does_not_die() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_all_pauses_and_loses_two_at_the_most() {
+async fn a_refusal_of_all_tickets_pauses_and_loses_two_at_most() {
     run_on_sqlite(|world| async move {
         world.zendesk.model().outage = Some(Fault::Invalid);
         let bridge = world.start().await;
@@ -218,7 +218,7 @@ async fn one_item_that_fails_does_not_stop_the_others() {
     .await;
 }
 
-/// A firewall in front of Zendesk dislikes what somebody wrote, and nothing else.
+/// A firewall in front of Zendesk blocks one post for its text.
 #[tokio::test]
 async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
     run_on_sqlite(|mut world| async move {
@@ -228,7 +228,7 @@ async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
         let bad = event_with("bad", "bad", |item| item["text"] = json!("' union select password --"));
         world.notify(&bad).await;
         bridge.wait_for("destination_paused alert=zendesk_forbidden").await;
-        // It fails by itself, and only while others pass.
+        // Its own failures count only while others pass.
         let mut line = String::new();
         for post in 0..20 {
             world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
@@ -242,7 +242,7 @@ async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
             line.contains("\"delivery_dead\"") && line.contains("403") && line.contains("HTML page"),
             "{line}"
         );
-        // It had paused the others once, when nobody could tell.
+        // It paused the others once, before they had shown that the destination works.
         assert_eq!(bridge.count("destination_paused"), 1, "{}", bridge.log());
     })
     .await;
@@ -252,7 +252,7 @@ async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
 async fn a_wrong_address_says_so_and_loses_nothing() {
     run_on_sqlite(|mut world| async move {
         let right = world.vars["ZENDESK_API_URL"].clone();
-        // The bridge itself is no Zendesk.
+        // The bridge itself is not a Zendesk.
         let wrong = world.url("");
         world.set("ZENDESK_API_URL", wrong);
         let bridge = world.start().await;

@@ -1,5 +1,5 @@
-//! Under fire: the bridge is killed again and again while notifications pour in and both neighbours
-//! misbehave. What it acknowledged has its one ticket in the end.
+//! The storm: the bridge is killed again and again while notifications come in and both neighbours fail. Every
+//! acknowledged notification has exactly one ticket in the end.
 //!
 //! `CASEBRIDGE_STORM_KILLS=1000 cargo test --release --test it storm -- --nocapture` makes it long,
 //! and `CASEBRIDGE_STORM_SEED` repeats one.
@@ -68,7 +68,7 @@ async fn storm(mut world: World, processes: usize) {
     finish(&world, &bridges, &sent).await;
 }
 
-/// Sends, and kills one process after the other; returns those that run in the end.
+/// Sends notifications and kills one process after the other. Returns the processes that run in the end.
 async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent) {
     let kills = number("CASEBRIDGE_STORM_KILLS").unwrap_or(KILLS as u64) as usize;
     let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
@@ -103,7 +103,7 @@ async fn finish(world: &World, bridges: &[Bridge], sent: &Sent) {
     );
 }
 
-/// What was sent, and what of it was answered with 200.
+/// The notifications, and those that were answered with 200.
 #[derive(Default)]
 struct Sent {
     notifications: Vec<Notification>,
@@ -113,10 +113,10 @@ struct Sent {
 
 #[derive(Clone)]
 struct Notification {
-    /// Of its one delivery.
+    /// The identity of its delivery.
     identity: String,
     post: String,
-    /// What an agent wrote beside the post, and nobody else.
+    /// The note of an agent, unique to this notification.
     note: String,
     body: String,
 }
@@ -144,17 +144,16 @@ fn prepare(world: &mut World, chance: &mut Rng) {
     model.chaos = Some(Chaos { chance: chance.fork(), percent: 15, faults });
 }
 
-/// Sends a burst of new posts, labels applied again and redeliveries, and kills one process somewhere
-/// in it.
+/// Sends a burst of new posts, labels applied again and redeliveries, and kills one process in between.
 async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, victim: &Bridge) {
     let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance)).collect();
-    // Each notification that it takes is a line, so that many lines are sure to come.
+    // Each accepted notification is logged, so this many lines are certain.
     let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
     let (refused, is_refused) = oneshot::channel();
     let kill = async {
         tokio::select! {
             () = victim.wait_for_lines(kill_at) => {}
-            // Of what it did not take, no line may come.
+            // Refused notifications may leave no line.
             Ok(()) = is_refused => {}
         }
         victim.signal("-KILL").await;
@@ -199,7 +198,7 @@ fn next(sent: &mut Sent, chance: &mut Rng) -> Notification {
     notification
 }
 
-/// Waits until nothing waits any more: whatever is settled is a line of one of them.
+/// Waits until everything is settled, which one of the processes logs.
 async fn calm(world: &World, bridges: &[Bridge]) {
     loop {
         let seen: Vec<usize> = bridges.iter().map(Bridge::line_count).collect();
@@ -221,8 +220,8 @@ async fn check(world: &World, sent: &Sent) {
     let on_tickets = world.comments_by_case();
     for notification in sent.notifications.iter().filter(|sent| listed.contains_key(sent.identity.as_str())) {
         let comments = &on_tickets[&format!("khoros:1234:twitter:{}", notification.post)];
-        let told = comments.iter().filter(|comment| comment.contains(&notification.note)).count();
-        assert_eq!(told, 1, "{} was told so often", notification.identity);
+        let count = comments.iter().filter(|comment| comment.contains(&notification.note)).count();
+        assert_eq!(count, 1, "the note of {}", notification.identity);
     }
     let sent: BTreeSet<&str> = sent.notifications.iter().map(|sent| sent.identity.as_str()).collect();
     for identity in listed.keys() {

@@ -1,4 +1,4 @@
-//! What is configured reaches the ticket, and what Zendesk refuses of it costs no ticket.
+//! Configured fields reach the ticket, and refused ones cost no ticket.
 
 use casebridge::sandbox::zendesk::SERVICE_USER;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn has_tag(ticket: &Value, tag: &str) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_configured_reaches_the_ticket() {
+async fn configured_fields_reach_the_ticket() {
     run_on_sqlite(|mut world| async move {
         configure(&mut world);
         let bridge = world.start().await;
@@ -61,7 +61,7 @@ async fn what_is_configured_reaches_the_ticket() {
 }
 
 #[tokio::test]
-async fn a_field_that_is_no_more_drops_to_the_plain_ticket() {
+async fn a_deleted_field_falls_back_to_the_plain_ticket() {
     run_on_sqlite(|mut world| async move {
         configure(&mut world);
         world.zendesk.model().known.groups.clear();
@@ -96,7 +96,7 @@ async fn a_public_comment_is_the_authors_and_holds_no_notes() {
         assert_eq!(ticket["comment"]["public"], true);
         assert!(!ticket["comment"]["body"].as_str().unwrap().contains("an agent's own words"));
         assert_eq!(bridge.count("ticket_privacy_wrong"), 0);
-        // The ticket has not been told of them yet.
+        // The ticket does not contain them yet.
         world.notify(&noted.replace("\"e1\"", "\"e2\"")).await;
         bridge.wait_for("delivery_done action=commented").await;
         let comment = world.zendesk.model().comments(1000).remove(1);
@@ -107,7 +107,7 @@ async fn a_public_comment_is_the_authors_and_holds_no_notes() {
 }
 
 #[tokio::test]
-async fn a_comment_that_is_less_public_than_asked_is_an_error() {
+async fn a_comment_that_is_less_public_than_requested_is_an_error() {
     run_on_sqlite(|mut world| async move {
         world.set("TICKET_PUBLIC", "true");
         world.zendesk.model().private_only = true;
@@ -122,7 +122,7 @@ async fn a_comment_that_is_less_public_than_asked_is_an_error() {
 #[tokio::test]
 async fn a_template_that_fails_costs_no_ticket() {
     run_on_sqlite(|mut world| async move {
-        // Right with the sample's text, and wrong with this one.
+        // The template works with the text of the sample, and fails with this one.
         world.set("TICKET_SUBJECT", "{{ item.text|int if item.text != 'Text' }}");
         let bridge = world.start().await;
         let ticket = first_ticket(&world, &event("e1", "1")).await;
@@ -132,7 +132,7 @@ async fn a_template_that_fails_costs_no_ticket() {
     .await;
 }
 
-/// The stand-in fills in placeholders in what an agent has written, as Zendesk does.
+/// The stand-in expands placeholders in comments of agents, as Zendesk does.
 #[tokio::test]
 async fn a_placeholder_in_a_post_stays_as_it_was_typed() {
     for vars in [&[][..], &[("TICKET_PUBLIC", "1")], &[("TICKET_COMMENT", "{{ item.text }}")]] {

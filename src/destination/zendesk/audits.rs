@@ -1,14 +1,13 @@
-//! What was done to a ticket: its audits, newest first.
+//! The audits of a ticket, which record every change to it.
 
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::update::is_not_found;
 use super::{Call, Zendesk, outcome};
 use crate::retry::Outcome;
 
-/// One change to a ticket; `metadata.custom` is what the request said of itself.
+/// One change to a ticket; `metadata.custom` is the `metadata` of the request.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub struct Audit {
@@ -28,20 +27,20 @@ impl Audit {
     }
 }
 
-/// What came of looking through the audits of a ticket.
+/// The result of a search in the audits of a ticket.
 pub enum Search<T> {
     Found(T),
     Absent,
-    /// We may not see them; the outcome is that of an attempt that has to.
-    Hidden(Outcome),
+    /// We may not see them. The outcome is for attempts that have to.
+    Forbidden(Outcome),
 }
 
 impl Zendesk {
-    /// The first thing that `find` finds in the audits of a ticket, in at most `pages` of a hundred. Those of
-    /// a ticket that is gone hold nothing.
+    /// Returns the first result of `find`, newest audit first, in at most `pages` of 100 audits. A ticket that is
+    /// not found has no audits.
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub(super) async fn search_audits<T>(
         &self,
         ticket: &str,
@@ -57,19 +56,18 @@ impl Zendesk {
             let reply = self.repeatable(Call::Show, request).await?;
             let page = match reply.json::<AuditsReply>() {
                 Some(page) if reply.is_success() => page,
-                // The next look at the ticket tells.
-                _ if is_not_found(&reply) => return Ok(Search::Absent),
+                _ if reply.is_not_found() => return Ok(Search::Absent),
                 _ if matches!(reply.status, 400 | 403 | 404) => {
-                    return Ok(Search::Hidden(outcome(Call::Show, &reply)));
+                    return Ok(Search::Forbidden(outcome(Call::Show, &reply)));
                 }
                 _ => return Err(outcome(Call::Show, &reply)),
             };
             if let Some(found) = page.audits.iter().find_map(&mut find) {
                 return Ok(Search::Found(found));
             }
-            after = page.meta.after_cursor.filter(|_| page.meta.has_more);
-            if after.is_none() {
-                break;
+            match page.meta["after_cursor"].as_str() {
+                Some(cursor) if page.meta["has_more"] == true => after = Some(cursor.to_owned()),
+                _ => break,
             }
         }
         Ok(Search::Absent)
@@ -80,12 +78,5 @@ impl Zendesk {
 struct AuditsReply {
     audits: Vec<Audit>,
     #[serde(default)]
-    meta: Meta,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Meta {
-    has_more: bool,
-    after_cursor: Option<String>,
+    meta: Value,
 }

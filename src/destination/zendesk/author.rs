@@ -1,20 +1,20 @@
-//! The author of a post as a user of Zendesk, so that he or she is the ticket's requester.
+//! Finds or creates the Zendesk user of a post's author, who becomes the requester of the ticket.
 //!
-//! Zendesk makes one user a second for the whole account, on any plan. So users are looked for in
-//! batches, made one at a time, and a ticket that would have to wait for many others goes out in the
-//! name of the service user: a ticket is worth more than its requester.
+//! Zendesk creates one user per second for the whole account, on any plan. So users are looked up in batches
+//! and created one at a time, and a ticket that would have to wait for many others goes out with the service
+//! user as requester: a ticket without its author beats no ticket.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::sync::{Mutex as Turn, oneshot};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::reply::Reply;
@@ -22,92 +22,83 @@ use super::ticket::Profile;
 use super::{Call, Zendesk, outcome};
 use crate::retry::Outcome;
 
-/// `create_or_update` takes one request a second, for all of an account's integrations.
+/// `create_or_update` takes one request per second, for all integrations of an account.
 const BETWEEN: Duration = Duration::from_secs(1);
-/// So many may wait for their turn.
-const QUEUE: usize = 10;
-/// How long we take no for an answer.
+/// The number of authors that may wait for their user to be created.
+const QUEUE: u64 = 10;
+/// The pause after Zendesk forbids requests about users.
 const FORBIDDEN_FOR: Duration = Duration::from_secs(3600);
-/// How long users are left alone after they could not be asked for.
+/// The pause after any other failed request about users.
 const FAILED_FOR: Duration = Duration::from_secs(60);
-/// Authors that Zendesk will not have, remembered for as long as that.
-const REFUSED: usize = 1000;
-/// After this many forbidden authors with no user found or created in between, the fault is not the authors'.
+/// After this many rejected authors with no user found or created in between, the fault is not the authors'.
 const SUSPECTS: usize = 3;
-/// `show_many` takes so many ids.
-const BATCH: usize = 100;
+pub(super) const NOT_NOW: &str = "casebridge cannot look up Zendesk users at the moment";
 
-/// The lane of authors: its own limit, its own pause.
+/// The state that all lookups of authors share.
 pub struct Authors {
-    /// Held while a user is made; when the last one was answered.
-    making: Turn<Option<Instant>>,
-    waiting: AtomicUsize,
-    longest_queue: usize,
+    /// Held while a user is created; contains the time of the last answer.
+    creating: AsyncMutex<Option<Instant>>,
+    queue: Semaphore,
     longest_wait: Duration,
-    /// No user is made, or looked for, before.
-    closed_until: Mutex<Option<Instant>>,
-    /// Posts of one author that come together are one question.
-    under_way: UnderWay,
-    asked: Mutex<Vec<Question>>,
-    asking: Turn<()>,
-    /// Whom Zendesk would not make a user of, and when.
-    refused: Mutex<HashMap<String, Instant>>,
-    /// Authors whose users Zendesk denied access to since it last showed or created one.
-    forbidden: Mutex<HashSet<String>>,
+    longest_lookup: Duration,
+    /// Until then there are no requests about users.
+    paused_until: Mutex<Option<Instant>>,
+    /// By author: the lookup that concurrent posts of this author share.
+    lookups: Mutex<HashMap<String, Weak<Lookup>>>,
+    questions: Mutex<Vec<Question>>,
+    asking: AsyncMutex<()>,
+    /// Authors that Zendesk rejected since it last showed or created a user.
+    rejected: Mutex<HashSet<String>>,
     service_user: Mutex<Option<u64>>,
-    longest_question: Duration,
 }
 
-/// By author: how many ask, and what they share.
-type UnderWay = Mutex<HashMap<String, (usize, Arc<Turn<Option<u64>>>)>>;
+/// The user's id, once it is known.
+type Lookup = AsyncMutex<Option<u64>>;
 
 struct Question {
     key: String,
-    answer: oneshot::Sender<Result<Found, Outcome>>,
+    answer: oneshot::Sender<Result<Option<Author>, Outcome>>,
 }
 
-/// What an author is to a ticket.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Author {
-    /// Its requester.
     User(u64),
-    Suspended,
-    /// Zendesk refuses to make this user.
+    /// Zendesk does not take this user as a requester, for this reason.
     Refused(String),
-    /// More wait to become users than a ticket should wait for.
-    TooMany,
-    /// Users cannot be asked for at this time, which was logged when it began.
-    NotNow,
+    /// There is no user at the moment, for this reason.
+    Later(&'static str),
 }
 
-impl Author {
-    pub fn user(&self) -> Option<u64> {
-        match self {
-            Author::User(id) => Some(*id),
-            _ => None,
+impl From<&User> for Author {
+    fn from(user: &User) -> Author {
+        match user.suspended {
+            true => Author::Refused("the author is suspended".to_owned()),
+            false => Author::User(user.id),
         }
     }
 }
 
-impl fmt::Display for Author {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Author::User(id) => write!(f, "the author is user {id}"),
-            Author::Suspended => f.write_str("the author is suspended"),
-            Author::Refused(reason) => f.write_str(reason),
-            Author::TooMany => f.write_str("too many authors wait to become users"),
-            Author::NotNow => f.write_str("casebridge cannot look up Zendesk users at the moment"),
-        }
-    }
+/// The answer to a request about users.
+enum Answer<T> {
+    Ok(T),
+    /// Zendesk rejected one of the authors, or all requests about users.
+    Rejected(Reply),
+    /// The answer is unusable, and requests about users are paused.
+    None,
 }
 
-impl From<User> for Author {
-    fn from(user: User) -> Author {
-        if user.suspended { Author::Suspended } else { Author::User(user.id) }
-    }
+#[derive(Deserialize)]
+struct UserReply {
+    user: User,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
+struct UsersReply {
+    users: Vec<User>,
+}
+
+#[derive(Deserialize)]
 struct User {
     id: u64,
     external_id: Option<String>,
@@ -117,255 +108,218 @@ struct User {
 }
 
 impl Authors {
-    /// `attempt_limit`: nobody waits longer for a turn than a part of it.
+    /// `attempt_limit`: the time for one delivery, of which a lookup takes no more than a part.
     pub fn new(attempt_limit: Duration) -> Authors {
-        let longest_queue = QUEUE.min(attempt_limit.as_secs() as usize / 4);
+        let queue = QUEUE.min(attempt_limit.as_secs() / 4);
         Authors {
-            making: Turn::default(),
-            waiting: AtomicUsize::new(0),
-            longest_queue,
+            creating: AsyncMutex::default(),
+            // Those that wait, and the one whose user is being created.
+            queue: Semaphore::new(queue as usize + 1),
             longest_wait: attempt_limit / 4,
-            closed_until: Mutex::default(),
-            under_way: Mutex::default(),
-            asked: Mutex::default(),
-            asking: Turn::default(),
-            refused: Mutex::default(),
-            forbidden: Mutex::default(),
+            longest_lookup: attempt_limit / 3,
+            paused_until: Mutex::default(),
+            lookups: Mutex::default(),
+            questions: Mutex::default(),
+            asking: AsyncMutex::default(),
+            rejected: Mutex::default(),
             service_user: Mutex::default(),
-            longest_question: attempt_limit / 3,
         }
     }
 
-    fn refusal(&self, key: &str) -> Option<Author> {
-        let refused = self.refused.lock();
-        let recent = refused.get(key).is_some_and(|at| at.elapsed() < FORBIDDEN_FOR);
-        recent.then(|| Author::Refused("Zendesk refused to make a user of the author".to_owned()))
+    /// The lookup that is under way for this author, or a new one.
+    fn lookup(&self, key: &str) -> Arc<Lookup> {
+        let mut lookups = self.lookups.lock();
+        lookups.retain(|_, lookup| lookup.strong_count() > 0);
+        lookups.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let lookup = Arc::default();
+            lookups.insert(key.to_owned(), Arc::downgrade(&lookup));
+            lookup
+        })
     }
 
-    fn refuse(&self, key: &str) {
-        let mut refused = self.refused.lock();
-        if refused.len() >= REFUSED {
-            refused.clear();
-        }
-        refused.insert(key.to_owned(), Instant::now());
-    }
-
-    fn take_questions(&self) -> Vec<Question> {
-        let mut asked = self.asked.lock();
-        let count = asked.len().min(BATCH);
-        asked.drain(..count).collect()
+    fn are_paused(&self) -> bool {
+        self.paused_until.lock().is_some_and(|until| Instant::now() < until)
     }
 }
 
 impl Zendesk {
-    /// The user that an author has or is given.
+    /// Finds or creates the user of an author.
     ///
     /// # Errors
-    /// What stops tickets as well: no credential, no connection, no request left in our share.
+    /// Failures that stop tickets as well: no credential, no connection, no request left in our share.
     pub async fn author(&self, profile: &Profile) -> Result<Author, Outcome> {
-        if self.authors_are_closed() {
-            return Ok(Author::NotNow);
+        if self.authors.are_paused() {
+            return Ok(Author::Later(NOT_NOW));
         }
-        if let Some(refused) = self.authors.refusal(&profile.key) {
-            return Ok(refused);
-        }
-        // However slow they are: the ticket has to be made in the time that is left.
-        let asked = tokio::time::timeout(self.authors.longest_question, self.ask_for(profile)).await;
-        asked.unwrap_or_else(|_| {
-            self.close_authors_for(FAILED_FOR, "Zendesk is slow to tell of users");
-            Ok(Author::NotNow)
+        // The rest of the attempt's time is for the ticket.
+        let author = timeout(self.authors.longest_lookup, self.find_or_create(profile)).await;
+        author.unwrap_or_else(|_| {
+            self.pause_users(FAILED_FOR, "Zendesk answers requests about users too slowly");
+            Ok(Author::Later(NOT_NOW))
         })
     }
 
-    async fn ask_for(&self, profile: &Profile) -> Result<Author, Outcome> {
-        let question = SameAuthor::new(&self.authors.under_way, &profile.key);
-        let mut known = question.turn.lock().await;
+    async fn find_or_create(&self, profile: &Profile) -> Result<Author, Outcome> {
+        let lookup = self.authors.lookup(&profile.key);
+        let mut known = lookup.lock().await;
         if let Some(id) = *known {
             return Ok(Author::User(id));
         }
-        let found = self.find_or_make(profile).await;
-        *known = found.as_ref().ok().and_then(Author::user);
-        found
+        let author = match self.find(&profile.key).await? {
+            Some(author) => author,
+            None => self.create_in_turn(profile).await?,
+        };
+        if let Author::User(id) = author {
+            *known = Some(id);
+        }
+        Ok(author)
     }
 
-    /// The user of the credential, who writes what is not for customers' eyes; `None` if users cannot
-    /// be asked for at this time.
+    /// Returns the user of the credential, who is the author of internal comments; `None` if users cannot be
+    /// looked up at the moment.
     ///
     /// # Errors
     /// As above.
     pub async fn service_user(&self) -> Result<Option<u64>, Outcome> {
         let known = *self.authors.service_user.lock();
-        if known.is_some() || self.authors_are_closed() {
+        if known.is_some() || self.authors.are_paused() {
             return Ok(known);
         }
         let request = || self.request(Method::GET, "/api/v2/users/me");
-        let reply = match self.ask_users(request).await? {
-            Answer::Users(reply) | Answer::Forbidden(reply) => reply,
-            Answer::None => return Ok(None),
-        };
-        let id = reply.json::<Value>().and_then(|body| body["user"]["id"].as_u64());
-        if id.is_none() {
-            self.close_authors(&reply);
-        }
-        *self.authors.service_user.lock() = id;
-        Ok(id)
-    }
-
-    async fn find_or_make(&self, profile: &Profile) -> Result<Author, Outcome> {
-        match self.find(&profile.key).await? {
-            Found::User(user) => Ok(user.into()),
-            Found::Nobody => self.make(profile).await,
-            Found::Forbidden(reason) => Ok(Author::Refused(reason)),
-            Found::Closed => Ok(Author::NotNow),
-        }
-    }
-
-    /// Asks for all that were asked for while the last question was under way.
-    async fn find(&self, key: &str) -> Result<Found, Outcome> {
-        let (answer, answered) = oneshot::channel();
-        self.authors.asked.lock().push(Question { key: key.to_owned(), answer });
-        {
-            let _turn = self.authors.asking.lock().await;
-            let questions = self.authors.take_questions();
-            if !questions.is_empty() {
-                self.ask(questions).await;
+        match self.ask_users::<UserReply>(request).await? {
+            Answer::Ok(UserReply { user }) => {
+                *self.authors.service_user.lock() = Some(user.id);
+                Ok(Some(user.id))
             }
+            Answer::Rejected(reply) => {
+                self.pause_users_after(&reply);
+                Ok(None)
+            }
+            Answer::None => Ok(None),
         }
-        // Who asked for us may have been stopped in the middle of it.
-        answered.await.unwrap_or(Ok(Found::Closed))
     }
 
-    async fn ask(&self, questions: Vec<Question>) {
+    /// Looks up the user of an author, together with all authors that were queued while the previous request
+    /// was under way. `None`: there is no such user.
+    async fn find(&self, key: &str) -> Result<Option<Author>, Outcome> {
+        let (answer, answered) = oneshot::channel();
+        self.authors.questions.lock().push(Question { key: key.to_owned(), answer });
+        {
+            let _asking = self.authors.asking.lock().await;
+            let questions = std::mem::take(&mut *self.authors.questions.lock());
+            self.answer(questions).await;
+        }
+        // The attempt that asked for us may have been stopped.
+        answered.await.unwrap_or(Ok(Some(Author::Later(NOT_NOW))))
+    }
+
+    async fn answer(&self, questions: Vec<Question>) {
+        if questions.is_empty() {
+            return;
+        }
         let keys: Vec<&str> = questions.iter().map(|question| question.key.as_str()).collect();
-        let found = self.show_many(&keys).await;
-        let is_about_one = questions.len() == 1;
+        let is_single = keys.len() == 1;
+        let shown = self.show_many(&keys.join(",")).await;
         for question in questions {
-            let found = match &found {
-                // One of them is forbidden, and not the others.
-                Ok(Shown::Forbidden(_)) if !is_about_one => self.show_one(&question.key).await,
-                Ok(shown) => Ok(self.found(&question.key, shown)),
+            let key = &question.key;
+            let author = match &shown {
+                Ok(Answer::Rejected(_)) if self.authors.are_paused() => Ok(Some(Author::Later(NOT_NOW))),
+                // It may be only one of them.
+                Ok(Answer::Rejected(_)) if !is_single => {
+                    self.show_many(key).await.map(|shown| self.shown(key, &shown))
+                }
+                Ok(shown) => Ok(self.shown(key, shown)),
                 Err(outcome) => Err(outcome.clone()),
             };
-            let _ = question.answer.send(found);
+            let _ = question.answer.send(author);
         }
     }
 
-    async fn show_one(&self, key: &str) -> Result<Found, Outcome> {
-        match self.authors_are_closed() {
-            true => Ok(Found::Closed),
-            false => Ok(self.found(key, &self.show_many(&[key]).await?)),
-        }
+    /// `GET /api/v2/users/show_many` takes up to 100 ids, which is more than the deliveries in flight.
+    async fn show_many(&self, keys: &str) -> Result<Answer<UsersReply>, Outcome> {
+        let show = || self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys)]);
+        self.ask_users(show).await
     }
 
-    /// What an answer says of one author; a refusal is about this one.
-    fn found(&self, key: &str, shown: &Shown) -> Found {
+    /// Finds one author in an answer; `None`: there is no such user.
+    fn shown(&self, key: &str, shown: &Answer<UsersReply>) -> Option<Author> {
         match shown {
-            Shown::Users(users) => {
-                let is_of = |user: &&User| user.active != Some(false) && user.is_of(key);
-                let user = users.iter().find(is_of).cloned();
-                if user.is_some() {
-                    self.authors.forbidden.lock().clear();
-                }
-                user.map_or(Found::Nobody, Found::User)
+            Answer::Ok(UsersReply { users }) => {
+                let user = users.iter().find(|user| user.active != Some(false) && user.is_of(key))?;
+                self.authors.rejected.lock().clear();
+                Some(user.into())
             }
-            Shown::Forbidden(reply) => Found::Forbidden(self.forbid_author(key, reply)),
-            Shown::None => Found::Closed,
+            Answer::Rejected(reply) => Some(self.reject_author(key, reply)),
+            Answer::None => Some(Author::Later(NOT_NOW)),
         }
     }
 
-    async fn show_many(&self, keys: &[&str]) -> Result<Shown, Outcome> {
-        #[derive(Deserialize)]
-        struct Users {
-            users: Vec<User>,
-        }
-        let request = || {
-            self.request(Method::GET, "/api/v2/users/show_many").query(&[("external_ids", keys.join(","))])
-        };
-        let reply = match self.ask_users(request).await? {
-            Answer::Users(reply) => reply,
-            Answer::Forbidden(reply) => return Ok(Shown::Forbidden(reply)),
-            Answer::None => return Ok(Shown::None),
-        };
-        match reply.json::<Users>() {
-            Some(Users { users }) => Ok(Shown::Users(users)),
-            None => {
-                self.close_authors(&reply);
-                Ok(Shown::None)
-            }
-        }
-    }
-
-    async fn ask_users(&self, request: impl Fn() -> RequestBuilder) -> Result<Answer, Outcome> {
-        self.judge_users(self.repeatable(Call::Author, request).await)
-    }
-
-    /// Whatever is wrong with users, a ticket does not wait for it: they are left alone for a while.
-    fn judge_users(&self, reply: Result<Reply, Outcome>) -> Result<Answer, Outcome> {
-        let reply = match reply {
+    /// Sends a request about users. If it fails, requests about users are paused: no ticket waits for them.
+    async fn ask_users<T: DeserializeOwned>(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Answer<T>, Outcome> {
+        let reply = match self.repeatable(Call::Author, request).await {
             Err(Outcome::Retry { reason, .. }) => {
-                self.close_authors_for(FAILED_FOR, &reason.log);
+                self.pause_users(FAILED_FOR, &reason.log);
                 return Ok(Answer::None);
             }
             reply => reply?,
         };
         match reply.status {
-            200..=299 => Ok(Answer::Users(reply)),
-            401 => Err(outcome(Call::Author, &reply)),
-            // The account's own limit, which tickets share.
-            429 if reply.rate.remaining == Some(0) => Err(outcome(Call::Author, &reply)),
-            403 | 404 => Ok(Answer::Forbidden(reply)),
-            _ => {
-                self.close_authors(&reply);
+            401 => return Err(outcome(Call::Author, &reply)),
+            // The limit of the whole account, which tickets share.
+            429 if reply.rate.remaining == Some(0) => return Err(outcome(Call::Author, &reply)),
+            400 | 403 | 404 | 413 | 422 => return Ok(Answer::Rejected(reply)),
+            _ => {}
+        }
+        match reply.json().filter(|_| reply.is_success()) {
+            Some(answer) => Ok(Answer::Ok(answer)),
+            None => {
+                self.pause_users_after(&reply);
                 Ok(Answer::None)
             }
         }
     }
 
-    /// Records that Zendesk denies access to this author's user, for example because it is an agent's or a
-    /// firewall blocks its name. After `SUSPECTS` such authors, stops all requests about users for a while.
-    /// Returns the reason.
-    fn forbid_author(&self, key: &str, reply: &Reply) -> String {
+    /// Records that Zendesk rejected this author, for example because the user is an agent or a firewall
+    /// blocks the name. After [`SUSPECTS`] such authors, pauses all requests about users.
+    fn reject_author(&self, key: &str, reply: &Reply) -> Author {
         let suspects = {
-            let mut forbidden = self.authors.forbidden.lock();
-            forbidden.insert(key.to_owned());
-            forbidden.len()
+            let mut rejected = self.authors.rejected.lock();
+            rejected.insert(key.to_owned());
+            rejected.len()
         };
         if suspects >= SUSPECTS {
-            self.close_authors(reply);
+            self.pause_users_after(reply);
         }
-        self.authors.refuse(key);
-        reply.reason(Call::Author.name()).log
+        Author::Refused(reply.reason(Call::Author.name()).log)
     }
 
-    /// Waits for a turn, if not too many do.
-    async fn make(&self, profile: &Profile) -> Result<Author, Outcome> {
-        let waiting = Waiting::new(&self.authors.waiting);
-        if waiting.before > self.authors.longest_queue {
-            return Ok(Author::TooMany);
-        }
-        let turn = tokio::time::timeout(self.authors.longest_wait, self.authors.making.lock()).await;
-        let Ok(mut last) = turn else { return Ok(Author::TooMany) };
-        if self.authors_are_closed() {
-            return Ok(Author::NotNow);
+    /// Creates a user once it is this author's turn.
+    async fn create_in_turn(&self, profile: &Profile) -> Result<Author, Outcome> {
+        const TOO_MANY: Author = Author::Later("too many authors wait for their user to be created");
+        let Ok(_place) = self.authors.queue.try_acquire() else { return Ok(TOO_MANY) };
+        let Ok(mut last) = timeout(self.authors.longest_wait, self.authors.creating.lock()).await else {
+            return Ok(TOO_MANY);
+        };
+        if self.authors.are_paused() {
+            return Ok(Author::Later(NOT_NOW));
         }
         if let Some(last) = *last {
             tokio::time::sleep(BETWEEN.saturating_sub(last.elapsed())).await;
         }
-        // Should we be stopped before the answer; otherwise from the answer on, so that no two requests
-        // can come closer on their way.
+        // Set before the request in case this attempt is stopped, and after it so that no two requests can
+        // come closer on their way.
         *last = Some(Instant::now());
-        let made = self.create_or_update(profile).await;
+        let created = self.create_or_update(profile).await;
         *last = Some(Instant::now());
-        made
+        created
     }
 
-    /// `POST /api/v2/users/create_or_update`: safe to repeat, since it matches by `external_id`. The
-    /// role is not told, since it would change that of a user who has one.
+    /// `POST /api/v2/users/create_or_update`: safe to repeat, since it matches by `external_id`. The request
+    /// names no role, which would change the role of an existing user.
     async fn create_or_update(&self, profile: &Profile) -> Result<Author, Outcome> {
-        #[derive(Deserialize)]
-        struct Made {
-            user: User,
-        }
         let user = json!({
             "name": profile.name,
             "external_id": profile.key,
@@ -374,92 +328,46 @@ impl Zendesk {
         });
         let request =
             || self.request(Method::POST, "/api/v2/users/create_or_update").json(&json!({ "user": user }));
-        let reply = match self.repeatable(Call::Author, request).await {
-            Ok(reply) if matches!(reply.status, 400 | 413 | 422) => {
-                self.authors.refuse(&profile.key);
-                return Ok(Author::Refused(reply.reason(Call::Author.name()).log));
+        match self.ask_users::<UserReply>(request).await? {
+            Answer::Ok(UserReply { user }) => {
+                self.authors.rejected.lock().clear();
+                Ok((&user).into())
             }
-            reply => reply,
-        };
-        let reply = match self.judge_users(reply)? {
-            Answer::Users(reply) => reply,
-            Answer::Forbidden(reply) => {
-                return Ok(Author::Refused(self.forbid_author(&profile.key, &reply)));
-            }
-            Answer::None => return Ok(Author::NotNow),
-        };
-        match reply.json::<Made>() {
-            Some(Made { user }) if user.is_of(&profile.key) => {
-                self.authors.forbidden.lock().clear();
-                Ok(user.into())
-            }
-            _ => {
-                self.close_authors(&reply);
-                Ok(Author::NotNow)
-            }
+            Answer::Rejected(reply) => Ok(self.reject_author(&profile.key, &reply)),
+            Answer::None => Ok(Author::Later(NOT_NOW)),
         }
     }
 
-    fn close_authors(&self, reply: &Reply) {
+    fn pause_users_after(&self, reply: &Reply) {
         let reason = reply.reason(Call::Author.name()).log;
         match reply.status {
-            403 => self.close_authors_for(
+            403 => self.pause_users(
                 FORBIDDEN_FOR,
                 &format!(
                     "{reason}: the credential may not manage users (scope users:write, and a role that may)"
                 ),
             ),
-            // If nothing is at this address, the ticket will find out, and is not held up by this.
-            404 => self.close_authors_for(FORBIDDEN_FOR, &reason),
-            429 => self.close_authors_for(reply.retry_after.unwrap_or(FAILED_FOR), &reason),
-            _ => self.close_authors_for(FAILED_FOR, &reason),
+            404 => self.pause_users(FORBIDDEN_FOR, &reason),
+            429 => self.pause_users(reply.retry_after.unwrap_or(FAILED_FOR), &reason),
+            _ => self.pause_users(FAILED_FOR, &reason),
         }
     }
 
-    fn close_authors_for(&self, wait: Duration, reason: &str) {
+    fn pause_users(&self, wait: Duration, reason: &str) {
         let (now, until) = (Instant::now(), Instant::now() + wait);
-        let mut closed_until = self.authors.closed_until.lock();
-        let known = closed_until.filter(|closed| now < *closed);
-        *closed_until = Some(known.map_or(until, |closed| closed.max(until)));
-        // Said again only if it is about to last.
-        if known.is_none_or(|closed| until > closed + FAILED_FOR) {
-            let seconds = wait.as_secs();
+        let mut paused_until = self.authors.paused_until.lock();
+        // Answers to concurrent requests only repeat the pause.
+        let is_known = paused_until.is_some_and(|known| now < known && until <= known + FAILED_FOR);
+        *paused_until = (*paused_until).max(Some(until));
+        if !is_known {
             warn!(
                 event = "authors_paused",
-                "not looking up authors for {seconds} s, so the service user is the requester of their \
-                 tickets: {reason}"
+                "not looking up authors for {} s, so the service user is the requester of their tickets: \
+                 {reason}",
+                wait.as_secs()
             );
         }
     }
-
-    fn authors_are_closed(&self) -> bool {
-        self.authors.closed_until.lock().is_some_and(|until| Instant::now() < until)
-    }
-}
-
-enum Found {
-    User(User),
-    Nobody,
-    /// We may not touch this one, for this reason.
-    Forbidden(String),
-    /// Users are left alone at this time.
-    Closed,
-}
-
-/// What came of a request about users.
-enum Answer {
-    Users(Reply),
-    /// 403 or 404: about one of those that were asked for, or about all users.
-    Forbidden(Reply),
-    /// None that is of use, and users are left alone for a while.
-    None,
-}
-
-/// What came of looking for several users.
-enum Shown {
-    Users(Vec<User>),
-    Forbidden(Reply),
-    None,
 }
 
 impl User {
@@ -468,72 +376,17 @@ impl User {
     }
 }
 
-/// What posts of one author share until the last of them has its answer.
-struct SameAuthor<'a> {
-    under_way: &'a UnderWay,
-    key: &'a str,
-    turn: Arc<Turn<Option<u64>>>,
-}
-
-impl<'a> SameAuthor<'a> {
-    fn new(under_way: &'a UnderWay, key: &'a str) -> SameAuthor<'a> {
-        let mut held = under_way.lock();
-        let (askers, turn) = held.entry(key.to_owned()).or_default();
-        *askers += 1;
-        SameAuthor { under_way, key, turn: turn.clone() }
-    }
-}
-
-impl Drop for SameAuthor<'_> {
-    fn drop(&mut self) {
-        let mut held = self.under_way.lock();
-        let Some((askers, _)) = held.get_mut(self.key) else { return };
-        *askers -= 1;
-        if *askers == 0 {
-            held.remove(self.key);
-        }
-    }
-}
-
-/// One that waits, until it is dropped.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
-}
-
-impl Waiting<'_> {
-    fn new(count: &AtomicUsize) -> Waiting<'_> {
-        Waiting { count, before: count.fetch_add(1, Ordering::Relaxed) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-
     use super::*;
 
     #[test]
-    fn who_asks_no_more_leaves_nothing_behind() {
-        let under_way = UnderWay::default();
-        for _ in 0..1000 {
-            let together = Barrier::new(2);
-            std::thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
-                        let asked = SameAuthor::new(&under_way, "a");
-                        together.wait();
-                        drop(asked);
-                    });
-                }
-            });
-            assert!(under_way.lock().is_empty());
-        }
+    fn posts_of_one_author_share_a_lookup_until_it_ends() {
+        let authors = Authors::new(Duration::from_secs(50));
+        let first = authors.lookup("a");
+        assert!(Arc::ptr_eq(&first, &authors.lookup("a")));
+        drop((first, authors.lookup("b")));
+        let _other = authors.lookup("c");
+        assert_eq!(authors.lookups.lock().len(), 1);
     }
 }

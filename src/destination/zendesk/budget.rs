@@ -1,40 +1,40 @@
-//! Our share of what the account allows in a minute: of all requests, and of updates of tickets. Pure:
-//! time is an argument.
+//! Our share of the account's limits per minute, for all requests and for ticket updates. Pure: time is an
+//! argument.
 //!
-//! Zendesk counts all integrations of an account together, so pacing ourselves is not enough: each
-//! answer tells what is left for everybody, and we stop in time to leave the others their share.
+//! Zendesk counts all integrations of an account together, so a constant rate is not enough: each answer shows
+//! what is left for everybody, and we stop in time to leave the others their share.
 
 use std::time::{Duration, Instant};
 
 use crate::destination::Ready;
 
-/// Requests a minute, until an answer tells the limit: the smallest plan's.
+/// Requests per minute until an answer shows the limit: that of the smallest plan.
 pub const ASSUMED_REQUESTS: u32 = 200;
-/// Updates of tickets a minute, agents' own included, until an answer tells the limit; it is 300 with
-/// the High Volume add-on, and 20 in trials.
+/// Ticket updates per minute, including those of agents, until an answer shows the limit. It is 300 with the High
+/// Volume add-on, and 20 in trials.
 pub const ASSUMED_UPDATES: u32 = 100;
-/// What may go out at once after a pause.
+/// The number of requests that may go out at once after a pause.
 const BURST: f64 = 10.0;
-/// Of our share, so much is not used in a minute in which the others use all of theirs.
+/// The part of our share that is not used in a minute in which the others use all of theirs.
 const MARGIN: f64 = 0.04;
-/// The longest wait in a queue; who comes back then queues again.
+/// The longest wait in the queue. After it, a delivery queues again.
 const LONGEST_QUEUE: Duration = Duration::from_secs(3600);
-/// How long an answer that does not tell its reset is believed.
+/// How long an answer without its reset is believed.
 const UNKNOWN_RESET: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub struct Budget {
-    /// Of 100 requests that the account allows, so many may be ours.
+    /// Our percentage of the requests that the account allows.
     percent: u32,
-    /// Requests a minute, for the whole account.
+    /// Requests per minute, for the whole account.
     limit: u32,
-    /// What may be sent now; grows with time up to [`BURST`].
+    /// The requests that may be sent now. Grows with time up to [`BURST`].
     tokens: f64,
     counted_at: Instant,
-    /// Sent and not yet answered: the last answer does not count them.
+    /// Sent and not yet answered, so that the last answer does not count them.
     in_flight: u32,
     left: Option<Left>,
-    /// When the last of those that wait comes back.
+    /// When the last delivery in the queue comes back.
     queue: Option<Instant>,
 }
 
@@ -44,7 +44,7 @@ struct Left {
     until: Instant,
 }
 
-/// What the headers of an answer tell; <https://developer.zendesk.com/api-reference/introduction/rate-limits>.
+/// The limits in the headers of an answer; <https://developer.zendesk.com/api-reference/introduction/rate-limits>.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rate {
     /// `x-rate-limit`: requests a minute
@@ -56,12 +56,12 @@ pub struct Rate {
 }
 
 impl Budget {
-    /// `percent` of `limit` a minute, until an answer tells another limit.
+    /// Allows `percent` of `limit` per minute, until an answer shows another limit.
     pub fn new(percent: u32, limit: u32, now: Instant) -> Budget {
         Budget { percent, limit, tokens: BURST, counted_at: now, in_flight: 0, left: None, queue: None }
     }
 
-    /// How many requests may go out now.
+    /// Returns how many requests may go out now.
     pub fn ready(&mut self, now: Instant) -> Ready {
         self.count(now);
         if let Some(left) = self.left.as_ref().filter(|left| now < left.until) {
@@ -79,24 +79,24 @@ impl Budget {
         Ready::At(now + Duration::from_secs_f64((1.0 - self.tokens) / self.per_second()))
     }
 
-    /// Whether there is more than what is more urgent is likely to need.
+    /// Whether more requests are left than urgent work is likely to need.
     pub fn has_plenty(&mut self, now: Instant) -> bool {
         matches!(self.ready(now), Ready::Now(requests) if requests as f64 >= BURST / 2.0)
     }
 
-    /// When to come back: one after the other, so that of many that wait not all come for one place.
+    /// Returns when to come back: each waiting delivery gets its own time, so that not all come at once.
     pub fn queue(&mut self, now: Instant) -> Instant {
         let ready = match self.ready(now) {
             Ready::Now(_) => now,
             Ready::At(at) => at,
         };
         let between = Duration::from_secs_f64(1.0 / self.per_second());
-        let turn = self.queue.map_or(ready, |last| ready.max(last + between)).min(now + LONGEST_QUEUE);
-        self.queue = Some(turn);
-        turn
+        let time = self.queue.map_or(ready, |last| ready.max(last + between)).min(now + LONGEST_QUEUE);
+        self.queue = Some(time);
+        time
     }
 
-    /// Counts one request as sent, or tells when to ask again.
+    /// Counts one request as sent, or returns when to ask again.
     pub fn take(&mut self, now: Instant) -> Result<(), Instant> {
         match self.ready(now) {
             Ready::Now(_) => {
@@ -108,12 +108,12 @@ impl Budget {
         }
     }
 
-    /// A request that was taken has ended, answered or not.
+    /// Counts one request as ended, answered or not.
     pub fn ended(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// An answer told of the account's limit.
+    /// Takes over the limits of an answer.
     pub fn learn(&mut self, rate: Rate, now: Instant) {
         if let Some(limit) = rate.limit.filter(|limit| *limit > 0) {
             self.count(now);
@@ -135,14 +135,14 @@ impl Budget {
         f64::from(self.limit) * f64::from(self.percent) / 100.0 / 60.0
     }
 
-    /// What the others may still use until the reset: their share of the time that is left. More
-    /// would take from our share what they have used of theirs. A little of ours is left as well, for
-    /// what the last answer does not tell yet: other instances send at the same time.
+    /// Returns what the others may still use until the reset: their share of the remaining time. Reserving more
+    /// would make up for what they have used already. The margin is for requests of our other instances, which
+    /// the last answer does not count yet.
     fn reserve(&self, left: Duration) -> u32 {
         (self.others_per_second() * left.as_secs_f64() + self.margin()).ceil() as u32
     }
 
-    /// How long the others can go on with what is left over, but for one that is ours.
+    /// Returns how long the others can continue with what is left, apart from one request of ours.
     fn others_time(&self, left_over: u32) -> Duration {
         let theirs = f64::from(left_over) - 1.0 - self.margin();
         match self.others_per_second() {
@@ -168,7 +168,7 @@ mod tests {
         start + Duration::from_millis(millis)
     }
 
-    /// Sends whatever may be sent, looking every 10 ms.
+    /// Sends every request that may be sent, with a check every 10 ms.
     fn sent(budget: &mut Budget, start: Instant, millis: std::ops::Range<u64>) -> usize {
         let mut sent = 0;
         for at in millis.step_by(10) {
@@ -210,7 +210,7 @@ mod tests {
         assert!(matches!(budget.ready(after(start, 30_000)), Ready::Now(_)));
     }
 
-    /// When they come, and what they tell.
+    /// When they come, and their limits.
     type Answers = std::collections::VecDeque<(u64, Rate)>;
 
     /// An account that counts by minutes, and answers after a tenth of a second.
@@ -237,8 +237,8 @@ mod tests {
         }
     }
 
-    /// What each of some budgets sends in ten minutes, and how much is refused, with a backlog and
-    /// others that use so many requests a minute.
+    /// Returns the requests that each budget sends in ten minutes of backlog, and how many are refused, while
+    /// other integrations use `others` requests per minute.
     fn ten_minutes(limit: u32, percents: &[u32], others: u64) -> (Vec<usize>, usize) {
         let start = Instant::now();
         let mut account = Account { limit, used: 0, minute: 0, answers: Default::default(), refused: 0 };
@@ -272,9 +272,9 @@ mod tests {
             let share = (limit * percent / 10) as usize;
             for others in [0, limit * (100 - percent) / 200, limit * (100 - percent) / 100] {
                 let (sent, refused) = ten_minutes(limit, &[percent], u64::from(others));
-                let told = format!("{percent} % of {limit} beside {others}: {sent:?}, {refused} refused");
-                assert!((share * 95 / 100..=share + BURST as usize).contains(&sent[0]), "{told}");
-                assert!(refused * 100 <= sent[0], "{told}");
+                let result = format!("{percent} % of {limit} beside {others}: {sent:?}, {refused} refused");
+                assert!((share * 95 / 100..=share + BURST as usize).contains(&sent[0]), "{result}");
+                assert!(refused * 100 <= sent[0], "{result}");
             }
         }
     }
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_comes_back_one_by_one() {
+    fn waiting_deliveries_come_back_one_by_one() {
         let start = Instant::now();
         let mut budget = Budget::new(30, ASSUMED_UPDATES, start);
         while budget.take(start).is_ok() {}

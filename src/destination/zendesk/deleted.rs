@@ -1,11 +1,11 @@
-//! Whether a ticket that is not found was deleted: Zendesk may also answer 404 for one that the service
-//! user may not see.
+//! Finds out whether a missing ticket was deleted: Zendesk also answers 404 for a ticket that the service user may
+//! not see.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{Call, Zendesk, outcome};
@@ -24,24 +24,19 @@ const FRESH: Duration = Duration::from_secs(60);
 pub struct DeletedTickets(Mutex<Option<(Instant, HashSet<u64>)>>);
 
 impl Zendesk {
-    /// Whether the ticket is among those that were deleted last. One that was deleted for good, or more than
-    /// 30 days ago, is not among them any more
+    /// Whether the ticket is among those that were deleted last. The list contains neither tickets that were
+    /// deleted permanently nor those that were deleted more than 30 days ago
     /// (<https://developer.zendesk.com/api-reference/ticketing/tickets/tickets/#list-deleted-tickets>).
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn is_deleted(&self, ticket: &str) -> Result<bool, Outcome> {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(false) };
         let mut listed = self.deleted.0.lock().await;
-        match &*listed {
-            Some((at, deleted)) if at.elapsed() < FRESH => Ok(deleted.contains(&number)),
-            _ => {
-                let deleted = self.deleted_tickets().await?;
-                let is_deleted = deleted.contains(&number);
-                *listed = Some((Instant::now(), deleted));
-                Ok(is_deleted)
-            }
+        if listed.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
+            *listed = Some((Instant::now(), self.deleted_tickets().await?));
         }
+        Ok(listed.as_ref().is_some_and(|(_, deleted)| deleted.contains(&number)))
     }
 
     async fn deleted_tickets(&self) -> Result<HashSet<u64>, Outcome> {
@@ -52,28 +47,18 @@ impl Zendesk {
                 [("sort_by", "deleted_at"), ("sort_order", "desc"), ("per_page", "100"), ("page", &page)];
             let request = || self.request(Method::GET, "/api/v2/deleted_tickets").query(&query);
             let reply = self.repeatable(Call::Deleted, request).await?;
-            let listed = match reply.json::<DeletedReply>() {
-                Some(list) if reply.is_success() => list.deleted_tickets,
+            let body = reply.json::<Value>().unwrap_or_default();
+            let listed = match body["deleted_tickets"].as_array() {
+                Some(list) if reply.is_success() => list,
                 // The role may not see the list.
                 _ if matches!(reply.status, 403 | 404) => break,
                 _ => return Err(outcome(Call::Deleted, &reply)),
             };
-            let is_last = listed.len() < PER_PAGE;
-            deleted.extend(listed.into_iter().map(|ticket| ticket.id));
-            if is_last {
+            deleted.extend(listed.iter().filter_map(|ticket| ticket["id"].as_u64()));
+            if listed.len() < PER_PAGE {
                 break;
             }
         }
         Ok(deleted)
     }
-}
-
-#[derive(Deserialize)]
-struct DeletedReply {
-    deleted_tickets: Vec<DeletedTicket>,
-}
-
-#[derive(Deserialize)]
-struct DeletedTicket {
-    id: u64,
 }

@@ -2,7 +2,9 @@
 //!
 //! Zendesk closes a merged ticket, tags it, and leaves a comment in the account's language that names the
 //! other (<https://support.zendesk.com/hc/en-us/articles/4408882445594>). A comment can name any number, so
-//! a number counts only if the history of its ticket shows that ours was merged into it.
+//! a number counts only if the audits of its ticket show that ours was merged into it.
+
+use std::collections::HashSet;
 
 use serde_json::Value;
 
@@ -10,18 +12,18 @@ use super::Zendesk;
 use super::audits::{Audit, Search};
 use crate::retry::Outcome;
 
-/// On each ticket that was merged into another.
+/// The tag of tickets that were merged into another.
 pub const MERGED_TAG: &str = "closed_by_merge";
-/// At most this many tickets that the merged one names are checked.
+/// The number of tickets that are checked of those that the merged one names.
 const CANDIDATES: usize = 10;
 /// Pages of 100 audits: a merge is seldom far back.
 const PAGES: usize = 10;
 
 impl Zendesk {
-    /// The ticket into which this one was merged; `None` if none is known to be.
+    /// Returns the ticket into which this one was merged; `None` if it cannot be found.
     ///
     /// # Errors
-    /// The outcome of the attempt that needed to know.
+    /// The outcome of the attempt that needs the answer.
     pub async fn merge_target(&self, ticket: &str) -> Result<Option<String>, Outcome> {
         let Ok(number) = ticket.parse::<u64>() else { return Ok(None) };
         for candidate in self.candidates(ticket).await?.into_iter().filter(|candidate| *candidate != number) {
@@ -35,10 +37,10 @@ impl Zendesk {
         Ok(None)
     }
 
-    /// What the last hundred audits of a merged ticket name: in the merge itself, and in the last comment.
+    /// Returns the tickets that the last 100 audits of a merged ticket name, in the merge and in the last comment.
     async fn candidates(&self, ticket: &str) -> Result<Vec<u64>, Outcome> {
         let (mut named, mut last_comment) = (Vec::new(), None);
-        let look = |audit: &Audit| {
+        let collect = |audit: &Audit| {
             named.extend(merge_ticket_ids(audit, "to"));
             if last_comment.is_none() {
                 last_comment =
@@ -46,39 +48,31 @@ impl Zendesk {
             }
             None::<()>
         };
-        if let Search::Hidden(outcome) = self.search_audits(ticket, 1, look).await? {
+        if let Search::Forbidden(outcome) = self.search_audits(ticket, 1, collect).await? {
             return Err(outcome);
         }
-        let mut candidates = Vec::new();
-        for number in named.into_iter().chain(numbers(last_comment.as_deref().unwrap_or_default())) {
-            if !candidates.contains(&number) && candidates.len() < CANDIDATES {
-                candidates.push(number);
-            }
-        }
-        Ok(candidates)
+        named.extend(numbers(last_comment.as_deref().unwrap_or_default()));
+        let mut known = HashSet::new();
+        named.retain(|number| known.insert(*number));
+        named.truncate(CANDIDATES);
+        Ok(named)
     }
 }
 
-/// The tickets that a change names at this end of a merge, as in
-/// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are `ticket_ids`.
+/// Returns the tickets at this end of a merge, as in
+/// `"via": {"source": {"rel": "merge", "from": {"ticket_id": 1}}}`; several are in `ticket_ids`.
 fn merge_ticket_ids(audit: &Audit, end: &str) -> impl Iterator<Item = u64> {
     let vias = audit.events.iter().flatten().map(|event| &event["via"]);
     let merges = std::iter::once(&audit.via).chain(vias).filter(|via| via["source"]["rel"] == "merge");
     merges.map(move |via| &via["source"][end]).flat_map(|end| {
         let several = end["ticket_ids"].as_array().into_iter().flatten();
-        several.chain([&end["ticket_id"]]).filter_map(ticket_number)
+        several.chain([&end["ticket_id"]]).filter_map(Value::as_u64)
     })
 }
 
-fn ticket_number(value: &Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
-}
-
-/// The numbers in a text that may be those of tickets, in its order.
+/// Returns the numbers in a text, which may be those of tickets.
 fn numbers(text: &str) -> Vec<u64> {
-    const MOST_DIGITS: usize = 15;
-    let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| digits.len() <= MOST_DIGITS);
-    digits.filter_map(|digits| digits.parse().ok()).collect()
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -96,7 +90,7 @@ mod tests {
         assert_eq!(merges(json!({"via": via("merge")})), [7]);
         assert_eq!(merges(json!({"events": [{"type": "Comment", "via": via("merge")}]})), [7]);
         assert_eq!(merges(json!({"via": via("follow_up")})), [0u64; 0]);
-        let several = json!({"source": {"from": {"ticket_ids": [7, "8"]}, "rel": "merge"}});
+        let several = json!({"source": {"from": {"ticket_ids": [7, 8]}, "rel": "merge"}});
         assert_eq!(merges(json!({"via": several})), [7, 8]);
         assert_eq!(merges(json!({})), [0u64; 0]);
     }

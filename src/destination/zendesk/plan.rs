@@ -1,16 +1,17 @@
-//! How much of what is configured a ticket has, and what to do without after a refusal. Pure.
+//! The plan of a ticket: its requester, whether it has the configured fields, and what to leave out after a
+//! refusal. Pure.
 
 use serde_json::Value;
 
 use crate::config::{self, FALLBACK_TAG, NO_AUTHOR_TAG};
 use crate::retry::Action;
 
-/// Each refusal takes something away.
+/// The parts of a ticket that a refusal can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub requester: RequesterUser,
     pub fields: Fields,
-    /// The closed ticket that this one goes on with.
+    /// The closed ticket that this one follows up.
     pub follow_up: Option<u64>,
 }
 
@@ -41,7 +42,7 @@ pub enum Fields {
 }
 
 impl Plan {
-    /// Reads back from frozen bytes by which plan they were rendered.
+    /// Reads the plan back from frozen bytes.
     pub fn of(body: &str, service_user: Option<u64>) -> Plan {
         let body: Value = serde_json::from_str(body).unwrap_or_default();
         let ticket = &body["ticket"];
@@ -58,14 +59,13 @@ impl Plan {
         }
     }
 
-    /// What a ticket by this plan is to its case.
+    /// Returns the action of creating this ticket.
     pub fn action(self) -> Action {
         self.follow_up.map_or(Action::Created, |_| Action::FollowedUp)
     }
 
-    /// The plan to try after Zendesk has refused a ticket, by the names of the fields in its answer; or
-    /// `None` if there is nothing to do without. Some refusals name `base` or nothing: then it may be
-    /// anything but what is ours on every ticket.
+    /// Returns the plan after Zendesk refused these fields; `None` if there is nothing to leave out. Some refusals
+    /// name `base` or nothing: then it can be any field except those that every ticket has.
     pub fn simpler(self, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
         let blames =
             |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_zendesk_refuses_is_left_out() {
+    fn refused_fields_are_left_out() {
         let bare = Ticket::default();
         let field = CustomField { id: 1, value: CustomValue::Bool(true) };
         let own = [
@@ -127,7 +127,7 @@ mod tests {
             for own in &own {
                 assert_eq!(full.simpler(own, &fields), of_own, "{fields:?}");
             }
-            // Whatever is refused, it comes to an end.
+            // It ends after any refusals.
             for settings in own.iter().chain([&bare]) {
                 let mut plan = Some(Plan { follow_up: Some(1), ..full });
                 let steps = std::iter::from_fn(|| {

@@ -1,7 +1,6 @@
-//! One HTTP exchange with Zendesk: its answer, as far as we may trust and repeat it.
+//! One HTTP exchange with Zendesk, and what its answer says about limits, refused fields and errors.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -13,35 +12,33 @@ use super::budget::Rate;
 use crate::connect::NoConnection;
 use crate::retry::Reason;
 
-/// An answer is read up to here; a create's holds all that triggers did, and is still far smaller.
+/// The number of bytes that are read of an answer. The answer to a create contains everything that triggers
+/// did, and is still far smaller.
 const BODY_LIMIT: usize = 4 << 20;
+/// The longest `Retry-After` that is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 pub struct Reply {
     pub status: u16,
-    /// From `Retry-After`, in either of its forms.
     pub retry_after: Option<Duration>,
+    /// The limit of all requests.
     pub rate: Rate,
-    /// The same for updates of tickets alone.
+    /// The limit of ticket updates.
     pub updates: Rate,
     request_id: Option<String>,
     body: Vec<u8>,
 }
 
 /// No answer came.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{how}")]
 pub struct Lost {
     /// The request cannot have reached Zendesk.
     pub unsent: bool,
     pub how: Cow<'static, str>,
 }
 
-impl fmt::Display for Lost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.how)
-    }
-}
-
-/// Sends and reads the whole answer.
+/// Sends a request and reads the whole answer.
 pub async fn send(request: RequestBuilder) -> Result<Reply, Lost> {
     let mut response = request.send().await.map_err(|error| Lost::new(&error))?;
     let mut body = Vec::new();
@@ -56,7 +53,7 @@ pub async fn send(request: RequestBuilder) -> Result<Reply, Lost> {
 }
 
 impl Lost {
-    /// The error's own text names the address; ours names what happened.
+    /// Describes the error without the address, which reqwest's own text contains.
     fn new(error: &reqwest::Error) -> Lost {
         let how = match error {
             error if error.is_connect() && error.is_timeout() => {
@@ -75,13 +72,13 @@ impl Lost {
 impl Reply {
     fn new(response: &Response, body: Vec<u8>) -> Reply {
         let headers = response.headers();
+        let retry_after = number(headers, RETRY_AFTER.as_str()).map(Duration::from_secs);
         Reply {
             status: response.status().as_u16(),
-            retry_after: header(headers, RETRY_AFTER.as_str()).and_then(retry_after),
+            retry_after: retry_after.map(|wait| wait.min(LONGEST_RETRY_AFTER)),
             rate: Rate {
-                limit: number(headers, "x-rate-limit").or_else(|| number(headers, "ratelimit-limit")),
-                remaining: number(headers, "x-rate-limit-remaining")
-                    .or_else(|| number(headers, "ratelimit-remaining")),
+                limit: number(headers, "x-rate-limit"),
+                remaining: number(headers, "x-rate-limit-remaining"),
                 reset: number(headers, "ratelimit-reset"),
             },
             updates: header(headers, "zendesk-ratelimit-tickets-update").map_or_else(Rate::default, bucket),
@@ -100,22 +97,27 @@ impl Reply {
         (200..300).contains(&self.status)
     }
 
+    /// Whether Zendesk does not find the record. Any other 404 comes from a wrong address.
+    pub fn is_not_found(&self) -> bool {
+        self.status == 404 && self.has_error("RecordNotFound")
+    }
+
     pub fn json<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.body).ok()
     }
 
-    /// A page for people, where an API should be.
+    /// Whether the body is a page for people, not the answer of an API.
     pub fn is_html(&self) -> bool {
         self.body.trim_ascii_start().starts_with(b"<")
     }
 
     /// Whether the body's `error` is this code.
-    pub fn says(&self, code: &str) -> bool {
+    pub fn has_error(&self, code: &str) -> bool {
         self.json::<Value>().is_some_and(|body| body["error"] == code)
     }
 
-    /// The fields that a refusal is about. A user who is suspended is the requester, whatever field is
-    /// named.
+    /// Returns the fields that a refusal names. If a user is suspended, that is the requester, whatever field
+    /// the refusal names.
     pub fn refused_fields(&self) -> Vec<String> {
         let body = self.json::<Value>().unwrap_or_default();
         let details = body["details"].as_object().into_iter().flatten();
@@ -125,18 +127,19 @@ impl Reply {
         names.chain(is_suspended.then(|| "requester".to_owned())).collect()
     }
 
-    /// A refusal because there is nothing to read.
-    pub fn is_about_a_blank_text(&self) -> bool {
+    /// Whether Zendesk refuses the comment only because it contains no visible text.
+    pub fn refuses_blank_comment(&self) -> bool {
         let body = self.json::<Value>().unwrap_or_default();
-        let details: Vec<(&String, &Value)> = body["details"].as_object().into_iter().flatten().collect();
-        let is_blank = |(field, errors): &(&String, &Value)| {
-            matches!(field.as_str(), "comment" | "description") && errors[0]["error"] == "BlankValue"
+        let Some(details) = body["details"].as_object().filter(|details| !details.is_empty()) else {
+            return false;
         };
-        !details.is_empty() && details.iter().all(is_blank)
+        details.iter().all(|(field, errors)| {
+            matches!(field.as_str(), "comment" | "description") && errors[0]["error"] == "BlankValue"
+        })
     }
 
-    /// What went wrong with `what`. Validation texts repeat what customers wrote, so the log gets
-    /// codes and names of fields; the rest is for the operator who lists the delivery.
+    /// Describes the failure of a request for `what`. Zendesk's messages repeat customers' texts, so the log
+    /// gets codes and names of fields only, and the stored reason gets everything.
     pub fn reason(&self, what: &str) -> Reason {
         let body = self.json::<Value>().unwrap_or_default();
         let mut log = format!("Zendesk answered {} to {what}", self.status);
@@ -162,10 +165,9 @@ impl Reply {
     }
 }
 
-/// `details` maps a field, or `base`, to what is wrong with it: `subject BlankValue`.
+/// Lists the fields of `details` with their error codes, as in `subject BlankValue`.
 fn fields(details: &Value) -> Vec<String> {
-    let Some(details) = details.as_object() else { return Vec::new() };
-    let named = details.iter().filter(|(field, _)| is_code(field));
+    let named = details.as_object().into_iter().flatten().filter(|(field, _)| is_code(field));
     let described = named.map(|(field, errors)| match errors[0]["error"].as_str() {
         Some(code) if is_code(code) => format!("{field} {code}"),
         _ => field.clone(),
@@ -173,7 +175,7 @@ fn fields(details: &Value) -> Vec<String> {
     described.take(20).collect()
 }
 
-/// A word that a program made, not a person.
+/// Whether a program made this text, not a person.
 fn is_code(text: &str) -> bool {
     text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
 }
@@ -186,7 +188,7 @@ fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {
     header(headers, name)?.parse().ok()
 }
 
-/// `total=100; remaining=99; resets=41`
+/// Reads `total=100; remaining=99; resets=41`.
 fn bucket(value: &str) -> Rate {
     let number = |name: &str| {
         value.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')?.parse().ok())
@@ -194,24 +196,12 @@ fn bucket(value: &str) -> Rate {
     Rate { limit: number("total"), remaining: number("remaining"), reset: number("resets").map(u64::from) }
 }
 
-/// Seconds, or a date; at most an hour is believed.
-fn retry_after(value: &str) -> Option<Duration> {
-    let seconds = match value.parse::<u64>() {
-        Ok(seconds) => seconds,
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
-            (date.as_second() - jiff::Timestamp::now().as_second()).max(0).unsigned_abs()
-        }
-    };
-    Some(Duration::from_secs(seconds.min(3600)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_log_gets_codes_and_never_texts() {
+    fn the_log_contains_codes_and_no_texts() {
         for (body, log) in [
             (
                 r#"{"error":"RecordInvalid","description":"Jane Doe","details":{
@@ -237,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_suspended_is_the_requester() {
+    fn a_suspended_user_is_the_requester() {
         for (body, fields) in [
             (r#"{"details":{"base":[{"error":"UserSuspended"}]}}"#, &["base", "requester"][..]),
             (r#"{"error":"UserSuspended"}"#, &["requester"]),
@@ -254,14 +244,5 @@ mod tests {
         assert_eq!((rate.limit, rate.remaining, rate.reset), (Some(100), Some(99), Some(41)));
         let rate = bucket("remaining=0;total=x");
         assert_eq!((rate.limit, rate.remaining, rate.reset), (None, Some(0), None));
-    }
-
-    #[test]
-    fn retry_after_comes_in_two_forms() {
-        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after("86400"), Some(Duration::from_secs(3600)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(retry_after("Wed, 21 Oct 2415 07:28:00 GMT"), Some(Duration::from_secs(3600)));
-        assert_eq!(retry_after("soon"), None);
     }
 }

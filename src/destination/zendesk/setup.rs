@@ -1,7 +1,5 @@
-//! A look at the account before anything is delivered: whether the credential works, and whether what
-//! is configured by its number is there. Reads alone.
-
-use std::fmt;
+//! Checks of the account without changing it: whether the credential works, and whether the configured numbers
+//! refer to something usable.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -12,84 +10,64 @@ use crate::alert;
 use crate::config::{Reference, ReferenceKind};
 use crate::retry::Outcome;
 
-/// Why Zendesk does not let us in. The texts hold nothing secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why the credential does not work. The texts contain nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccessError {
-    /// The credential is wrong, switched off or expired.
+    /// It is wrong, switched off or expired.
+    #[error("{0}")]
     Credential(String),
-    /// It is known, and may not even count tickets.
+    /// It is valid but may not even count tickets.
+    #[error("{0}")]
     Forbidden(String),
     /// There is no Zendesk at this address.
+    #[error("{0}")]
     Address(String),
-    /// It asks to come back later, which says nothing of the credential.
+    /// Zendesk limits our requests, which says nothing about the credential.
+    #[error("{0}")]
     Busy(String),
-    /// It does not answer, or answers with a failure of its own.
+    /// Zendesk does not answer, or has failed.
+    #[error("{0}")]
     Away(String),
 }
 
-/// What is at a number that is configured.
+/// The result of a lookup of a configured number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookupResult {
-    /// It is there and in use.
     Usable,
     Missing,
-    /// It is there, and this is why it is of no use.
+    /// It exists but cannot be used, for this reason.
     Unusable(&'static str),
-    /// It could not be looked at, for this reason.
+    /// The lookup failed, for this reason.
     Unknown(String),
 }
 
-impl fmt::Display for AccessError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            AccessError::Credential(log)
-            | AccessError::Forbidden(log)
-            | AccessError::Address(log)
-            | AccessError::Busy(log)
-            | AccessError::Away(log) => f.write_str(log),
-        }
-    }
-}
-
 impl Zendesk {
-    /// Whether the credential works, by the count of tickets: `users/me` would answer 200 to a stranger.
+    /// Checks the credential.
     ///
     /// # Errors
     /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
-        let request = || self.request(Method::GET, "/api/v2/tickets/count");
-        let reply = self.repeatable(Call::Check, request).await.map_err(|outcome| trouble(&outcome))?;
-        let body = reply.json::<Value>().unwrap_or_default();
-        let log = reply.reason(Call::Check.name()).log;
-        match reply.status {
-            200..=299 if body["count"].is_object() => Ok(()),
-            200..=399 | 404 => Err(AccessError::Address(log)),
-            401 => Err(AccessError::Credential(log)),
-            403 => Err(AccessError::Forbidden(log)),
-            429 => Err(AccessError::Busy(log)),
-            _ if reply.retry_after.is_some() => Err(AccessError::Busy(log)),
-            _ => Err(AccessError::Away(log)),
-        }
+        self.check().await.map_err(|outcome| access_error(&outcome))
     }
 
-    /// What the OAuth token is good for, once one was needed; none of an API token.
+    /// Returns the grant of the OAuth token; `None` before the first, and for an API token.
     pub async fn grant(&self) -> Option<Grant> {
         self.credential.grant().await
     }
 
-    /// What is there under a number that is configured.
-    pub async fn look_at(&self, reference: &Reference) -> LookupResult {
-        let (path, field) = place(reference.to);
+    /// Looks up a configured number.
+    pub async fn check_reference(&self, reference: &Reference) -> LookupResult {
+        let (path, field) = endpoint(reference.to);
         let request = || self.request(Method::GET, &format!("/api/v2/{path}/{}", reference.id));
         match self.repeatable(Call::SetUp, request).await {
-            Ok(reply) => presence(&reply, reference.to, field),
-            Err(outcome) => LookupResult::Unknown(log_of(&outcome)),
+            Ok(reply) => lookup_result(&reply, reference.to, field),
+            Err(outcome) => LookupResult::Unknown(outcome.log().to_owned()),
         }
     }
 }
 
-/// Where one is, and under which name it comes.
-fn place(to: ReferenceKind) -> (&'static str, &'static str) {
+/// Returns the path of its endpoint, and the name of the object in the answer.
+fn endpoint(to: ReferenceKind) -> (&'static str, &'static str) {
     match to {
         ReferenceKind::Group => ("groups", "group"),
         ReferenceKind::Assignee => ("users", "user"),
@@ -99,7 +77,7 @@ fn place(to: ReferenceKind) -> (&'static str, &'static str) {
     }
 }
 
-fn presence(reply: &Reply, to: ReferenceKind, field: &str) -> LookupResult {
+fn lookup_result(reply: &Reply, to: ReferenceKind, field: &str) -> LookupResult {
     let body = reply.json::<Value>().unwrap_or_default();
     let shown = &body[field];
     match reply.status {
@@ -108,12 +86,12 @@ fn presence(reply: &Reply, to: ReferenceKind, field: &str) -> LookupResult {
             None => LookupResult::Usable,
         },
         404 => LookupResult::Missing,
-        403 => LookupResult::Unknown("this credential may not look at it (403)".to_owned()),
+        403 => LookupResult::Unknown("this credential may not read it (403)".to_owned()),
         _ => LookupResult::Unknown(reply.reason(Call::SetUp.name()).log),
     }
 }
 
-/// Why it cannot be used although it is there. What is not told is taken for right.
+/// Returns why an existing object cannot be used. Missing fields count as fine.
 fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
     let is_off = shown["active"] == false;
     match to {
@@ -128,24 +106,17 @@ fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
     }
 }
 
-/// Of what happened before there was an answer to look at, and of the minting of a token.
-fn trouble(outcome: &Outcome) -> AccessError {
-    let (alert, log) = (outcome.reason().and_then(|reason| reason.alert), log_of(outcome));
-    match outcome {
-        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert == Some(alert::ZENDESK_ADDRESS) => {
-            AccessError::Address(log)
-        }
+fn access_error(outcome: &Outcome) -> AccessError {
+    let log = outcome.log().to_owned();
+    let alert = outcome.reason().and_then(|reason| reason.alert);
+    match (alert, outcome) {
+        (Some(alert::ZENDESK_ADDRESS), _) => AccessError::Address(log),
+        (Some(alert::ZENDESK_FORBIDDEN), _) => AccessError::Forbidden(log),
         // Without the advice of the log: the check has its own, which knows the kind of credential.
-        Outcome::Pause { .. } | Outcome::Blocked { .. } if alert.is_some() => {
-            AccessError::Credential(outcome.reason().map_or(log, |reason| reason.kind.clone()))
-        }
-        Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. } => AccessError::Busy(log),
+        (Some(_), Outcome::Pause { reason, .. }) => AccessError::Credential(reason.kind.clone()),
+        (_, Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. }) => AccessError::Busy(log),
         _ => AccessError::Away(log),
     }
-}
-
-fn log_of(outcome: &Outcome) -> String {
-    outcome.reason().map(|reason| reason.log.clone()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -153,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_can_be_of_no_use() {
+    fn existing_objects_can_be_unusable() {
         for (to, body, expected) in [
             (ReferenceKind::Group, r#"{"group":{"name":"Social"}}"#, LookupResult::Usable),
             (ReferenceKind::Group, r#"{"group":{"deleted":true}}"#, LookupResult::Unusable("is deleted")),
@@ -185,9 +156,9 @@ mod tests {
                 LookupResult::Unusable("is deleted"),
             ),
         ] {
-            assert_eq!(presence(&Reply::of(200, body), to, place(to).1), expected, "{body}");
+            assert_eq!(lookup_result(&Reply::of(200, body), to, endpoint(to).1), expected, "{body}");
         }
-        let refused = |status| presence(&Reply::of(status, "<html>"), ReferenceKind::Group, "group");
+        let refused = |status| lookup_result(&Reply::of(status, "<html>"), ReferenceKind::Group, "group");
         assert_eq!(refused(404), LookupResult::Missing);
         for status in [200, 403, 500] {
             assert!(matches!(refused(status), LookupResult::Unknown(_)), "{status}");

@@ -9,8 +9,8 @@ use super::text::{first_chars, line, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
 use crate::event::Event;
 use crate::html::{self, Html};
+use crate::memory::Changes;
 use crate::notification::{self, Item, Note};
-use crate::story::News;
 use crate::template::{Context, Subject, Template, author_name, handle, labels, network_name, visible_line};
 use crate::text::{clean, clip, is_blank, time};
 
@@ -146,7 +146,7 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
 }
 
 /// An internal comment about a later event of a case that has a ticket.
-pub fn news(item: &Item, label: &str, route: &str, news: &News) -> Html {
+pub fn news(item: &Item, label: &str, route: &str, news: &Changes) -> Html {
     let notes = fitting(&news.notes);
     let more_notes = news.notes.len() - notes.len();
     let subject = Subject { item, label, route, is_public: false, notes, more_notes };

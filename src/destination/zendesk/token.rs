@@ -1,6 +1,5 @@
 //! The credential: an OAuth client that mints short-lived tokens, or the tutorial's API token.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -8,6 +7,7 @@ use reqwest::RequestBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 use url::Url;
 
@@ -21,14 +21,14 @@ const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAU
                                      ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN) with Admin Center > Apps and \
                                      integrations > APIs, and restart";
 
-/// What later features need too: a scope that grew later would stop running deployments.
+/// Includes the scopes of later features: another scope in a later version would stop running deployments.
 pub const SCOPE: &str = "tickets:write users:write read";
-/// For a client that may not have the former.
+/// For an OAuth client that may not request [`SCOPE`].
 const NARROW_SCOPE: &str = "tickets:write tickets:read";
-/// Asked for in seconds; Zendesk takes more than 300 and less than 172,800.
+/// The requested life of a token. Zendesk takes more than 300 s and less than 172,800 s.
 const LIFE_SECONDS: u64 = 7200;
-/// A token is renewed at least this seldom and at least this often, whatever life the answer gives it.
-const LIFE_LIMITS: RangeInclusive<f64> = 60.0..=30.0 * 86_400.0;
+/// The shortest and the longest life that an answer may give a token, in seconds.
+const LIFE_LIMITS: (u64, u64) = (60, 30 * 86_400);
 
 pub enum Credential {
     OAuth(Box<OAuth>),
@@ -42,8 +42,8 @@ pub struct OAuth {
     client_id: String,
     client_secret: SecretString,
     timeout: Duration,
-    /// Held while a token is minted, so that sixteen deliveries mint one.
-    minting: tokio::sync::Mutex<Minting>,
+    /// Held while a token is minted, so that concurrent deliveries mint one.
+    minting: AsyncMutex<Minting>,
     scope: Mutex<&'static str>,
 }
 
@@ -59,12 +59,12 @@ struct Minted {
     grant: Grant,
 }
 
-/// What an OAuth token is good for.
+/// The permissions of an OAuth token, and its life.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// Only the narrow scopes were asked for, since the client may not have all.
+    /// The client may only request scopes for tickets, not for users.
     pub is_narrow: bool,
-    /// Scopes that were asked for and not granted.
+    /// The scopes that were requested but not granted.
     pub lacks: Vec<String>,
     pub life: Duration,
 }
@@ -83,22 +83,14 @@ impl Credential {
             ZendeskCredentials::OAuth { client_id, client_secret } => {
                 let mut url = origin.clone();
                 url.set_path("/oauth/tokens");
-                let minting = tokio::sync::Mutex::default();
-                let scope = Mutex::new(SCOPE);
-                Credential::OAuth(Box::new(OAuth {
-                    http,
-                    url,
-                    client_id,
-                    client_secret,
-                    timeout,
-                    minting,
-                    scope,
-                }))
+                let (minting, scope) = (AsyncMutex::default(), Mutex::new(SCOPE));
+                let oauth = OAuth { http, url, client_id, client_secret, timeout, minting, scope };
+                Credential::OAuth(Box::new(oauth))
             }
         }
     }
 
-    /// What the next request is to be signed with.
+    /// Returns the key for the next request.
     ///
     /// # Errors
     /// A pause: without a token nothing gets through.
@@ -109,7 +101,7 @@ impl Credential {
         }
     }
 
-    /// What the last token is good for; none of an API token, or if there was none.
+    /// Returns the grant of the last OAuth token; `None` before the first, and for an API token.
     pub async fn grant(&self) -> Option<Grant> {
         match self {
             Credential::ApiToken { .. } => None,
@@ -120,7 +112,7 @@ impl Credential {
         }
     }
 
-    /// A 401 came back for this key. True if another try may fare better.
+    /// Handles a 401 for this key. Returns whether another key may work.
     pub async fn refuses(&self, key: &Key) -> bool {
         match (self, key) {
             (Credential::OAuth(oauth), Key::Bearer(token)) => {
@@ -132,7 +124,7 @@ impl Credential {
     }
 }
 
-/// One request's credential.
+/// The credential of one request.
 pub enum Key {
     Basic(String, SecretString),
     Bearer(SecretString),
@@ -149,13 +141,13 @@ impl Key {
 
 impl OAuth {
     async fn token(&self) -> Result<SecretString, Outcome> {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let mut minting = self.minting.lock().await;
         if let Some(minted) = minting.minted.as_ref().filter(|minted| Instant::now() < minted.renew_at) {
             return Ok(minted.token.clone());
         }
-        // Who waited while another failed has its answer: sixteen would each take their time.
-        if let Some((_, failure)) = minting.failed.as_ref().filter(|(at, _)| *at > asked) {
+        // The failure that this call waited for is its answer. Otherwise each delivery would wait for another.
+        if let Some((_, failure)) = minting.failed.as_ref().filter(|(at, _)| *at > requested_at) {
             return Err(failure.clone());
         }
         match self.mint().await {
@@ -171,7 +163,7 @@ impl OAuth {
         }
     }
 
-    /// Unless another has renewed it in the meantime.
+    /// Drops a refused token, unless another delivery has renewed it in the meantime.
     async fn forget(&self, refused: &SecretString) {
         let mut minting = self.minting.lock().await;
         let same = |minted: &Minted| minted.token.expose_secret() == refused.expose_secret();
@@ -181,20 +173,20 @@ impl OAuth {
     }
 
     async fn mint(&self) -> Result<Minted, Outcome> {
-        let reply = self.ask().await?;
-        if reply.status == 400 && reply.says("invalid_scope") && self.scope() == SCOPE {
+        let reply = self.request_token().await?;
+        if reply.status == 400 && reply.has_error("invalid_scope") && self.scope() == SCOPE {
             warn!(
                 event = "token_scope_narrow",
                 "the Zendesk OAuth client may not request the scope `{SCOPE}`: using `{NARROW_SCOPE}`. Extend \
                  its scope, which later versions require"
             );
             *self.scope.lock() = NARROW_SCOPE;
-            return self.accept(self.ask().await?);
+            return self.accept(self.request_token().await?);
         }
         self.accept(reply)
     }
 
-    async fn ask(&self) -> Result<Reply, Outcome> {
+    async fn request_token(&self) -> Result<Reply, Outcome> {
         let request = self.http.post(self.url.clone()).timeout(self.timeout).json(&json!({
             "grant_type": "client_credentials",
             "client_id": self.client_id,
@@ -214,8 +206,8 @@ impl OAuth {
             Some(token) if reply.is_success() && !token.access_token.is_empty() => token,
             _ => return Err(refused(&reply)),
         };
-        let lacks = token.scopes().map(|granted| self.lacking(&granted)).unwrap_or_default();
         let life = token.life();
+        let lacks = self.lacking(&token);
         info!(event = "token_renewed", "new OAuth token from Zendesk, valid for {} s", life.as_secs());
         Ok(Minted {
             token: token.access_token.into(),
@@ -224,14 +216,17 @@ impl OAuth {
         })
     }
 
-    /// A scope that was not granted still gives a token, with which everything is then forbidden.
-    fn lacking(&self, granted: &[&str]) -> Vec<String> {
-        let covers = |wanted: &str| {
-            let broad = wanted.rsplit(':').next().unwrap_or(wanted);
-            granted.contains(&wanted) || granted.contains(&broad)
+    /// Returns the requested scopes that the token lacks. Zendesk answers a request with an unknown scope with
+    /// a token, and then forbids everything. A token without `scope` has all that were requested (RFC 6749,
+    /// section 5.1).
+    fn lacking(&self, token: &Token) -> Vec<String> {
+        let Some(granted) = token.scope.as_str() else { return Vec::new() };
+        let is_granted = |scope: &str| {
+            let broad = scope.rsplit(':').next();
+            granted.split_whitespace().any(|granted| granted == scope || Some(granted) == broad)
         };
-        let wanted = self.scope().split_whitespace();
-        let missing: Vec<String> = wanted.filter(|wanted| !covers(wanted)).map(str::to_owned).collect();
+        let requested = self.scope().split_whitespace();
+        let missing: Vec<String> = requested.filter(|scope| !is_granted(scope)).map(str::to_owned).collect();
         if !missing.is_empty() {
             let missing = missing.join(" ");
             warn!(
@@ -248,7 +243,7 @@ impl OAuth {
     }
 }
 
-/// The answer to a request for a token, whose numbers and lists come in several forms.
+/// The answer to a request for a token.
 #[derive(Deserialize)]
 struct Token {
     access_token: String,
@@ -259,50 +254,30 @@ struct Token {
 }
 
 impl Token {
-    /// The granted scopes, from a text or a list. `None`: the answer names none, which RFC 6749
-    /// (section 5.1) allows if all that were asked for are granted.
-    fn scopes(&self) -> Option<Vec<&str>> {
-        match &self.scope {
-            Value::String(scopes) => Some(scopes.split_whitespace().collect()),
-            Value::Array(scopes) => {
-                Some(scopes.iter().filter_map(Value::as_str).flat_map(str::split_whitespace).collect())
-            }
-            _ => None,
-        }
-    }
-
-    /// From a number of seconds or a text of one, within [`LIFE_LIMITS`]; without either, the life that
-    /// was asked for.
+    /// Returns how long the token is valid, within [`LIFE_LIMITS`]. Without a number in the answer, that is the
+    /// requested life.
     fn life(&self) -> Duration {
-        let seconds = match &self.expires_in {
-            Value::String(seconds) => seconds.trim().parse().ok(),
-            Value::Number(seconds) => seconds.to_string().parse().ok(),
-            _ => None,
-        };
-        let seconds = seconds.filter(|seconds: &f64| !seconds.is_nan()).unwrap_or(LIFE_SECONDS as f64);
-        Duration::from_secs_f64(seconds.clamp(*LIFE_LIMITS.start(), *LIFE_LIMITS.end()))
+        let seconds = self.expires_in.as_u64().unwrap_or(LIFE_SECONDS);
+        Duration::from_secs(seconds.clamp(LIFE_LIMITS.0, LIFE_LIMITS.1))
     }
 }
 
-/// A refused credential, with what to do about it.
+/// Adds the remedy to the reason of a refused credential.
 pub fn advised(reason: Reason) -> Reason {
     let log = format!("{}: {CREDENTIAL_ADVICE}", reason.log);
     Reason { log, alert: Some(alert::ZENDESK_CREDENTIAL), ..reason }
 }
 
-/// Whatever the reason, nothing gets through without a token, and no delivery is to blame.
+/// The outcome without a token: nothing gets through, and that is no delivery's fault.
 fn refused(reply: &Reply) -> Outcome {
     let reason = reply.reason("the request for an OAuth token");
-    let lasting = !matches!(reply.status, 429 | 500..=599);
-    let alert = lasting.then_some(match reply.status {
-        300..=399 | 404 => alert::ZENDESK_ADDRESS,
-        // Another server's page, where Zendesk would say no in JSON.
-        status if reply.is_html() && !matches!(status, 401 | 403) => alert::ZENDESK_ADDRESS,
-        _ => alert::ZENDESK_CREDENTIAL,
-    });
-    let reason = match alert {
-        Some(alert::ZENDESK_CREDENTIAL) => advised(reason),
-        _ => Reason { alert, ..reason },
+    let reason = match reply.status {
+        429 | 500..=599 => reason,
+        300..=399 | 404 => Reason { alert: Some(alert::ZENDESK_ADDRESS), ..reason },
+        401 | 403 => advised(reason),
+        // The page of another server: Zendesk would refuse in JSON.
+        _ if reply.is_html() => Reason { alert: Some(alert::ZENDESK_ADDRESS), ..reason },
+        _ => advised(reason),
     };
     Outcome::Pause { reason, doubt: Doubt::None, retry_after: reply.retry_after }
 }
@@ -312,30 +287,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
-        let month = 30 * 86_400;
-        for (answer, seconds, scopes) in [
-            (
-                r#"{"access_token": "t", "scope": "tickets:write read", "expires_in": "1800"}"#,
-                1800.0,
-                Some(vec!["tickets:write", "read"]),
-            ),
-            (
-                r#"{"access_token": "t", "scope": ["tickets:write", "read users:write"], "expires_in": 1800.5}"#,
-                1800.5,
-                Some(vec!["tickets:write", "read", "users:write"]),
-            ),
-            (r#"{"access_token": "t", "expires_in": -1}"#, 60.0, None),
-            (r#"{"access_token": "t", "expires_in": 1e18}"#, f64::from(month), None),
-            (r#"{"access_token": "t", "expires_in": 18446744073709551615}"#, f64::from(month), None),
-            (r#"{"access_token": "t", "expires_in": 1e999}"#, f64::from(month), None),
-            (r#"{"access_token": "t", "expires_in": "NaN"}"#, 7200.0, None),
-            (r#"{"access_token": "t", "expires_in": "soon", "scope": null}"#, 7200.0, None),
-            (r#"{"access_token": "t", "expires_in": null, "scope": []}"#, 7200.0, Some(vec![])),
+    fn the_life_of_a_token_has_limits() {
+        for (answer, seconds) in [
+            (r#"{"access_token": "t", "expires_in": 1800}"#, 1800),
+            (r#"{"access_token": "t", "expires_in": 1}"#, 60),
+            (r#"{"access_token": "t", "expires_in": 18446744073709551615}"#, 30 * 86_400),
+            (r#"{"access_token": "t", "expires_in": null}"#, 7200),
+            (r#"{"access_token": "t", "expires_in": -1}"#, 7200),
+            (r#"{"access_token": "t"}"#, 7200),
         ] {
             let token: Token = serde_json::from_str(answer).unwrap();
-            assert_eq!(token.life(), Duration::from_secs_f64(seconds), "{answer}");
-            assert_eq!(token.scopes(), scopes, "{answer}");
+            assert_eq!(token.life(), Duration::from_secs(seconds), "{answer}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! A later event about a post that has its ticket: an internal comment that tells what is new.
+//! Updates the existing ticket of a case: adds an internal comment with the changes, and the tags of the route.
 //!
-//! Comments have no idempotency key. Each carries the delivery's identity in its metadata, which the
-//! ticket's history shows and no customer; where one may have been added already, it is looked for.
-//! `safe_update` refuses what would be added to another ticket than the one that was looked at.
+//! Comments have no idempotency key. Each carries the delivery's identity in its metadata, which is shown in
+//! the ticket's audits and not to customers. If an earlier attempt may have added the comment, the audits are
+//! searched for it. `safe_update` refuses an update if the ticket has changed since it was read.
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -15,171 +15,161 @@ use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
 use crate::fence::Fence;
 use crate::html::Html;
+use crate::memory::Changes;
 use crate::retry::{Action, Doubt, Outcome, Reason};
-use crate::story::News;
 
-/// So often somebody else may be quicker before we wait.
-const COLLISIONS: usize = 4;
-/// Of a hundred each: a ticket takes 5,000 comments.
+/// The number of attempts to update a ticket that others change at the same time.
+pub(super) const COLLISIONS: usize = 4;
+/// Pages of 100 audits: a ticket takes 5,000 comments.
 const PAGES: usize = 50;
 
-/// What is new about a case, for its ticket.
+/// The changes of an event for the ticket of its case.
 pub struct Update<'a> {
     pub ticket: &'a str,
     pub case_key: &'a str,
-    /// The delivery's identity, by which what it has done is known again.
+    /// The delivery's identity, by which its comment is recognised.
     pub delivery: &'a str,
-    /// It may have been told already.
+    /// The comment may have been added already.
     pub in_doubt: bool,
-    /// Set if the event may be long done with: a ticket that was closed after this is not gone on with.
-    pub past: Option<Timestamp>,
-    pub news: &'a News,
+    /// If set, a ticket that was closed after this time needs no follow-up: the event may be from long ago.
+    pub done_if_closed_after: Option<Timestamp>,
+    pub changes: &'a Changes,
     pub repeat: Repeat,
-    pub then: StatusChange,
-    /// It comes before others from now on.
+    pub status_change: StatusChange,
+    /// Raises the priority.
     pub urgent: bool,
     pub comment: &'a Html,
-    /// Those of the route, for a ticket that another one made.
+    /// The tags of the route, in case another route created the ticket.
     pub tags: &'a [String],
 }
 
-/// What becomes of a ticket once it is told.
+/// The status of a ticket after the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusChange {
-    /// It is open, and again so if it was solved.
+    /// Opens it if it is solved.
     Open,
-    /// It is solved: its matter is closed.
     Solved,
-    /// What it was.
     Keep,
 }
 
-/// What a ticket that was to be told something turned out to be.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateResult {
-    /// This delivery made it, earlier.
-    Made,
-    /// It holds what there is to tell.
+    /// An earlier attempt of this delivery created the ticket.
+    CreatedBefore,
+    /// The ticket contains everything.
     Updated(Action),
-    /// It takes nothing any more.
+    /// The ticket takes no updates any longer.
     Ended(Ended),
 }
 
-/// Why a ticket takes nothing any more.
+/// Why a ticket takes no updates any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Another one has to go on with it.
     Closed,
-    /// Agents merged it into another.
+    /// Agents merged it into another ticket.
     Merged,
     Deleted,
     /// It is not found: it was deleted, or we may not see it.
     Missing,
 }
 
-impl Update<'_> {
-    fn is_sure_to_comment(&self) -> bool {
-        self.repeat == Repeat::Comment || !self.news.is_empty()
-    }
-}
-
 impl Zendesk {
-    /// Adds what the ticket does not contain yet, once. A repeated call is safe if `Update` says that the
-    /// delivery is in doubt. Checks the fence before the first byte of a comment goes out.
+    /// Adds the changes to the ticket, once. A repeated call is safe if `Update` says that the delivery is in
+    /// doubt. Checks the fence before the first byte of a comment goes out.
     ///
     /// # Errors
-    /// The outcome of an attempt that came to no end.
-    pub async fn tell(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
+    /// The outcome of a failed attempt.
+    pub async fn update(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
+        const UNCHANGED: UpdateResult = UpdateResult::Updated(Action::Unchanged);
         let mut in_doubt = update.in_doubt;
-        let mut to_tag = update.news.other_route;
-        let mut then = update.then;
+        let mut to_tag = update.changes.other_route;
+        let mut status_change = update.status_change;
         for _ in 0..COLLISIONS {
             let ticket = match self.show(update.ticket).await? {
                 Some(ticket) if ticket.is_deleted() => return Ok(UpdateResult::Ended(Ended::Deleted)),
                 Some(ticket) => ticket,
                 None => return Ok(UpdateResult::Ended(Ended::Missing)),
             };
-            if in_doubt && let Some(standing) = self.marked(update).await? {
-                return Ok(standing);
+            if in_doubt && let Some(result) = self.earlier_result(update).await? {
+                return Ok(result);
             }
             if update.repeat == Repeat::Ignore {
-                return Ok(UpdateResult::Updated(Action::Unchanged));
+                return Ok(UNCHANGED);
             }
             if ticket.is_closed() {
-                let is_past = update.past.is_some_and(|past| ticket.was_closed_after(past));
-                return Ok(if is_past { UpdateResult::Updated(Action::Unchanged) } else { ticket.closed() });
+                let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
+                return Ok(if is_past { UNCHANGED } else { ticket.ended() });
             }
-            if !(update.is_sure_to_comment() || ticket.is_solved()) {
-                return Ok(UpdateResult::Updated(Action::Unchanged));
+            let has_changes = update.repeat == Repeat::Comment || !update.changes.is_empty();
+            if !has_changes && !ticket.is_solved() {
+                return Ok(UNCHANGED);
             }
             // Agents merged our ticket into another case's: do not solve that one or raise its priority.
-            let is_foreign = !ticket.is_of(update.case_key);
-            if is_foreign && then == StatusChange::Solved {
-                then = StatusChange::Keep;
+            if !ticket.is_of(update.case_key) && status_change == StatusChange::Solved {
+                status_change = StatusChange::Keep;
             }
-            let change = match to_tag && !ticket.has(update.tags) {
+            let result = match to_tag && !update.tags.iter().all(|tag| ticket.has_tag(tag)) {
                 true => self.add_tags(update).await?,
-                false => self.comment(update, &ticket, then, fence).await?,
+                false => self.comment(update, &ticket, status_change, fence).await?,
             };
-            match change {
-                Change::Accepted => return Ok(UpdateResult::Updated(then.action(&ticket))),
-                // It is to be looked at again, with its tags.
+            match result {
+                Change::Accepted => return Ok(UpdateResult::Updated(status_change.action(&ticket))),
+                // The tags changed `updated_at`, so the ticket has to be read again.
                 Change::Tagged => to_tag = false,
-                // What changed it may have been an earlier attempt of our own.
-                Change::ByOthers => in_doubt = true,
-                // As of a ticket without an assignee, or with a required field that is empty.
-                Change::Refused(_) if then == StatusChange::Solved => then = StatusChange::Keep,
-                Change::Refused(outcome) => return self.closed_or(update, outcome).await,
+                // The change may have been an earlier attempt of our own.
+                Change::Collision => in_doubt = true,
+                // For example, the ticket has no assignee, or a required field is empty.
+                Change::Refused(_) if status_change == StatusChange::Solved => {
+                    status_change = StatusChange::Keep;
+                }
+                // The ticket may have been closed in the meantime.
+                Change::Refused(outcome) => {
+                    return match self.show(update.ticket).await? {
+                        Some(ticket) if ticket.is_closed() => Ok(ticket.ended()),
+                        _ => Err(outcome),
+                    };
+                }
             }
         }
-        Err(Outcome::Retry {
-            reason: Reason::new("the ticket kept changing while casebridge tried to update it"),
-            doubt: Doubt::None,
-        })
+        Err(too_many_collisions())
     }
 
-    /// A ticket that was closed in the meantime takes nothing any more.
-    async fn closed_or(&self, update: &Update<'_>, outcome: Outcome) -> Result<UpdateResult, Outcome> {
-        match self.show(update.ticket).await? {
-            Some(ticket) if ticket.is_closed() => Ok(ticket.closed()),
-            _ => Err(outcome),
-        }
-    }
-
-    /// `None`: it is not found.
+    /// Returns the ticket; `None` if it is not found.
     pub(super) async fn show(&self, ticket: &str) -> Result<Option<Ticket>, Outcome> {
         let path = format!("/api/v2/tickets/{ticket}");
         let reply = self.repeatable(Call::Show, || self.request(Method::GET, &path)).await?;
         match shown(&reply, ticket) {
             Some(ticket) => Ok(Some(ticket)),
-            None if is_not_found(&reply) => Ok(None),
+            None if reply.is_not_found() => Ok(None),
             None => Err(outcome(Call::Show, &reply)),
         }
     }
 
-    /// What this delivery has done to the ticket already: made it, or added its comment.
-    async fn marked(&self, update: &Update<'_>) -> Result<Option<UpdateResult>, Outcome> {
-        let mark = |audit: &Audit| {
+    /// Searches the audits for the result of an earlier attempt of this delivery.
+    async fn earlier_result(&self, update: &Update<'_>) -> Result<Option<UpdateResult>, Outcome> {
+        let find = |audit: &Audit| {
             let is_ours = audit.metadata["custom"]["delivery"] == update.delivery;
-            is_ours.then(|| {
-                if audit.is_create() { UpdateResult::Made } else { UpdateResult::Updated(Action::Found) }
+            is_ours.then(|| match audit.is_create() {
+                true => UpdateResult::CreatedBefore,
+                false => UpdateResult::Updated(Action::Found),
             })
         };
-        match self.search_audits(update.ticket, PAGES, mark).await? {
-            Search::Found(standing) => Ok(Some(standing)),
+        match self.search_audits(update.ticket, PAGES, find).await? {
+            Search::Found(result) => Ok(Some(result)),
             Search::Absent => Ok(None),
-            Search::Hidden(outcome) => Err(outcome),
+            Search::Forbidden(outcome) => Err(outcome),
         }
     }
 
-    /// Tags that are sent with the ticket would replace those of the agents; here they are added.
+    /// Adds the tags. In an update of the ticket they would replace those of the agents.
     async fn add_tags(&self, update: &Update<'_>) -> Result<Change, Outcome> {
         let path = format!("/api/v2/tickets/{}/tags", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "tags": update.tags }));
         let reply = self.repeatable(Call::Tags, request).await?;
         match reply.is_success() && reply.json::<Value>().is_some_and(|body| body["tags"].is_array()) {
             true => Ok(Change::Tagged),
-            false => too_late(Call::Tags, &reply),
+            false => rejected(Call::Tags, &reply),
         }
     }
 
@@ -187,7 +177,7 @@ impl Zendesk {
         &self,
         update: &Update<'_>,
         ticket: &Ticket,
-        then: StatusChange,
+        status_change: StatusChange,
         fence: &Fence<'_>,
     ) -> Result<Change, Outcome> {
         let mut changes = json!({
@@ -196,12 +186,13 @@ impl Zendesk {
             "safe_update": true,
             "updated_stamp": ticket.updated_at,
         });
-        match (then, ticket.is_solved()) {
-            (StatusChange::Open, true) => changes["status"] = json!("open"),
-            (StatusChange::Solved, false) => changes["status"] = json!("solved"),
-            (StatusChange::Open, false) | (StatusChange::Solved, true) | (StatusChange::Keep, _) => {}
+        match status_change.action(ticket) {
+            Action::Reopened => changes["status"] = json!("open"),
+            Action::Solved => changes["status"] = json!("solved"),
+            _ => {}
         }
-        if update.urgent && !ticket.is_urgent() && ticket.is_of(update.case_key) {
+        let has_priority = matches!(ticket.priority.as_deref(), Some("urgent" | "high"));
+        if update.urgent && !has_priority && ticket.is_of(update.case_key) {
             changes["priority"] = json!("high");
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
@@ -209,39 +200,39 @@ impl Zendesk {
         let reply = self.call(Call::Comment, request, Some(fence)).await?;
         match shown(&reply, update.ticket) {
             Some(_) => Ok(Change::Accepted),
-            None => too_late(Call::Comment, &reply),
+            None => rejected(Call::Comment, &reply),
         }
     }
 }
 
-/// What a request to change a ticket has come to.
+/// The result of one request to change a ticket.
 enum Change {
     Accepted,
     Tagged,
-    /// Nothing: somebody was quicker and changed or deleted it. The next look tells which.
-    ByOthers,
-    /// Nothing, and this is why unless the ticket is closed.
+    /// Somebody else changed or deleted the ticket first.
+    Collision,
+    /// Zendesk refused the change, with this outcome unless the ticket is closed.
     Refused(Outcome),
 }
 
-fn too_late(call: Call, reply: &Reply) -> Result<Change, Outcome> {
+fn rejected(call: Call, reply: &Reply) -> Result<Change, Outcome> {
     match reply.status {
-        409 => Ok(Change::ByOthers),
-        404 if is_not_found(reply) => Ok(Change::ByOthers),
+        409 => Ok(Change::Collision),
+        404 if reply.is_not_found() => Ok(Change::Collision),
         422 => Ok(Change::Refused(outcome(call, reply))),
         _ => Err(outcome(call, reply)),
     }
 }
 
-/// The ticket that an answer shows, if it is the one that was asked for.
+pub(super) fn too_many_collisions() -> Outcome {
+    let reason = Reason::new("the ticket kept changing while casebridge tried to update it");
+    Outcome::Retry { reason, doubt: Doubt::None }
+}
+
+/// Returns the ticket in an answer, if it is the requested one.
 pub(super) fn shown(reply: &Reply, number: &str) -> Option<Ticket> {
     let ticket = reply.json::<TicketReply>().filter(|_| reply.is_success())?.ticket;
     (ticket.id.to_string() == number).then_some(ticket)
-}
-
-/// Not any 404: that of a wrong address must not look like a ticket that was deleted.
-pub(super) fn is_not_found(reply: &Reply) -> bool {
-    reply.status == 404 && reply.says("RecordNotFound")
 }
 
 impl StatusChange {
@@ -257,42 +248,38 @@ impl StatusChange {
 }
 
 impl Ticket {
-    pub fn is_closed(&self) -> bool {
-        self.status.as_deref() == Some("closed")
+    fn has_status(&self, status: &str) -> bool {
+        self.status.as_deref() == Some(status)
     }
 
-    /// What a closed ticket is to a delivery.
-    fn closed(&self) -> UpdateResult {
-        UpdateResult::Ended(if self.is_merged() { Ended::Merged } else { Ended::Closed })
+    pub fn is_closed(&self) -> bool {
+        self.has_status("closed")
+    }
+
+    pub fn is_deleted(&self) -> bool {
+        self.has_status("deleted")
+    }
+
+    fn is_solved(&self) -> bool {
+        self.has_status("solved")
     }
 
     pub fn is_merged(&self) -> bool {
         self.is_closed() && self.has_tag(MERGED_TAG)
     }
 
+    /// Why this closed ticket has ended.
+    fn ended(&self) -> UpdateResult {
+        UpdateResult::Ended(if self.is_merged() { Ended::Merged } else { Ended::Closed })
+    }
+
     pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags.iter().flatten().any(|held| held == tag)
+        self.tags.iter().flatten().any(|own| own == tag)
     }
 
-    /// Nobody changes a closed ticket any more.
-    fn was_closed_after(&self, moment: Timestamp) -> bool {
+    /// Whether the last change came after `moment`. Of a closed ticket, that is when it was closed.
+    fn changed_after(&self, moment: Timestamp) -> bool {
         let changed = self.updated_at.as_deref().and_then(|changed| changed.parse::<Timestamp>().ok());
-        self.is_closed() && changed.is_some_and(|changed| changed > moment)
-    }
-
-    fn is_urgent(&self) -> bool {
-        matches!(self.priority.as_deref(), Some("urgent" | "high"))
-    }
-
-    pub fn is_deleted(&self) -> bool {
-        self.status.as_deref() == Some("deleted")
-    }
-
-    fn has(&self, tags: &[String]) -> bool {
-        tags.iter().all(|tag| self.has_tag(tag))
-    }
-
-    fn is_solved(&self) -> bool {
-        self.status.as_deref() == Some("solved")
+        changed.is_some_and(|changed| changed > moment)
     }
 }

@@ -458,26 +458,32 @@ fn news_of_a_post() {
         created: Some("2017-04-12T09:01:11Z".to_owned()),
         text: "{{call}}".to_owned(),
     };
-    let told = |of: News| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
-    assert_eq!(told(News::default()), "The label \"VIP\" was applied again in Khoros.");
+    let told = |of: Changes| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
+    assert_eq!(told(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
     assert_eq!(
-        told(News { other_route: true, text_changed: true, notes: vec![note.clone()], ..News::default() }),
+        told(Changes {
+            other_route: true,
+            text_changed: true,
+            notes: vec![note.clone()],
+            ..Changes::default()
+        }),
         "The label \"VIP\" was applied in Khoros (route \"care\").\n\
          The text of the post has changed:\n\n> help\n\n\
          New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
     );
     let long = item_of_length(COMMENT_BYTES);
-    let cut = news(&long, "VIP", "care", &News { text_changed: true, notes: vec![note], ..News::default() });
+    let cut =
+        news(&long, "VIP", "care", &Changes { text_changed: true, notes: vec![note], ..Changes::default() });
     assert!(cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES);
 }
 
 #[test]
 fn news_of_a_rule_and_of_an_unknown_event() {
-    let again = News::default();
+    let again = Changes::default();
     let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-    let told = |item: &Item, of: &News| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
+    let told = |item: &Item, of: &Changes| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
     assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
-    let other = News { other_route: true, ..News::default() };
+    let other = Changes { other_route: true, ..Changes::default() };
     let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
     assert_eq!(told(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
 }
@@ -486,9 +492,9 @@ fn news_of_a_rule_and_of_an_unknown_event() {
 fn an_account_that_works_again_solves_its_ticket() {
     let told = |json: &str| {
         let item = published(json);
-        let news = News { is_report: true, ..News::default() };
+        let news = Changes { is_report: true, ..Changes::default() };
         let news = super::news(&item, "VIP", "route", &news);
-        (item.closes_the_matter(), html::visible_text(news.as_str(), "> "))
+        (item.is_resolution(), html::visible_text(news.as_str(), "> "))
     };
     assert_eq!(
         told(include_str!("../../../../tests/fixtures/credential-reauth-instagram.json")),
@@ -507,7 +513,7 @@ fn an_account_that_works_again_solves_its_ticket() {
 fn a_message_that_changed_is_told_anew() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = published(json);
-    let of = News { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
+    let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
     let told = html::visible_text(news(&item, "VIP", "route", &of).as_str(), "> ");
     let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
         The text has changed:\n\n> This is the best day";
