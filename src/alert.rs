@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn on_change_and_then_hourly() {
+    fn a_line_is_due_on_change_and_then_hourly() {
         let start = Instant::now();
         let mut reminder = Reminder::default();
         for (text, minutes, due) in [

@@ -76,7 +76,7 @@ impl Intake {
     /// # Errors
     /// Only [`NotJson`].
     pub fn read(&self, route: &Route, body: &[u8], origin: Origin) -> Result<Notification, NotJson> {
-        let arrivals = notification::parse_as(&route.event, body, self.0.company)?;
+        let arrivals = notification::parse(&route.event, body, self.0.company)?;
         let (event, event_name) = arrivals
             .first()
             .map(|first| (first.event_id.clone(), first.event_name.clone()))

@@ -88,20 +88,13 @@ pub struct Note {
     pub text: String,
 }
 
-/// Splits a body into its items. `company` is the configured id: the id in the event may be missing or of the
-/// other kind (Khoros has two).
+/// Splits a body into its items. `event` is the name of the endpoint's event, since some events come without
+/// their name. `company` is the configured id: the id in the event may be missing or of the other kind (Khoros has
+/// two).
 ///
 /// # Errors
 /// [`NotJson`], and nothing else.
-pub fn parse(body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
-    parse_as("", body, company)
-}
-
-/// Splits a body that came to the endpoint for events of this name: some events come without their name.
-///
-/// # Errors
-/// [`NotJson`], and nothing else.
-pub fn parse_as(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
+pub fn parse(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>, NotJson> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     match serde_json::from_slice(body) {
         Ok(value) => Ok(split(event, value, company)),

@@ -70,7 +70,7 @@ async fn receive(
     }
     let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
     let body = body.map_err(|_| StatusCode::BAD_REQUEST)?;
-    let arrivals = notification::parse(&body, 1234).map_err(|_| StatusCode::BAD_REQUEST)?;
+    let arrivals = notification::parse("", &body, 1234).map_err(|_| StatusCode::BAD_REQUEST)?;
     let received = arrivals.len();
     let (event, event_name) = (&arrivals[0].event_id, &arrivals[0].event_name);
     info!(event, event_name, received, new = received, "notification of {received} item(s), {received} new");

@@ -4,7 +4,7 @@ const TWITTER: &str = include_str!("../../tests/fixtures/stream-item-label-appli
 const RULE: &str = include_str!("../../tests/fixtures/rule-applied-twitter.json");
 
 fn parsed(json: &str) -> Vec<Arrival> {
-    parse(json.as_bytes(), 7).unwrap_or_else(|_| panic!("not JSON: {json}"))
+    parse("", json.as_bytes(), 7).unwrap_or_else(|_| panic!("not JSON: {json}"))
 }
 
 fn only(json: &str) -> Arrival {
@@ -45,7 +45,7 @@ fn a_payload_is_a_notification_of_one_item() {
 }
 
 #[test]
-fn odd_shapes_that_still_are_a_ticket() {
+fn unusual_shapes_that_are_a_ticket() {
     for (json, case) in [
         (r#"{"eventUuid":"e","data":{"items":{"entityId":"t:1"}}}"#, "khoros:7:t:1"),
         ("\u{feff}{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"entityId\":\"t:1\"}]}}", "khoros:7:t:1"),
@@ -71,7 +71,7 @@ fn odd_shapes_that_still_are_a_ticket() {
 }
 
 #[test]
-fn what_is_no_ticket_is_kept_with_a_reason() {
+fn unprocessable_events_are_stored_with_a_reason() {
     for json in [
         "null",
         "[]",
@@ -97,7 +97,7 @@ fn what_is_no_ticket_is_kept_with_a_reason() {
 }
 
 #[test]
-fn what_is_no_post_has_the_case_that_it_is_about() {
+fn an_event_without_a_post_has_the_case_of_its_subject() {
     for (event, data, identity, case) in [
         ("message-published", json!({"id": 5}), "khoros:7:e:5", "khoros:7:message:5"),
         ("message-sent-to-network", json!({"id": "5"}), "khoros:7:e:5", "khoros:7:message:5"),
@@ -144,9 +144,9 @@ fn a_message_has_what_a_post_has_by_the_same_names() {
 }
 
 #[test]
-fn only_what_is_not_json_is_refused() {
+fn only_invalid_json_is_refused() {
     for body in [&b""[..], b"{", b"<html>", b"{\"a\":1}x", b"{'a':1}"] {
-        assert_eq!(parse(body, 7), Err(NotJson));
+        assert_eq!(parse("", body, 7), Err(NotJson));
     }
     let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
     assert!(only(&deep).unprocessable.is_some());
@@ -161,7 +161,7 @@ fn texts_cut_within_a_character_are_repaired() {
     assert_eq!(item.text.as_deref(), Some(expected));
 
     let bytes = b"{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"text\":\"caf\xe9\"}]}}";
-    let item = Item::from_payload(&parse(bytes, 7).unwrap()[0].payload).unwrap();
+    let item = Item::from_payload(&parse("", bytes, 7).unwrap()[0].payload).unwrap();
     assert_eq!(item.text.as_deref(), Some("caf\u{fffd}"));
 }
 
@@ -218,7 +218,7 @@ fn a_redelivery_without_an_id_is_known() {
 }
 
 #[test]
-fn many_items_do_not_multiply_what_surrounds_them() {
+fn many_items_do_not_multiply_their_envelope() {
     let items: Vec<Value> = (0..10_000).map(|n| json!({"entityId": n})).collect();
     let surroundings = "x".repeat(1 << 20);
     let json = json!({"eventUuid": "e", "data": {"labels": ["L"], "other": surroundings, "items": items}});
@@ -232,7 +232,7 @@ fn many_items_do_not_multiply_what_surrounds_them() {
 }
 
 #[test]
-fn nothing_that_surrounds_many_items_is_stored_without_bound() {
+fn the_envelope_of_many_items_is_stored_within_bounds() {
     let fields: Map<String, Value> = (0..200).map(|n| (format!("f{n}"), json!("x".repeat(900)))).collect();
     for surroundings in [
         json!({"data": "x".repeat(200_000)}),
@@ -260,20 +260,20 @@ fn secrets_of_an_error_event_are_redacted() {
 }
 
 #[test]
-fn what_cannot_be_read_is_stored_without_its_secrets() {
+fn unreadable_bodies_are_stored_without_secrets() {
     let deep = |inside: &str| format!("{{\"data\":{}{inside}{}}}", "[".repeat(200), "]".repeat(200));
-    let payload = |body: String| parse(body.as_bytes(), 7).unwrap().remove(0).payload;
+    let payload = |body: String| parse("", body.as_bytes(), 7).unwrap().remove(0).payload;
     assert!(!payload(deep(r#"{"requestHeaders":"s3cret"}"#)).contains("s3cret"));
     assert!(payload(deep("\"words\"")).contains("words"));
 }
 
 #[test]
-fn a_door_tells_what_an_event_does_not() {
+fn an_endpoint_names_an_event_without_a_name() {
     let bare = br#"{"service": "instagram", "serviceId": "1", "name": "will.i.am"}"#;
-    let arrival = parse_as("credential-deauth", bare, 7).unwrap().remove(0);
+    let arrival = parse("credential-deauth", bare, 7).unwrap().remove(0);
     assert_eq!((arrival.event_name.as_str(), arrival.unprocessable), ("credential-deauth", None));
     assert!(Item::from_payload(&arrival.payload).unwrap().is_urgent());
-    let named = parse_as("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
+    let named = parse("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
     assert_eq!(named.event_name, "rule-applied");
 }
 

@@ -42,7 +42,7 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
         false => (file.display().to_string(), std::fs::read(file)),
     };
     let body = body.with_context(|| format!("{source} cannot be read"))?;
-    let arrivals = notification::parse_as(&route.event, &body, preview.company_id);
+    let arrivals = notification::parse(&route.event, &body, preview.company_id);
     let arrivals = arrivals.map_err(|_| anyhow!("{source} is not JSON"))?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut unprocessable = 0;

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_one_as_desired_is_kept() {
+    fn if_several_match_one_is_kept() {
         let other = RemoteSubscription { query: Some("Other".to_owned()), ..remote("b", "02") };
         assert_eq!(repairs(&[remote("a", "01"), other]), [disable("b")]);
         let paused = RemoteSubscription { status: Some(RemoteStatus::Paused), ..remote("b", "02") };

@@ -16,7 +16,7 @@ fn rendered(text: &str, fields: Value) -> Result<String, String> {
 }
 
 #[test]
-fn the_names_stand_for_what_came() {
+fn the_names_have_the_values_of_the_item() {
     let fields = json!({
         "entityId": "twitter:1:2", "text": "<b>&\"{{ label }}", "author": "Jane", "authorId": 42,
         "authorScreenName": "jane", "authorLink": "https://t.example/jane", "followerCount": "8424",
@@ -54,7 +54,7 @@ fn the_names_stand_for_what_came() {
 }
 
 #[test]
-fn what_is_missing_is_empty() {
+fn missing_values_are_empty() {
     for name in known_names() {
         let text = format!("[{{% if {name} %}}{{{{ {name} }}}}{{% endif %}}]");
         let expected = match name.as_str() {
@@ -90,7 +90,7 @@ fn numbers_keep_their_digits() {
 }
 
 #[test]
-fn what_is_wrong_is_found_at_once() {
+fn mistakes_are_found_at_once() {
     for (text, told) in [
         ("{{ item.text", "syntax error in line 1"),
         ("a\n{% if %}", "syntax error in line 2"),
@@ -118,7 +118,7 @@ fn what_is_wrong_is_found_at_once() {
 }
 
 #[test]
-fn a_failure_tells_nothing_of_the_item() {
+fn a_failure_reveals_nothing_of_the_item() {
     let error = rendered("{{ item.text|int if item.text != 'Text' }}", json!({"text": "zebra"})).unwrap_err();
     assert_eq!(error, "invalid operation in line 1");
 }

@@ -395,7 +395,7 @@ async fn forbidden_authors_among_others_stop_nobody_else() {
 
 /// It applies to stored tickets, too.
 #[tokio::test]
-async fn requester_later_0_holds_for_tickets_that_wait_already() {
+async fn requester_later_0_applies_to_waiting_tickets() {
     run_on_sqlite(|mut world| async move {
         world.zendesk.model().user_outage = Some(500);
         let bridge = world.start().await;

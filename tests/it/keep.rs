@@ -262,7 +262,7 @@ async fn a_status_that_does_not_change_is_a_failure_until_it_does() {
 
 /// Khoros publishes neither the number of the first page nor what follows the last one.
 #[tokio::test]
-async fn ours_is_found_among_many_however_pages_are_counted() {
+async fn our_subscription_is_found_in_every_paging() {
     let ways = [
         (0, false, None),
         (0, true, None),

@@ -45,7 +45,7 @@ async fn push_and_deliver(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn with_nobody_reading_the_log_all_is_delivered_and_the_stop_is_in_time() {
+async fn with_a_stalled_log_reader_everything_is_delivered_and_stops_in_time() {
     run_on_sqlite(|world| async move {
         let (child, mut reader) = start_unread(&world).await;
         push_and_deliver(&world, PUSHES).await;
@@ -61,7 +61,7 @@ async fn with_nobody_reading_the_log_all_is_delivered_and_the_stop_is_in_time() 
 }
 
 #[tokio::test]
-async fn a_log_that_flows_again_says_how_many_lines_were_dropped() {
+async fn a_log_that_flows_again_reports_the_number_of_dropped_lines() {
     run_on_sqlite(|mut world| async move {
         world.set("LOG_FORMAT", "json");
         let (child, reader) = start_unread(&world).await;

@@ -91,7 +91,7 @@ fn on_one_line(text: &str) -> String {
 
 fn item(fields: Value) -> Item {
     let json = json!({"eventUuid": "e", "data": {"items": [fields]}}).to_string();
-    let arrivals = notification::parse(json.as_bytes(), 7).unwrap();
+    let arrivals = notification::parse("", json.as_bytes(), 7).unwrap();
     Item::from_payload(&arrivals[0].payload).unwrap()
 }
 
@@ -281,7 +281,7 @@ async fn posts_without_a_visible_text_are_tickets_and_stop_nothing() {
 
 /// Three posts that Zendesk takes for blank, for a reason that we do not know: each is its own failure.
 #[tokio::test]
-async fn blank_comments_that_are_refused_do_not_pause_the_others() {
+async fn refused_empty_comments_do_not_pause_the_others() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         for number in 0..5 {

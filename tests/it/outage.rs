@@ -99,7 +99,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn a_used_up_schedule_is_dead_and_a_replay_looks_first(world: World) {
+    async fn a_delivery_dies_after_its_schedule_and_a_replay_looks_it_up_first(world: World) {
         let mut world = world;
         world.set("RETRY_SCHEDULE", "3");
         world.zendesk.queue([Fault::Status(500)]);

@@ -24,8 +24,8 @@ const BODY_LIMIT: usize = 2 << 20;
 
 /// Parses a body and checks what holds of any.
 fn checked(body: &[u8]) -> Result<Vec<Arrival>, NotJson> {
-    let parsed = notification::parse(body, 7);
-    assert_eq!(parsed, notification::parse(body, 7), "once more is the same");
+    let parsed = notification::parse("", body, 7);
+    assert_eq!(parsed, notification::parse("", body, 7), "once more is the same");
     match &parsed {
         Ok(arrivals) => {
             assert!(!arrivals.is_empty(), "nothing came of it");
@@ -47,7 +47,7 @@ fn check_arrival(arrival: &Arrival) {
     }
     assert_eq!(Item::from_payload(&arrival.payload).err(), arrival.unprocessable, "{}", arrival.payload);
     if arrival.unprocessable.is_none() {
-        let again = notification::parse(arrival.payload.as_bytes(), 7).unwrap();
+        let again = notification::parse("", arrival.payload.as_bytes(), 7).unwrap();
         assert_eq!(again.len(), 1, "{}", arrival.payload);
         assert_eq!((&again[0].payload, again[0].unprocessable), (&arrival.payload, None));
     }
@@ -239,7 +239,7 @@ fn damaged_bytes_are_refused_or_taken_whole() {
 }
 
 #[test]
-fn what_is_cut_off_is_refused() {
+fn truncated_json_is_refused() {
     for_any(500, (published(), any::<Index>()), |(notification, end)| {
         let body = notification.to_string();
         let body = &body.as_bytes()[..end.index(body.len())];
@@ -271,7 +271,7 @@ fn secrets_are_redacted_wherever_they_stand() {
         let secret = json!({name: {"Authorization": ["s3cret"]}, "around": around});
         let body = mutated(notification, &[(index, Mutation::Replace(secret))]).to_string();
         assert!(body.contains("s3cret"));
-        for arrival in notification::parse(body.as_bytes(), 7).unwrap() {
+        for arrival in notification::parse("", body.as_bytes(), 7).unwrap() {
             assert!(!arrival.payload.contains("s3cret"), "{}", arrival.payload);
         }
     });
@@ -279,7 +279,7 @@ fn secrets_are_redacted_wherever_they_stand() {
 
 /// Around the depth at which JSON stops to be readable, in all the shapes that an item comes in.
 #[test]
-fn what_nests_deeply_is_read_again_as_it_was_read_first() {
+fn deeply_nested_items_are_read_again_as_at_first() {
     for depth in 110..140 {
         let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         let item = format!(r#"{{"entityId":"twitter:1","deep":{deep}}}"#);
@@ -295,7 +295,7 @@ fn what_nests_deeply_is_read_again_as_it_was_read_first() {
 }
 
 #[test]
-fn what_is_as_large_as_can_be_is_taken() {
+fn the_largest_notification_is_accepted() {
     let half = BODY_LIMIT / 2;
     let lists = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let objects = format!("{}1{}", r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
@@ -319,7 +319,7 @@ fn ten_thousand_items_arrive() {
     let items: Vec<Value> = (0..10_000).map(item).collect();
     let body = json!({"eventUuid": "event", "data": {"items": items}}).to_string();
     assert!(body.len() < BODY_LIMIT);
-    let arrivals = notification::parse(body.as_bytes(), 7).unwrap();
+    let arrivals = notification::parse("", body.as_bytes(), 7).unwrap();
     let identities: BTreeSet<&str> = arrivals.iter().map(|arrival| arrival.identity.as_str()).collect();
     assert_eq!((arrivals.len(), identities.len()), (10_000, 10_000));
     assert!(arrivals.iter().all(|arrival| arrival.unprocessable.is_none()));

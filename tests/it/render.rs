@@ -186,7 +186,7 @@ fn the_form_of_the_readme() {
 }
 
 #[test]
-fn what_a_post_holds_is_no_template_and_no_placeholder() {
+fn text_of_a_post_is_neither_template_nor_placeholder() {
     let bomb = "{{ticket.requester.email}} {{ item.link }} {% raw %}";
     let notification = post(json!({"entityId": "twitter:1", "link": "https://t.example", "text": bomb}));
     for vars in [&[][..], &[("TICKET_COMMENT", "{{ item.text }}"), ("TICKET_SUBJECT", "{{ item.text }}")]] {
@@ -255,7 +255,7 @@ fn the_demo_takes_the_settings_of_a_ticket() {
 }
 
 #[test]
-fn a_file_that_is_no_notification_is_told_apart() {
+fn a_file_without_a_notification_is_an_error() {
     let missing = render(&["no/such/file.json"], &[]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(err(&missing).contains("no/such/file.json cannot be read"), "{}", err(&missing));
@@ -293,7 +293,7 @@ fn a_route_has_tickets_of_its_own() {
 }
 
 #[test]
-fn what_is_no_post_has_no_author_to_miss() {
+fn an_event_without_a_post_lacks_no_author() {
     let shown = out(&render(&["tests/fixtures/credential-deauth-instagram.json"], &[]));
     assert!(shown.ends_with("Requester: the user of the credential\n\n"), "{shown}");
 }

@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_tells_when_to_come_back() {
+    fn an_empty_bucket_says_when_to_retry() {
         let start = Instant::now();
         let mut budget = Budget::new(60, ASSUMED_REQUESTS, start);
         while budget.take(start).is_ok() {}

@@ -194,7 +194,7 @@ async fn a_subscription_is_made_updated_shown_and_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_no_subscription_is_refused() {
+async fn invalid_subscriptions_are_refused() {
     let caller = Caller::start().await;
     for field in ["externalId", "eventName"] {
         let mut sent = subscription("a", "CreateCase");
@@ -264,7 +264,7 @@ async fn pushes_are_lost_doubled_and_late_and_the_feed_has_each_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_active_is_not_called() {
+async fn inactive_subscriptions_are_not_called() {
     let caller = Caller::start().await;
     let (paused, active) = (caller.listen("a", "CreateCase").await, caller.listen("b", "CreateCase").await);
     caller.khoros.model().feed_shape = FeedShape::Array;
@@ -312,7 +312,7 @@ async fn feeds_are_read_in_every_order_and_shape() {
 }
 
 #[tokio::test]
-async fn who_we_are_and_which_labels_there_are() {
+async fn the_account_and_its_labels_can_be_read() {
     let caller = Caller::start().await;
     let whoami = caller.get("/v2/whoami/").await;
     assert_eq!(whoami["companies"][0]["id"], DIRECTORY_ID);

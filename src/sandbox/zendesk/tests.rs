@@ -184,7 +184,7 @@ async fn a_token_may_do_what_its_scope_says() {
 }
 
 #[tokio::test]
-async fn what_is_set_up_can_be_looked_at() {
+async fn the_account_setup_can_be_read() {
     let caller = Caller::start().await;
     for (path, field) in [
         ("groups/10", "group"),

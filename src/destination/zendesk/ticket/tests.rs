@@ -4,7 +4,7 @@ use super::*;
 use crate::notification;
 
 fn published(json: &str) -> Item {
-    let arrivals = notification::parse(json.as_bytes(), 1234).unwrap();
+    let arrivals = notification::parse("", json.as_bytes(), 1234).unwrap();
     Item::from_payload(&arrivals[0].payload).unwrap()
 }
 
@@ -91,7 +91,7 @@ fn an_item_without_text_is_a_ticket_that_says_so() {
 }
 
 #[test]
-fn text_that_nobody_can_see_is_no_text() {
+fn invisible_text_is_no_text() {
     for blank in
         ["\u{200b}", "\u{202e}\u{2066}", "\u{3164}\u{ad}\u{feff}\u{2060}", "\u{0}\u{1b}", "\u{e0001}\u{fe0f}"]
     {
@@ -216,7 +216,7 @@ fn seen(ticket: &Value) -> String {
 }
 
 #[test]
-fn who_asks_and_who_writes() {
+fn the_requester_and_the_author_of_the_comment() {
     let (private, public) = (settings(&[]), settings(&[("TICKET_PUBLIC", "1")]));
     for (settings, requester, service, expected) in [
         (&private, Some(AUTHOR), Some(SERVICE), (json!(AUTHOR), json!(SERVICE))),
@@ -371,7 +371,7 @@ fn an_html_template_escapes_its_values() {
 }
 
 #[test]
-fn a_failed_template_is_told_without_a_word_of_the_post() {
+fn a_failed_template_is_reported_without_text_of_the_post() {
     let failing = "\n{{ item.followerCount|int + 1 }}";
     let custom = format!(r#"{{"5": ["{}", "sure"], "6": "{0}"}}"#, failing.trim());
     let vars =
@@ -451,7 +451,7 @@ fn the_author_as_a_user() {
 }
 
 #[test]
-fn news_of_a_post() {
+fn a_later_event_of_a_post_is_a_comment() {
     let item = whole_item();
     let note = Note {
         author: Some("Ann".to_owned()),
@@ -478,7 +478,7 @@ fn news_of_a_post() {
 }
 
 #[test]
-fn news_of_a_rule_and_of_an_unknown_event() {
+fn a_later_rule_or_unknown_event_is_a_comment() {
     let again = Changes::default();
     let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
     let told = |item: &Item, of: &Changes| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
@@ -510,7 +510,7 @@ fn an_account_that_works_again_solves_its_ticket() {
 }
 
 #[test]
-fn a_message_that_changed_is_told_anew() {
+fn a_changed_message_is_a_new_comment() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = published(json);
     let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
@@ -543,7 +543,7 @@ fn a_lost_account_is_urgent_and_internal() {
 }
 
 #[test]
-fn what_is_no_post_is_cleaned_and_cut_as_well() {
+fn events_without_a_post_are_cleaned_and_cut() {
     for filler in ["{{x}}&\u{0}", "\n.", "👩‍👩‍👧‍👦"] {
         let long = filler.repeat(COMMENT_BYTES / filler.len() + 1);
         let event = json!({"eventName": "message-needs-approval", "eventUuid": "e", "data": {
