@@ -53,7 +53,7 @@ on_both! {
         world.notify(&event("event-0", "1")).await;
         bridge.wait_for("delivery_done ticket=1000").await;
         world.zendesk.queue_updates([Fault::Status(403)]);
-        world.notify(&event_with("event-1", "1", |item| item["notes"] = json!(["a note"]))).await;
+        world.notify(&event_with("event-1", "1", |item| item["notes"] = json!([{"text": "a note"}]))).await;
         bridge.wait_for("delivery_retry").await;
         let id = "khoros:1234:event-1:twitter:1";
         let refused = world.command(&["replay", id]).await;
