@@ -378,6 +378,14 @@ fn escape_id(id: &str) -> String {
     id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
 }
 
+/// The key of a case with its network in lower case: earlier versions kept Khoros' spelling.
+pub(crate) fn with_lower_network(case_key: &str) -> String {
+    match case_key.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [prefix, company, entity] => format!("{prefix}:{company}:{}", case_entity(entity)),
+        _ => case_key.to_owned(),
+    }
+}
+
 /// `Twitter:1` and `twitter:1` are one post.
 fn case_entity(entity: &str) -> String {
     match entity.split_once(':') {

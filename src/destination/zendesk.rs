@@ -31,6 +31,7 @@ use crate::alert::{self, Reminder};
 use crate::config;
 use crate::destination::Ready;
 use crate::fence::Fence;
+use crate::notification::with_lower_network;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
 pub use author::Author;
@@ -430,8 +431,8 @@ struct Ticket {
 }
 
 impl Ticket {
-    /// Whether the ticket belongs to this case, as far as is known.
+    /// Whether the ticket belongs to this case, as far as is known. Earlier versions kept the spelling of networks.
     fn is_of(&self, case_key: &str) -> bool {
-        self.external_id.as_deref().is_none_or(|id| id == case_key)
+        self.external_id.as_deref().is_none_or(|id| id == case_key || with_lower_network(id) == case_key)
     }
 }

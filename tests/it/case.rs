@@ -1016,3 +1016,19 @@ async fn a_follow_up_that_we_may_not_see_is_not_replaced() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_ticket_with_its_network_in_upper_case_is_found() {
+    run_on_sqlite(|world| async move {
+        let bridge = world.start().await;
+        deliver(&world, &bridge, event("e1", "1"), "created", 1000).await;
+        bridge.kill().await;
+        world.zendesk.model().tickets[0]["external_id"] = json!("khoros:1234:Twitter:1");
+        world.database.execute("update delivery set case_key = 'khoros:1234:Twitter:1'").await;
+        let bridge = world.start().await;
+        let again = |event: &str| event_with(event, "1", |item| item["entityId"] = json!("Twitter:1"));
+        deliver(&world, &bridge, again("e2"), "unchanged", 1000).await;
+        deliver(&world, &bridge, again("e3"), "unchanged", 1000).await;
+    })
+    .await;
+}

@@ -303,7 +303,7 @@ async fn bytes_frozen_by_an_earlier_version_are_sent_unchanged() {
     run_on_sqlite(|world| async move {
         let bridge = world.start().await;
         world.zendesk.queue([Fault::TooMany(2)]);
-        world.notify(&event_with("e1", "1", |item| item["notes"] = json!(["call them at once"]))).await;
+        world.notify(&event_with("e1", "1", |item| item["notes"] = json!([{"text": "call them at once"}]))).await;
         bridge.wait_for("destination_paused").await;
         bridge.kill().await;
         let frozen = json!({"ticket": {
@@ -322,7 +322,7 @@ async fn bytes_frozen_by_an_earlier_version_are_sent_unchanged() {
         assert_eq!(ticket["comment"]["body"], "old\n\nNotes in Khoros:\n- Khoros user: call them at once\n");
         // What it holds of the notes is still known.
         world.notify(&event_with("e2", "1", |item| {
-            item["notes"] = json!(["call them at once"]);
+            item["notes"] = json!([{"text": "call them at once"}]);
         }))
         .await;
         bridge.wait_for("delivery_done delivery=khoros:1234:e2:* ticket=1000").await;

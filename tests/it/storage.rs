@@ -219,7 +219,7 @@ async fn a_restored_backup_doubles_no_ticket() {
         for post in 1..=3 {
             world.notify(&event(&format!("e{post}"), &post.to_string())).await;
         }
-        let noted = event_with("note", "0", |item| item["notes"] = json!(["call them"]));
+        let noted = event_with("note", "0", |item| item["notes"] = json!([{"text": "call them"}]));
         world.notify(&noted).await;
         let copy = world.folder().join("backup.db");
         let backup = world.command(&["backup", copy.to_str().unwrap()]).await;

@@ -1,5 +1,6 @@
 //! The credential: an OAuth client that mints short-lived tokens, or the tutorial's API token.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -28,7 +29,7 @@ const NARROW_SCOPE: &str = "tickets:write tickets:read";
 /// The requested life of a token. Zendesk takes more than 300 s and less than 172,800 s.
 const LIFE_SECONDS: u64 = 7200;
 /// The shortest and the longest life that an answer may give a token, in seconds.
-const LIFE_LIMITS: (u64, u64) = (60, 30 * 86_400);
+const LIFE_LIMITS: RangeInclusive<f64> = 60.0..=30.0 * 86_400.0;
 
 pub enum Credential {
     OAuth(Box<OAuth>),
@@ -217,13 +218,12 @@ impl OAuth {
     }
 
     /// Returns the requested scopes that the token lacks. Zendesk answers a request with an unknown scope with
-    /// a token, and then forbids everything. A token without `scope` has all that were requested (RFC 6749,
-    /// section 5.1).
+    /// a token, and then forbids everything.
     fn lacking(&self, token: &Token) -> Vec<String> {
-        let Some(granted) = token.scope.as_str() else { return Vec::new() };
+        let Some(granted) = token.scopes() else { return Vec::new() };
         let is_granted = |scope: &str| {
-            let broad = scope.rsplit(':').next();
-            granted.split_whitespace().any(|granted| granted == scope || Some(granted) == broad)
+            let broad = scope.rsplit(':').next().unwrap_or(scope);
+            granted.contains(&scope) || granted.contains(&broad)
         };
         let requested = self.scope().split_whitespace();
         let missing: Vec<String> = requested.filter(|scope| !is_granted(scope)).map(str::to_owned).collect();
@@ -254,11 +254,28 @@ struct Token {
 }
 
 impl Token {
-    /// Returns how long the token is valid, within [`LIFE_LIMITS`]. Without a number in the answer, that is the
-    /// requested life.
+    /// Returns the granted scopes, from a text or a list. `None`: the answer names none, so all that were requested
+    /// are granted (RFC 6749, section 5.1).
+    fn scopes(&self) -> Option<Vec<&str>> {
+        match &self.scope {
+            Value::String(scopes) => Some(scopes.split_whitespace().collect()),
+            Value::Array(scopes) => {
+                Some(scopes.iter().filter_map(Value::as_str).flat_map(str::split_whitespace).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns how long the token is valid, within [`LIFE_LIMITS`]: from a number or a text of one. Without either,
+    /// that is the requested life.
     fn life(&self) -> Duration {
-        let seconds = self.expires_in.as_u64().unwrap_or(LIFE_SECONDS);
-        Duration::from_secs(seconds.clamp(LIFE_LIMITS.0, LIFE_LIMITS.1))
+        let seconds = match &self.expires_in {
+            Value::String(seconds) => seconds.trim().parse().ok(),
+            Value::Number(seconds) => seconds.to_string().parse().ok(),
+            _ => None,
+        };
+        let seconds = seconds.filter(|seconds: &f64| !seconds.is_nan()).unwrap_or(LIFE_SECONDS as f64);
+        Duration::from_secs_f64(seconds.clamp(*LIFE_LIMITS.start(), *LIFE_LIMITS.end()))
     }
 }
 
@@ -287,17 +304,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_life_of_a_token_has_limits() {
-        for (answer, seconds) in [
-            (r#"{"access_token": "t", "expires_in": 1800}"#, 1800),
-            (r#"{"access_token": "t", "expires_in": 1}"#, 60),
-            (r#"{"access_token": "t", "expires_in": 18446744073709551615}"#, 30 * 86_400),
-            (r#"{"access_token": "t", "expires_in": null}"#, 7200),
-            (r#"{"access_token": "t", "expires_in": -1}"#, 7200),
-            (r#"{"access_token": "t"}"#, 7200),
+    fn an_oauth_answer_may_give_any_life_and_any_form_of_scopes() {
+        let month = 30 * 86_400;
+        for (answer, seconds, scopes) in [
+            (
+                r#"{"access_token": "t", "scope": "tickets:write read", "expires_in": "1800"}"#,
+                1800.0,
+                Some(vec!["tickets:write", "read"]),
+            ),
+            (
+                r#"{"access_token": "t", "scope": ["tickets:write", "read users:write"], "expires_in": 1800.5}"#,
+                1800.5,
+                Some(vec!["tickets:write", "read", "users:write"]),
+            ),
+            (r#"{"access_token": "t", "expires_in": -1}"#, 60.0, None),
+            (r#"{"access_token": "t", "expires_in": 1e18}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": 18446744073709551615}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": 1e999}"#, f64::from(month), None),
+            (r#"{"access_token": "t", "expires_in": "NaN"}"#, 7200.0, None),
+            (r#"{"access_token": "t", "expires_in": "soon", "scope": null}"#, 7200.0, None),
+            (r#"{"access_token": "t", "expires_in": null, "scope": []}"#, 7200.0, Some(vec![])),
         ] {
             let token: Token = serde_json::from_str(answer).unwrap();
-            assert_eq!(token.life(), Duration::from_secs(seconds), "{answer}");
+            assert_eq!(token.life(), Duration::from_secs_f64(seconds), "{answer}");
+            assert_eq!(token.scopes(), scopes, "{answer}");
         }
     }
 }
