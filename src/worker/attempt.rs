@@ -15,7 +15,7 @@ use crate::destination::zendesk::{
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
 use crate::memory::{CaseMemory, Changes, Content};
-use crate::notification::{Item, Note};
+use crate::notification::{Item, Note, with_lower_network};
 use crate::retry::{Action, Doubt, Outcome, Reason};
 
 /// The number of closed or deleted tickets of one case that an attempt goes through.
@@ -139,7 +139,7 @@ impl Attempt<'_> {
     /// one. If no delivery of the case was ever tried, there is none.
     async fn current(&self) -> Result<Option<CurrentTicket>, Stopped> {
         let known = match &self.case.ticket {
-            CaseTicket::None if !self.may_be_done() => return Ok(None),
+            CaseTicket::None if !self.may_be_done() => return self.ticket_of_old_key().await,
             CaseTicket::None | CaseTicket::Unknown => None,
             CaseTicket::Known { reference, .. } => Some(reference.clone()),
         };
@@ -148,7 +148,22 @@ impl Attempt<'_> {
             // The list may lack a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
-        Ok(current.map(CurrentTicket::new))
+        match current {
+            Some(current) => Ok(Some(CurrentTicket::new(current))),
+            None => self.ticket_of_old_key().await,
+        }
+    }
+
+    /// Returns the ticket of an earlier version, for which a network in upper case was a case of its own.
+    async fn ticket_of_old_key(&self) -> Result<Option<CurrentTicket>, Stopped> {
+        let key = &self.claim.case_key;
+        let company = key.match_indices(':').nth(1).map(|(colon, _)| &key[..=colon]);
+        let old =
+            company.zip(self.item.entity_id.as_ref()).map(|(company, entity)| format!("{company}{entity}"));
+        match old.filter(|old| old != key && with_lower_network(old) == *key) {
+            Some(old) => Ok(self.zendesk.look_up(&old).await?.last().map(CurrentTicket::new)),
+            None => Ok(None),
+        }
     }
 
     /// Ends a delivery whose earlier attempt created the ticket.
