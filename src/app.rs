@@ -34,7 +34,7 @@ const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
-/// Serves until `stop`, then finishes what has begun.
+/// Serves until `stop`, then finishes the work in progress.
 ///
 /// # Errors
 /// The HTTP client cannot be built; later, only a defect of casebridge ends the service.
@@ -224,7 +224,7 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
         };
         let error = match opening.await {
             Ok(opened) => {
-                info!(event = "database_opened", %database, "storing in {database}");
+                info!(event = "database_opened", %database, "opened the database {database}");
                 return Ok(opened);
             }
             Err(error) if error.is::<Unusable>() => return Err(error),
@@ -263,7 +263,7 @@ pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
         .build()
-        .context("no HTTPS client can be made: are CA certificates installed?")
+        .context("cannot build the HTTPS client: are CA certificates installed?")
 }
 
 /// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
@@ -301,7 +301,10 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
             );
         }
         Ok(_) => {}
-        Err(error) => warn!(event = "backlog_unknown", "could not count the waiting deliveries: {error}"),
+        Err(error) => warn!(
+            event = "backlog_unknown",
+            "could not count the waiting deliveries, delivering them anyway: {error}"
+        ),
     }
 }
 
@@ -365,7 +368,7 @@ async fn report_status(
     report_backlog(&inbox, started).await;
     loop {
         sleep(STATUS_EVERY).await;
-        let (khoros, zendesk) = (subscription::worst(&subscription.borrow()), lane.borrow().word());
+        let (khoros, zendesk) = (subscription::worst(&subscription.borrow()), lane.borrow().as_str());
         let pull = pull.borrow().as_str();
         match tokio::try_join!(inbox.summary(), inbox.last_events()) {
             Ok((summary, last_events)) => info!(

@@ -32,6 +32,7 @@ pub use database::Database;
 pub use khoros::{KhorosSettings, Mode};
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
+pub(crate) use route::SPECIAL;
 pub use route::{LABEL as LABEL_ROUTE, Route};
 pub use ticket::{
     CustomField, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Reference, ReferenceKind, Repeat,
@@ -48,7 +49,7 @@ pub struct Config {
     pub zendesk: ZendeskSettings,
     pub database: Database,
     pub general: General,
-    /// What the operator should know although the service starts.
+    /// Warnings that do not stop the service from starting.
     pub warnings: Vec<String>,
 }
 

@@ -284,7 +284,7 @@ fn crm_error(body: &Value) -> Report {
 fn vault(event: &str, body: &Value) -> Report {
     const KNOWN: &[&str] =
         &["createdDate", "actorDirectoryUserId", "directoryCompanyId", "change", "eventName"];
-    let (what, done) = vault_words(event);
+    let (what, done) = vault_phrase(event);
     let article = if what.starts_with('a') { "An" } else { "A" };
     let user = text(&body["actorDirectoryUserId"]).map(|id| format!("Khoros user {id}"));
     let company = text(&body["directoryCompanyId"]);
@@ -304,7 +304,7 @@ fn vault(event: &str, body: &Value) -> Report {
 }
 
 /// Returns the object and the participle for the name of an event, as in `account`, `created`.
-fn vault_words(event: &str) -> (&'static str, &'static str) {
+fn vault_phrase(event: &str) -> (&'static str, &'static str) {
     let event = event.to_ascii_lowercase();
     let (what, done) = event.rsplit_once('-').unwrap_or_default();
     let what = match what {

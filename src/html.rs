@@ -1,9 +1,9 @@
 //! Comments as HTML, in which nothing that others wrote is markup.
 //!
 //! Zendesk renders the `body` of an agent's comment as Markdown, strips its HTML and collapses its
-//! blanks; an `html_body` is shown as it is written
+//! white space; an `html_body` is displayed as written
 //! (<https://developer.zendesk.com/api-reference/ticketing/tickets/ticket_comments/#bodies>). So texts
-//! are escaped, and whatever has several lines stands in a quotation, where it cannot pass for ours.
+//! are escaped, and texts of several lines are quoted, so that readers cannot mistake them for ours.
 
 use url::Url;
 
@@ -20,12 +20,12 @@ const CUT: &str = "… (cut here)";
 impl Html {
     /// A link that shows where it leads if it leads to a web page whose host is visible; otherwise text.
     pub fn link(address: &str) -> Html {
-        let shown = escaped(&line(address));
+        let text = escaped(&line(address));
         match visible_web_url(address) {
             Some(url) => {
-                Html(format!("<a href=\"{}\" rel=\"noopener noreferrer\">{shown}</a>", escaped(url.as_str())))
+                Html(format!("<a href=\"{}\" rel=\"noopener noreferrer\">{text}</a>", escaped(url.as_str())))
             }
-            None => Html(shown),
+            None => Html(text),
         }
     }
 
@@ -73,8 +73,8 @@ pub fn escaped(text: &str) -> String {
     escaper.html
 }
 
-/// The page of the web that an address leads to, if everybody can see which one: what is shown is what the
-/// browser opens, no user name stands in front of the host, and no letter of another script is in it.
+/// Returns the URL of a web address if a reader can see where it leads: the displayed host is the one that the
+/// browser opens, no user name precedes it, and all characters are ASCII.
 fn visible_web_url(address: &str) -> Option<Url> {
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let start = format!("{}://{}", url.scheme(), url.host_str()?);
@@ -107,7 +107,7 @@ fn cut(text: &str, room: usize, mark: &str) -> String {
 #[derive(Default)]
 struct Escaper {
     html: String,
-    /// A blank that follows would be collapsed.
+    /// The last character was visible, so that a following space needs no `&nbsp;`.
     is_after_text: bool,
 }
 
@@ -130,13 +130,12 @@ impl Escaper {
     }
 }
 
-/// Returns what a person sees of HTML: a line for each line, an empty one between blocks, and `mark` before each
-/// line of a quotation.
+/// Returns the visible text of HTML, with an empty line between blocks and `mark` before each line of a quotation.
 pub fn visible_text(html: &str, mark: &str) -> String {
-    let mut shown = Shown { mark: mark.to_owned(), ..Shown::default() };
+    let mut visible = VisibleText { mark: mark.to_owned(), ..VisibleText::default() };
     let mut rest = html;
     while let Some(at) = rest.find(['<', '&']) {
-        shown.text(&rest[..at]);
+        visible.text(&rest[..at]);
         rest = &rest[at..];
         let length = match rest.find(if rest.starts_with('<') { '>' } else { ';' }) {
             Some(end) => end + 1,
@@ -144,25 +143,25 @@ pub fn visible_text(html: &str, mark: &str) -> String {
         };
         let (part, after) = rest.split_at(length);
         match part.strip_prefix('<') {
-            Some(tag) => shown.tag(tag),
-            None => shown.text(&entity(part)),
+            Some(tag) => visible.tag(tag),
+            None => visible.text(&entity(part)),
         }
         rest = after;
     }
-    shown.text(rest);
-    shown.text.trim_end().to_owned()
+    visible.text(rest);
+    visible.text.trim_end().to_owned()
 }
 
 #[derive(Default)]
-struct Shown {
+struct VisibleText {
     text: String,
     mark: String,
     quotes: usize,
-    /// A block has begun or ended, and nothing was shown since.
+    /// A block has begun or ended, and no text has followed yet.
     is_at_block: bool,
 }
 
-impl Shown {
+impl VisibleText {
     fn text(&mut self, text: &str) {
         if text.is_empty() || self.is_at_block && text.trim().is_empty() {
             return;
@@ -171,7 +170,7 @@ impl Shown {
         self.text.push_str(&text.replace('\n', " "));
     }
 
-    /// Comes to where the next text belongs.
+    /// Starts a new block or line if the next text needs one.
     fn begin(&mut self) {
         if std::mem::take(&mut self.is_at_block) && !self.text.is_empty() {
             self.text.push_str("\n\n");
@@ -199,7 +198,7 @@ impl Shown {
     }
 }
 
-/// What an entity stands for; itself, if it is none that is written here.
+/// Decodes an entity; returns an unknown one unchanged.
 fn entity(entity: &str) -> String {
     let name = entity.trim_matches(['&', ';']);
     let number = name.strip_prefix('#').and_then(|number| match number.strip_prefix(['x', 'X']) {

@@ -41,7 +41,7 @@ pub use refused::Refused;
 pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// What the handlers need.
+/// The shared state of the handlers.
 pub struct AppState {
     pub intake: Intake,
     /// The tokens of the routes' endpoints.
@@ -177,7 +177,7 @@ async fn front_page(State(state): State<Arc<AppState>>) -> Html<String> {
     Html(format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>casebridge</title>\
          <h1>casebridge</h1><p>The service is running. Labels and other events of Khoros become tickets in \
-         Zendesk; its log shows how it is doing.</p>{}</html>\n",
+         Zendesk; its log shows its state.</p>{}</html>\n",
         advice.unwrap_or_default()
     ))
 }

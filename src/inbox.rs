@@ -1,4 +1,4 @@
-//! The storage: received deliveries and what became of them. The only SQL.
+//! The storage: received deliveries and their results. The only module with SQL.
 //!
 //! One table of deliveries on SQLite or PostgreSQL, with the same statements on both except for `{now}` and
 //! `{skip locked}`. Every write is one statement and its own transaction, and no transaction spans a call to

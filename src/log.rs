@@ -135,7 +135,7 @@ impl Output {
             warn!(
                 event = "log_lines_dropped",
                 dropped,
-                "dropped {dropped} log line(s) that nobody read in time; deliveries were not affected"
+                "dropped {dropped} log line(s), because nobody read them in time; deliveries are unaffected"
             );
         });
     }

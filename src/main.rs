@@ -198,9 +198,9 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// A text of the ticket that a template can replace.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum BuiltIn {
-    /// Of TICKET_SUBJECT
+    /// The template of TICKET_SUBJECT
     Subject,
-    /// Of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
+    /// The template of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
     Comment,
 }
 

@@ -65,7 +65,7 @@ impl Changes {
 const REMEMBERED: usize = 500;
 
 impl CaseMemory {
-    /// Reads the column `told`. An empty or unreadable one is an empty memory.
+    /// Reads the column `told`, which stores the memory. An empty or unreadable one is an empty memory.
     pub fn from_column(stored: Option<&str>) -> CaseMemory {
         stored.and_then(|stored| serde_json::from_str(stored).ok()).unwrap_or_default()
     }

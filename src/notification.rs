@@ -1,10 +1,12 @@
-//! From the bytes of a notification to the items that it carries. No I/O, no clock.
+//! Parses the bytes of a notification into its items. No I/O, no clock.
 //!
 //! Khoros publishes examples and no contract: ids come as strings or numbers, `labels` as a string, as an
 //! array or not at all, and fields are missing. So any JSON is accepted. An item that can become a ticket is
 //! read as an [`Item`]; everything else is stored whole, with the reason, for an operator.
 
 mod redact;
+
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
@@ -162,6 +164,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     let only = items.len() == 1;
     let is_too_large_to_repeat = !only && envelope.to_string().len() * items.len() > REPEATED_BYTES;
     let mut arrivals = Vec::with_capacity(items.len());
+    let mut seen: HashMap<String, Value> = HashMap::new();
     for item in items {
         let unprocessable = why_unprocessable(&item);
         let (identity, case_key) = match text(&item["entityId"]) {
@@ -174,6 +177,17 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
             None => {
                 let hash = sha256(&item.to_string());
                 (format!("{own}:{hash}"), format!("{event}:{hash}"))
+            }
+        };
+        // If one notification has a post twice with different contents, both are stored.
+        let identity = match seen.get(&identity) {
+            Some(first) if *first != item => format!("{identity}:{}", sha256(&item.to_string())),
+            Some(_) => identity,
+            None => {
+                if !only {
+                    seen.insert(identity.clone(), item.clone());
+                }
+                identity
             }
         };
         if arrivals.len() == 1 && is_too_large_to_repeat {
@@ -203,7 +217,7 @@ impl Item {
     /// The reason why no ticket can be made of it.
     pub fn from_payload(payload: &str) -> Result<Item, Unprocessable> {
         if payload.is_empty() {
-            return Err("its text was removed when it had been settled for longer than texts are kept");
+            return Err("its texts were erased because the retention period is over");
         }
         let mut envelope = read(payload).ok_or(TOO_DEEP)?;
         if let Some(report) = Report::of(&envelope) {

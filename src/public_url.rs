@@ -29,7 +29,7 @@ pub fn below(public_url: &Url, path: &str) -> Url {
     url
 }
 
-/// What happened instead of our answer.
+/// Why our answer did not come back.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreached {
     #[error("{}", connect::reason(.0))]
@@ -58,7 +58,7 @@ impl Probe {
     /// Tries once, for 5 s at most.
     ///
     /// # Errors
-    /// What happened instead of our answer.
+    /// Why our answer did not come back.
     pub async fn attempt(&self) -> Result<(), Unreached> {
         let url = below(&self.url, PATH);
         let mut response = self.http.get(url).timeout(TIMEOUT).send().await?;

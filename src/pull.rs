@@ -33,6 +33,8 @@ const WHOLE_EVERY: Duration = Duration::from_secs(86_400);
 const TOGETHER_BYTES: usize = 8 << 20;
 /// How many single events of one reading may be too long. With more, the server is at fault, not the event.
 const MAX_SKIPPED: usize = 3;
+/// The most pages of one feed in a row: then the other feeds have their turn.
+const MAX_PAGES: usize = 1_000;
 
 /// The feeds to read, and the request for an early reading.
 pub struct Sources {
@@ -163,7 +165,8 @@ impl Pull {
         read
     }
 
-    /// Reads on until the reading is complete, and counts new events.
+    /// Reads on until the reading is complete or has had its share of pages, and counts new events. The next
+    /// turn goes on where this one stopped.
     async fn read_pages(
         &self,
         route: &Route,
@@ -172,12 +175,15 @@ impl Pull {
         new: &mut usize,
     ) -> Result<(), ReadFailure> {
         let mut skipped = 0;
-        while !reading.is_complete {
+        for _ in 0..MAX_PAGES {
+            if reading.is_complete {
+                break;
+            }
             let (offset, limit) = (reading.offset, reading.limit);
             match self.sources.khoros.feed(uuid, offset, limit).await {
                 Ok(events) => reading.add(&self.store(route, events, new).await?),
-                // Some answers beyond the end are no list.
-                Err(Refusal::NotOffered) if offset > 0 => reading.add(&[]),
+                // Beyond the end, some servers answer without a list. It may also be a fault.
+                Err(Refusal::NotOffered) if offset > 0 => reading.end_unsurely(),
                 Err(Refusal::TooLarge) if reading.request_less() => {}
                 Err(Refusal::TooLarge) if skipped < MAX_SKIPPED => {
                     (skipped, reading.offset) = (skipped + 1, offset + 1);
@@ -229,7 +235,12 @@ fn retry_wait(failure: &ReadFailure, nth: u32, every: Duration) -> Duration {
         ReadFailure::Khoros(refusal) => refusal.requested_wait(),
         ReadFailure::NotStored => Duration::ZERO,
     };
-    (FIRST_WAIT * 2u32.pow(nth.min(10))).min(LONGEST_WAIT).min(every).max(requested)
+    let longest = match failure {
+        // A throttling Khoros and a failing database need rest, however often the feeds are read.
+        ReadFailure::NotStored | ReadFailure::Khoros(Refusal::Throttled(_)) => LONGEST_WAIT,
+        ReadFailure::Khoros(_) => LONGEST_WAIT.min(every),
+    };
+    (FIRST_WAIT * 2u32.pow(nth.min(10))).min(longest).max(requested)
 }
 
 #[cfg(test)]

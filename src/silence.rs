@@ -88,7 +88,7 @@ enum SilenceChange {
     Active,
 }
 
-/// What was logged about a route.
+/// The logged state of a route.
 #[derive(Default)]
 struct Watch {
     /// The last event before the silence. Any later one ends it, even if more silence follows.

@@ -73,14 +73,14 @@ pub struct Reconciler {
     routes: Vec<RouteState>,
     status: watch::Sender<Subscriptions>,
     feeds: watch::Sender<Feeds>,
-    /// Khoros has shown its subscriptions to this process.
+    /// Khoros has listed its subscriptions at least once.
     has_listed: bool,
     is_unlisted_logged: bool,
     /// The ids of subscriptions that have been logged as unused.
     leftovers: BTreeSet<String>,
 }
 
-/// What Khoros shows of its subscriptions.
+/// The observed subscriptions.
 enum Observed {
     Listed(Vec<RemoteSubscription>),
     /// This server is only known to have the POST.

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
-pub use context::{Context, Subject, author_name, handle, known_names, labels, network_name, visible_line};
+pub use context::{
+    Context, Subject, author_name, handle, labels, network_name, template_names, visible_line,
+};
 
 use crate::html::{self, Html};
 use crate::notification::Item;
@@ -103,7 +105,7 @@ impl Template {
             let item = Item::from_payload(sample).unwrap_or_default();
             template.try_on(&item).map_err(|error| in_detail(&error))?;
         }
-        // With little of an item it may fail because of what is missing, but not because of an unknown filter.
+        // With few fields it may fail because one is missing, but not because of an unknown filter.
         for item in [Item::default(), Item::from_payload(REPORT_SAMPLE).unwrap_or_default()] {
             match template.try_on(&item) {
                 Err(error) if is_unknown(error.kind()) => return Err(in_detail(&error)),
@@ -204,7 +206,7 @@ impl Template {
             return Ok(());
         }
         let unknown: Vec<String> = unknown.iter().map(|name| format!("`{}`", short(name))).collect();
-        Err(format!("there is no {}; known are {}", unknown.join(", "), known_names().join(", ")))
+        Err(format!("unknown names: {}; known names: {}", unknown.join(", "), template_names().join(", ")))
     }
 }
 

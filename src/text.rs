@@ -38,7 +38,7 @@ pub fn clean(text: &str) -> String {
     clean
 }
 
-/// Whether Zendesk would take the text for blank.
+/// Whether Zendesk would treat the text as empty.
 pub fn is_blank(text: &str) -> bool {
     clean(text).trim().is_empty()
 }
@@ -72,7 +72,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// On one line, with single blanks.
+/// Joins the text into one line, with single spaces.
 pub fn one_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -85,7 +85,7 @@ pub fn time(published: &str) -> String {
     }
 }
 
-/// Cut between graphemes, so that the result with its `mark` has at most `room` bytes.
+/// Cuts a text between graphemes, so that the result with its `mark` has at most `room` bytes.
 pub fn clip(text: &str, room: usize, mark: &str) -> String {
     if text.len() <= room {
         return text.to_owned();
@@ -100,7 +100,7 @@ pub fn clip(text: &str, room: usize, mark: &str) -> String {
     format!("{kept}{mark}")
 }
 
-/// The graphemes of a text, and the single characters of one that somebody made to be endless.
+/// Iterates over the graphemes of a text; splits a grapheme of more than 200 bytes into its characters.
 pub fn graphemes(text: &str) -> impl Iterator<Item = &str> {
     const LONGEST: usize = 200;
     text.graphemes(true).flat_map(|grapheme| {

@@ -259,7 +259,11 @@ impl Worker {
             Transition::Dead { .. } | Transition::GivenUp { .. } => {
                 warn!(
                     event = "delivery_dead",
-                    case, delivery, destination, attempts, "{case} is dead: {reason}"
+                    case,
+                    delivery,
+                    destination,
+                    attempts,
+                    "gave up {case}; `casebridge replay` tries it again: {reason}"
                 );
                 self.report_dead();
             }
@@ -308,9 +312,9 @@ impl Worker {
             true => error!(
                 event = "storage_failed",
                 alert = alert::STORAGE,
-                "the database fails, {what}: {error}"
+                "the database fails, {what}, trying again: {error}"
             ),
-            false => warn!(event = "storage_failed", "the database fails, {what}: {error}"),
+            false => warn!(event = "storage_failed", "the database fails, {what}, trying again: {error}"),
         }
     }
 

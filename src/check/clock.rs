@@ -13,10 +13,10 @@ const NOTABLE: SignedDuration = SignedDuration::from_secs(30);
 /// Beyond this, tokens and leases end at the wrong time.
 const HARMFUL: SignedDuration = SignedDuration::from_secs(300);
 
-const REMEDY: &str = "let the host keep its clock by NTP (timedatectl set-ntp true); in a container the clock is \
-                      the host's";
+const REMEDY: &str = "synchronize the host's clock by NTP (timedatectl set-ntp true); a container uses \
+                      the host's clock";
 
-/// Sends a request without a credential to both servers: whatever they answer is dated.
+/// Sends a request without a credential to both servers: every answer has a date, errors included.
 pub async fn findings(config: &Partial, client: &reqwest::Client) -> Vec<Finding> {
     let zendesk = config.zendesk.as_ref().map(|zendesk| &zendesk.url);
     let khoros = config.khoros.as_ref().map(|khoros| &khoros.api_url);

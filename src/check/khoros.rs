@@ -7,7 +7,7 @@ use regex::Regex;
 use super::report::{Finding, Mark};
 use super::{INCOMPLETE, within};
 use crate::app;
-use crate::config::{self, Mode, Partial, Route};
+use crate::config::{self, Mode, Partial, Route, SPECIAL};
 use crate::http;
 use crate::khoros::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
 use crate::subscription::{Desired, Field};
@@ -18,7 +18,7 @@ const ADDRESS_REMEDY: &str = "remove SPREDFAST_API_URL to get the default, or co
                               a firewall answers instead of Khoros: see HTTPS_PROXY";
 const AWAY_REMEDY: &str = "see Khoros' status page, and whether this host reaches it (DNS, firewall, proxy, \
                            SPREDFAST_API_URL)";
-const COMPANY_REMEDY: &str = "compare SPREDFAST_COMPANY_ID with the `companyId` of the events that come, or ask \
+const COMPANY_REMEDY: &str = "compare SPREDFAST_COMPANY_ID with the `companyId` of incoming events, or ask \
                               Khoros support which of the numbers belongs there";
 const LABEL_REMEDY: &str = "make the label in Khoros, or correct the variable that names it (SPREDFAST_LABEL_NAME, \
                             ROUTE_<NAME>_LABEL)";
@@ -26,8 +26,8 @@ const INACTIVE_REMEDY: &str = "make the label active again in Khoros, or name an
 const SIMILAR_REMEDY: &str = "name the label by ROUTE_<NAME>_LABEL, which takes it exactly, instead of \
                               SPREDFAST_LABEL_NAME, which Khoros takes for a regular expression";
 const REPAIR_REMEDY: &str = "start the service, or wait: it repairs this at its start and each SPREDFAST_CHECK_MINUTES \
-                             (after `casebridge unsubscribe` at its next start alone); if it comes back, \
-                             somebody else subscribes under this name: give each environment its own \
+                             (after `casebridge unsubscribe`, only at its next start); if it comes back, \
+                             another deployment uses this name: give each environment its own \
                              SPREDFAST_EXTERNAL_ID";
 const SUBSCRIBE_REMEDY: &str = "start the service: it subscribes automatically";
 const DUPLICATES_REMEDY: &str = "the running service disables the others within SPREDFAST_CHECK_MINUTES";
@@ -222,7 +222,7 @@ fn refused(refusal: &Refusal) -> Finding {
         }
         Refusal::Address(_) | Refusal::Html(_) => Finding::failed(refusal.to_string(), ADDRESS_REMEDY),
         broken if is_broken(broken) => Finding::failed(refusal.to_string(), AWAY_REMEDY),
-        Refusal::NotOffered => Finding::warning("Khoros does not show whose token it is", ""),
+        Refusal::NotOffered => Finding::warning("Khoros does not show the user of the token", ""),
         _ => {
             let remedy = "try again in a minute; if it stays, ask Khoros support";
             Finding::warning(format!("it could not be checked: {refusal}"), remedy)
@@ -294,7 +294,7 @@ fn judge_label(route: &Route, label: &str, labels: &[Label]) -> Finding {
     let others = others.join(", ");
     let mut same = labels.iter().filter(|known| known.name == label).peekable();
     if same.peek().is_none() {
-        let is_pattern = regex::escape(label) != label;
+        let is_pattern = label.contains(SPECIAL);
         if is_pattern && !others.is_empty() {
             return Finding::ok(format!("`{label}` is a pattern that matches {others}"));
         }
@@ -353,8 +353,6 @@ fn judge_subscription(desired: &Desired, remote: &[RemoteSubscription], is_reach
     }
     match duplicates.len() {
         0 => Finding::ok(format!("`{name}`: active")),
-        more => {
-            Finding::warning(format!("`{name}`: there are {} with this name", more + 1), DUPLICATES_REMEDY)
-        }
+        more => Finding::warning(format!("`{name}`: Khoros lists it {} times", more + 1), DUPLICATES_REMEDY),
     }
 }

@@ -123,7 +123,7 @@ async fn fields(zendesk: &Zendesk, references: &[Reference]) -> Vec<Finding> {
         }
     };
     let _ = within(look_up).await;
-    let no_time = || LookupResult::Unknown("only a few look-ups a second are allowed".to_owned());
+    let no_time = || LookupResult::Unknown("only a few lookups per second are allowed".to_owned());
     results.resize_with(named.len(), no_time);
     judge_fields(&named, results)
 }

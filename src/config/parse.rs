@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use super::{LogFormat, Mode};
 
-/// The value, or what is wrong with it.
+/// The value, or the reason why it is invalid.
 pub type Parsed<T> = Result<T, &'static str>;
 
 const SECRET_MIN_LENGTH: usize = 16;

@@ -35,7 +35,8 @@ pub const LABEL: &str = "label";
 pub(super) const PREFIX: &str = "ROUTE_";
 const NAME_LENGTH: usize = 40;
 /// The special characters of regular expressions.
-const SPECIAL: [char; 14] = ['\\', '.', '[', ']', '{', '}', '(', ')', '*', '+', '?', '^', '$', '|'];
+pub(crate) const SPECIAL: [char; 14] =
+    ['\\', '.', '[', ']', '{', '}', '(', ')', '*', '+', '?', '^', '$', '|'];
 
 impl Reader {
     /// Reads all routes, the tutorial's first.
@@ -166,10 +167,10 @@ impl Reader {
         let name = format!("{PREFIX}{rest}");
         match typos::route_meant(rest) {
             Some(meant) => self.problems.push(format!(
-                "{name} is no setting of a route (route names are up to {NAME_LENGTH} letters and digits): did you \
+                "{name} is not a route setting (route names are up to {NAME_LENGTH} letters and digits): did you \
                  mean {meant}?"
             )),
-            None => self.hints.push(format!("{name} is no setting of casebridge: see the table in the README")),
+            None => self.hints.push(format!("{name} is not a casebridge setting: see the table in the README")),
         }
     }
 }
@@ -177,7 +178,7 @@ impl Reader {
 fn event_name(text: &str) -> Parsed<String> {
     match Event::is_published(text) {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err("is no event that Khoros publishes (stream-item-label-applied, rule-applied, …)"),
+        false => Err("is not an event that Khoros publishes (stream-item-label-applied, rule-applied, …)"),
     }
 }
 

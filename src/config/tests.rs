@@ -342,32 +342,32 @@ fn every_wrong_route_is_named() {
         ("ROUTE_VIP-2_LABEL", "x"),
     ]);
     for named in [
-        "ROUTE_A_EVENT is no event that Khoros publishes",
+        "ROUTE_A_EVENT is not an event that Khoros publishes",
         "ROUTE_B_LABEL and ROUTE_B_QUERY are both set",
         "ROUTE_C_LABEL is set, but its event is about no label",
         "ROUTE_D_LABEL is not set",
         "ROUTE_E_… and ROUTE_e_… are one name",
         "ROUTE_F_TICKET_STATUS cannot be closed",
         "ROUTE_LABEL_…: there is a route `label` already",
-        "ROUTE_G_EVENT is no event",
+        "ROUTE_G_EVENT is not an event",
         "ROUTE_I_…: the route `h` is about the same events",
-        "ROUTE_J_LABLE is no setting of a route",
-        "ROUTE_VIP-2_LABEL is no setting of a route",
+        "ROUTE_J_LABLE is not a route setting",
+        "ROUTE_VIP-2_LABEL is not a route setting",
         "did you mean ROUTE_VIP2_LABEL?",
     ] {
         assert!(report.contains(named), "{named} is missing in: {report}");
     }
     assert!(refused(&[("SPREDFAST_LABEL_NAME", "")]).contains("neither is any ROUTE_<NAME>_LABEL"));
     for name in ["ROUTE_VIP_2_LABEL", "ROUTE_VIP-2_LABEL", "ROUTE_VIP_LABLE"] {
-        assert!(refused(&[(name, "x")]).contains(&format!("{name} is no setting of a route")));
+        assert!(refused(&[(name, "x")]).contains(&format!("{name} is not a route setting")));
     }
     let config =
         accepted(&[("ROUTE_V_QUERY", "x"), ("ROUTE_V_TICKET_PRIO", "x"), ("ROUTE_SERVICE_HOST", "10.0.0.1")]);
     assert_eq!(
         config.warnings,
         [
-            "ROUTE_SERVICE_HOST is no setting of casebridge: see the table in the README",
-            "ROUTE_V_TICKET_PRIO is no setting of casebridge: did you mean ROUTE_V_TICKET_PRIORITY?",
+            "ROUTE_SERVICE_HOST is not a casebridge setting: see the table in the README",
+            "ROUTE_V_TICKET_PRIO is not a casebridge setting: did you mean ROUTE_V_TICKET_PRIORITY?",
         ]
     );
 }
@@ -375,7 +375,7 @@ fn every_wrong_route_is_named() {
 #[test]
 fn an_unknown_name_gets_a_warning() {
     let config = accepted(&[("TICKET_PRIO", "high"), ("TICKET_GROUP_ID", "1"), ("OTHER_TICKET_X", "1")]);
-    assert_eq!(config.warnings, ["TICKET_PRIO is no setting of casebridge: did you mean TICKET_PRIORITY?"]);
+    assert_eq!(config.warnings, ["TICKET_PRIO is not a casebridge setting: did you mean TICKET_PRIORITY?"]);
     let solved = accepted(&[("TICKET_STATUS", "solved")]);
     assert!(solved.warnings[0].contains("TICKET_ASSIGNEE_ID"), "{:?}", solved.warnings);
 }
@@ -470,10 +470,10 @@ fn a_wrong_ticket_is_reported_by_its_variables() {
         (
             "TICKET_SUBJECT",
             "value {{ item.entityID }}",
-            "TICKET_SUBJECT: there is no `item.entityID`; known are",
+            "TICKET_SUBJECT: unknown names: `item.entityID`; known names:",
         ),
         ("TICKET_COMMENT", "value\n{{ item.text|shout }}", "TICKET_COMMENT: unknown filter in line 2"),
-        ("TICKET_COMMENT", "value {{ shout() }}", "TICKET_COMMENT: there is no `shout`"),
+        ("TICKET_COMMENT", "value {{ shout() }}", "TICKET_COMMENT: unknown names: `shout`"),
         ("TICKET_CUSTOM_FIELDS", "value", "TICKET_CUSTOM_FIELDS is not a JSON object"),
         ("TICKET_CUSTOM_FIELDS", r#"["value"]"#, "TICKET_CUSTOM_FIELDS is not a JSON object"),
         ("TICKET_CUSTOM_FIELDS", r#"{"7": null}"#, "TICKET_CUSTOM_FIELDS: field 7: its value must be"),
@@ -495,7 +495,7 @@ fn a_wrong_ticket_is_reported_by_its_variables() {
         (
             "TICKET_CUSTOM_FIELDS",
             r#"{"7": "value {{ a.b }}"}"#,
-            "TICKET_CUSTOM_FIELDS: field 7: there is no `a.b`",
+            "TICKET_CUSTOM_FIELDS: field 7: unknown names: `a.b`",
         ),
         (
             "TICKET_CUSTOM_FIELDS",

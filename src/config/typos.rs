@@ -2,7 +2,7 @@
 
 use super::route;
 use super::ticket::PREFIX as TICKET;
-use super::variables::{RouteVariables, TicketVariables, known_names};
+use super::variables::{RouteVariables, TicketVariables, variable_names};
 
 /// A name with one of these prefixes is meant for casebridge.
 const OURS: [&str; 9] = [
@@ -24,7 +24,7 @@ const NEAR: usize = 2;
 
 /// Returns a warning if a name is not ours but looks like one of ours.
 pub fn of(name: &str) -> Option<String> {
-    let known = known_names();
+    let known = variable_names();
     let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::PREFIX);
     if is_excepted || known.iter().any(|known| known == name) {
         return None;
@@ -72,8 +72,8 @@ fn route_ends() -> Vec<String> {
 
 fn unknown(name: &str, meant: Option<String>) -> String {
     match meant {
-        Some(meant) => format!("{name} is no setting of casebridge: did you mean {meant}?"),
-        None => format!("{name} is no setting of casebridge: see the table in the README"),
+        Some(meant) => format!("{name} is not a casebridge setting: did you mean {meant}?"),
+        None => format!("{name} is not a casebridge setting: see the table in the README"),
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         ] {
             let warning = of(name).unwrap_or_default();
             assert!(
-                warning.starts_with(&format!("{name} is no setting of casebridge: ")),
+                warning.starts_with(&format!("{name} is not a casebridge setting: ")),
                 "{name}: {warning}"
             );
             match meant {

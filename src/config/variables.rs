@@ -78,7 +78,7 @@ variables! {
 }
 
 /// All names except those of routes.
-pub fn known_names() -> Vec<String> {
+pub fn variable_names() -> Vec<String> {
     let tickets = TicketVariables::names().map(|name| format!("{PREFIX}{name}"));
     Variables::names().chain(tickets).collect()
 }
@@ -95,7 +95,7 @@ mod tests {
     fn every_variable_is_in_the_readme_and_in_the_example() {
         let readme = include_str!("../../README.md");
         let example = include_str!("../../.env.example");
-        for name in known_names() {
+        for name in variable_names() {
             assert!(readme.contains(&format!("\n| `{name}` |")), "{name}");
             let lines = [format!("\n{name}="), format!("\n#{name}=")];
             assert!(lines.iter().any(|line| example.contains(line)), "{name}");

@@ -17,7 +17,8 @@ pub(super) fn of(value: &Value) -> Option<String> {
 /// Reads a date; `None` if the value has none of the three forms.
 pub(crate) fn read(value: &Value) -> Option<Timestamp> {
     if let Some(millis) = value.as_i64() {
-        return Timestamp::from_millisecond(millis).ok().filter(|_| millis != 0);
+        // A smaller number is a date of 1970, or has another unit.
+        return Timestamp::from_millisecond(millis).ok().filter(|_| millis > 100_000_000_000);
     }
     let published = value.as_str()?.trim();
     published.parse().ok().or_else(|| of_java(published))

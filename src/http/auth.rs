@@ -32,8 +32,8 @@ impl BearerTokens {
             warn!(
                 event = "bearer_token_refused",
                 count,
-                "refused {count} request(s) without a valid bearer token. If Khoros sent them, restart: each \
-                 start sends NOTIFICATION_BEARER_TOKEN to Khoros"
+                "refused {count} request(s) without a valid token; if Khoros sent them, restart to send it \
+                 NOTIFICATION_BEARER_TOKEN"
             );
         }
         admitted

@@ -115,10 +115,12 @@ async fn accept(listener: &TcpListener, shortage: &mut Tally) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(error) if is_of_client(&error) => {}
             Err(error) => {
-                if shortage.count(Instant::now()).is_some() {
+                if let Some(count) = shortage.count(Instant::now()) {
                     warn!(
                         event = "accept_failed",
-                        "could not accept a connection: {error}. Raise the limit of open files"
+                        count,
+                        "could not accept {count} connection(s), trying again; if it repeats, raise the limit of open \
+                         files: {error}"
                     );
                 }
                 tokio::time::sleep(AGAIN).await;

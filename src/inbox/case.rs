@@ -11,7 +11,7 @@ pub struct Case {
     pub may_be_restored: bool,
 }
 
-/// What is known of the ticket of a case.
+/// The stored knowledge about the ticket of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaseTicket {
     /// No other delivery of this case was ever tried: there cannot be a ticket of ours.
@@ -28,7 +28,7 @@ pub enum CaseTicket {
 }
 
 impl Inbox {
-    /// What is known of a claim's case.
+    /// Returns the stored state of a claim's case.
     pub async fn case(&self, claim: &Claim) -> sqlx::Result<Case> {
         type Known = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
         let Claim { destination, case_key, identity, .. } = claim;

@@ -26,7 +26,7 @@ struct Checkpoint {
     checkpointed: i64,
 }
 
-/// Goes on for ever. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
+/// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
 pub(super) async fn run(options: SqliteConnectOptions) {
     let options = options.create_if_missing(false).busy_timeout(PATIENCE);
     let mut connection = None;

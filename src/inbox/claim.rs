@@ -63,7 +63,7 @@ impl Inbox {
         let sql = CLAIM.replace("{filter}", filter);
         let claimed = fetch!(self.writer, query_as(&sql, destination, limit as i64, millis(lease)).fetch_all);
         match claimed {
-            // Another instance claimed the same case at this moment; the next claim finds what is left.
+            // Another instance claimed the same case at this moment; the next claim finds the rest.
             Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(Vec::new()),
             // Two instances claimed two cases in opposite order, and the repetition failed, too.
             Err(error) if postgres::is_conflict(&error) => Ok(Vec::new()),

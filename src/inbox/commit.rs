@@ -299,7 +299,7 @@ fn key(delivery: &NewDelivery) -> Key<'_> {
     (&delivery.identity, delivery.destination)
 }
 
-/// What became of a row.
+/// The result of inserting a row.
 enum Fate {
     New,
     Known,

@@ -58,7 +58,7 @@ impl Store {
 }
 
 /// The opened file, its log and its lock. If one of the first two is deleted or replaced, we would write, and
-/// answer 200, to a file that nobody can find again; without the lock two processes would serve one file.
+/// answer 200, to a deleted file; without the lock, two processes would serve one file.
 #[derive(Clone)]
 pub struct DatabaseFile {
     path: PathBuf,

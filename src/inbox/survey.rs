@@ -11,7 +11,7 @@ use crate::config::{Database, PostgresServer};
 /// PostgreSQL 12.
 const OLDEST_POSTGRES: i32 = 120_000;
 
-/// What was found.
+/// The result of a survey.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Survey {
     /// No file yet, and it can be created in this folder.

@@ -1,11 +1,11 @@
-//! Takes secrets out of what is stored: `error-custom-crm` events repeat a call to a CRM, and with it
-//! the credential that it was made with.
+//! Redacts secrets before an event is stored: `error-custom-crm` events repeat a call to a CRM, including its
+//! credential.
 
 use serde_json::Value;
 
 const REDACTED: &str = "[redacted]";
 
-/// Of what cannot be read, whether it may hold a credential.
+/// Whether text that cannot be parsed may contain a credential.
 pub(super) fn may_hold_secrets(text: &str) -> bool {
     let text = plain(text);
     ["requestheaders", "authorization", "bearer", "password", "secret", "token"]
@@ -13,7 +13,7 @@ pub(super) fn may_hold_secrets(text: &str) -> bool {
         .any(|word| text.contains(word))
 }
 
-/// Replaces headers, tokens, and what in the address of a call looks like a secret, wherever they stand.
+/// Replaces headers, tokens and possible secrets in the URL of a call, at any depth.
 pub(super) fn redact(value: &mut Value) {
     match value {
         Value::Object(map) => map.iter_mut().for_each(|(name, value)| redact_field(name, value)),
@@ -32,19 +32,19 @@ fn redact_field(name: &str, value: &mut Value) {
     }
 }
 
-/// A name as people write it one way or another: `request_headers`, `requestHeaders`.
+/// Normalizes a name, so that `request_headers` and `requestHeaders` are equal.
 fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// What no event has a good reason to tell.
+/// Whether a field with this normalized name contains a credential.
 fn is_credential(name: &str) -> bool {
     const NAMES: &[&str] =
         &["authorization", "cookie", "password", "passwd", "secret", "bearertoken", "accesstoken"];
     name == "authheadervalue" || name == "apikey" || NAMES.iter().any(|known| name.ends_with(known))
 }
 
-/// By their names; what has none could be anything.
+/// Redacts parameters whose names suggest a secret; parameters without names are all redacted.
 fn redact_parameters(parameters: &mut Value) {
     const SECRETS: &[&str] =
         &["token", "secret", "pass", "pwd", "key", "auth", "sig", "session", "cred", "jwt", "code"];
@@ -63,7 +63,7 @@ fn redact_parameters(parameters: &mut Value) {
     }
 }
 
-/// Without user and password, and without what follows the path: the parameters stand beside it.
+/// Redacts user, password and everything after the path; the event has the parameters in another field.
 fn redact_address(address: &mut Value) {
     let Value::String(uri) = address else { return redact(address) };
     let end = uri.find(['?', '#', ';']);

@@ -253,6 +253,19 @@ fn the_envelope_of_many_items_is_stored_within_bounds() {
 }
 
 #[test]
+fn a_post_that_comes_twice_with_other_contents_is_stored_twice() {
+    let item = |text: &str| json!({"entityId": "t:1", "text": text});
+    let items = [item("one"), item("two"), item("one"), item("two")];
+    let json = json!({"eventUuid": "e", "data": {"items": items}}).to_string();
+    let arrivals = parsed(&json);
+    assert_eq!(arrivals, parsed(&json), "and recognised again");
+    let identities: std::collections::HashSet<&str> =
+        arrivals.iter().map(|arrival| arrival.identity.as_str()).collect();
+    assert_eq!(identities.len(), 2);
+    assert!(arrivals.iter().all(|arrival| arrival.case_key == arrivals[0].case_key));
+}
+
+#[test]
 fn secrets_of_an_error_event_are_redacted() {
     let arrival = only(include_str!("../../tests/fixtures/error-custom-crm.json"));
     assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);

@@ -29,7 +29,7 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     let is_named = |route: &&Route| name.as_ref().is_none_or(|name| route.name == *name);
     let Some(route) = preview.routes.iter().find(is_named) else {
         let names: Vec<&str> = preview.routes.iter().map(|route| route.name.as_str()).collect();
-        bail!("there is no such route; there are {}", names.join(", "));
+        bail!("there is no such route; the configured routes are {}", names.join(", "));
     };
     for note in preview.assumptions.iter().chain(&preview.warnings) {
         writeln!(std::io::stderr(), "casebridge: {note}")?;
@@ -80,7 +80,7 @@ fn render_item(route: &Route, arrival: &Arrival, item: &Item, form: TicketForm) 
     });
     for failure in &rendered.failures {
         let mut err = std::io::stderr();
-        writeln!(err, "casebridge: a template failed, and the ticket goes out without it: {failure}")?;
+        writeln!(err, "casebridge: a template failed, so the ticket would go out without it: {failure}")?;
     }
     let mut body = rendered.ticket;
     if let Some(ticket) = body["ticket"].as_object_mut() {

@@ -19,15 +19,6 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
         names = config.general.routes.iter().map(|route| &route.external_id).collect();
     }
     let khoros = Khoros::new(&config.khoros, app::http_client(config.general.is_local)?);
-    let remote = match khoros.subscriptions().await {
-        Ok(remote) => remote,
-        Err(Refusal::NotOffered) => bail!(
-            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
-             ask Khoros support to end {}",
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        ),
-        Err(refusal) => bail!("{refusal}"),
-    };
     let mut out = std::io::stdout().lock();
     let inbox = match Inbox::open_beside(&config.database).await {
         Ok(inbox) => Some(inbox),
@@ -36,13 +27,31 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
             None
         }
     };
-    let mut failed = 0;
-    for name in names {
-        let mut ended_before = None;
+    // Before the list is read: a running service might create another subscription in between.
+    let mut ended_before = Vec::new();
+    for name in &names {
         if let Some(inbox) = &inbox {
-            ended_before = inbox.ended_at(name).await?;
+            ended_before.push(inbox.ended_at(name).await?);
             inbox.end_subscription(name).await?;
         }
+    }
+    let observed = khoros.subscriptions().await;
+    if let (Err(_), Some(inbox)) = (&observed, &inbox) {
+        for (name, before) in names.iter().zip(&ended_before) {
+            inbox.restore_end(name, *before).await?;
+        }
+    }
+    let remote = match observed {
+        Ok(remote) => remote,
+        Err(Refusal::NotOffered) => bail!(
+            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
+             ask Khoros support to end {}",
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+        Err(refusal) => bail!("{refusal}"),
+    };
+    let mut failed = 0;
+    for (index, name) in names.into_iter().enumerate() {
         let mut active = subscription::named(&remote, name, config.khoros.company_id);
         active.retain(|remote| remote.status != Some(RemoteStatus::Disabled));
         if active.is_empty() {
@@ -61,7 +70,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
         if failed > failed_before
             && let Some(inbox) = &inbox
         {
-            inbox.restore_end(name, ended_before).await?;
+            inbox.restore_end(name, ended_before[index]).await?;
         }
     }
     match failed {

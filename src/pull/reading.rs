@@ -82,6 +82,15 @@ impl Reading {
         self.limit = (self.limit * 2).min(PAGE);
     }
 
+    /// Ends the reading without knowing whether this is the end of the feed, so that the next one is whole.
+    pub fn end_unsurely(&mut self) {
+        if self.first.is_none() {
+            return self.add(&[]);
+        }
+        self.times.push(None);
+        self.is_complete = true;
+    }
+
     /// The part that a complete reading leaves for the next one.
     pub fn next_part(self) -> Part {
         let times: Option<Vec<Timestamp>> = self.times.into_iter().collect();
@@ -173,6 +182,24 @@ mod tests {
             self.part = reading.next_part();
             pages
         }
+    }
+
+    #[test]
+    fn after_an_end_that_may_be_a_fault_the_next_reading_is_whole() {
+        let event = |id: &str, second| FeedEvent {
+            id: id.to_owned(),
+            created: Some(Timestamp::from_second(second).unwrap()),
+        };
+        let page = [event("b", 2), event("a", 1)];
+        let mut reading = Reading::new(Part::Whole);
+        reading.add(&page);
+        reading.end_unsurely();
+        assert!(reading.is_complete);
+        assert_eq!(reading.next_part(), Part::Whole);
+        let mut reading = Reading::new(Part::Whole);
+        reading.add(&page);
+        reading.add(&[]);
+        assert_eq!(reading.next_part(), Part::UpTo { event: "b".to_owned() });
     }
 
     #[test]

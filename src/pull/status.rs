@@ -77,8 +77,10 @@ impl StatusLog {
                 status,
                 "no events arrive, since SPREDFAST_MODE=poll reads only feeds: {explanation}"
             ),
-            Some(Level::WARN) => warn!(event = "feed_status", status, "pull: {status}: {explanation}"),
-            Some(_) => info!(event = "feed_status", status, "pull: {status}: {explanation}"),
+            Some(Level::WARN) => {
+                warn!(event = "feed_status", status, "cannot read the feeds, trying again: {explanation}")
+            }
+            Some(_) => info!(event = "feed_status", status, "feed status: {explanation}"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What Khoros should hold for a route, and the repairs that bring it there. No I/O. `casebridge check`
+//! The desired subscription of a route, and the repairs that lead to it. No I/O. `casebridge check`
 //! reports the differences that these repairs would correct.
 
 use std::cmp::Reverse;
@@ -11,7 +11,7 @@ use url::Url;
 use crate::config::Route;
 use crate::khoros::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
 
-/// The subscription that Khoros should hold for a route.
+/// The desired subscription of a route.
 pub struct Desired {
     pub company_id: u64,
     pub route: Route,

@@ -1,4 +1,4 @@
-//! The subscription of one route: brings it to the desired state, and logs what happens to it.
+//! The subscription of one route: brings it to the desired state, and logs its changes.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::khoros::{Khoros, Refusal, RemoteStatus};
 /// not store the value. Further corrections would never end.
 const CORRECTIONS: usize = 3;
 const DAY: Duration = Duration::from_secs(86_400);
-/// Without a subscription no event arrives: after this somebody should know, whatever the reason.
+/// Without a subscription no event arrives, so any failure that lasts longer raises an alert.
 const ALARMING: Duration = Duration::from_secs(300);
 
 pub(super) struct RouteState {
@@ -110,7 +110,7 @@ impl RouteState {
             Observed::Refused(refusal) => return Err(refusal.clone().into()),
         };
         let corrects = |repair: &Repair| !matches!(repair, Repair::Declare | Repair::Disable { .. });
-        // To declare changed settings is not a correction.
+        // Declaring changed settings does not count as a correction.
         let is_correction = self.is_current && repairs.iter().any(corrects);
         self.corrections.retain(|at| at.elapsed() < DAY);
         if is_correction && self.corrections.len() >= CORRECTIONS {
@@ -150,26 +150,36 @@ impl RouteState {
         match repair {
             Repair::Correct(Difference { field: Field::Host, theirs: host, .. }) => warn!(
                 event = "subscription_taken_over",
-                route, host, "took over the subscription `{external_id}`, which sent its events to {host}"
+                route,
+                host,
+                "took over the subscription `{external_id}` from {host}; if both are yours, set \
+                 SPREDFAST_EXTERNAL_ID"
             ),
             Repair::Create if self.is_announced => warn!(
                 event = "subscription_recreated",
-                route, "the subscription `{external_id}` was gone: created it again"
+                route,
+                "the subscription `{external_id}` was gone and is created again; to end it: casebridge unsubscribe"
             ),
             Repair::Correct(Difference { field, .. }) if self.is_announced => warn!(
                 event = "subscription_corrected",
                 route,
                 %field,
-                "the subscription `{external_id}` had another {field}: corrected it"
+                "the subscription `{external_id}` had another {field} and is corrected; change our settings instead"
             ),
             Repair::Declare | Repair::Create | Repair::Correct(_) => {}
             Repair::Activate { uuid, was } => warn!(
                 event = "subscription_reactivated",
-                route, uuid, was, "the subscription `{external_id}` was {was}: made it ACTIVE again"
+                route,
+                uuid,
+                was,
+                "the subscription `{external_id}` was {was} and is active again; to end it: casebridge unsubscribe"
             ),
             Repair::Disable { uuid } => warn!(
                 event = "subscription_duplicate_disabled",
-                route, uuid, "disabled another subscription with the name `{external_id}`"
+                route,
+                uuid,
+                "disabled a duplicate of the subscription `{external_id}`; if it returns, set another \
+                 SPREDFAST_EXTERNAL_ID"
             ),
         }
         Ok(())

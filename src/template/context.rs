@@ -1,4 +1,4 @@
-//! What the names in a template stand for.
+//! The values of the names in a template.
 
 use std::collections::BTreeMap;
 
@@ -49,13 +49,13 @@ const OTHERS: &[&str] = &[
     "route",
 ];
 /// The bytes of HTML that [`super::Template`] leaves to the text of the item.
-pub(super) const TEXT_BYTES: &str = "text_bytes";
+pub(super) const TEXT_BYTES_NAME: &str = "text_bytes";
 
 /// The values of all names, for one item.
 #[derive(Clone)]
 pub struct Context(BTreeMap<&'static str, Value>);
 
-/// What a ticket or a comment is about.
+/// The subject of a ticket or a comment.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     pub item: &'a Item,
@@ -106,11 +106,11 @@ impl Context {
             ("event_kind", Value::from(kind)),
             ("label", Value::from(label)),
             ("route", Value::from(route)),
-            (TEXT_BYTES, Value::from(usize::MAX)),
+            (TEXT_BYTES_NAME, Value::from(usize::MAX)),
         ]))
     }
 
-    /// Adds what is new to the ticket: whether the text has changed, and whether the route is another one.
+    /// Adds the changes of the event: whether its text is new, and whether its route is.
     #[must_use]
     pub fn with_changes(mut self, text: bool, route: bool) -> Context {
         self.0.insert("changes", map([("text", Value::from(text)), ("route", Value::from(route))]));
@@ -120,7 +120,7 @@ impl Context {
     /// Limits the text of the item to this many bytes of HTML.
     #[must_use]
     pub(super) fn with_text_bytes(mut self, bytes: usize) -> Context {
-        self.0.insert(TEXT_BYTES, Value::from(bytes));
+        self.0.insert(TEXT_BYTES_NAME, Value::from(bytes));
         self
     }
 
@@ -130,7 +130,7 @@ impl Context {
 }
 
 /// Every name that a template can use.
-pub fn known_names() -> Vec<String> {
+pub fn template_names() -> Vec<String> {
     let item = ITEM.iter().map(|field| format!("item.{field}"));
     let author = AUTHOR.iter().map(|field| format!("author.{field}"));
     item.chain(author).chain(OTHERS.iter().map(|name| (*name).to_owned())).collect()

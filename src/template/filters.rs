@@ -1,14 +1,14 @@
-//! The filters that templates have beside minijinja's own. In HTML, each one escapes what it is given.
+//! The filters that templates have beside minijinja's own. In HTML, each one escapes its input.
 
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, State};
 
-use super::context::TEXT_BYTES;
+use super::context::TEXT_BYTES_NAME;
 use crate::html::{self, Html};
 use crate::text;
 
-/// The bytes of HTML that `lines` makes at most.
-const LINES_BYTES: usize = 20_000;
+/// The bytes of HTML that `facts` makes at most.
+const FACTS_BYTES: usize = 20_000;
 
 /// Adds the filters that make text.
 pub fn add_to(environment: &mut Environment<'static>) {
@@ -20,22 +20,22 @@ pub fn add_to(environment: &mut Environment<'static>) {
 pub fn add_html_to(environment: &mut Environment<'static>) {
     environment.add_filter("link", |value: &Value| safe(&Html::link(&string(value))));
     environment.add_filter("quote", quote);
-    environment.add_filter("lines", lines);
+    environment.add_filter("facts", facts);
 }
 
 /// A text of several lines as a quotation: of `bytes` at most, or as long as there is room for it.
 fn quote(state: &State, value: &Value, bytes: Option<usize>) -> Value {
-    let room = || state.lookup(TEXT_BYTES).and_then(|room| room.as_usize());
+    let room = || state.lookup(TEXT_BYTES_NAME).and_then(|room| room.as_usize());
     safe(&Html::quote(&string(value), bytes.or_else(room).unwrap_or(usize::MAX)))
 }
 
 /// Pairs of a name and a value as the lines of a paragraph. A pair without a value has no line. With
 /// `link=true`, web addresses become links.
-fn lines(pairs: &Value, options: Kwargs) -> Result<Value, Error> {
+fn facts(pairs: &Value, options: Kwargs) -> Result<Value, Error> {
     let link = options.get::<Option<bool>>("link")?.unwrap_or_default();
     options.assert_all_used()?;
     let mut lines: Vec<String> = Vec::new();
-    let mut room = LINES_BYTES;
+    let mut room = FACTS_BYTES;
     for pair in pairs.try_iter()? {
         let value = pair.get_item_by_index(1)?;
         let value = match value.is_safe() {

@@ -55,7 +55,7 @@ fn the_names_have_the_values_of_the_item() {
 
 #[test]
 fn missing_values_are_empty() {
-    for name in known_names() {
+    for name in template_names() {
         let text = format!("[{{% if {name} %}}{{{{ {name} }}}}{{% endif %}}]");
         let expected = match name.as_str() {
             "item.text" | "text" => "[t]",
@@ -73,7 +73,7 @@ fn missing_values_are_empty() {
 fn the_sample_has_every_field() {
     let sample = Item::from_payload(SAMPLE).unwrap();
     let context = context(&sample, "Label", "route");
-    for name in known_names() {
+    for name in template_names() {
         let template = Template::new("T", &format!("{{{{ {name} }}}}")).unwrap();
         assert!(!template.render(&context).unwrap().trim_matches(['[', ']']).is_empty(), "{name}");
     }
@@ -95,18 +95,21 @@ fn mistakes_are_found_at_once() {
         ("{{ item.text", "syntax error in line 1"),
         ("a\n{% if %}", "syntax error in line 2"),
         ("{% include 'x' %}", "syntax error in line 1"),
-        ("{{ item.entityID }}", "there is no `item.entityID`; known are item.sfEntityType, item.entityId,"),
-        ("{{ author.screenName }}", "there is no `author.screenName`; known are"),
-        ("{{ a }}{{ b.c }}", "there is no `a`, `b.c`; known are"),
-        ("{% if false %}{{ ticket.id }}{% endif %}", "there is no `ticket.id`"),
+        (
+            "{{ item.entityID }}",
+            "unknown names: `item.entityID`; known names: item.sfEntityType, item.entityId,",
+        ),
+        ("{{ author.screenName }}", "unknown names: `author.screenName`; known names:"),
+        ("{{ a }}{{ b.c }}", "unknown names: `a`, `b.c`; known names:"),
+        ("{% if false %}{{ ticket.id }}{% endif %}", "unknown names: `ticket.id`"),
         ("{{ item['entityID'] }}", "undefined value in line 1"),
         ("{{ label.length }}", "undefined value in line 1"),
         ("\n\n{{ item.text|shout }}", "unknown filter in line 3: filter shout is unknown"),
         ("{{ item.text is loud }}", "unknown test in line 1"),
         ("{% if not item.inReplyTo %}{{ item.text|shout }}{% endif %}", "unknown filter in line 1"),
         ("{% if not item.notes %}{{ item.text.upper() }}{% endif %}", "unknown method in line 1"),
-        ("{{ shout(item.text) }}", "there is no `shout`"),
-        ("{{ debug() }}", "there is no `debug`"),
+        ("{{ shout(item.text) }}", "unknown names: `shout`"),
+        ("{{ debug() }}", "unknown names: `debug`"),
         ("{{ item.text.upper() }}", "unknown method in line 1"),
         ("{{ '=' * author.followers }}", "invalid operation in line 1: repeated string is too large"),
         ("{{ item.text|indent(item.followerCount) }}", "invalid operation in line 1: a width is larger"),

@@ -215,7 +215,7 @@ impl Attempt<'_> {
             repeat: self.repeat(),
             status_change,
             urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
-            comment: &ticket::news(self.item, label, route, &changes),
+            comment: &ticket::render_update(self.item, label, route, &changes),
             tags: &ticket::tags(self.item, label, self.settings(), None),
         };
         let updated = self.zendesk.update(&update, self.fence).await;
@@ -289,7 +289,7 @@ impl Attempt<'_> {
                 event = "template_failed",
                 case = claim.case_key,
                 delivery = claim.identity,
-                "a template failed, the ticket goes out without it: {failure}"
+                "a template failed, sending the ticket without it; test it with `casebridge render`: {failure}"
             );
         }
         let body = rendered.ticket.to_string();

@@ -43,7 +43,7 @@ pub enum LaneStatus {
 }
 
 impl LaneStatus {
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             LaneStatus::Untried => "untried",
             LaneStatus::Ok => "ok",
@@ -127,7 +127,7 @@ impl Lane {
                 self.blocked.remove(delivery);
                 match action {
                     Action::Created | Action::FollowedUp => self.created(started),
-                    // Creates may still be blocked: look-ups and comments do not show that.
+                    // Creates may still be blocked: lookups and comments do not show that.
                     _ => self.checked(started),
                 }
                 outcome

@@ -338,7 +338,7 @@ const DOUBTFUL: &[(Break, &str, &str)] = &[
         "shows no event and no query and no address of it",
     ),
     (|world| world.khoros.model().hidden = &["status"], "khoros subscription", "no known status"),
-    (|world| double(world), "khoros subscription", "there are 2"),
+    (|world| double(world), "khoros subscription", "Khoros lists it 2 times"),
     (|world| repath(world, "/createTicket"), "khoros subscription", "2017"),
     (|world| world.khoros.model().feed_shape = FeedShape::Unavailable, "khoros pull", "no feed"),
     (|world| busy(world), "zendesk credential", "429 to the request for an OAuth token"),

@@ -197,8 +197,12 @@ fn a_later_comment_and_templates_are_no_markup_either() {
             "entityId": "twitter:1", "text": format!("t{text}"), "notes": [{"text": format!("n{note}")}],
         }));
         let notes = item.notes.clone();
-        let news =
-            ticket::news(&item, &text, &note, &Changes { text_changed: true, notes, ..Changes::default() });
+        let news = ticket::render_update(
+            &item,
+            &text,
+            &note,
+            &Changes { text_changed: true, notes, ..Changes::default() },
+        );
         let seen = Seen::of(news.as_str());
         check_markup(news.as_str(), &seen);
         assert!(is_quoted(&seen.quotes[0], item.text.as_deref().unwrap()), "{news:?}");

@@ -235,7 +235,7 @@ fn a_wrong_setting_is_named_with_all_others() {
         "TICKET_PRIORITY is none of urgent, high, normal and low",
         "TICKET_STATUS cannot be closed",
         "TICKET_GROUP_ID is not an id",
-        "TICKET_SUBJECT: there is no `item.entityID`; known are item.sfEntityType, item.entityId,",
+        "TICKET_SUBJECT: unknown names: `item.entityID`; known names: item.sfEntityType, item.entityId,",
         "TICKET_COMMENT: unknown filter in line 1: filter shout is unknown",
         "TICKET_CUSTOM_FIELDS: field 360001: syntax error in line 1",
         "TICKET_CUSTOM_FIELDS: field 360002: its value must be",
@@ -251,7 +251,7 @@ fn the_demo_takes_the_settings_of_a_ticket() {
     demo.args(["demo", "--once"]).env_clear().env("TICKET_SUBJECT", "{{ shout }}");
     let output = demo.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(err(&output).contains("TICKET_SUBJECT: there is no `shout`"), "{}", err(&output));
+    assert!(err(&output).contains("TICKET_SUBJECT: unknown names: `shout`"), "{}", err(&output));
 }
 
 #[test]
@@ -289,7 +289,11 @@ fn a_route_has_tickets_of_its_own() {
     assert!(vip["tags"].as_array().unwrap().contains(&json!("khoros_label_vip")));
     let unknown = render(&[TWITTER, "--route", "gold"], &vars);
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(err(&unknown).contains("there is no such route; there are label, vip"), "{}", err(&unknown));
+    assert!(
+        err(&unknown).contains("there is no such route; the configured routes are label, vip"),
+        "{}",
+        err(&unknown)
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ async fn a_wrong_name_of_a_route_stops_the_start() {
             world.set(name, "VIP");
             let (status, log) = world.spawn().end_with_log().await;
             assert_eq!(status.code(), Some(2), "{log}");
-            assert!(log.contains(&format!("{name} is no setting of a route")), "{log}");
+            assert!(log.contains(&format!("{name} is not a route setting")), "{log}");
             world.unset(name);
         }
     })

@@ -249,7 +249,13 @@ impl Zendesk {
                 self.authors.rejected.lock().clear();
                 Some(user.into())
             }
-            Answer::Rejected(reply) => Some(self.reject_author(key, reply)),
+            Answer::Rejected(reply) if matches!(reply.status, 403 | 404) => {
+                Some(self.reject_author(key, reply))
+            }
+            Answer::Rejected(reply) => {
+                self.pause_users_after(reply);
+                Some(Author::Later(NOT_NOW))
+            }
             Answer::None => Some(Author::Later(NOT_NOW)),
         }
     }
@@ -333,7 +339,11 @@ impl Zendesk {
                 self.authors.rejected.lock().clear();
                 Ok((&user).into())
             }
-            Answer::Rejected(reply) => Ok(self.reject_author(&profile.key, &reply)),
+            Answer::Rejected(reply) if matches!(reply.status, 403 | 404) => {
+                Ok(self.reject_author(&profile.key, &reply))
+            }
+            // Zendesk does not take this name: that says nothing about other authors.
+            Answer::Rejected(reply) => Ok(Author::Refused(reply.reason(Call::Author.name()).log)),
             Answer::None => Ok(Author::Later(NOT_NOW)),
         }
     }

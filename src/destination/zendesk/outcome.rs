@@ -79,12 +79,12 @@ impl Call {
             Call::Comment => "the comment",
             Call::Tags => "the tags",
             Call::Requester => "the requester",
-            Call::LookUp => "the look-up",
+            Call::LookUp => "the lookup",
             Call::Show => "the request for the ticket",
             Call::Deleted => "the list of deleted tickets",
             Call::Author => "the author's user",
             Call::Check => "the check of the credential",
-            Call::SetUp => "the look-up of a setting",
+            Call::SetUp => "the lookup of a setting",
         }
     }
 

@@ -1,4 +1,4 @@
-//! One HTTP exchange with Zendesk, and what its answer says about limits, refused fields and errors.
+//! One HTTP exchange with Zendesk, and the limits, refused fields and errors in its answer.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -102,7 +102,7 @@ fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
         }
         ReferenceKind::Assignee if is_off => Some("is deleted"),
         ReferenceKind::Assignee if shown["suspended"] == true => Some("is suspended"),
-        ReferenceKind::Assignee => (shown["role"] == "end-user").then_some("is no agent"),
+        ReferenceKind::Assignee => (shown["role"] == "end-user").then_some("is not an agent"),
     }
 }
 
@@ -143,7 +143,7 @@ mod tests {
             (
                 ReferenceKind::Assignee,
                 r#"{"user":{"role":"end-user"}}"#,
-                LookupResult::Unusable("is no agent"),
+                LookupResult::Unusable("is not an agent"),
             ),
             (
                 ReferenceKind::Assignee,

@@ -7,7 +7,7 @@ pub fn first_chars(text: &str, count: usize) -> String {
 }
 
 /// Text on one line, with at most `max_graphemes` and `max_chars`: one grapheme may have thousands of characters.
-pub fn line(text: &str, max_graphemes: usize, max_chars: usize) -> String {
+pub fn cut_line(text: &str, max_graphemes: usize, max_chars: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let graphemes: Vec<&str> = line.graphemes(true).take(max_graphemes + 1).collect();
     if graphemes.len() <= max_graphemes && line.chars().count() <= max_chars {

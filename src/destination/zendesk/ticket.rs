@@ -1,11 +1,11 @@
-//! From an item to the ticket. Pure: the same item gives the same bytes, on any day.
+//! Renders an item as a ticket. Pure: the same item always gives the same bytes.
 
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
-use super::text::{first_chars, line, slug};
+use super::text::{cut_line, first_chars, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
 use crate::event::Event;
 use crate::html::{self, Html};
@@ -40,7 +40,7 @@ const UPDATE: &str = include_str!("templates/update.html");
 static SUBJECT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in(SUBJECT));
 static COMMENT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(COMMENT));
 static AUTHOR_TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
-    Template::built_in_html("{{ [('Author', author.display_name), ('Profile', author.link|link)]|lines }}")
+    Template::built_in_html("{{ [('Author', author.display_name), ('Profile', author.link|link)]|facts }}")
 });
 static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(UPDATE));
 
@@ -146,11 +146,11 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
 }
 
 /// An internal comment about a later event of a case that has a ticket.
-pub fn news(item: &Item, label: &str, route: &str, news: &Changes) -> Html {
-    let notes = fitting(&news.notes);
-    let more_notes = news.notes.len() - notes.len();
+pub fn render_update(item: &Item, label: &str, route: &str, changes: &Changes) -> Html {
+    let notes = fitting(&changes.notes);
+    let more_notes = changes.notes.len() - notes.len();
     let subject = Subject { item, label, route, is_public: false, notes, more_notes };
-    let context = Context::new(&subject).with_changes(news.text_changed, news.other_route);
+    let context = Context::new(&subject).with_changes(changes.text_changed, changes.other_route);
     let update = UPDATE_TEMPLATE.render_html(&context, COMMENT_BYTES);
     update.unwrap_or_else(|_| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
 }
@@ -239,7 +239,7 @@ fn custom_text(template: &Template, templates: &mut Templates) -> Option<String>
 fn subject(draft: &Draft, templates: &mut Templates) -> String {
     let subject = templates.render(draft.settings.subject.as_ref());
     let subject = subject.or_else(|| templates.render(Some(&SUBJECT_TEMPLATE)));
-    line(&subject.unwrap_or_default(), SUBJECT_GRAPHEMES, SUBJECT_CHARS)
+    cut_line(&subject.unwrap_or_default(), SUBJECT_GRAPHEMES, SUBJECT_CHARS)
 }
 
 fn comment(draft: &Draft, templates: &mut Templates) -> Html {
@@ -265,7 +265,7 @@ pub fn fitting(notes: &[Note]) -> &[Note] {
     const TAGS: usize = "<p>:</p><blockquote></blockquote>".len();
     let mut room = NOTES_BYTES;
     let fits = |note: &&Note| {
-        let bytes = html::escaped(&note.text).len() + html::escaped(&note_author(note)).len() + TAGS;
+        let bytes = html::escaped(&clean(&note.text)).len() + html::escaped(&note_author(note)).len() + TAGS;
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits

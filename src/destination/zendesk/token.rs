@@ -178,8 +178,9 @@ impl OAuth {
         if reply.status == 400 && reply.has_error("invalid_scope") && self.scope() == SCOPE {
             warn!(
                 event = "token_scope_narrow",
-                "the Zendesk OAuth client may not request the scope `{SCOPE}`: using `{NARROW_SCOPE}`. Extend \
-                 its scope, which later versions require"
+                scope = SCOPE,
+                granted = NARROW_SCOPE,
+                "the Zendesk OAuth client may not request all scopes, using fewer; add them for later versions"
             );
             *self.scope.lock() = NARROW_SCOPE;
             return self.accept(self.request_token().await?);

@@ -458,7 +458,7 @@ fn a_later_event_of_a_post_is_a_comment() {
         created: Some("2017-04-12T09:01:11Z".to_owned()),
         text: "{{call}}".to_owned(),
     };
-    let told = |of: Changes| html::visible_text(news(&item, "VIP", "care", &of).as_str(), "> ");
+    let told = |of: Changes| html::visible_text(render_update(&item, "VIP", "care", &of).as_str(), "> ");
     assert_eq!(told(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
     assert_eq!(
         told(Changes {
@@ -472,8 +472,12 @@ fn a_later_event_of_a_post_is_a_comment() {
          New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
     );
     let long = item_of_length(COMMENT_BYTES);
-    let cut =
-        news(&long, "VIP", "care", &Changes { text_changed: true, notes: vec![note], ..Changes::default() });
+    let cut = render_update(
+        &long,
+        "VIP",
+        "care",
+        &Changes { text_changed: true, notes: vec![note], ..Changes::default() },
+    );
     assert!(cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES);
 }
 
@@ -481,7 +485,8 @@ fn a_later_event_of_a_post_is_a_comment() {
 fn a_later_rule_or_unknown_event_is_a_comment() {
     let again = Changes::default();
     let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-    let told = |item: &Item, of: &Changes| html::visible_text(news(item, "VIP", "r", of).as_str(), "");
+    let told =
+        |item: &Item, of: &Changes| html::visible_text(render_update(item, "VIP", "r", of).as_str(), "");
     assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
     let other = Changes { other_route: true, ..Changes::default() };
     let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
@@ -493,7 +498,7 @@ fn an_account_that_works_again_solves_its_ticket() {
     let told = |json: &str| {
         let item = published(json);
         let news = Changes { is_report: true, ..Changes::default() };
-        let news = super::news(&item, "VIP", "route", &news);
+        let news = super::render_update(&item, "VIP", "route", &news);
         (item.is_resolution(), html::visible_text(news.as_str(), "> "))
     };
     assert_eq!(
@@ -514,7 +519,7 @@ fn a_changed_message_is_a_new_comment() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = published(json);
     let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-    let told = html::visible_text(news(&item, "VIP", "route", &of).as_str(), "> ");
+    let told = html::visible_text(render_update(&item, "VIP", "route", &of).as_str(), "> ");
     let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
         The text has changed:\n\n> This is the best day";
     assert!(told.starts_with(start), "{told}");
