@@ -210,10 +210,11 @@ impl Inbox {
         let id = random_id();
         execute!(
             self,
-            // Stored deliveries were received before this run, whatever the clocks said.
+            // Stored deliveries were received before this run, whatever the clocks said. As a sub-select, the
+            // maximum comes from an index: SQLite would read all rows otherwise.
             "insert into run (id, began_at, seen_at)
              select $1, max(at), {now}
-               from (select {now} as at union all select max(received_at) + 1 from delivery) as times
+               from (select {now} as at union all select (select max(received_at) from delivery) + 1) as times
               where true
              on conflict (id) do nothing",
             &id

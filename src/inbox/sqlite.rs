@@ -42,8 +42,10 @@ impl Store {
         // Pages (128 MiB): `checkpoint` moves the log long before.
         let writing = options.clone().pragma("wal_autocheckpoint", "32768");
         let writer = writer.connect_with(writing).await.with_context(|| opened("opened"))?;
+        // KiB: counts pass over each page once, and a cache of 2 MiB per connection would keep the pages.
+        let reading = options.read_only(true).pragma("cache_size", "-256");
         let reader = SqlitePoolOptions::new().max_connections(2);
-        let reader = reader.connect_with(options.read_only(true)).await.with_context(|| opened("read"))?;
+        let reader = reader.connect_with(reading).await.with_context(|| opened("read"))?;
         Ok(Store::Sqlite { writer, reader, file })
     }
 
