@@ -235,7 +235,7 @@ impl Reader {
         self.optional(variables.rust_log(), parse::log_filter);
         General {
             port: self.or(variables.port(), 8080, parse::number(0..=u16::MAX)),
-            listen: self.or(variables.listen(), Ipv6Addr::UNSPECIFIED.into(), parse::listen),
+            listen: self.or(variables.listen(), Ipv6Addr::UNSPECIFIED.into(), parse::listen_address),
             http_idle: self.or(variables.http_idle_seconds(), HTTP_IDLE, parse::seconds(1..=3600)),
             bearer_tokens,
             mode,
@@ -280,6 +280,6 @@ impl Logging {
 
 /// The variables of this process that are about tickets, for a bridge that it starts within itself.
 pub fn ticket_variables() -> impl Iterator<Item = (OsString, OsString)> {
-    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ticket::PREFIX));
+    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ticket::TICKET_PREFIX));
     std::env::vars_os().filter(move |(name, _)| is_ours(name))
 }

@@ -155,7 +155,7 @@ impl Report {
         let event = Event::of(envelope);
         let body = event.body(envelope)?;
         let mut report = match event {
-            Event::Message(step) => message::report(step, body),
+            Event::Message(step) => message::describe(step, body),
             Event::Credential(change) => credential(change, body),
             Event::ConversationPassed => conversation(body),
             Event::CrmError => crm_error(body),

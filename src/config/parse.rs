@@ -79,7 +79,7 @@ pub fn seconds(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<Duration, 
 }
 
 /// An address of this machine, as a URL or a socket has it: `0.0.0.0`, `::`, `[::1]`.
-pub fn listen(text: &str) -> Parsed<IpAddr> {
+pub fn listen_address(text: &str) -> Parsed<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| "is not an IP address to listen on ([::], 0.0.0.0, 127.0.0.1); the port is PORT")
 }

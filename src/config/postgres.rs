@@ -48,7 +48,7 @@ impl fmt::Display for PostgresServer {
 }
 
 /// A server, and the names of the options that were ignored.
-pub type Parsed = Result<(PostgresServer, Vec<&'static str>), String>;
+pub type ParsedServer = Result<(PostgresServer, Vec<&'static str>), String>;
 
 const UNREADABLE: &str = "cannot be read: write postgres://USER:PASSWORD@HOST:PORT/DATABASE, and percent-encode \
                           special characters in the password (openssl rand -hex 32 makes one without any)";
@@ -86,7 +86,7 @@ const REPLACED: &[(&str, &str)] = &[
 ];
 
 /// Reads an address that begins with `postgres:`, `postgresql:` or `postgresql+DRIVER:`.
-pub fn parse(text: &str, on_heroku: bool) -> Parsed {
+pub fn parse(text: &str, on_heroku: bool) -> ParsedServer {
     let (_, rest) = text.split_once("://").ok_or(UNREADABLE)?;
     check_parts(rest)?;
     // SQLAlchemy names its driver in the scheme.

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::parse::{self, Parsed};
 use super::reader::Reader;
-use super::ticket::{PREFIX as TICKET, Ticket};
+use super::ticket::{TICKET_PREFIX as TICKET, Ticket};
 use super::typos;
 use super::variables::{RouteVariables, Variables};
 use crate::event::Event;
@@ -32,7 +32,7 @@ pub struct Route {
 const LABEL_APPLIED: &str = "stream-item-label-applied";
 /// The name of the route that the tutorial's variables make.
 pub const LABEL: &str = "label";
-pub(super) const PREFIX: &str = "ROUTE_";
+pub(super) const ROUTE_PREFIX: &str = "ROUTE_";
 const NAME_LENGTH: usize = 40;
 /// The special characters of regular expressions.
 pub(crate) const SPECIAL: [char; 14] =
@@ -64,7 +64,7 @@ impl Reader {
         for (lower, name) in names {
             if lower == LABEL && !routes.is_empty() {
                 self.problems.push(format!(
-                    "{PREFIX}{name}_…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
+                    "{ROUTE_PREFIX}{name}_…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
                 ));
                 continue;
             }
@@ -73,7 +73,8 @@ impl Reader {
             let same = |other: &&Route| (&other.event, &other.query) == (&route.event, &route.query);
             if let Some(other) = routes.iter().find(same) {
                 let other = other.name.as_str();
-                self.problems.push(format!("{PREFIX}{name}_…: the route `{other}` is about the same events"));
+                self.problems
+                    .push(format!("{ROUTE_PREFIX}{name}_…: the route `{other}` is about the same events"));
             }
             routes.push(route);
         }
@@ -81,7 +82,7 @@ impl Reader {
     }
 
     fn route(&mut self, lower: String, name: &str, external_id: String, base: &Ticket) -> Option<Route> {
-        let prefix = format!("{PREFIX}{name}_");
+        let prefix = format!("{ROUTE_PREFIX}{name}_");
         let variables = RouteVariables::read(self, &prefix);
         let event = self.optional(variables.event().or_default(LABEL_APPLIED), event_name);
         let label = self.optional(variables.label(), parse::label);
@@ -136,7 +137,7 @@ impl Reader {
         let mut names: BTreeMap<String, String> = BTreeMap::new();
         let is_set = |value: &OsString| value.to_str().is_none_or(|value| !parse::unquoted(value).is_empty());
         let set = self.vars.iter().filter(|(_, value)| is_set(value));
-        let set = set.filter_map(|(name, _)| Some(name.to_str()?.strip_prefix(PREFIX)?.to_owned()));
+        let set = set.filter_map(|(name, _)| Some(name.to_str()?.strip_prefix(ROUTE_PREFIX)?.to_owned()));
         let mut set: Vec<String> = set.collect();
         set.sort_unstable();
         for rest in &set {
@@ -152,7 +153,7 @@ impl Reader {
             let known = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
             if known != name {
                 let problem = format!(
-                    "{PREFIX}{known}_… and {PREFIX}{name}_… are one name: upper and lower case make no difference"
+                    "{ROUTE_PREFIX}{known}_… and {ROUTE_PREFIX}{name}_… are one name: upper and lower case make no difference"
                 );
                 if !self.problems.contains(&problem) {
                     self.problems.push(problem);
@@ -164,7 +165,7 @@ impl Reader {
 
     /// Reports a name that cannot be a route's: it would silently make no ticket.
     fn note_wrong_name(&mut self, rest: &str) {
-        let name = format!("{PREFIX}{rest}");
+        let name = format!("{ROUTE_PREFIX}{rest}");
         match typos::route_meant(rest) {
             Some(meant) => self.problems.push(format!(
                 "{name} is not a route setting (route names are up to {NAME_LENGTH} letters and digits): did you \

@@ -11,7 +11,7 @@ use super::variables::{Setting, TicketVariables};
 use crate::template::Template;
 
 /// The first part of the variables' names.
-pub(super) const PREFIX: &str = "TICKET_";
+pub(super) const TICKET_PREFIX: &str = "TICKET_";
 
 /// The settings of a ticket: `TICKET_*`.
 #[derive(Clone, Debug, Default)]

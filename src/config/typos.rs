@@ -1,7 +1,7 @@
 //! Misspelt names of variables. Without a warning a misspelt setting would silently do nothing.
 
 use super::route;
-use super::ticket::PREFIX as TICKET;
+use super::ticket::TICKET_PREFIX as TICKET;
 use super::variables::{RouteVariables, TicketVariables, variable_names};
 
 /// A name with one of these prefixes is meant for casebridge.
@@ -25,7 +25,8 @@ const NEAR: usize = 2;
 /// Returns a warning if a name is not ours but looks like one of ours.
 pub fn of(name: &str) -> Option<String> {
     let known = variable_names();
-    let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::PREFIX);
+    let is_excepted =
+        HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::ROUTE_PREFIX);
     if is_excepted || known.iter().any(|known| known == name) {
         return None;
     }
@@ -41,8 +42,8 @@ pub fn of_route(name: &str, end: &str) -> Option<String> {
     let ends = route_ends();
     let is_known = ends.iter().any(|known| known == end);
     (!is_known).then(|| {
-        let meant = meant(end, &ends).map(|meant| format!("{}{name}_{meant}", route::PREFIX));
-        unknown(&format!("{}{name}_{end}", route::PREFIX), meant)
+        let meant = meant(end, &ends).map(|meant| format!("{}{name}_{meant}", route::ROUTE_PREFIX));
+        unknown(&format!("{}{name}_{end}", route::ROUTE_PREFIX), meant)
     })
 }
 
@@ -62,7 +63,7 @@ pub fn route_meant(rest: &str) -> Option<String> {
         }
     };
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    Some(format!("{}{}_{end}", route::PREFIX, if name.is_empty() { "NAME" } else { &name }))
+    Some(format!("{}{}_{end}", route::ROUTE_PREFIX, if name.is_empty() { "NAME" } else { &name }))
 }
 
 fn route_ends() -> Vec<String> {

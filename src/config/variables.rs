@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::reader::Reader;
-use super::ticket::PREFIX;
+use super::ticket::TICKET_PREFIX;
 
 /// One variable.
 pub struct Setting<'a> {
@@ -79,7 +79,7 @@ variables! {
 
 /// All names except those of routes.
 pub fn variable_names() -> Vec<String> {
-    let tickets = TicketVariables::names().map(|name| format!("{PREFIX}{name}"));
+    let tickets = TicketVariables::names().map(|name| format!("{TICKET_PREFIX}{name}"));
     Variables::names().chain(tickets).collect()
 }
 

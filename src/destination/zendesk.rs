@@ -34,7 +34,7 @@ use crate::fence::Fence;
 use crate::notification::with_lower_network;
 use crate::retry::{Doubt, Outcome, Reason};
 use audits::Audit;
-pub use author::Author;
+pub use author::AuthorLookup;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use deleted::DeletedTickets;

@@ -6,7 +6,7 @@ use super::{Line, MAX_LINES, MessageStep, Report, moment, network};
 use crate::notification::text;
 
 /// Each message is one case: it is sent to a network first and published later.
-pub(super) fn report(step: MessageStep, message: &Value) -> Report {
+pub(super) fn describe(step: MessageStep, message: &Value) -> Report {
     let content = &message["content"];
     let (id, title) = (text(&message["id"]), text(&message["title"]));
     // A status has a text, a picture a caption, a video a description or at least a title.
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn published(message: Value) -> Report {
-        report(MessageStep::Published, &message)
+        describe(MessageStep::Published, &message)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::config::{self, Repeat, Requester, RequesterLater, Route};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{
-    self, Author, Create, Ended, Failure, StatusChange, Update, UpdateResult, Zendesk,
+    self, AuthorLookup, Create, Ended, Failure, StatusChange, Update, UpdateResult, Zendesk,
 };
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
@@ -337,9 +337,9 @@ impl Attempt<'_> {
     async fn requester(&self) -> Result<RequesterUser, Stopped> {
         let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
         let (requester, reason) = match find_author(self.inbox, self.zendesk, &profile).await?? {
-            Author::User(id) => return Ok(RequesterUser::Author(id)),
-            Author::Refused(reason) => (RequesterUser::Service, reason),
-            Author::Later(reason) => (RequesterUser::Pending, reason.to_owned()),
+            AuthorLookup::User(id) => return Ok(RequesterUser::Author(id)),
+            AuthorLookup::Refused(reason) => (RequesterUser::Service, reason),
+            AuthorLookup::Later(reason) => (RequesterUser::Pending, reason.to_owned()),
         };
         let case = &self.claim.case_key;
         info!(event = "requester_fallback", case, "the service user is the requester of {case}: {reason}");
@@ -451,13 +451,13 @@ pub async fn find_author(
     inbox: &Inbox,
     zendesk: &Zendesk,
     profile: &Profile,
-) -> sqlx::Result<Result<Author, Outcome>> {
+) -> sqlx::Result<Result<AuthorLookup, Outcome>> {
     let known = inbox.author(zendesk::NAME, &profile.key).await?;
     if let Some(id) = known.and_then(|id| u64::try_from(id).ok()) {
-        return Ok(Ok(Author::User(id)));
+        return Ok(Ok(AuthorLookup::User(id)));
     }
     let author = zendesk.author(profile).await;
-    if let Ok(Author::User(id)) = author
+    if let Ok(AuthorLookup::User(id)) = author
         && let Ok(id) = i64::try_from(id)
     {
         inbox.remember_author(zendesk::NAME, &profile.key, id).await?;

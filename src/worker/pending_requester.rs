@@ -11,7 +11,7 @@ use super::lane::Gate;
 use crate::config::RequesterLater;
 use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
-use crate::destination::zendesk::{Author, RequesterUpdate};
+use crate::destination::zendesk::{AuthorLookup, RequesterUpdate};
 use crate::inbox::PendingRequester;
 use crate::notification::Item;
 use crate::retry::Outcome;
@@ -72,9 +72,9 @@ impl Worker {
             return Ok(Some(POSTPONE));
         }
         let user = match find_author(&self.inbox, zendesk, &profile).await? {
-            Ok(Author::User(id)) => id,
-            Ok(Author::Later(_)) => return Ok(Some(POSTPONE)),
-            Ok(Author::Refused(reason)) => {
+            Ok(AuthorLookup::User(id)) => id,
+            Ok(AuthorLookup::Later(_)) => return Ok(Some(POSTPONE)),
+            Ok(AuthorLookup::Refused(reason)) => {
                 info!(
                     event = "requester_kept",
                     ticket, "ticket {ticket} keeps the service user as requester: {reason}"

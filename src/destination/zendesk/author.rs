@@ -57,12 +57,12 @@ type Lookup = AsyncMutex<Option<u64>>;
 
 struct Question {
     key: String,
-    answer: oneshot::Sender<Result<Option<Author>, Outcome>>,
+    answer: oneshot::Sender<Result<Option<AuthorLookup>, Outcome>>,
 }
 
 /// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Author {
+pub enum AuthorLookup {
     User(u64),
     /// Zendesk does not take this user as a requester, for this reason.
     Refused(String),
@@ -70,11 +70,11 @@ pub enum Author {
     Later(&'static str),
 }
 
-impl From<&User> for Author {
-    fn from(user: &User) -> Author {
+impl From<&User> for AuthorLookup {
+    fn from(user: &User) -> AuthorLookup {
         match user.suspended {
-            true => Author::Refused("the author is suspended".to_owned()),
-            false => Author::User(user.id),
+            true => AuthorLookup::Refused("the author is suspended".to_owned()),
+            false => AuthorLookup::User(user.id),
         }
     }
 }
@@ -147,29 +147,29 @@ impl Zendesk {
     ///
     /// # Errors
     /// Failures that stop tickets as well: no credential, no connection, no request left in our share.
-    pub async fn author(&self, profile: &Profile) -> Result<Author, Outcome> {
+    pub async fn author(&self, profile: &Profile) -> Result<AuthorLookup, Outcome> {
         if self.authors.are_paused() {
-            return Ok(Author::Later(NOT_NOW));
+            return Ok(AuthorLookup::Later(NOT_NOW));
         }
         // The rest of the attempt's time is for the ticket.
         let author = timeout(self.authors.longest_lookup, self.find_or_create(profile)).await;
         author.unwrap_or_else(|_| {
             self.pause_users(FAILED_FOR, "Zendesk answers requests about users too slowly");
-            Ok(Author::Later(NOT_NOW))
+            Ok(AuthorLookup::Later(NOT_NOW))
         })
     }
 
-    async fn find_or_create(&self, profile: &Profile) -> Result<Author, Outcome> {
+    async fn find_or_create(&self, profile: &Profile) -> Result<AuthorLookup, Outcome> {
         let lookup = self.authors.lookup(&profile.key);
         let mut known = lookup.lock().await;
         if let Some(id) = *known {
-            return Ok(Author::User(id));
+            return Ok(AuthorLookup::User(id));
         }
         let author = match self.find(&profile.key).await? {
             Some(author) => author,
             None => self.create_in_turn(profile).await?,
         };
-        if let Author::User(id) = author {
+        if let AuthorLookup::User(id) = author {
             *known = Some(id);
         }
         Ok(author)
@@ -201,7 +201,7 @@ impl Zendesk {
 
     /// Looks up the user of an author, together with all authors that were queued while the previous request
     /// was under way. `None`: there is no such user.
-    async fn find(&self, key: &str) -> Result<Option<Author>, Outcome> {
+    async fn find(&self, key: &str) -> Result<Option<AuthorLookup>, Outcome> {
         let (answer, answered) = oneshot::channel();
         self.authors.questions.lock().push(Question { key: key.to_owned(), answer });
         {
@@ -210,7 +210,7 @@ impl Zendesk {
             self.answer(questions).await;
         }
         // The attempt that asked for us may have been stopped.
-        answered.await.unwrap_or(Ok(Some(Author::Later(NOT_NOW))))
+        answered.await.unwrap_or(Ok(Some(AuthorLookup::Later(NOT_NOW))))
     }
 
     async fn answer(&self, questions: Vec<Question>) {
@@ -223,7 +223,9 @@ impl Zendesk {
         for question in questions {
             let key = &question.key;
             let author = match &shown {
-                Ok(Answer::Rejected(_)) if self.authors.are_paused() => Ok(Some(Author::Later(NOT_NOW))),
+                Ok(Answer::Rejected(_)) if self.authors.are_paused() => {
+                    Ok(Some(AuthorLookup::Later(NOT_NOW)))
+                }
                 // It may be only one of them.
                 Ok(Answer::Rejected(_)) if !is_single => {
                     self.show_many(key).await.map(|shown| self.shown(key, &shown))
@@ -242,7 +244,7 @@ impl Zendesk {
     }
 
     /// Finds one author in an answer; `None`: there is no such user.
-    fn shown(&self, key: &str, shown: &Answer<UsersReply>) -> Option<Author> {
+    fn shown(&self, key: &str, shown: &Answer<UsersReply>) -> Option<AuthorLookup> {
         match shown {
             Answer::Ok(UsersReply { users }) => {
                 let user = users.iter().find(|user| user.active != Some(false) && user.is_of(key))?;
@@ -254,9 +256,9 @@ impl Zendesk {
             }
             Answer::Rejected(reply) => {
                 self.pause_users_after(reply);
-                Some(Author::Later(NOT_NOW))
+                Some(AuthorLookup::Later(NOT_NOW))
             }
-            Answer::None => Some(Author::Later(NOT_NOW)),
+            Answer::None => Some(AuthorLookup::Later(NOT_NOW)),
         }
     }
 
@@ -290,7 +292,7 @@ impl Zendesk {
 
     /// Records that Zendesk rejected this author, for example because the user is an agent or a firewall
     /// blocks the name. After [`SUSPECTS`] such authors, pauses all requests about users.
-    fn reject_author(&self, key: &str, reply: &Reply) -> Author {
+    fn reject_author(&self, key: &str, reply: &Reply) -> AuthorLookup {
         let suspects = {
             let mut rejected = self.authors.rejected.lock();
             rejected.insert(key.to_owned());
@@ -299,18 +301,19 @@ impl Zendesk {
         if suspects >= SUSPECTS {
             self.pause_users_after(reply);
         }
-        Author::Refused(reply.reason(Call::Author.name()).log)
+        AuthorLookup::Refused(reply.reason(Call::Author.name()).log)
     }
 
     /// Creates a user once it is this author's turn.
-    async fn create_in_turn(&self, profile: &Profile) -> Result<Author, Outcome> {
-        const TOO_MANY: Author = Author::Later("too many authors wait for their user to be created");
+    async fn create_in_turn(&self, profile: &Profile) -> Result<AuthorLookup, Outcome> {
+        const TOO_MANY: AuthorLookup =
+            AuthorLookup::Later("too many authors wait for their user to be created");
         let Ok(_place) = self.authors.queue.try_acquire() else { return Ok(TOO_MANY) };
         let Ok(mut last) = timeout(self.authors.longest_wait, self.authors.creating.lock()).await else {
             return Ok(TOO_MANY);
         };
         if self.authors.are_paused() {
-            return Ok(Author::Later(NOT_NOW));
+            return Ok(AuthorLookup::Later(NOT_NOW));
         }
         if let Some(last) = *last {
             tokio::time::sleep(BETWEEN.saturating_sub(last.elapsed())).await;
@@ -325,7 +328,7 @@ impl Zendesk {
 
     /// `POST /api/v2/users/create_or_update`: safe to repeat, since it matches by `external_id`. The request
     /// names no role, which would change the role of an existing user.
-    async fn create_or_update(&self, profile: &Profile) -> Result<Author, Outcome> {
+    async fn create_or_update(&self, profile: &Profile) -> Result<AuthorLookup, Outcome> {
         let user = json!({
             "name": profile.name,
             "external_id": profile.key,
@@ -343,8 +346,8 @@ impl Zendesk {
                 Ok(self.reject_author(&profile.key, &reply))
             }
             // Zendesk does not take this name: that says nothing about other authors.
-            Answer::Rejected(reply) => Ok(Author::Refused(reply.reason(Call::Author.name()).log)),
-            Answer::None => Ok(Author::Later(NOT_NOW)),
+            Answer::Rejected(reply) => Ok(AuthorLookup::Refused(reply.reason(Call::Author.name()).log)),
+            Answer::None => Ok(AuthorLookup::Later(NOT_NOW)),
         }
     }
 
