@@ -150,7 +150,7 @@ pub enum Transition {
         in_doubt: bool,
         rest: Duration,
     },
-    /// It waits; `tries` is the new count of its own failures.
+    /// The delivery waits. `tries` is its new number of failed tries.
     Again {
         after: Duration,
         tries: i64,

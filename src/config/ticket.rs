@@ -51,7 +51,7 @@ impl Ticket {
     }
 }
 
-/// `TICKET_REQUESTER`: the person in Zendesk who asks for help.
+/// `TICKET_REQUESTER`: which user becomes the requester of the ticket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Requester {

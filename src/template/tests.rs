@@ -91,7 +91,7 @@ fn numbers_keep_their_digits() {
 
 #[test]
 fn mistakes_are_found_at_once() {
-    for (text, told) in [
+    for (text, expected) in [
         ("{{ item.text", "syntax error in line 1"),
         ("a\n{% if %}", "syntax error in line 2"),
         ("{% include 'x' %}", "syntax error in line 1"),
@@ -116,7 +116,7 @@ fn mistakes_are_found_at_once() {
         ("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}", "too many steps"),
     ] {
         let error = Template::new("T", text).unwrap_err();
-        assert!(error.starts_with(told), "{text}: {error}");
+        assert!(error.starts_with(expected), "{text}: {error}");
     }
 }
 

@@ -154,7 +154,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the ticket of an earlier version, for which a network in upper case was a case of its own.
+    /// Returns the ticket that an earlier version created for this post, if it spelt the network in upper case.
     async fn ticket_of_old_key(&self) -> Result<Option<CurrentTicket>, Stopped> {
         let key = &self.claim.case_key;
         let company = key.match_indices(':').nth(1).map(|(colon, _)| &key[..=colon]);

@@ -108,7 +108,7 @@ struct User {
 }
 
 impl Authors {
-    /// `attempt_limit`: the time for one delivery, of which a lookup takes no more than a part.
+    /// `attempt_limit` is the time limit of one attempt. A lookup may use a part of it.
     pub fn new(attempt_limit: Duration) -> Authors {
         let queue = QUEUE.min(attempt_limit.as_secs() / 4);
         Authors {

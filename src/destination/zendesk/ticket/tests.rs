@@ -458,10 +458,10 @@ fn a_later_event_of_a_post_is_a_comment() {
         created: Some("2017-04-12T09:01:11Z".to_owned()),
         text: "{{call}}".to_owned(),
     };
-    let told = |of: Changes| html::visible_text(render_update(&item, "VIP", "care", &of).as_str(), "> ");
-    assert_eq!(told(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
+    let shown = |of: Changes| html::visible_text(render_update(&item, "VIP", "care", &of).as_str(), "> ");
+    assert_eq!(shown(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
     assert_eq!(
-        told(Changes {
+        shown(Changes {
             other_route: true,
             text_changed: true,
             notes: vec![note.clone()],
@@ -485,24 +485,24 @@ fn a_later_event_of_a_post_is_a_comment() {
 fn a_later_rule_or_unknown_event_is_a_comment() {
     let again = Changes::default();
     let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-    let told =
+    let shown =
         |item: &Item, of: &Changes| html::visible_text(render_update(item, "VIP", "r", of).as_str(), "");
-    assert_eq!(told(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
+    assert_eq!(shown(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
     let other = Changes { other_route: true, ..Changes::default() };
     let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
-    assert_eq!(told(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
+    assert_eq!(shown(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
 }
 
 #[test]
 fn an_account_that_works_again_solves_its_ticket() {
-    let told = |json: &str| {
+    let shown = |json: &str| {
         let item = published(json);
         let news = Changes { is_report: true, ..Changes::default() };
         let news = super::render_update(&item, "VIP", "route", &news);
         (item.is_resolution(), html::visible_text(news.as_str(), "> "))
     };
     assert_eq!(
-        told(include_str!("../../../../tests/fixtures/credential-reauth-instagram.json")),
+        shown(include_str!("../../../../tests/fixtures/credential-reauth-instagram.json")),
         (
             true,
             "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again.\n\n\
@@ -510,7 +510,7 @@ fn an_account_that_works_again_solves_its_ticket() {
                 .to_owned()
         )
     );
-    let (solves, lost) = told(include_str!("../../../../tests/fixtures/credential-deauth-instagram.json"));
+    let (solves, lost) = shown(include_str!("../../../../tests/fixtures/credential-deauth-instagram.json"));
     assert!(!solves && lost.ends_with("Company Settings > Accounts."), "{lost}");
 }
 
@@ -519,13 +519,13 @@ fn a_changed_message_is_a_new_comment() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = published(json);
     let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-    let told = html::visible_text(render_update(&item, "VIP", "route", &of).as_str(), "> ");
+    let shown = html::visible_text(render_update(&item, "VIP", "route", &of).as_str(), "> ");
     let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
         The text has changed:\n\n> This is the best day";
-    assert!(told.starts_with(start), "{told}");
+    assert!(shown.starts_with(start), "{shown}");
     let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\n\
         Ann, 2021-03-17 20:00 UTC:\n\n> Legal has to see this first";
-    assert!(told.ends_with(end), "{told}");
+    assert!(shown.ends_with(end), "{shown}");
 }
 
 #[test]
