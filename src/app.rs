@@ -19,11 +19,13 @@ use crate::destination::zendesk::{self, Zendesk};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox, Summary, Unusable};
 use crate::intake::Intake;
-use crate::khoros::Khoros;
-use crate::public_url::{self, Probe};
-use crate::pull::{Pull, PullStatus, Sources};
-use crate::silence;
-use crate::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions};
+use crate::source::khoros::client::Khoros;
+use crate::source::khoros::feed::{Pull, PullStatus, Sources};
+use crate::source::khoros::public_url::{self, Probe};
+use crate::source::khoros::silence;
+use crate::source::khoros::subscription::{
+    self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
+};
 use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.

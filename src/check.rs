@@ -5,25 +5,16 @@
 //! thing is one ✗.
 
 mod clock;
-mod khoros;
-mod report;
-mod zendesk;
 
 use std::path::Path;
-use std::time::Duration;
 
 use crate::app;
 use crate::config::{Database, Partial};
+use crate::destination::zendesk;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
-use crate::public_url::Probe;
-pub use report::CheckReport;
-use report::{Finding, Mark, Row};
-
-/// Why nothing is checked where a setting is missing; the row `configuration` names the setting.
-const INCOMPLETE: &str = "its settings are missing or wrong";
-
-/// The longest wait for one step. No row takes more than three steps, one after the other.
-const STEP: Duration = Duration::from_secs(9);
+use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
+use crate::source::khoros;
+use crate::source::khoros::public_url::Probe;
 
 /// Whether a service is expected to be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +42,19 @@ pub async fn run(moment: Moment) -> CheckReport {
         (survey.map_or_else(|finding| finding, storage), public_url)
     };
     let khoros = async {
-        let answers = khoros::Answers::gather(config, config.khoros.as_ref()?, client.clone());
+        let answers = khoros::check::Answers::gather(config, config.khoros.as_ref()?, client.clone());
         Some(answers.await)
     };
     let zendesk = async {
         let zendesk = config.zendesk.as_ref()?;
         Some(
-            zendesk::findings(zendesk, &config.general.routes, &config.general.references, client.clone())
-                .await,
+            zendesk::check::findings(
+                zendesk,
+                &config.general.routes,
+                &config.general.references,
+                client.clone(),
+            )
+            .await,
         )
     };
     let ((storage, public_url), khoros, zendesk, clock) =
@@ -79,11 +75,6 @@ pub async fn run(moment: Moment) -> CheckReport {
         Row::of("public url", [public_url]),
         Row::of("clock", clock),
     ])
-}
-
-/// Runs one step; `None` if it takes too long.
-async fn within<T>(step: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(STEP, step).await.ok()
 }
 
 fn configuration(config: &Partial) -> Vec<Finding> {

@@ -1,11 +1,13 @@
 //! The destinations of deliveries. A closed set, so an enum: `match` finds every place that a new one touches.
 //! A destination never sees the inbox: the worker stores everything between two of its calls.
 
+pub mod html;
+pub mod template;
 pub mod zendesk;
 
 use std::time::Instant;
 
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 use zendesk::Zendesk;
 
 pub enum Destination {

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::delivery::{Doubt, Outcome, Reason};
 use crate::inbox::{Claim, Inbox};
-use crate::retry::{Doubt, Outcome, Reason};
 use crate::uptime::Uptime;
 
 pub struct Fence<'a> {

@@ -24,13 +24,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
 use crate::config::Route;
-use crate::event::Event;
 use crate::inbox::{Inbox, LastEvent};
 use crate::intake::Intake;
-use crate::public_url;
-use crate::pull::PullStatus;
-use crate::silence;
-use crate::subscription::Subscriptions;
+use crate::source::khoros::event::Event;
+use crate::source::khoros::feed::PullStatus;
+use crate::source::khoros::public_url;
+use crate::source::khoros::silence;
+use crate::source::khoros::subscription::Subscriptions;
 use crate::worker::LaneStatus;
 pub use auth::BearerTokens;
 use error::ApiError;

@@ -19,11 +19,11 @@ pub use lane::LaneStatus;
 
 use crate::alert::{self, Reminder};
 use crate::config::{self, Repeat};
+use crate::delivery::{self, Action, Doubt, Outcome, Reason, Transition};
 use crate::destination::{Destination, Ready};
 use crate::fence::Fence;
 use crate::inbox::{CaseTicket, Claim, ClaimFilter, Inbox};
-use crate::notification::Item;
-use crate::retry::{self, Action, Doubt, Outcome, Reason, Transition};
+use crate::source::khoros::notification::Item;
 use crate::uptime::Uptime;
 use attempt::{Attempt, Stopped};
 use lane::{Gate, Lane};
@@ -215,7 +215,7 @@ impl Worker {
     /// it. After that, the delivery is claimed again in doubt and looked up.
     async fn settle(&self, claim: &Claim, outcome: &Outcome) {
         let (schedule, lease) = (&self.delivery.retry_schedule, self.delivery.lease);
-        let transition = retry::next(outcome, claim.tries, schedule, lease, fastrand::f64());
+        let transition = delivery::next(outcome, claim.tries, schedule, lease, fastrand::f64());
         let give_up = Instant::now() + lease;
         loop {
             match self.inbox.settle(claim, &transition).await {

@@ -13,7 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use casebridge::config::HTTP_IDLE;
 use casebridge::http::{BearerTokens, route_path, server};
-use casebridge::notification;
+use casebridge::source::khoros::notification;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::process::Command;

@@ -4,9 +4,9 @@ use jiff::fmt::rfc2822::DateTimeParser;
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-use super::report::Finding;
-use super::within;
 use crate::config::Partial;
+use crate::report::Finding;
+use crate::report::within;
 
 /// An answer takes less than this.
 const NOTABLE: SignedDuration = SignedDuration::from_secs(30);
@@ -51,8 +51,8 @@ fn compare(server: &str, ahead: SignedDuration) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Mark;
     use super::*;
+    use crate::report::Mark;
 
     #[test]
     fn a_clock_may_be_off_by_30_seconds() {

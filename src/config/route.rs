@@ -10,7 +10,7 @@ use super::reader::Reader;
 use super::ticket::{TICKET_PREFIX as TICKET, Ticket};
 use super::typos;
 use super::variables::{RouteVariables, Variables};
-use crate::event::Event;
+use crate::source::khoros::event::Event;
 
 /// One kind of event that we subscribe to, and the tickets that it makes.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 use super::parse::{self, Parsed};
 use super::reader::Reader;
 use super::variables::{Setting, TicketVariables};
-use crate::template::Template;
+use crate::destination::template::Template;
 
 /// The first part of the variables' names.
 pub(super) const TICKET_PREFIX: &str = "TICKET_";

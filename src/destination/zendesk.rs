@@ -6,7 +6,9 @@
 mod audits;
 mod author;
 mod budget;
+pub mod check;
 mod deleted;
+pub mod memory;
 mod merge;
 mod outcome;
 pub mod plan;
@@ -29,10 +31,10 @@ use url::Url;
 
 use crate::alert::{self, Reminder};
 use crate::config;
+use crate::delivery::{Doubt, Outcome, Reason};
 use crate::destination::Ready;
 use crate::fence::Fence;
-use crate::notification::with_lower_network;
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::source::khoros::notification::with_lower_network;
 use audits::Audit;
 pub use author::AuthorLookup;
 use author::Authors;

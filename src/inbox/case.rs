@@ -1,7 +1,7 @@
 //! What the storage knows of a case: its ticket, and whether others may have made one.
 
 use super::{Claim, Inbox, fetch};
-use crate::memory::CaseMemory;
+use crate::destination::zendesk::memory::CaseMemory;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {

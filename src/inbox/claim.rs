@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::FromRow;
 
 use super::{Inbox, State, execute, fetch, millis, postgres, storable};
-use crate::retry::Transition;
+use crate::delivery::Transition;
 
 /// A delivery that this process alone works on until its lease ends.
 #[derive(Clone, Debug, FromRow)]

@@ -7,6 +7,8 @@ use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::config::{self, Repeat, Requester, RequesterLater, Route};
+use crate::delivery::{Action, Doubt, Outcome, Reason};
+use crate::destination::zendesk::memory::{CaseMemory, Changes, Content};
 use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use crate::destination::zendesk::ticket::{self, Draft, Profile};
 use crate::destination::zendesk::{
@@ -14,9 +16,7 @@ use crate::destination::zendesk::{
 };
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
-use crate::memory::{CaseMemory, Changes, Content};
-use crate::notification::{Item, Note, with_lower_network};
-use crate::retry::{Action, Doubt, Outcome, Reason};
+use crate::source::khoros::notification::{Item, Note, with_lower_network};
 
 /// The number of closed or deleted tickets of one case that an attempt goes through.
 const TICKETS: usize = 5;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::retry::{Action, Doubt, Outcome, Reason};
+use crate::delivery::{Action, Doubt, Outcome, Reason};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -277,7 +277,7 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::CaseMemory;
+    use crate::destination::zendesk::memory::CaseMemory;
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)

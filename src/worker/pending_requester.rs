@@ -9,12 +9,12 @@ use super::Worker;
 use super::attempt::find_author;
 use super::lane::Gate;
 use crate::config::RequesterLater;
+use crate::delivery::Outcome;
 use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
 use crate::destination::zendesk::{AuthorLookup, RequesterUpdate};
 use crate::inbox::PendingRequester;
-use crate::notification::Item;
-use crate::retry::Outcome;
+use crate::source::khoros::notification::Item;
 
 /// The time between two checks for due tickets when none was found.
 const CHECK_EVERY: Duration = Duration::from_secs(2);

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
+use casebridge::delivery::Transition;
+use casebridge::destination::zendesk::memory::CaseMemory;
 use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery, ReceiveError, State};
-use casebridge::memory::CaseMemory;
-use casebridge::retry::Transition;
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 

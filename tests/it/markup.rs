@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use casebridge::config::Ticket;
+use casebridge::destination::template::Template;
+use casebridge::destination::zendesk::memory::Changes;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
-use casebridge::memory::Changes;
-use casebridge::notification::{self, Item};
 use casebridge::sandbox::zendesk::Fault;
-use casebridge::template::Template;
+use casebridge::source::khoros::notification::{self, Item};
 use casebridge::text::clean;
 use proptest::collection::vec;
 use proptest::prelude::*;

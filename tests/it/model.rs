@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casebridge::config::{self, Retention};
+use casebridge::delivery::Transition;
+use casebridge::destination::zendesk::memory::{CaseMemory, Content, Repetition};
 use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery};
-use casebridge::memory::{CaseMemory, Content, Repetition};
-use casebridge::retry::Transition;
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use casebridge::notification::{self, Arrival, Item, NotJson};
+use casebridge::source::khoros::notification::{self, Arrival, Item, NotJson};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Call, Zendesk, outcome};
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 
 /// One change to a ticket; `metadata.custom` is the `metadata` of the request.
 #[derive(Default, Deserialize)]

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::reply::Reply;
 use super::ticket::Profile;
 use super::{Call, Zendesk, outcome};
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 
 /// `create_or_update` takes one request per second, for all integrations of an account.
 const BETWEEN: Duration = Duration::from_secs(1);

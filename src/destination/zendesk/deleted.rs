@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use super::{Call, Zendesk, outcome};
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 
 /// Pages of 100 tickets: Zendesk answers 10 such requests a minute.
 const PAGES: usize = 5;

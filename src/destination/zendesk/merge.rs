@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Zendesk;
 use super::audits::{Audit, Search};
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 
 /// The tag of tickets that were merged into another.
 pub const MERGED_TAG: &str = "closed_by_merge";

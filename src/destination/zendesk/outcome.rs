@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::reply::{Lost, Reply};
 use super::token;
 use crate::alert;
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The purpose of a request; the table of outcomes distinguishes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::config::{self, FALLBACK_TAG, NO_AUTHOR_TAG};
-use crate::retry::Action;
+use crate::delivery::Action;
 
 /// The parts of a ticket that a refusal can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::budget::Rate;
 use crate::connect::NoConnection;
-use crate::retry::Reason;
+use crate::delivery::Reason;
 
 /// The number of bytes that are read of an answer. The answer to a create contains everything that triggers
 /// did, and is still far smaller.

@@ -7,7 +7,7 @@ use super::author::NOT_NOW;
 use super::update::{COLLISIONS, shown, too_many_collisions};
 use super::{Call, Ticket, Zendesk, outcome};
 use crate::config::NO_AUTHOR_TAG;
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The result of an update of the requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

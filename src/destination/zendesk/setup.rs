@@ -8,7 +8,7 @@ use super::token::Grant;
 use super::{Call, Reply, Zendesk};
 use crate::alert;
 use crate::config::{Reference, ReferenceKind};
-use crate::retry::Outcome;
+use crate::delivery::Outcome;
 
 /// Why the credential does not work. The texts contain nothing secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

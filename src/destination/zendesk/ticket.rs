@@ -7,11 +7,13 @@ use serde_json::{Value, json};
 use super::plan::{Fields, Plan, RequesterUser};
 use super::text::{cut_line, first_chars, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
-use crate::event::Event;
-use crate::html::{self, Html};
-use crate::memory::Changes;
-use crate::notification::{self, Item, Note};
-use crate::template::{Context, Subject, Template, author_name, handle, labels, network_name, visible_line};
+use crate::destination::html::{self, Html};
+use crate::destination::template::{
+    Context, Subject, Template, author_name, handle, labels, network_name, visible_line,
+};
+use crate::destination::zendesk::memory::Changes;
+use crate::source::khoros::event::Event;
+use crate::source::khoros::notification::{self, Item, Note};
 use crate::text::{clean, clip, is_blank, time};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.

@@ -15,7 +15,7 @@ use url::Url;
 use super::reply::{Reply, send};
 use crate::alert;
 use crate::config::ZendeskCredentials;
-use crate::retry::{Doubt, Outcome, Reason};
+use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The remedy for a 401, as logged.
 const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAUTH_CLIENT_SECRET (or \

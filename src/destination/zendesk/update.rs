@@ -13,10 +13,10 @@ use super::merge::MERGED_TAG;
 use super::reply::Reply;
 use super::{Call, Ticket, TicketReply, Zendesk, outcome};
 use crate::config::Repeat;
+use crate::delivery::{Action, Doubt, Outcome, Reason};
+use crate::destination::html::Html;
+use crate::destination::zendesk::memory::Changes;
 use crate::fence::Fence;
-use crate::html::Html;
-use crate::memory::Changes;
-use crate::retry::{Action, Doubt, Outcome, Reason};
 
 /// The number of attempts to update a ticket that others change at the same time.
 pub(super) const COLLISIONS: usize = 4;

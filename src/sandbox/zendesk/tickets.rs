@@ -15,7 +15,7 @@ use super::{
     only, refusal, suspended, too_many, with_rate, wrong,
 };
 
-use crate::html::visible_text;
+use crate::destination::html::visible_text;
 use crate::text::is_blank;
 
 const READ: &[&str] = &["tickets:read", "read"];

@@ -1,7 +1,7 @@
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::*;
-use crate::notification;
+use crate::source::khoros::notification;
 
 fn published(json: &str) -> Item {
     let arrivals = notification::parse("", json.as_bytes(), 1234).unwrap();

@@ -1,8 +1,20 @@
 //! The report of a check, as a screen and as JSON.
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use serde::Serialize;
+
+/// Why nothing is checked where a setting is missing; the row `configuration` names the setting.
+pub const INCOMPLETE: &str = "its settings are missing or wrong";
+
+/// The longest wait for one step of a check. No row takes more than three steps, one after the other.
+pub const STEP: Duration = Duration::from_secs(9);
+
+/// Runs one step of a check; `None` if it takes too long.
+pub async fn within<T>(step: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(STEP, step).await.ok()
+}
 
 /// The result of one row; the later the worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

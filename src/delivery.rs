@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::memory::CaseMemory;
+use crate::destination::zendesk::memory::CaseMemory;
 
 /// How an attempt ended, as decided by the destination.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
-use crate::{config, connect, notification};
+use crate::source::khoros::notification;
+use crate::{config, connect};
 pub use account::{Company, Label, TokenUser};
 pub use remote::{RemoteStatus, RemoteSubscription};
 

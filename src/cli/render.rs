@@ -7,10 +7,10 @@ use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 
 use casebridge::config::{Preview, Requester, Route};
+use casebridge::destination::html::visible_text;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
-use casebridge::html::visible_text;
-use casebridge::notification::{self, Arrival, Item};
+use casebridge::source::khoros::notification::{self, Arrival, Item};
 
 /// The printed form of a ticket.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::notification::Note;
+use crate::source::khoros::notification::Note;
 
 /// The content of a ticket. Cumulative: the memory of the latest delivery includes all earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,8 +7,8 @@ use anyhow::bail;
 use casebridge::app;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
-use casebridge::khoros::{Khoros, Refusal, RemoteStatus};
-use casebridge::subscription;
+use casebridge::source::khoros::client::{Khoros, Refusal, RemoteStatus};
+use casebridge::source::khoros::subscription;
 
 /// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables
 /// one, it stores the end in the database, so that a running service does not activate the subscription

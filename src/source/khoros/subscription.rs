@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::alert;
 use crate::inbox::Inbox;
-use crate::khoros::{Khoros, Refusal, RemoteSubscription};
+use crate::source::khoros::client::{Khoros, Refusal, RemoteSubscription};
 pub use desired::{Desired, Field, named};
 use route::{Problem, RouteState};
 

@@ -1,7 +1,7 @@
 use super::*;
 
-const TWITTER: &str = include_str!("../../tests/fixtures/stream-item-label-applied-twitter.json");
-const RULE: &str = include_str!("../../tests/fixtures/rule-applied-twitter.json");
+const TWITTER: &str = include_str!("../../../../tests/fixtures/stream-item-label-applied-twitter.json");
+const RULE: &str = include_str!("../../../../tests/fixtures/rule-applied-twitter.json");
 
 fn parsed(json: &str) -> Vec<Arrival> {
     parse("", json.as_bytes(), 7).unwrap_or_else(|_| panic!("not JSON: {json}"))
@@ -137,7 +137,7 @@ fn an_event_without_a_post_has_the_case_of_its_subject() {
 
 #[test]
 fn a_message_has_what_a_post_has_by_the_same_names() {
-    let json = include_str!("../../tests/fixtures/message-needs-approval-facebook.json");
+    let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = Item::from_payload(&only(json).payload).unwrap();
     assert_eq!((item.network(), item.labels.len(), item.notes.len()), (Some("facebook"), 1, 1));
     assert_eq!((&item.fields["sfEntityType"], &item.entity_id), (&json!("Message"), &None));
@@ -267,7 +267,7 @@ fn a_post_that_comes_twice_with_other_contents_is_stored_twice() {
 
 #[test]
 fn secrets_of_an_error_event_are_redacted() {
-    let arrival = only(include_str!("../../tests/fixtures/error-custom-crm.json"));
+    let arrival = only(include_str!("../../../../tests/fixtures/error-custom-crm.json"));
     assert!(!arrival.payload.contains("not-to-be-stored"), "{}", arrival.payload);
     assert!(arrival.payload.contains("GET") && arrival.payload.contains("crm.example.com/cases"));
 }

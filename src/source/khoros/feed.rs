@@ -14,10 +14,10 @@ use tracing::{debug, error, info};
 
 use crate::alert;
 use crate::config::{self, Route};
-use crate::event::moment;
 use crate::intake::{Intake, Origin};
-use crate::khoros::{Khoros, Refusal};
-use crate::subscription::Feeds;
+use crate::source::khoros::client::{Khoros, Refusal};
+use crate::source::khoros::event::moment;
+use crate::source::khoros::subscription::Feeds;
 use reading::{FeedEvent, Part, Reading};
 pub use status::PullStatus;
 use status::StatusLog;

@@ -1,6 +1,7 @@
 //! The operator's subcommands, on the same database as the running service.
 
 mod list;
+pub mod log;
 mod render;
 mod replay;
 mod unsubscribe;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{Line, MAX_LINES, MessageStep, Report, moment, network};
-use crate::notification::text;
+use crate::source::khoros::notification::text;
 
 /// Each message is one case: it is sent to a network first and published later.
 pub(super) fn describe(step: MessageStep, message: &Value) -> Report {

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 
-use super::report::Finding;
-use super::{STEP, within};
 use crate::config::{self, Reference, ReferenceKind, ZendeskCredentials};
 use crate::destination::zendesk::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
+use crate::report::Finding;
+use crate::report::{STEP, within};
 
 /// The day on which Zendesk ends all API tokens.
 const END_OF_API_TOKENS: Date = date(2027, 4, 30);

@@ -9,7 +9,7 @@ use super::desired::{Desired, Difference, Field, Repair};
 use crate::alert::{self, Reminder};
 use crate::config::Route;
 use crate::inbox::Inbox;
-use crate::khoros::{Khoros, Refusal, RemoteStatus};
+use crate::source::khoros::client::{Khoros, Refusal, RemoteStatus};
 
 /// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does
 /// not store the value. Further corrections would never end.

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use crate::config::Route;
-use crate::khoros::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
+use crate::source::khoros::client::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
 
 /// The desired subscription of a route.
 pub struct Desired {

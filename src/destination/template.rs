@@ -17,8 +17,8 @@ pub use context::{
     Context, Subject, author_name, handle, labels, network_name, template_names, visible_line,
 };
 
-use crate::html::{self, Html};
-use crate::notification::Item;
+use crate::destination::html::{self, Html};
+use crate::source::khoros::notification::Item;
 use crate::text::clean;
 
 /// The steps of one rendering: enough for thousands of notes, and over within milliseconds.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::notification::{has_items, text};
+use crate::source::khoros::notification::{has_items, text};
 
 /// The events that Khoros publishes, by their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,7 +335,7 @@ mod tests {
     }
 
     fn credential_event() -> Value {
-        let json = include_str!("../tests/fixtures/credential-deauth-instagram.json");
+        let json = include_str!("../../../tests/fixtures/credential-deauth-instagram.json");
         serde_json::from_str(json).unwrap()
     }
 
@@ -416,11 +416,11 @@ mod tests {
         let others =
             [json!(null), json!(5), json!("text"), json!([]), json!([[1], {"id": 2}]), json!({"a": {}})];
         for json in [
-            include_str!("../tests/fixtures/message-published.json"),
-            include_str!("../tests/fixtures/credential-deauth-instagram.json"),
-            include_str!("../tests/fixtures/pass-conversation-control-twitter.json"),
-            include_str!("../tests/fixtures/error-custom-crm.json"),
-            include_str!("../tests/fixtures/vault-user-create.json"),
+            include_str!("../../../tests/fixtures/message-published.json"),
+            include_str!("../../../tests/fixtures/credential-deauth-instagram.json"),
+            include_str!("../../../tests/fixtures/pass-conversation-control-twitter.json"),
+            include_str!("../../../tests/fixtures/error-custom-crm.json"),
+            include_str!("../../../tests/fixtures/vault-user-create.json"),
         ] {
             let event: Value = serde_json::from_str(json).unwrap();
             let names: Vec<String> = event["data"].as_object().unwrap().keys().cloned().collect();

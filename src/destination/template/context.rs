@@ -6,9 +6,9 @@ use minijinja::value::Value;
 use serde_json::Value as Json;
 
 use super::bounds::{self, MEMBERS};
-use crate::event::{Event, Report};
-use crate::html;
-use crate::notification::{Item, Note};
+use crate::destination::html;
+use crate::source::khoros::event::{Event, Report};
+use crate::source::khoros::notification::{Item, Note};
 use crate::text::is_blank;
 
 /// The fields of an item that Khoros publishes, in its order.

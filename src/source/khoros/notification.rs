@@ -13,8 +13,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::event::{CredentialChange, Event, Report, moment};
-use crate::memory::Repetition;
+use crate::destination::zendesk::memory::Repetition;
+use crate::source::khoros::event::{CredentialChange, Event, Report, moment};
 use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.

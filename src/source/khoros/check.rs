@@ -4,13 +4,13 @@
 use jiff::Timestamp;
 use regex::Regex;
 
-use super::report::{Finding, Mark};
-use super::{INCOMPLETE, within};
 use crate::app;
 use crate::config::{self, Mode, Partial, Route, SPECIAL};
 use crate::http;
-use crate::khoros::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
-use crate::subscription::{Desired, Field};
+use crate::report::{Finding, Mark};
+use crate::report::{INCOMPLETE, within};
+use crate::source::khoros::client::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
+use crate::source::khoros::subscription::{Desired, Field};
 
 const TOKEN_REMEDY: &str = "copy a new API Access Token from Profile Settings in Khoros to SPREDFAST_API_TOKEN, or \
                             ask Khoros support to enable API access for the company";

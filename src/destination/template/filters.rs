@@ -4,7 +4,7 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, State};
 
 use super::context::TEXT_BYTES_NAME;
-use crate::html::{self, Html};
+use crate::destination::html::{self, Html};
 use crate::text;
 
 /// The bytes of HTML that `facts` makes at most.

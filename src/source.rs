@@ -1,0 +1,3 @@
+//! The sources of items.
+
+pub mod khoros;

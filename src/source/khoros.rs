@@ -1,0 +1,10 @@
+//! Khoros Marketing: its API, its events, and the two ways on which they come: pushes and feeds.
+
+pub mod check;
+pub mod client;
+pub mod event;
+pub mod feed;
+pub mod notification;
+pub mod public_url;
+pub mod silence;
+pub mod subscription;
