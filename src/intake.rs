@@ -10,7 +10,8 @@ use tracing::{error, info, warn};
 use crate::alert::{self, Reminder};
 use crate::config::{LABEL_ROUTE, Route};
 use crate::inbox::{Inbox, NewDelivery, ReceiveError};
-use crate::source::khoros::notification::{self, Arrival, NotJson, Unprocessable};
+use crate::item::Unprocessable;
+use crate::source::khoros::notification::{self, Arrival, NotJson};
 
 /// Hosts' routers give up after 30 s. A repeated request finds its rows known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -23,6 +23,8 @@ pub mod fence;
 pub mod http;
 pub mod inbox;
 pub mod intake;
+pub mod item;
+pub mod json;
 pub mod report;
 pub mod sandbox;
 pub mod source;

@@ -23,7 +23,8 @@ use crate::delivery::{self, Action, Doubt, Outcome, Reason, Transition};
 use crate::destination::{Destination, Ready};
 use crate::fence::Fence;
 use crate::inbox::{CaseTicket, Claim, ClaimFilter, Inbox};
-use crate::source::khoros::notification::Item;
+use crate::item::Item;
+use crate::source;
 use crate::uptime::Uptime;
 use attempt::{Attempt, Stopped};
 use lane::{Gate, Lane};
@@ -185,7 +186,7 @@ impl Worker {
         let claimed = Uptime::now();
         let case = self.inbox.case(claim).await?;
         let route = zendesk.route(&claim.route);
-        let item = Item::from_payload(&claim.payload);
+        let item = source::item(&claim.payload);
         let is_status_change = item.as_ref().is_ok_and(Item::is_status_change);
         let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_status_change;
         if let (CaseTicket::Known { reference, memory, .. }, true) = (&case.ticket, is_ignored) {

@@ -10,7 +10,9 @@ use casebridge::config::{Preview, Requester, Route};
 use casebridge::destination::html::visible_text;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
-use casebridge::source::khoros::notification::{self, Arrival, Item};
+use casebridge::item::Item;
+use casebridge::source;
+use casebridge::source::khoros::notification::{self, Arrival};
 
 /// The printed form of a ticket.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut unprocessable = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
-        match arrival.unprocessable.map_or_else(|| Item::from_payload(&arrival.payload), Err) {
+        match arrival.unprocessable.map_or_else(|| source::item(&arrival.payload), Err) {
             Ok(item) => write!(out, "{}", render_item(route, arrival, &item, form)?)?,
             Err(reason) => {
                 unprocessable += 1;

@@ -7,18 +7,17 @@
 mod bounds;
 mod context;
 mod filters;
+mod samples;
 
 use std::io;
 use std::sync::Arc;
 
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
-pub use context::{
-    Context, Subject, author_name, handle, labels, network_name, template_names, visible_line,
-};
+pub use context::{Context, Subject, author_name, handle, labels, template_names, visible_line};
 
 use crate::destination::html::{self, Html};
-use crate::source::khoros::notification::Item;
+use crate::item::Item;
 use crate::text::clean;
 
 /// The steps of one rendering: enough for thousands of notes, and over within milliseconds.
@@ -31,20 +30,6 @@ const OUTPUT_BYTES: usize = bounds::TEXT_BYTES;
 const MANY_FOLLOWERS: &str = "2000000000";
 /// The longest quotation of a template in a problem.
 const DETAIL_CHARS: usize = 120;
-
-/// An item with every field, to try a template on.
-const SAMPLE: &str = r#"{"eventName": "stream-item-label-applied", "data": {"labels": ["Label"],
-    "ruleMatched": {"ruleName": "Rule"}, "items": [{
-    "sfEntityType": "StreamItem", "entityId": "twitter:1", "text": "Text", "link": "https://example.com/1",
-    "author": "Jane", "authorIcon": "https://example.com/icon", "authorId": "2",
-    "authorLink": "https://example.com/jane", "authorScreenName": "jane", "initiativeIds": [5],
-    "contentType": "post", "createdDate": "2011-05-26T18:23:31.000Z", "followerCount": "8424",
-    "labels": ["Other"], "notes": [{"text": "Note", "createdByDisplayName": "Ann", "createdDate": "2011"}],
-    "inReplyTo": "twitter:3", "repostedFrom": "twitter:4", "parentPost": "twitter:5"}]}}"#;
-
-/// An event that is about no post.
-const REPORT_SAMPLE: &str = r#"{"eventName": "credential-deauth", "data":
-    {"service": "instagram", "serviceId": "1", "name": "acme", "when": 1520987518000}}"#;
 
 /// A template that compiles.
 #[derive(Clone, Debug)]
@@ -101,12 +86,11 @@ impl Template {
         let (template, compiled) = Template::compile(format, name, text);
         compiled.map_err(|error| in_detail(&error))?;
         template.check_names()?;
-        for sample in [SAMPLE, &SAMPLE.replace("8424", MANY_FOLLOWERS)] {
-            let item = Item::from_payload(sample).unwrap_or_default();
-            template.try_on(&item).map_err(|error| in_detail(&error))?;
+        for followers in ["8424", MANY_FOLLOWERS] {
+            template.try_on(&samples::post(followers)).map_err(|error| in_detail(&error))?;
         }
         // With few fields it may fail because one is missing, but not because of an unknown filter.
-        for item in [Item::default(), Item::from_payload(REPORT_SAMPLE).unwrap_or_default()] {
+        for item in [Item::default(), samples::report()] {
             match template.try_on(&item) {
                 Err(error) if is_unknown(error.kind()) => return Err(in_detail(&error)),
                 _ => {}

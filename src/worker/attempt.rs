@@ -16,7 +16,8 @@ use crate::destination::zendesk::{
 };
 use crate::fence::Fence;
 use crate::inbox::{Case, CaseTicket, Claim, Inbox};
-use crate::source::khoros::notification::{Item, Note, with_lower_network};
+use crate::item::{Item, Note};
+use crate::source::khoros::notification::with_lower_network;
 
 /// The number of closed or deleted tickets of one case that an attempt goes through.
 const TICKETS: usize = 5;
@@ -420,7 +421,7 @@ impl Attempt<'_> {
             route: &self.claim.route,
             text: self.item.text.as_deref(),
             notes,
-            repetition: self.item.repetition(),
+            repetition: self.item.repetition,
             when: self.item.happened(),
         }
     }

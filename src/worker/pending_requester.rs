@@ -14,7 +14,7 @@ use crate::destination::Destination;
 use crate::destination::zendesk::ticket::author_profile;
 use crate::destination::zendesk::{AuthorLookup, RequesterUpdate};
 use crate::inbox::PendingRequester;
-use crate::source::khoros::notification::Item;
+use crate::source;
 
 /// The time between two checks for due tickets when none was found.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ impl Worker {
             return Ok(None);
         }
         // Erasing the delivery's texts also erased their author.
-        let item = Item::from_payload(&pending.payload).ok();
+        let item = source::item(&pending.payload).ok();
         let Some(profile) = item.as_ref().and_then(author_profile) else { return Ok(None) };
         if !zendesk.has_update_budget() {
             return Ok(Some(POSTPONE));

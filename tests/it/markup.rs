@@ -7,8 +7,9 @@ use casebridge::destination::template::Template;
 use casebridge::destination::zendesk::memory::Changes;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::item::Item;
 use casebridge::sandbox::zendesk::Fault;
-use casebridge::source::khoros::notification::{self, Item};
+use casebridge::source::khoros::notification;
 use casebridge::text::clean;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -92,7 +93,7 @@ fn on_one_line(text: &str) -> String {
 fn item(fields: Value) -> Item {
     let json = json!({"eventUuid": "e", "data": {"items": [fields]}}).to_string();
     let arrivals = notification::parse("", json.as_bytes(), 7).unwrap();
-    Item::from_payload(&arrivals[0].payload).unwrap()
+    casebridge::source::item(&arrivals[0].payload).unwrap()
 }
 
 fn rendered(item: &Item, settings: &Ticket) -> Value {

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use casebridge::config::{self, Retention};
 use casebridge::delivery::Transition;
-use casebridge::destination::zendesk::memory::{CaseMemory, Content, Repetition};
+use casebridge::destination::zendesk::memory::{CaseMemory, Content};
 use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery};
+use casebridge::item::Repetition;
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;

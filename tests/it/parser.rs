@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use casebridge::source::khoros::notification::{self, Arrival, Item, NotJson};
+use casebridge::source::khoros::notification::{self, Arrival, NotJson};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -45,7 +45,12 @@ fn check_arrival(arrival: &Arrival) {
         let fits = (1..=200).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
         assert!(fits, "{key:?}");
     }
-    assert_eq!(Item::from_payload(&arrival.payload).err(), arrival.unprocessable, "{}", arrival.payload);
+    assert_eq!(
+        casebridge::source::item(&arrival.payload).err(),
+        arrival.unprocessable,
+        "{}",
+        arrival.payload
+    );
     if arrival.unprocessable.is_none() {
         let again = notification::parse("", arrival.payload.as_bytes(), 7).unwrap();
         assert_eq!(again.len(), 1, "{}", arrival.payload);
@@ -258,7 +263,7 @@ fn any_bytes_are_refused_or_taken_whole() {
 fn a_text_loses_its_lone_surrogates_alone() {
     for_any(1000, escaped(), |(escaped, units)| {
         let arrivals = checked(event_with_text(&escaped).as_bytes()).unwrap();
-        let text = Item::from_payload(&arrivals[0].payload).unwrap().text;
+        let text = casebridge::source::item(&arrivals[0].payload).unwrap().text;
         assert_eq!(text.unwrap_or_default(), String::from_utf16_lossy(&units).trim());
     });
 }

@@ -7,8 +7,7 @@ use serde_json::Value as Json;
 
 use super::bounds::{self, MEMBERS};
 use crate::destination::html;
-use crate::source::khoros::event::{Event, Report};
-use crate::source::khoros::notification::{Item, Note};
+use crate::item::{Item, Kind, Note, Report};
 use crate::text::is_blank;
 
 /// The fields of an item that Khoros publishes, in its order.
@@ -85,22 +84,22 @@ impl Context {
             ("network", Value::from(item.network().unwrap_or_default())),
             ("followers", author.followers.as_deref().map_or_else(|| Value::from(""), count)),
         ]);
-        let kind = match item.event {
-            Event::Label => "label",
-            Event::Rule => "rule",
-            _ => "other",
+        let kind = match item.kind {
+            Kind::Label => "label",
+            Kind::Rule => "rule",
+            Kind::Other => "other",
         };
         let labels = labels(item, label).map(html::line).filter(|label| !label.is_empty());
         Context(BTreeMap::from([
             ("item", map(ITEM.iter().map(|field| (*field, field_of(item, field, is_public))))),
             ("author", author),
             ("text", bounded(item.text.as_deref().filter(|text| !is_blank(text)).unwrap_or_default())),
-            ("network", Value::from(network_name(item).unwrap_or_default())),
+            ("network", Value::from(item.network_name().unwrap_or_default())),
             ("labels", labels.take(MEMBERS).collect()),
             ("notes", notes.iter().map(note).collect()),
             ("more_notes", Value::from(more_notes)),
             ("rule", text(&item.rule)),
-            ("report", item.report.as_ref().map_or_else(|| Value::from(()), |it| report(item, it))),
+            ("report", item.report.as_ref().map_or_else(|| Value::from(()), report)),
             ("public", Value::from(is_public)),
             ("event", text(&item.event_name)),
             ("event_kind", Value::from(kind)),
@@ -148,22 +147,6 @@ pub(super) fn is_known(name: &str) -> bool {
     }
 }
 
-/// The network as people write it: `LinkedIn`.
-pub fn network_name(item: &Item) -> Option<String> {
-    let network = item.network()?.to_lowercase();
-    Some(match network.as_str() {
-        "linkedin" => "LinkedIn".to_owned(),
-        "youtube" => "YouTube".to_owned(),
-        "tiktok" => "TikTok".to_owned(),
-        "x" => "X".to_owned(),
-        "vk" => "VK".to_owned(),
-        "googleplus" => "Google+".to_owned(),
-        "sinaweibo" => "Weibo".to_owned(),
-        "multi_channel" => "Several networks".to_owned(),
-        network => network[..1].to_uppercase() + &network[1..],
-    })
-}
-
 /// `@jane`
 pub fn handle(item: &Item) -> Option<String> {
     let bare = visible_line(item.author.screen_name.as_deref())?.trim_start_matches('@').to_owned();
@@ -190,23 +173,18 @@ pub fn visible_line(text: Option<&str>) -> Option<String> {
 
 /// The label that the event is about, if it is about one, and the others.
 pub fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a str> {
-    let applied = Some(label).filter(|label| item.event == Event::Label && !label.is_empty());
+    let applied = Some(label).filter(|label| item.kind == Kind::Label && !label.is_empty());
     let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
     applied.into_iter().chain(others)
 }
 
-fn report(item: &Item, report: &Report) -> Value {
+fn report(report: &Report) -> Value {
     let optional = |text: Option<&str>| Value::from(text.unwrap_or_default());
     let lines = report.lines.iter().map(|(name, value)| {
         Value::from_iter([Value::from(html::line(name)), Value::from(html::line(value))])
     });
-    // Messages and conversations are on a network; everything else is Khoros' own.
-    let place = match item.event {
-        Event::Message(_) | Event::ConversationPassed => network_name(item),
-        _ => None,
-    };
     map([
-        ("place", Value::from(place.unwrap_or_else(|| "Khoros".to_owned()))),
+        ("place", bounded(&report.place)),
         ("headline", bounded(&report.headline)),
         ("opening", bounded(&report.opening)),
         ("meaning", optional(report.meaning)),

@@ -4,7 +4,7 @@ use super::*;
 
 fn item(fields: Value) -> Item {
     let json = json!({"eventName": "e", "data": {"items": [fields]}});
-    Item::from_payload(&json.to_string()).unwrap()
+    crate::source::item(&json.to_string()).unwrap()
 }
 
 fn context(item: &Item, label: &str, route: &str) -> Context {
@@ -71,7 +71,7 @@ fn missing_values_are_empty() {
 
 #[test]
 fn the_sample_has_every_field() {
-    let sample = Item::from_payload(SAMPLE).unwrap();
+    let sample = samples::post("8424");
     let context = context(&sample, "Label", "route");
     for name in template_names() {
         let template = Template::new("T", &format!("{{{{ {name} }}}}")).unwrap();
@@ -83,7 +83,7 @@ fn the_sample_has_every_field() {
 fn numbers_keep_their_digits() {
     let digits = "123456789012345678901234567890";
     let json = format!(r#"{{"data":{{"items":[{{"text":"t","authorIcon":{digits},"contentType":1.50}}]}}}}"#);
-    let item = Item::from_payload(&json).unwrap();
+    let item = crate::source::item(&json).unwrap();
     let template = Template::new("T", "{{ item.authorIcon }} {{ item.contentType }}").unwrap();
     let rendered = template.render(&context(&item, "l", "r")).unwrap();
     assert_eq!(rendered, format!("{digits} 1.50"));

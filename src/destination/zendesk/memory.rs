@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::source::khoros::notification::Note;
+use crate::item::{Note, Repetition};
 
 /// The content of a ticket. Cumulative: the memory of the latest delivery includes all earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,17 +30,6 @@ pub struct Content<'a> {
     pub repetition: Repetition,
     /// When the event happened, as a text that can be compared.
     pub when: Option<&'a str>,
-}
-
-/// How often an event without changes is added to its ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repetition {
-    /// Events about posts.
-    Never,
-    /// Events that report something new each time.
-    Always,
-    /// Once in each hour of the clock: a broken system keeps failing.
-    Hourly,
 }
 
 /// The part of an event that its ticket does not contain yet.

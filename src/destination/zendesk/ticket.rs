@@ -8,12 +8,10 @@ use super::plan::{Fields, Plan, RequesterUser};
 use super::text::{cut_line, first_chars, slug};
 use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
 use crate::destination::html::{self, Html};
-use crate::destination::template::{
-    Context, Subject, Template, author_name, handle, labels, network_name, visible_line,
-};
+use crate::destination::template::{Context, Subject, Template, author_name, handle, labels, visible_line};
 use crate::destination::zendesk::memory::Changes;
-use crate::source::khoros::event::Event;
-use crate::source::khoros::notification::{self, Item, Note};
+use crate::item::{Item, Kind, Note};
+use crate::json;
 use crate::text::{clean, clip, is_blank, time};
 
 /// Zendesk documents no limit for a subject and was seen to cut at 255 characters.
@@ -135,13 +133,13 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
     let id = item.author.id.as_deref()?;
     let bare = |handle: String| handle.trim_start_matches('@').to_owned();
     let name = author_name(item).or_else(|| handle(item).map(bare));
-    let name =
-        name.unwrap_or_else(|| format!("{} user {}", network_name(item).unwrap_or_default(), html::line(id)));
+    let name = name
+        .unwrap_or_else(|| format!("{} user {}", item.network_name().unwrap_or_default(), html::line(id)));
     let lines = [("Profile", visible_line(item.author.link.as_deref())), ("Handle", handle(item))];
     let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
     Some(Profile {
         // A comma would end the key where several are looked up at once.
-        key: notification::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
+        key: json::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
         name: first_chars(&name, USER_NAME_CHARS),
         details: lines.collect::<Vec<_>>().join("\n"),
     })
@@ -314,7 +312,7 @@ fn without_white_space(text: &str) -> String {
 /// tags of a later event.
 pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Plan>) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
-    let event = item.event_name.as_deref().filter(|_| item.event != Event::Label);
+    let event = item.event_name.as_deref().filter(|_| item.kind != Kind::Label);
     let event = event.map(|event| format!("khoros_event_{}", slug(event)));
     let labels = labels(item, label).map(slug).filter(|slug| !slug.is_empty());
     let labels = labels.map(|slug| format!("khoros_label_{slug}"));

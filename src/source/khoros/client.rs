@@ -15,8 +15,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
-use crate::source::khoros::notification;
-use crate::{config, connect};
+use crate::{config, connect, json};
 pub use account::{Company, Label, TokenUser};
 pub use remote::{RemoteStatus, RemoteSubscription};
 
@@ -196,7 +195,7 @@ fn unreachable(error: reqwest::Error) -> Refusal {
 fn judge(status: u16, says_html: bool, gateway: &str, body: &[u8]) -> Result<Option<Value>, Refusal> {
     let text = String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
     // A feed repeats what people wrote: half an emoji in a post must not cost us the page.
-    let json = notification::read(&text);
+    let json = json::read(&text);
     let is_json = json.is_some() || serde_json::from_str::<IgnoredAny>(&text).is_ok();
     let says_failed =
         json.as_ref().is_some_and(|json| json["status"]["succeeded"].to_string().contains("false"));

@@ -11,7 +11,9 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::source::khoros::notification::{has_items, text};
+use super::notification::has_items;
+use crate::item::{self, Condition, Kind, Line, Repetition, Report};
+use crate::json::text;
 
 /// The events that Khoros publishes, by their names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,33 +54,6 @@ pub enum CredentialChange {
     Deauthorised,
     Deleted,
 }
-
-/// An event that is not about posts, described for a person. Its texts are as they came: print them cleaned.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    /// The case within the company, as in `credential:instagram:673abc9794`. `None`: each event is a case.
-    pub case: Option<String>,
-    /// Distinguishes it from others of the same notification.
-    pub id: Option<String>,
-    /// As in `{network}:{native id}`.
-    pub network: Option<String>,
-    /// For a subject.
-    pub headline: String,
-    /// The event in a sentence, without its full stop.
-    pub opening: String,
-    /// The consequence, in full sentences.
-    pub meaning: Option<&'static str>,
-    /// `2018-03-14 00:31 UTC`, or as published.
-    pub when: Option<String>,
-    /// The text of a message.
-    pub text: Option<String>,
-    pub lines: Vec<Line>,
-    /// The action to take, in a full sentence.
-    pub advice: Option<&'static str>,
-}
-
-/// A fact: its name and its value.
-pub type Line = (Cow<'static, str>, String);
 
 /// The longest list of facts of one kind.
 const MAX_LINES: usize = 20;
@@ -128,6 +103,27 @@ impl Event {
         }
     }
 
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Event::Label => Kind::Label,
+            Event::Rule => Kind::Rule,
+            _ => Kind::Other,
+        }
+    }
+
+    pub(super) fn condition(self) -> Condition {
+        match self {
+            Event::Credential(CredentialChange::Deauthorised) => Condition::Broken,
+            Event::Credential(CredentialChange::Reauthorised) => Condition::Repaired,
+            _ => Condition::Unchanged,
+        }
+    }
+
+    /// How often an event that is about no post is added to its case when it brings no changes.
+    pub(super) fn repetition(self) -> Repetition {
+        if self == Event::CrmError { Repetition::Hourly } else { Repetition::Always }
+    }
+
     /// Returns the object that the event is about, or `None` if it is about posts: an event that contains posts
     /// is, even under another name.
     pub(crate) fn body<'a>(&self, envelope: &'a Value) -> Option<&'a Value> {
@@ -149,22 +145,26 @@ impl Event {
     }
 }
 
-impl Report {
-    /// Describes an event; `None` if it is about posts.
-    pub fn of(envelope: &Value) -> Option<Report> {
-        let event = Event::of(envelope);
-        let body = event.body(envelope)?;
-        let mut report = match event {
-            Event::Message(step) => message::describe(step, body),
-            Event::Credential(change) => credential(change, body),
-            Event::ConversationPassed => conversation(body),
-            Event::CrmError => crm_error(body),
-            Event::Vault => vault(&text(&envelope["eventName"]).unwrap_or_default(), body),
-            Event::Label | Event::Rule | Event::Unknown => return None,
-        };
-        report.when = report.when.or_else(|| moment::of(&envelope["createdDate"]));
-        Some(report)
-    }
+/// Describes an event; `None` if it is about posts.
+pub fn describe(envelope: &Value) -> Option<Report> {
+    let event = Event::of(envelope);
+    let body = event.body(envelope)?;
+    let mut report = match event {
+        Event::Message(step) => message::describe(step, body),
+        Event::Credential(change) => credential(change, body),
+        Event::ConversationPassed => conversation(body),
+        Event::CrmError => crm_error(body),
+        Event::Vault => vault(&text(&envelope["eventName"]).unwrap_or_default(), body),
+        Event::Label | Event::Rule | Event::Unknown => return None,
+    };
+    report.when = report.when.or_else(|| moment::of(&envelope["createdDate"]));
+    // Messages and conversations are on a network; everything else is Khoros' own.
+    let network = match event {
+        Event::Message(_) | Event::ConversationPassed => report.network.as_deref(),
+        _ => None,
+    };
+    report.place = network.map_or_else(|| "Khoros".to_owned(), item::network_name);
+    Some(report)
 }
 
 /// Keeps the facts that have a value.
@@ -174,9 +174,7 @@ fn lines<const N: usize>(facts: [(&'static str, Option<String>); N]) -> Vec<Line
 
 /// Returns the name of the network as in ids and tags, if it can be one.
 fn network(body: &Value) -> Option<String> {
-    let name = text(&body["service"])?.to_ascii_lowercase();
-    let fits = name.len() <= 40 && name.starts_with(|c: char| c.is_ascii_alphabetic());
-    (fits && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).then_some(name)
+    text(&body["service"]).map(|name| name.to_ascii_lowercase()).filter(|name| item::is_network(name))
 }
 
 /// Each account is one case, so that its ticket shows when it was lost and when it came back.
@@ -331,7 +329,7 @@ mod tests {
     use super::*;
 
     fn report(event: &str, data: Value) -> Report {
-        Report::of(&json!({"eventName": event, "data": data})).unwrap()
+        describe(&json!({"eventName": event, "data": data})).unwrap()
     }
 
     fn credential_event() -> Value {
@@ -369,7 +367,7 @@ mod tests {
         let event = credential_event();
         let mut bare = event["data"].clone();
         bare["eventName"] = json!("credential-deauth");
-        assert_eq!(Report::of(&bare), Report::of(&event));
+        assert_eq!(describe(&bare), describe(&event));
         let conversation = json!({"service": "twitter", "type": "reset"});
         assert_eq!(
             report("pass-conversation-control", json!({"passConversationControl": conversation})),
@@ -389,7 +387,7 @@ mod tests {
             json!(null),
             json!(["vault-user-create"]),
         ] {
-            assert_eq!(Report::of(&event), None, "{event}");
+            assert_eq!(describe(&event), None, "{event}");
         }
     }
 
@@ -427,7 +425,7 @@ mod tests {
             for (name, other) in names.iter().flat_map(|name| others.iter().map(move |other| (name, other))) {
                 let mut event = event.clone();
                 event["data"][name] = other.clone();
-                assert!(Report::of(&event).is_some(), "{event}");
+                assert!(describe(&event).is_some(), "{event}");
             }
         }
     }

@@ -8,13 +8,12 @@ mod redact;
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::destination::zendesk::memory::Repetition;
-use crate::source::khoros::event::{CredentialChange, Event, Report, moment};
+use super::event::{self, Event, moment};
+use crate::item::{Author, Condition, Item, Note, Repetition, Report, Unprocessable};
+use crate::json::{key, read, sha256, text};
 use redact::{may_hold_secrets, redact};
 
 /// One item of a notification as it goes into the inbox.
@@ -34,61 +33,9 @@ pub struct Arrival {
     pub unprocessable: Option<Unprocessable>,
 }
 
-/// Why no ticket can be made of an authenticated notification, for the operator.
-pub type Unprocessable = &'static str;
-
 /// The body is not JSON.
 #[derive(Debug, PartialEq)]
 pub struct NotJson;
-
-/// The subject of a ticket, as far as its fields could be read: a post, comment or message of a network, or
-/// an event that is about no post.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Item {
-    pub event: Event,
-    pub event_id: Option<String>,
-    pub event_name: Option<String>,
-    /// The date of the event, if it can be read.
-    pub event_made: Option<Timestamp>,
-    /// Set for events that are not about a post. The post fields are then empty, except where the event has a
-    /// field of the same name.
-    pub report: Option<Report>,
-    /// The rule that was applied to it.
-    pub rule: Option<String>,
-    /// `{network}:{native id}`
-    pub entity_id: Option<String>,
-    pub text: Option<String>,
-    pub link: Option<String>,
-    pub author: Author,
-    /// As published: ISO 8601 for items.
-    pub created: Option<String>,
-    pub in_reply_to: Option<String>,
-    /// The labels of the event, then those of the item. Both may be empty in an event about a label.
-    pub labels: Vec<String>,
-    pub notes: Vec<Note>,
-    /// All fields as they came, for templates.
-    pub fields: Value,
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Author {
-    /// The id in the network, which outlives a change of name.
-    pub id: Option<String>,
-    pub name: Option<String>,
-    pub screen_name: Option<String>,
-    pub link: Option<String>,
-    /// A number, which Khoros sends as a string.
-    pub followers: Option<String>,
-}
-
-/// A note that a Khoros user added to the item.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Note {
-    pub author: Option<String>,
-    /// As published: its format is not documented.
-    pub created: Option<String>,
-    pub text: String,
-}
 
 /// Splits a body into its items. `event` is the name of the endpoint's event, since some events come without
 /// their name. `company` is the configured id: the id in the event may be missing or of the other kind (Khoros has
@@ -112,12 +59,6 @@ fn parse_repaired(event: &str, body: &[u8], company: u64) -> Result<Vec<Arrival>
         Some(value) => Ok(split(event, value, company)),
         None => Ok(vec![unreadable(&text, company)]),
     }
-}
-
-/// Reads JSON. Half an emoji (networks cut texts anywhere) is replaced; JSON that nests deeper than 128 levels
-/// gives `None`.
-pub(crate) fn read(text: &str) -> Option<Value> {
-    serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
 }
 
 fn unreadable(text: &str, company: u64) -> Arrival {
@@ -152,7 +93,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     };
     let event = format!("khoros:{company}:{event_id}");
     let own = format!("khoros:{company}:{}", event_component(&envelope, &event_id));
-    if let Some(report) = Report::of(&envelope) {
+    if let Some(report) = event::describe(&envelope) {
         let identity = report.id.map_or_else(|| own.clone(), |id| format!("{own}:{}", escape_id(&id)));
         let case_key = report.case.map_or(event, |case| format!("khoros:{company}:{case}"));
         return vec![arrival(identity, case_key, envelope.to_string(), None)];
@@ -210,115 +151,72 @@ fn known_fields(envelope: &Value) -> Value {
     Value::Object(known)
 }
 
-impl Item {
-    /// Reads the one item of a stored payload.
-    ///
-    /// # Errors
-    /// The reason why no ticket can be made of it.
-    pub fn from_payload(payload: &str) -> Result<Item, Unprocessable> {
-        if payload.is_empty() {
-            return Err("its texts were erased because the retention period is over");
-        }
-        let mut envelope = read(payload).ok_or(TOO_DEEP)?;
-        if let Some(report) = Report::of(&envelope) {
-            return Ok(Item::of_report(&envelope, report));
-        }
-        let items = take_items(&mut envelope)?;
-        let item = items.first().ok_or(NO_ITEMS)?;
-        why_unprocessable(item).map_or_else(|| Ok(Item::new(&envelope, item)), Err)
+/// Reads the one item of a stored payload.
+///
+/// # Errors
+/// The reason why no ticket can be made of it.
+pub fn item(payload: &str) -> Result<Item, Unprocessable> {
+    if payload.is_empty() {
+        return Err("its texts were erased because the retention period is over");
     }
-
-    fn new(envelope: &Value, item: &Value) -> Item {
-        let mut all_labels = labels(&envelope["data"]["labels"]);
-        all_labels.extend(labels(&item["labels"]));
-        let mut seen = std::collections::HashSet::new();
-        all_labels.retain(|label| seen.insert(label.clone()));
-        let event_name = text(&envelope["eventName"]);
-        Item {
-            event: event_name.as_deref().map_or(Event::Label, Event::named),
-            event_id: text(&envelope["eventUuid"]),
-            event_name,
-            event_made: moment::read(&envelope["createdDate"]),
-            report: None,
-            rule: rule(&envelope["data"]["ruleMatched"]),
-            entity_id: text(&item["entityId"]),
-            text: text(&item["text"]),
-            link: text(&item["link"]),
-            author: Author {
-                id: text(&item["authorId"]),
-                name: text(&item["author"]),
-                screen_name: text(&item["authorScreenName"]),
-                link: text(&item["authorLink"]),
-                followers: text(&item["followerCount"]),
-            },
-            created: text(&item["createdDate"]),
-            in_reply_to: text(&item["inReplyTo"]),
-            labels: all_labels,
-            notes: notes(&item["notes"]),
-            fields: item.clone(),
-        }
+    let mut envelope = read(payload).ok_or(TOO_DEEP)?;
+    if let Some(report) = event::describe(&envelope) {
+        return Ok(item_of_report(&envelope, report));
     }
+    let items = take_items(&mut envelope)?;
+    let item = items.first().ok_or(NO_ITEMS)?;
+    why_unprocessable(item).map_or_else(|| Ok(item_of_post(&envelope, item)), Err)
+}
 
-    fn of_report(envelope: &Value, report: Report) -> Item {
-        let event = Event::of(envelope);
-        let fields = event.body(envelope).cloned().unwrap_or_default();
-        Item {
-            event,
-            event_id: text(&envelope["eventUuid"]),
-            event_name: text(&envelope["eventName"]),
-            event_made: moment::read(&envelope["createdDate"]),
-            text: report.text.clone(),
-            report: Some(report),
-            labels: labels(&fields["labels"]),
-            notes: notes(&fields["notes"]),
-            fields,
-            ..Item::default()
-        }
+fn item_of_post(envelope: &Value, item: &Value) -> Item {
+    let mut all_labels = labels(&envelope["data"]["labels"]);
+    all_labels.extend(labels(&item["labels"]));
+    let mut seen = std::collections::HashSet::new();
+    all_labels.retain(|label| seen.insert(label.clone()));
+    let event_name = text(&envelope["eventName"]);
+    Item {
+        kind: event_name.as_deref().map_or(Event::Label, Event::named).kind(),
+        condition: Condition::Unchanged,
+        repetition: Repetition::Never,
+        event_id: text(&envelope["eventUuid"]),
+        event_name,
+        event_made: moment::read(&envelope["createdDate"]),
+        report: None,
+        rule: rule(&envelope["data"]["ruleMatched"]),
+        entity_id: text(&item["entityId"]),
+        text: text(&item["text"]),
+        link: text(&item["link"]),
+        author: Author {
+            id: text(&item["authorId"]),
+            name: text(&item["author"]),
+            screen_name: text(&item["authorScreenName"]),
+            link: text(&item["authorLink"]),
+            followers: text(&item["followerCount"]),
+        },
+        created: text(&item["createdDate"]),
+        in_reply_to: text(&item["inReplyTo"]),
+        labels: all_labels,
+        notes: notes(&item["notes"]),
+        fields: item.clone(),
     }
+}
 
-    /// Something has stopped working until an administrator repairs it.
-    pub fn is_urgent(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(CredentialChange::Deauthorised)
-    }
-
-    /// When it happened, in a form that can be compared: `2018-03-14 00:31 UTC`.
-    pub fn happened(&self) -> Option<&str> {
-        let when = self.report.as_ref()?.when.as_deref()?;
-        (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
-    }
-
-    /// Breaks or repairs an account: added to its ticket even if repeated events are ignored.
-    pub fn is_status_change(&self) -> bool {
-        self.is_urgent() || self.is_resolution()
-    }
-
-    /// Solves the ticket: an account works again.
-    pub fn is_resolution(&self) -> bool {
-        self.report.is_some() && self.event == Event::Credential(CredentialChange::Reauthorised)
-    }
-
-    /// How often it is added to its ticket when it brings no changes.
-    pub fn repetition(&self) -> Repetition {
-        match (&self.report, self.event) {
-            (None, _) => Repetition::Never,
-            (Some(_), Event::CrmError) => Repetition::Hourly,
-            (Some(_), _) => Repetition::Always,
-        }
-    }
-
-    /// The part of `entityId` before its *first* colon (a native id may hold more of them). An event that is
-    /// about no post names its network itself.
-    pub fn network(&self) -> Option<&str> {
-        if let Some(report) = &self.report {
-            return report.network.as_deref();
-        }
-        let of_id = self.entity_id.as_deref().and_then(|id| id.split_once(':')).map(|(network, _)| network);
-        let is_name = |name: &&str| {
-            name.starts_with(|c: char| c.is_ascii_alphabetic())
-                && name.len() <= 40
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
-        };
-        of_id.filter(is_name)
+fn item_of_report(envelope: &Value, report: Report) -> Item {
+    let event = Event::of(envelope);
+    let fields = event.body(envelope).cloned().unwrap_or_default();
+    Item {
+        kind: event.kind(),
+        condition: event.condition(),
+        repetition: event.repetition(),
+        event_id: text(&envelope["eventUuid"]),
+        event_name: text(&envelope["eventName"]),
+        event_made: moment::read(&envelope["createdDate"]),
+        text: report.text.clone(),
+        report: Some(report),
+        labels: labels(&fields["labels"]),
+        notes: notes(&fields["notes"]),
+        fields,
+        ..Item::default()
     }
 }
 
@@ -408,27 +306,6 @@ fn case_entity(entity: &str) -> String {
     }
 }
 
-/// An id that fits into headers and index rows: visible ASCII of at most 200 bytes.
-pub(crate) fn key(id: &str) -> String {
-    match id.len() <= 200 && id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        true => id.to_owned(),
-        false => sha256(id),
-    }
-}
-
-fn sha256(text: &str) -> String {
-    format!("sha256:{:x}", Sha256::digest(text))
-}
-
-/// A string or a number as text; `None` if it is empty.
-pub(crate) fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_owned()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
 /// The members of a list that are read: more than any post has, and few enough to be compared with each other.
 /// The payload has all of them.
 const MEMBERS: usize = 500;
@@ -462,35 +339,6 @@ fn notes(value: &Value) -> Vec<Note> {
         Value::Array(notes) => notes.iter().filter_map(one).take(MEMBERS).collect(),
         other => one(other).into_iter().collect(),
     }
-}
-
-/// Replaces `\ud83d` without its other half, which is valid JSON but no Unicode, by `\ufffd`.
-fn without_lone_surrogates(json: &str) -> String {
-    let unit = |at: usize| {
-        let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
-        u16::from_str_radix(escape, 16).ok()
-    };
-    let mut repaired = String::with_capacity(json.len());
-    let mut at = 0;
-    while let Some(found) = json[at..].find('\\') {
-        let escape = at + found;
-        repaired.push_str(&json[at..escape]);
-        let high = unit(escape).is_some_and(|unit| (0xd800..0xdc00).contains(&unit));
-        let low = unit(escape).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
-        let paired = high && unit(escape + 6).is_some_and(|unit| (0xdc00..0xe000).contains(&unit));
-        let length = if paired {
-            12
-        } else if high || low {
-            6
-        } else {
-            2
-        };
-        let escaped = json.get(escape..escape + length).unwrap_or(&json[escape..]);
-        repaired.push_str(if (high || low) && !paired { "\\ufffd" } else { escaped });
-        at = escape + escaped.len();
-    }
-    repaired.push_str(&json[at..]);
-    repaired
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::source::khoros::notification;
 
 fn published(json: &str) -> Item {
     let arrivals = notification::parse("", json.as_bytes(), 1234).unwrap();
-    Item::from_payload(&arrivals[0].payload).unwrap()
+    crate::source::item(&arrivals[0].payload).unwrap()
 }
 
 fn item(fields: Value) -> Item {
@@ -484,12 +484,12 @@ fn a_later_event_of_a_post_is_a_comment() {
 #[test]
 fn a_later_rule_or_unknown_event_is_a_comment() {
     let again = Changes::default();
-    let rule = Item { event: Event::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
+    let rule = Item { kind: Kind::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
     let shown =
         |item: &Item, of: &Changes| html::visible_text(render_update(item, "VIP", "r", of).as_str(), "");
     assert_eq!(shown(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
     let other = Changes { other_route: true, ..Changes::default() };
-    let unknown = Item { event: Event::Unknown, event_name: Some("e".to_owned()), ..whole_item() };
+    let unknown = Item { kind: Kind::Other, event_name: Some("e".to_owned()), ..whole_item() };
     assert_eq!(shown(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
 }
 

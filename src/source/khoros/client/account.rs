@@ -10,7 +10,7 @@ use url::Url;
 
 use super::pages;
 use super::{Khoros, Refusal};
-use crate::source::khoros::notification::text;
+use crate::json::text;
 
 /// The user of a token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

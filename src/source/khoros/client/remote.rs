@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::json::text;
 use crate::source::khoros::event::moment;
-use crate::source::khoros::notification::text;
 
 /// A subscription at Khoros, ours or another deployment's.
 #[derive(Clone, Debug, PartialEq, Eq)]

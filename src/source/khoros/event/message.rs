@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Line, MAX_LINES, MessageStep, Report, moment, network};
-use crate::source::khoros::notification::text;
+use super::{MAX_LINES, MessageStep, moment, network};
+use crate::item::{Line, Report};
+use crate::json::text;
 
 /// Each message is one case: it is sent to a network first and published later.
 pub(super) fn describe(step: MessageStep, message: &Value) -> Report {

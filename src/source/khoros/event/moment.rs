@@ -6,7 +6,7 @@ use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use serde_json::Value;
 
-use crate::source::khoros::notification::text;
+use crate::json::text;
 
 /// Formats a date as `2018-03-14 00:31 UTC`. Other values stay as they are; zero counts as missing.
 pub(super) fn of(value: &Value) -> Option<String> {

@@ -21,7 +21,7 @@ fn the_published_example_is_one_item() {
     assert_eq!(arrival.event_name, "stream-item-label-applied");
     assert_eq!(arrival.unprocessable, None);
 
-    let item = Item::from_payload(&arrival.payload).unwrap();
+    let item = item(&arrival.payload).unwrap();
     assert_eq!(item.network(), Some("twitter"));
     assert_eq!(item.text.as_deref(), Some("Post Text"));
     assert_eq!(item.author.followers.as_deref(), Some("8424"));
@@ -92,7 +92,7 @@ fn unprocessable_events_are_stored_with_a_reason() {
     ] {
         let arrival = only(json);
         assert!(arrival.unprocessable.is_some(), "{json}");
-        assert!(Item::from_payload(&arrival.payload).is_err(), "{json}");
+        assert!(item(&arrival.payload).is_err(), "{json}");
     }
 }
 
@@ -128,7 +128,7 @@ fn an_event_without_a_post_has_the_case_of_its_subject() {
         let arrival = only(&json);
         assert_eq!((arrival.identity.as_str(), arrival.case_key.as_str()), (identity, case));
         assert_eq!(only(&arrival.payload), arrival);
-        let item = Item::from_payload(&arrival.payload).unwrap();
+        let item = item(&arrival.payload).unwrap();
         assert_eq!((item.event_name.as_deref(), item.report.is_some()), (Some(event), true));
     }
     let without_id = only(r#"{"eventName":"vault-user-create","data":{"a":1}}"#);
@@ -138,7 +138,7 @@ fn an_event_without_a_post_has_the_case_of_its_subject() {
 #[test]
 fn a_message_has_what_a_post_has_by_the_same_names() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
-    let item = Item::from_payload(&only(json).payload).unwrap();
+    let item = item(&only(json).payload).unwrap();
     assert_eq!((item.network(), item.labels.len(), item.notes.len()), (Some("facebook"), 1, 1));
     assert_eq!((&item.fields["sfEntityType"], &item.entity_id), (&json!("Message"), &None));
 }
@@ -156,12 +156,12 @@ fn only_invalid_json_is_refused() {
 fn texts_cut_within_a_character_are_repaired() {
     let json = r#"{"eventUuid":"e","data":{"items":[{"entityId":"t:1",
         "text":"\ud83d cut \\ud83d \ude00 whole \ud83d\ude00 \" end \ud83d"}]}}"#;
-    let item = Item::from_payload(&only(json).payload).unwrap();
+    let item = item(&only(json).payload).unwrap();
     let expected = "\u{fffd} cut \\ud83d \u{fffd} whole \u{1f600} \" end \u{fffd}";
     assert_eq!(item.text.as_deref(), Some(expected));
 
     let bytes = b"{\"eventUuid\":\"e\",\"data\":{\"items\":[{\"text\":\"caf\xe9\"}]}}";
-    let item = Item::from_payload(&parse("", bytes, 7).unwrap()[0].payload).unwrap();
+    let item = super::item(&parse("", bytes, 7).unwrap()[0].payload).unwrap();
     assert_eq!(item.text.as_deref(), Some("caf\u{fffd}"));
 }
 
@@ -227,7 +227,7 @@ fn many_items_do_not_multiply_their_envelope() {
     assert!(arrivals[0].payload.contains(&surroundings), "nothing of it is lost");
     let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
     assert!(stored < 4 << 20, "{stored} bytes");
-    let last = Item::from_payload(&arrivals[9_999].payload).unwrap();
+    let last = item(&arrivals[9_999].payload).unwrap();
     assert_eq!((last.labels, last.entity_id.as_deref()), (vec!["L".to_owned()], Some("9999")));
 }
 
@@ -248,7 +248,7 @@ fn the_envelope_of_many_items_is_stored_within_bounds() {
         assert_eq!(arrivals.len(), 20_000);
         let stored: usize = arrivals.iter().map(|arrival| arrival.payload.len()).sum();
         assert!(stored < 16 << 20, "{stored} bytes");
-        assert!(arrivals.iter().all(|arrival| Item::from_payload(&arrival.payload).is_ok()));
+        assert!(arrivals.iter().all(|arrival| item(&arrival.payload).is_ok()));
     }
 }
 
@@ -285,7 +285,7 @@ fn an_endpoint_names_an_event_without_a_name() {
     let bare = br#"{"service": "instagram", "serviceId": "1", "name": "will.i.am"}"#;
     let arrival = parse("credential-deauth", bare, 7).unwrap().remove(0);
     assert_eq!((arrival.event_name.as_str(), arrival.unprocessable), ("credential-deauth", None));
-    assert!(Item::from_payload(&arrival.payload).unwrap().is_urgent());
+    assert!(item(&arrival.payload).unwrap().is_urgent());
     let named = parse("credential-deauth", br#"{"eventName": "rule-applied"}"#, 7).unwrap().remove(0);
     assert_eq!(named.event_name, "rule-applied");
 }
@@ -295,7 +295,7 @@ fn labels_and_notes_in_every_form() {
     let json = r#"{"eventUuid":"e","data":{"labels":"One","items":[{"entityId":"t:1",
         "labels":["One","Two",null,{"name":"Three"}],
         "notes":[{"text":"call them","id":5,"createdByDisplayName":"Ann","createdDate":"today"},{"text":"second"},{}]}]}}"#;
-    let item = Item::from_payload(&only(json).payload).unwrap();
+    let item = item(&only(json).payload).unwrap();
     assert_eq!(item.labels, ["One", "Two", "Three"]);
     assert_eq!(item.notes.len(), 2);
     assert_eq!(item.notes[0].author.as_deref(), Some("Ann"));

@@ -1,0 +1,186 @@
+//! What arrived, whoever sent it. No I/O, no clock.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// One thing to deliver: a post, comment or message of a network, or an event that is about no post. Fields that
+/// could not be read are empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Item {
+    pub kind: Kind,
+    pub condition: Condition,
+    /// How often the item is added to its case when it brings no changes.
+    pub repetition: Repetition,
+    pub event_id: Option<String>,
+    pub event_name: Option<String>,
+    /// The date of the event, if it can be read.
+    pub event_made: Option<Timestamp>,
+    /// Set for events that are not about a post. The post fields are then empty, except where the event has a
+    /// field of the same name.
+    pub report: Option<Report>,
+    /// The rule that was applied to it.
+    pub rule: Option<String>,
+    /// `{network}:{native id}`
+    pub entity_id: Option<String>,
+    pub text: Option<String>,
+    pub link: Option<String>,
+    pub author: Author,
+    /// As published: ISO 8601 for posts.
+    pub created: Option<String>,
+    pub in_reply_to: Option<String>,
+    /// The labels of the event, then those of the item. Both may be empty in an event about a label.
+    pub labels: Vec<String>,
+    pub notes: Vec<Note>,
+    /// All fields as they came, for templates.
+    pub fields: Value,
+}
+
+/// Why an item came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A person applied a label to it.
+    #[default]
+    Label,
+    /// A rule chose it.
+    Rule,
+    Other,
+}
+
+/// What an item says about the thing that its case is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    #[default]
+    Unchanged,
+    /// It has stopped working until an administrator repairs it.
+    Broken,
+    /// It works again.
+    Repaired,
+}
+
+/// How often an event without changes is added to its case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Repetition {
+    /// Events about posts.
+    #[default]
+    Never,
+    /// Events that report something new each time.
+    Always,
+    /// Once in each hour of the clock: a broken system keeps failing.
+    Hourly,
+}
+
+/// Why an item cannot be processed, for the operator.
+pub type Unprocessable = &'static str;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Author {
+    /// The id in the network, which outlives a change of name.
+    pub id: Option<String>,
+    pub name: Option<String>,
+    pub screen_name: Option<String>,
+    pub link: Option<String>,
+    /// A number, as text.
+    pub followers: Option<String>,
+}
+
+/// A note that a colleague added to the item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    pub author: Option<String>,
+    /// As published: its format is not documented.
+    pub created: Option<String>,
+    pub text: String,
+}
+
+/// An event that is not about posts, described for a person. Its texts are as they came: print them cleaned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// The case within its company, as in `credential:instagram:673abc9794`. `None`: each event is a case.
+    pub case: Option<String>,
+    /// Distinguishes it from others of the same event.
+    pub id: Option<String>,
+    /// Where it happened: the network as people write it, or the product.
+    pub place: String,
+    /// As in `{network}:{native id}`.
+    pub network: Option<String>,
+    /// For a subject.
+    pub headline: String,
+    /// The event in a sentence, without its full stop.
+    pub opening: String,
+    /// The consequence, in full sentences.
+    pub meaning: Option<&'static str>,
+    /// `2018-03-14 00:31 UTC`, or as published.
+    pub when: Option<String>,
+    /// The text of a message.
+    pub text: Option<String>,
+    pub lines: Vec<Line>,
+    /// The action to take, in a full sentence.
+    pub advice: Option<&'static str>,
+}
+
+/// A fact: its name and its value.
+pub type Line = (Cow<'static, str>, String);
+
+impl Item {
+    pub fn is_urgent(&self) -> bool {
+        self.condition == Condition::Broken
+    }
+
+    pub fn is_resolution(&self) -> bool {
+        self.condition == Condition::Repaired
+    }
+
+    /// Whether it is added to its case even if repeated events are ignored.
+    pub fn is_status_change(&self) -> bool {
+        self.condition != Condition::Unchanged
+    }
+
+    /// When it happened, in a form that can be compared: `2018-03-14 00:31 UTC`.
+    pub fn happened(&self) -> Option<&str> {
+        let when = self.report.as_ref()?.when.as_deref()?;
+        (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
+    }
+
+    /// The part of the entity's id before its *first* colon (a native id may hold more of them). An event that is
+    /// about no post names its network itself.
+    pub fn network(&self) -> Option<&str> {
+        if let Some(report) = &self.report {
+            return report.network.as_deref();
+        }
+        let network = self.entity_id.as_deref()?.split_once(':')?.0;
+        is_network(network).then_some(network)
+    }
+
+    /// The network as people write it: `LinkedIn`.
+    pub fn network_name(&self) -> Option<String> {
+        self.network().map(network_name)
+    }
+}
+
+/// Whether a text can be the name of a network, as in ids and tags.
+pub fn is_network(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.len() <= 40
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+/// The name of a network as people write it: `LinkedIn`.
+pub fn network_name(network: &str) -> String {
+    let lower = network.to_lowercase();
+    match lower.as_str() {
+        "linkedin" => "LinkedIn".to_owned(),
+        "youtube" => "YouTube".to_owned(),
+        "tiktok" => "TikTok".to_owned(),
+        "x" => "X".to_owned(),
+        "vk" => "VK".to_owned(),
+        "googleplus" => "Google+".to_owned(),
+        "sinaweibo" => "Weibo".to_owned(),
+        "multi_channel" => "Several networks".to_owned(),
+        _ => {
+            let mut letters = lower.chars();
+            letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
+        }
+    }
+}
