@@ -13,20 +13,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use url::Url;
 
-use crate::config::{Config, Database, Retention, Route};
-use crate::destination::Destination;
-use crate::destination::zendesk::{self, Zendesk};
+use crate::config::{Config, Database, Retention};
+use crate::destination::{self, Destination};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
-use crate::inbox::{Committer, Inbox, Summary, Unusable};
+use crate::inbox::{Committer, Inbox, Unusable};
 use crate::intake::Intake;
+use crate::ledger::Memos;
+use crate::route::Route;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullStatus, Sources};
 use crate::source::khoros::public_url::{self, Probe};
 use crate::source::khoros::silence;
-use crate::source::khoros::subscription::{
-    self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
-};
-use crate::worker::{LaneStatus, Worker};
+use crate::source::khoros::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus};
+use crate::status::StatusSource;
+use crate::worker::Worker;
 
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
@@ -48,12 +48,18 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let desired = desired(&config);
-    let Config { khoros, zendesk, general, .. } = config;
+    let Config { khoros, destinations, general, .. } = config;
     let client = http_client(general.is_local)?;
     let (attempt_limit, lease) = (general.delivery.attempt_limit(), general.delivery.lease);
-    let zendesk = Zendesk::new(zendesk, general.routes.clone(), client.clone(), attempt_limit);
-    let (worker, lane) = Worker::new(inbox.clone(), Destination::Zendesk(zendesk), general.delivery);
-    let worker = Arc::new(worker);
+    let routes: Arc<[Route]> = general.routes.clone().into();
+    let (mut workers, mut lanes) = (Vec::new(), Vec::new());
+    for destination in destination::build(destinations, &client, attempt_limit) {
+        let name = destination.name();
+        let (worker, lane) =
+            Worker::new(inbox.clone(), destination, general.delivery.clone(), routes.clone());
+        workers.push(Arc::new(worker));
+        lanes.push((name, lane));
+    }
     let names: Vec<String> = general.routes.iter().map(|route| route.name.clone()).collect();
     let subscription_begins =
         if desired.is_some() { SubscriptionStatus::Pending } else { SubscriptionStatus::NoPublicUrl };
@@ -66,21 +72,29 @@ pub async fn run(
     let (pulls, pull) = watch::channel(pull_begins);
     let missed = Arc::new(Notify::new());
 
-    let intake = Intake::new(inbox.clone(), khoros.company_id, zendesk::NAME);
+    let intake = Intake::new(inbox.clone());
+    let refused = Arc::new(Refused::default());
+    let status = StatusSource {
+        inbox: inbox.clone(),
+        routes: names.into(),
+        destinations: lanes.into(),
+        subscription,
+        pull,
+        refused: refused.clone(),
+        started: std::time::Instant::now(),
+    };
     let state = Arc::new(AppState {
         intake: intake.clone(),
+        company_id: khoros.company_id,
         tokens: BearerTokens::new(&general.bearer_tokens),
-        refused: Refused::default(),
+        refused,
         missed: missed.clone(),
         routes: general.routes.clone(),
         deployment_id: deployment_id.clone(),
         inbox: inbox.clone(),
-        lane: lane.clone(),
-        subscription: subscription.clone(),
-        pull: pull.clone(),
+        status: status.clone(),
         admin: general.admin_token.map(|token| BearerTokens::new(&[token])),
         public_url_remedy: desired.is_none().then_some(general.public_url_remedy),
-        started: std::time::Instant::now(),
         readiness: Readiness::default(),
     });
 
@@ -90,16 +104,20 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     // At `stop`, these two finish their work; the others just end.
     tasks.spawn(server::serve(listener, http::router(state), general.http_idle, stop.clone()));
-    tasks.spawn(worker.clone().run(stop.clone()));
+    for worker in &workers {
+        tasks.spawn(worker.clone().run(stop.clone()));
+    }
     let mut until_stop = |task: Task| {
         let stop = stop.clone();
         tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
     };
-    until_stop(Box::pin(worker.clone().set_pending_requesters()));
-    until_stop(Box::pin(worker.watch_credential()));
+    for worker in workers {
+        until_stop(Box::pin(worker.clone().work_in_background()));
+        until_stop(Box::pin(worker.watch_credential()));
+    }
     until_stop(Box::pin(erase_old_texts(inbox.clone(), general.retention)));
     until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
-    until_stop(Box::pin(report_status(inbox.clone(), names, lane, subscription, pull)));
+    until_stop(Box::pin(report_status(inbox.clone(), status)));
     if let Some(limit) = general.silence_alert {
         until_stop(Box::pin(silence::watch(inbox.clone(), general.routes.clone(), limit)));
     }
@@ -291,10 +309,12 @@ async fn erase_old_texts(inbox: Inbox, retention: Retention) {
 /// process runs.
 async fn report_backlog(inbox: &Inbox, started: Instant) {
     match inbox.summary().await {
-        Ok(Summary { waiting, oldest_ms: Some(oldest_ms), .. })
-            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest > started.elapsed().as_millis()) =>
-        {
-            let oldest_s = oldest_ms / 1000;
+        Ok(summary) => {
+            let oldest_ms = summary.oldest_ms().unwrap_or(0);
+            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest <= started.elapsed().as_millis()) {
+                return;
+            }
+            let (waiting, oldest_s) = (summary.waiting(), oldest_ms / 1000);
             info!(
                 event = "backlog_found",
                 waiting,
@@ -302,7 +322,6 @@ async fn report_backlog(inbox: &Inbox, started: Instant) {
                 "{waiting} deliveries are waiting from an earlier run, the oldest for {oldest_s} s"
             );
         }
-        Ok(_) => {}
         Err(error) => warn!(
             event = "backlog_unknown",
             "could not count the waiting deliveries, delivering them anyway: {error}"
@@ -328,9 +347,16 @@ async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
             }
         }
     }
-    if let Err(error) = inbox.forget_authors(retention.dead).await {
+    if let Err(error) = forget_old_memos(inbox, retention).await {
         warn!(event = "retention_failed", "could not remove old authors, trying again in an hour: {error}");
     }
+}
+
+async fn forget_old_memos(inbox: &Inbox, retention: Retention) -> sqlx::Result<()> {
+    for destination in destination::NAMES {
+        Destination::forget_older(&Memos::new(inbox.clone(), destination), retention.dead).await?;
+    }
+    Ok(())
 }
 
 /// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the
@@ -359,37 +385,10 @@ async fn watch_clock(inbox: Inbox, lease: Duration) {
 }
 
 /// Logs the state every 15 minutes, so that the log alone shows whether all is well.
-async fn report_status(
-    inbox: Inbox,
-    routes: Vec<String>,
-    lane: watch::Receiver<LaneStatus>,
-    subscription: watch::Receiver<Subscriptions>,
-    pull: watch::Receiver<PullStatus>,
-) {
-    let started = Instant::now();
-    report_backlog(&inbox, started).await;
+async fn report_status(inbox: Inbox, status: StatusSource) {
+    report_backlog(&inbox, Instant::now()).await;
     loop {
         sleep(STATUS_EVERY).await;
-        let (khoros, zendesk) = (subscription::worst(&subscription.borrow()), lane.borrow().as_str());
-        let pull = pull.borrow().as_str();
-        match tokio::try_join!(inbox.summary(), inbox.last_events()) {
-            Ok((summary, last_events)) => info!(
-                event = "status",
-                waiting = summary.waiting,
-                oldest_s = summary.oldest_ms.unwrap_or(0) / 1000,
-                dead = summary.dead,
-                done_24h = summary.done_24h,
-                last_event_s = summary.last_event_ms.map(|ms| ms / 1000),
-                routes = silence::log_field(&silence::ages(&routes, &last_events)),
-                khoros,
-                pull,
-                zendesk,
-                "status"
-            ),
-            Err(error) => warn!(
-                event = "status_failed",
-                khoros, pull, zendesk, "status: the database does not answer: {error}"
-            ),
-        }
+        status.snapshot().await.log();
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::app;
 use crate::config::{Database, Partial};
-use crate::destination::zendesk;
+use crate::destination;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
 use crate::source::khoros;
@@ -45,36 +45,23 @@ pub async fn run(moment: Moment) -> CheckReport {
         let answers = khoros::check::Answers::gather(config, config.khoros.as_ref()?, client.clone());
         Some(answers.await)
     };
-    let zendesk = async {
-        let zendesk = config.zendesk.as_ref()?;
-        Some(
-            zendesk::check::findings(
-                zendesk,
-                &config.general.routes,
-                &config.general.references,
-                client.clone(),
-            )
-            .await,
-        )
-    };
-    let ((storage, public_url), khoros, zendesk, clock) =
-        tokio::join!(storage_and_public_url, khoros, zendesk, clock::findings(config, &client));
+    let destinations = destination::check::rows(&config.destinations, &config.general.routes, &client);
+    let ((storage, public_url), khoros, destinations, clock) =
+        tokio::join!(storage_and_public_url, khoros, destinations, clock::findings(config, &client));
     let incomplete = || vec![Finding::not_checked(INCOMPLETE)];
     let khoros = khoros.map(|answers| answers.findings(public_url.mark == Mark::Ok));
     let [token, label, subscription, pull] = khoros.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
-    let [credential, fields] = zendesk.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
-    CheckReport::of([
+    let mut rows = vec![
         Row::of("configuration", configuration(config)),
         Row::of("storage", [storage]),
         Row::of("khoros token", token),
         Row::of("khoros label", label),
         Row::of("khoros subscription", subscription),
         Row::of("khoros pull", pull),
-        Row::of("zendesk credential", credential),
-        Row::of("zendesk fields", fields),
-        Row::of("public url", [public_url]),
-        Row::of("clock", clock),
-    ])
+    ];
+    rows.extend(destinations);
+    rows.extend([Row::of("public url", [public_url]), Row::of("clock", clock)]);
+    CheckReport::of(rows)
 }
 
 fn configuration(config: &Partial) -> Vec<Finding> {

@@ -1,52 +1,39 @@
-//! Every setting: its variable, its default, its check. The only reader of the environment.
-//!
-//! People paste: a whole address instead of an origin, `Bearer ` before a token, commas in a number. A value
-//! with one safe reading is accepted; an unsafe one is refused. All problems are reported at once, by the
-//! names of the variables and never with a value.
+//! All settings of `casebridge serve`: those of casebridge itself, of its sources and of its destinations.
 
 mod database;
-mod khoros;
-mod parse;
 mod postgres;
 mod preview;
 mod public_url;
-mod reader;
-mod route;
 #[cfg(test)]
 mod tests;
-mod ticket;
-mod typos;
-mod variables;
-mod zendesk;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use url::Url;
 
 pub use database::Database;
-pub use khoros::{KhorosSettings, Mode};
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
-pub(crate) use route::SPECIAL;
-pub use route::{LABEL as LABEL_ROUTE, Route};
-pub use ticket::{
-    CustomField, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Reference, ReferenceKind, Repeat,
-    Requester, RequesterLater, Ticket, TicketStatus, TicketType,
-};
-pub use zendesk::{ZendeskCredentials, ZendeskSettings};
 
-use reader::Reader;
-use variables::Variables;
+use crate::destination::settings::{self as destinations, DestinationSettings};
+use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
+pub use crate::env::Problems;
+use crate::env::parse::{self, Parsed};
+use crate::env::typos::Names;
+use crate::env::{Reader, variables};
+use crate::route::Route;
+use crate::source::khoros::settings::{self as khoros, KhorosSettings, Mode};
 
 /// All settings of `casebridge serve`.
 pub struct Config {
     pub khoros: KhorosSettings,
-    pub zendesk: ZendeskSettings,
+    pub destinations: DestinationSettings,
     pub database: Database,
     pub general: General,
     /// Warnings that do not stop the service from starting.
@@ -56,12 +43,30 @@ pub struct Config {
 /// The settings that are set and valid, for `casebridge check`.
 pub struct Partial {
     pub khoros: Option<KhorosSettings>,
-    pub zendesk: Option<ZendeskSettings>,
+    pub destinations: DestinationSettings,
     pub database: Option<Database>,
     pub general: General,
     pub warnings: Vec<String>,
     /// Empty if the service would start with these settings.
     pub problems: Problems,
+}
+
+variables! {
+    /// The variables of casebridge itself, and those of hosts.
+    Variables:
+    port listen http_idle_seconds public_url public_url_probe_seconds database_url database_pooler
+    retry_schedule lease_seconds retention_days admin_token allow_ephemeral_store log_format rust_log
+    dyno heroku_app_name heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
+}
+
+/// The names of all variables.
+pub fn names() -> Names {
+    let mut names = Names::default();
+    names.variables.extend(Variables::names().chain(khoros::Variables::names()));
+    names.route_ends.extend(khoros::route::RouteVariables::names());
+    names.prefixes.extend(["RETENTION_", "RETRY_", "LEASE_"].into_iter().chain(khoros::PREFIXES));
+    destinations::add_names(&mut names);
+    names
 }
 
 /// The settings of casebridge itself. Invalid ones have their defaults here, and a problem beside them.
@@ -90,8 +95,6 @@ pub struct General {
     pub silence_alert: Option<Duration>,
     /// Empty only if there is a problem.
     pub routes: Vec<Route>,
-    /// The ids of `TICKET_…` and `ROUTE_<NAME>_TICKET_…` that have to exist in Zendesk.
-    pub references: Vec<Reference>,
     pub delivery: Delivery,
     pub retention: Retention,
     /// `ADMIN_TOKEN` opens `GET /status`, which is absent without it.
@@ -101,6 +104,7 @@ pub struct General {
 }
 
 /// How deliveries are tried.
+#[derive(Clone)]
 pub struct Delivery {
     /// `RETRY_SCHEDULE`: the waits between tries; after the last one a delivery is dead.
     pub retry_schedule: Vec<Duration>,
@@ -141,31 +145,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// All problems of the environment: variables and reasons, never values.
-#[derive(Debug)]
-pub struct Problems(Vec<String>);
-
-impl std::error::Error for Problems {}
-
-impl Problems {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Iterates over the problems; each names its variable.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
-        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
-    }
-}
-
 /// The default of `HTTP_IDLE_SECONDS`: Heroku's router keeps a connection for 90 s, and loses a request that
 /// meets our close.
 pub const HTTP_IDLE: Duration = Duration::from_secs(100);
@@ -188,12 +167,12 @@ impl Config {
         match Partial::read(vars) {
             Partial {
                 khoros: Some(khoros),
-                zendesk: Some(zendesk),
                 database: Some(database),
+                destinations,
                 general,
                 warnings,
                 problems,
-            } if problems.is_empty() => Ok(Config { khoros, zendesk, database, general, warnings }),
+            } if problems.is_empty() => Ok(Config { khoros, destinations, database, general, warnings }),
             Partial { problems, .. } => Err(problems),
         }
     }
@@ -206,62 +185,63 @@ impl Partial {
 
     fn read(vars: impl Iterator<Item = (OsString, OsString)>) -> Partial {
         let mut reader = Reader::new(vars);
+        let names = names();
         let variables = Variables::read(&mut reader, "");
-        let mode = reader.or(variables.spredfast_mode(), Mode::default(), parse::mode);
-        let khoros = reader.khoros(&variables, mode);
-        let zendesk = reader.zendesk(&variables);
-        let database = reader.database(&variables);
+        let of_khoros = khoros::Variables::read(&mut reader, "");
+        let mode = reader.or(of_khoros.spredfast_mode(), Mode::default(), khoros::mode);
+        let khoros = khoros::read(&mut reader, &of_khoros, mode);
+        let mut routes = khoros::route::read(&mut reader, &of_khoros, &names);
+        let destinations = destinations::read(&mut reader, &mut routes);
+        let database = database::read(&mut reader, &variables);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
-            && zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url));
-        let general = reader.general(&variables, mode, is_local);
-        reader.find_typos();
+            && destinations.zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url))
+            && destinations.webhook.as_ref().is_none_or(|webhook| parse::is_loopback(&webhook.url))
+            && destinations.flow.as_ref().is_none_or(|flow| parse::is_loopback(&flow.url));
+        let general = general(&mut reader, &variables, &of_khoros, routes, mode, is_local);
+        reader.find_typos(&names);
         let (warnings, problems) = reader.finish();
-        Partial { khoros, zendesk, database, general, warnings, problems }
+        Partial { khoros, destinations, database, general, warnings, problems }
     }
 }
 
-impl Reader {
-    fn general(&mut self, variables: &Variables, mode: Mode, is_local: bool) -> General {
-        let bearer_tokens = self.bearer_tokens(variables, mode);
-        let admin_token = self.optional(variables.admin_token(), parse::secret);
-        self.warn_of_short(&variables.admin_token().name, admin_token.as_slice());
-        let (public_url, public_url_variable) = self.public_url(variables);
-        let probe = self.or(variables.public_url_probe_seconds(), PUBLIC_URL_PROBE, parse::seconds(0..=3600));
-        let days = self.or(variables.retention_days(), RETENTION_DAYS, parse::number(1..=3650));
-        let done = Duration::from_secs(days * 86_400);
-        let schedule = RETRY_SCHEDULE.map(Duration::from_secs).to_vec();
-        // These two are read elsewhere; a mistake should be reported at the start anyway.
-        self.optional(variables.log_format(), parse::log_format);
-        self.optional(variables.rust_log(), parse::log_filter);
-        General {
-            port: self.or(variables.port(), 8080, parse::number(0..=u16::MAX)),
-            listen: self.or(variables.listen(), Ipv6Addr::UNSPECIFIED.into(), parse::listen_address),
-            http_idle: self.or(variables.http_idle_seconds(), HTTP_IDLE, parse::seconds(1..=3600)),
-            bearer_tokens,
-            mode,
-            public_url,
-            public_url_variable,
-            public_url_remedy: public_url::remedy(variables.dyno().value.is_some()),
-            public_url_probe: if mode.pushes() { probe } else { Duration::ZERO },
-            silence_alert: self.optional(variables.silence_alert_hours(), parse::hours),
-            routes: self.routes(variables),
-            references: std::mem::take(&mut self.references),
-            delivery: Delivery {
-                retry_schedule: self.or(variables.retry_schedule(), schedule, parse::schedule),
-                lease: self.or(variables.lease_seconds(), LEASE, parse::seconds(6..=3600)),
-            },
-            retention: Retention { done, dead: done * 3 },
-            admin_token,
-            is_local,
-        }
-    }
-
-    fn warn_of_short(&mut self, name: &str, secrets: &[SecretString]) {
-        if secrets.iter().any(parse::is_short_secret) {
-            self.warnings.push(format!(
-                "{name} is shorter than 24 characters: replace it by a stronger one (openssl rand -hex 32)"
-            ));
-        }
+fn general(
+    reader: &mut Reader,
+    variables: &Variables,
+    of_khoros: &khoros::Variables,
+    routes: Vec<Route>,
+    mode: Mode,
+    is_local: bool,
+) -> General {
+    let bearer_tokens = khoros::bearer_tokens(reader, of_khoros, mode);
+    let admin_token = reader.optional(variables.admin_token(), parse::secret);
+    reader.warn_of_short(&variables.admin_token().name, admin_token.as_slice());
+    let (public_url, public_url_variable) = public_url::read(reader, variables);
+    let probe = reader.or(variables.public_url_probe_seconds(), PUBLIC_URL_PROBE, parse::seconds(0..=3600));
+    let days = reader.or(variables.retention_days(), RETENTION_DAYS, parse::number(1..=3650));
+    let done = Duration::from_secs(days * 86_400);
+    let schedule = RETRY_SCHEDULE.map(Duration::from_secs).to_vec();
+    // These two are read elsewhere; a mistake should be reported at the start anyway.
+    reader.optional(variables.log_format(), log_format);
+    reader.optional(variables.rust_log(), log_filter);
+    General {
+        port: reader.or(variables.port(), 8080, parse::number(0..=u16::MAX)),
+        listen: reader.or(variables.listen(), Ipv6Addr::UNSPECIFIED.into(), parse::listen_address),
+        http_idle: reader.or(variables.http_idle_seconds(), HTTP_IDLE, parse::seconds(1..=3600)),
+        bearer_tokens,
+        mode,
+        public_url,
+        public_url_variable,
+        public_url_remedy: public_url::remedy(variables.dyno().value.is_some()),
+        public_url_probe: if mode.pushes() { probe } else { Duration::ZERO },
+        silence_alert: reader.optional(of_khoros.silence_alert_hours(), parse::hours),
+        routes,
+        delivery: Delivery {
+            retry_schedule: reader.or(variables.retry_schedule(), schedule, parse::schedule),
+            lease: reader.or(variables.lease_seconds(), LEASE, parse::seconds(6..=3600)),
+        },
+        retention: Retention { done, dead: done * 3 },
+        admin_token,
+        is_local,
     }
 }
 
@@ -272,7 +252,7 @@ impl Logging {
         let variables = Variables::read(&mut reader, "");
         let default = if variables.dyno().value.is_some() { LogFormat::Logfmt } else { LogFormat::Text };
         Logging {
-            format: reader.or(variables.log_format(), default, parse::log_format),
+            format: reader.or(variables.log_format(), default, log_format),
             filter: variables.rust_log.unwrap_or_else(|| "info".to_owned()),
         }
     }
@@ -280,6 +260,21 @@ impl Logging {
 
 /// The variables of this process that are about tickets, for a bridge that it starts within itself.
 pub fn ticket_variables() -> impl Iterator<Item = (OsString, OsString)> {
-    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(ticket::TICKET_PREFIX));
+    let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(TICKET_PREFIX));
     std::env::vars_os().filter(move |(name, _)| is_ours(name))
+}
+
+/// Accepts a level or a filter. EnvFilter would take a misspelt level for a module, and silence all others.
+fn log_filter(text: &str) -> Parsed<()> {
+    let level = text.parse::<LevelFilter>().is_ok();
+    let filter = text.contains(['=', ',']) && EnvFilter::try_new(text).is_ok();
+    if level || filter {
+        Ok(())
+    } else {
+        Err("is neither a level (info, debug, …) nor a filter (info,casebridge=debug)")
+    }
+}
+
+fn log_format(text: &str) -> Parsed<LogFormat> {
+    parse::variant(text, "is none of text, logfmt and json")
 }

@@ -1,14 +1,122 @@
-//! Outcomes of attempts, and the transition that follows from each. Pure: time and chance are arguments.
+//! A delivery: the unit of work, the outcomes of its attempts, and the transition that follows from each. Pure: time
+//! and chance are arguments.
 
 use std::time::Duration;
 
-use crate::destination::zendesk::memory::CaseMemory;
+use serde::{Deserialize, Serialize};
+use sqlx::FromRow;
+
+/// A delivery that this process alone works on until its lease ends.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claim {
+    pub identity: String,
+    pub destination: String,
+    pub case_key: String,
+    pub route: String,
+    pub payload: String,
+    #[sqlx(try_from = "String")]
+    pub origin: Origin,
+    /// For a delivery that follows another one: a [`Cause`] as JSON.
+    pub cause: Option<String>,
+    /// The bytes of the request, once they are frozen.
+    pub request: Option<String>,
+    /// What was decided when they were frozen. Older versions stored none.
+    pub request_memo: Option<String>,
+    pub revision: i64,
+    /// The fence: each claim raises it.
+    pub attempts: i64,
+    pub tries: i64,
+    pub in_doubt: bool,
+    pub received_at: i64,
+    /// The operator has said that what the case has at the destination is gone for good.
+    pub anew: bool,
+}
+
+impl Claim {
+    /// The key of the request: a new one for each revision of its bytes.
+    pub fn idempotency_key(&self) -> String {
+        match self.revision {
+            0 => self.identity.clone(),
+            revision => format!("{}#{revision}", self.identity),
+        }
+    }
+
+    /// What the delivery follows; `None` if it follows none.
+    pub fn cause(&self) -> Option<Cause> {
+        serde_json::from_str(self.cause.as_deref()?).ok()
+    }
+}
+
+/// How an item reached us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its source sent it.
+    Push,
+    /// It was read from a feed. Feeds also contain old items: one may have been delivered although the inbox does
+    /// not know it.
+    Feed,
+}
+
+impl Origin {
+    /// The value of the column `origin`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Origin::Push => "push",
+            Origin::Feed => "feed",
+        }
+    }
+}
+
+impl From<String> for Origin {
+    fn from(name: String) -> Origin {
+        if name == Origin::Feed.name() { Origin::Feed } else { Origin::Push }
+    }
+}
+
+/// What a delivery did that others follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cause {
+    /// What the destination calls it, as in `reference` of the delivery.
+    pub reference: String,
+    /// The same for people.
+    pub number: String,
+    pub url: String,
+    /// The name of the action; that of an earlier attempt if this one found it done.
+    pub action: String,
+}
+
+/// What a case has at a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub latest: Latest,
+    /// The delivery may have been delivered although nothing here says so: it is older than this run, or the
+    /// database is older than this run, and so may have been restored.
+    pub may_be_restored: bool,
+}
+
+/// The latest result of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Latest {
+    /// No other delivery of this case was ever tried: there cannot be anything of ours.
+    None,
+    /// Others were tried, and none is known to be done.
+    Unknown,
+    Done {
+        reference: String,
+        /// What the destination remembered; empty if it is not known.
+        memo: String,
+        /// When the youngest event in the memo was received.
+        as_of: i64,
+    },
+}
 
 /// How an attempt ended, as decided by the destination.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// The destination has a ticket with this number.
-    Done { reference: String, action: Action, memory: CaseMemory },
+    /// It is done under this reference. Only the destination can read the `memo`, which is stored for the next
+    /// delivery of the case. Other destinations follow if there is a `cause`.
+    Done { reference: String, action: Action, memo: String, cause: Option<Cause> },
     /// This delivery failed; the next one may succeed.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing gets through to the destination. It pauses, and the delivery uses up no try.
@@ -24,6 +132,9 @@ pub enum Outcome {
     Stuck { reason: Reason },
     /// The destination refuses the content. The delivery is dead unless others are refused for the same reason.
     Refused { reason: Reason },
+    /// It may have been done, and nobody can look it up. The delivery is dead, and only a replay sends it again.
+    /// The destination pauses, so that one outage does not end all deliveries.
+    Uncertain { reason: Reason },
     /// The destination will never accept the content. This says nothing about other deliveries.
     Dead { reason: Reason },
 }
@@ -40,6 +151,7 @@ impl Outcome {
             | Outcome::Wait { reason, .. }
             | Outcome::Stuck { reason }
             | Outcome::Refused { reason }
+            | Outcome::Uncertain { reason }
             | Outcome::Dead { reason } => Some(reason),
         }
     }
@@ -65,21 +177,25 @@ impl Outcome {
     }
 }
 
-/// The effect of a delivery on its ticket.
+/// The effect of a delivery on its case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Created,
-    /// Created a ticket that follows up a closed one.
+    /// Created another one that follows up a closed one.
     FollowedUp,
     /// An earlier attempt had already done it.
     Found,
     Commented,
-    /// Added a comment to a solved ticket and opened it again.
+    /// Added a comment to a solved case and opened it again.
     Reopened,
-    /// Added a comment and solved the ticket.
+    /// Added a comment and solved the case.
     Solved,
     /// There was nothing to add.
     Unchanged,
+    /// The same, without a question to the destination.
+    Ignored,
+    /// Sent a message, which the destination accepted.
+    Sent,
 }
 
 impl Action {
@@ -92,7 +208,8 @@ impl Action {
             Action::Commented => "commented",
             Action::Reopened => "reopened",
             Action::Solved => "solved",
-            Action::Unchanged => "unchanged",
+            Action::Unchanged | Action::Ignored => "unchanged",
+            Action::Sent => "sent",
         }
     }
 }
@@ -119,12 +236,14 @@ pub struct Reason {
     pub kind: String,
     /// Set if somebody has to act: the code under which the README has the remedy.
     pub alert: Option<&'static str>,
+    /// Only something sent shows that the reason is gone: checks and lookups pass meanwhile.
+    pub until_sent: bool,
 }
 
 impl Reason {
     pub fn new(text: impl Into<String>) -> Reason {
         let text = text.into();
-        Reason { kind: text.clone(), log: text.clone(), full: text, alert: None }
+        Reason { kind: text.clone(), log: text.clone(), full: text, alert: None, until_sent: false }
     }
 
     pub fn alert(code: &'static str, text: impl Into<String>) -> Reason {
@@ -137,7 +256,8 @@ impl Reason {
 pub enum Transition {
     Done {
         reference: String,
-        memory: CaseMemory,
+        memo: String,
+        cause: Option<Cause>,
     },
     /// Refused for good: the destination has nothing of it.
     Dead {
@@ -171,10 +291,11 @@ pub fn next(
     jitter: f64,
 ) -> Transition {
     let (reason, doubt) = match outcome {
-        Outcome::Done { reference, memory, .. } => {
-            return Transition::Done { reference: reference.clone(), memory: memory.clone() };
+        Outcome::Done { reference, memo, cause, .. } => {
+            let (reference, memo, cause) = (reference.clone(), memo.clone(), cause.clone());
+            return Transition::Done { reference, memo, cause };
         }
-        Outcome::Refused { reason } | Outcome::Dead { reason } => {
+        Outcome::Refused { reason } | Outcome::Uncertain { reason } | Outcome::Dead { reason } => {
             return Transition::Dead { reason: reason.full.clone() };
         }
         Outcome::Later { reason, .. } | Outcome::Stuck { reason } => (&reason.full, Doubt::None),

@@ -19,19 +19,16 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
-use crate::config::Route;
-use crate::inbox::{Inbox, LastEvent};
+use crate::inbox::Inbox;
 use crate::intake::Intake;
+use crate::route::Route;
 use crate::source::khoros::event::Event;
-use crate::source::khoros::feed::PullStatus;
 use crate::source::khoros::public_url;
-use crate::source::khoros::silence;
-use crate::source::khoros::subscription::Subscriptions;
-use crate::worker::LaneStatus;
+use crate::status::StatusSource;
 pub use auth::BearerTokens;
 use error::ApiError;
 pub use refused::Refused;
@@ -44,23 +41,22 @@ const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 /// The shared state of the handlers.
 pub struct AppState {
     pub intake: Intake,
+    /// The company of the notifications.
+    pub company_id: u64,
     /// The tokens of the routes' endpoints.
     pub tokens: BearerTokens,
     /// Notified of each push that failed because of us: the event may be in a feed.
     pub missed: Arc<Notify>,
-    pub refused: Refused,
+    pub refused: Arc<Refused>,
     /// Identifies this deployment at the public address.
     pub deployment_id: String,
     /// Each has an endpoint; the first route of labels has the endpoint of the 2017 example, too.
     pub routes: Vec<Route>,
     pub inbox: Inbox,
-    pub lane: watch::Receiver<LaneStatus>,
-    pub subscription: watch::Receiver<Subscriptions>,
-    pub pull: watch::Receiver<PullStatus>,
+    pub status: StatusSource,
     pub admin: Option<BearerTokens>,
     /// The command or line that sets the public address, if it is needed and unknown.
     pub public_url_remedy: Option<&'static str>,
-    pub started: Instant,
     pub readiness: Readiness,
 }
 
@@ -133,37 +129,7 @@ async fn status(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Resul
         Some(tokens) if tokens.admit(&headers) => {}
         _ => return Err(ApiError::Unauthorized),
     }
-    let (summary, last_events) = tokio::join!(state.inbox.summary(), state.inbox.last_events());
-    let storage = json!({"kind": state.inbox.kind(), "ready": summary.is_ok()});
-    let deliveries = summary.ok().map(|summary| {
-        json!({
-            "waiting": summary.waiting,
-            "in_doubt": summary.in_doubt,
-            "done_24h": summary.done_24h,
-            "dead": summary.dead,
-            "oldest_waiting_s": summary.oldest_ms.map(|ms| ms / 1000),
-            "last_event_s": summary.last_event_ms.map(|ms| ms / 1000),
-        })
-    });
-    let pull = state.pull.borrow().clone();
-    Ok(Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_s": state.started.elapsed().as_secs(),
-        "storage": storage,
-        "subscriptions": state.subscription.borrow().clone(),
-        "routes": last_events.ok().map(|events| ages(&state.routes, &events)),
-        "pull": pull.as_str(),
-        "pull_reason": pull.reason(),
-        "lanes": { "zendesk": state.lane.borrow().clone() },
-        "deliveries": deliveries,
-        "refused_notifications": state.refused.totals(),
-    })))
-}
-
-fn ages(routes: &[Route], last_events: &[LastEvent]) -> Value {
-    let names: Vec<String> = routes.iter().map(|route| route.name.clone()).collect();
-    let ages = silence::ages(&names, last_events).into_iter();
-    ages.map(|(name, age)| (name.to_owned(), json!({"last_event_s": age}))).collect()
+    Ok(Json(state.status.snapshot().await.to_json()))
 }
 
 /// The page that "View app" on the host shows.

@@ -9,12 +9,11 @@ mod case;
 mod checkpoint;
 mod claim;
 mod commit;
+mod memo;
 mod postgres;
 mod report;
-mod requester;
 mod retention;
 mod sqlite;
-mod subscription;
 pub mod survey;
 
 use std::fs::File;
@@ -30,13 +29,12 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 pub use backup::backup;
-pub use case::{Case, CaseTicket};
-pub use claim::{Claim, ClaimFilter};
+pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
-pub use report::{LastEvent, Listed, Summary};
-pub use requester::PendingRequester;
+pub use report::{DestinationCounts, LastEvent, Listed, Summary};
 
 use crate::config::Database;
+use crate::delivery::Origin;
 use postgres::PostgresPool;
 use sqlite::DatabaseFile;
 
@@ -64,20 +62,21 @@ enum Store {
     Postgres(PostgresPool),
 }
 
-/// A delivery to be stored.
+/// An item to be stored: a delivery for each of its destinations. An item is new or known as a whole, so a
+/// destination that is configured later gets nothing of a known item.
 #[derive(Clone, Debug)]
-pub struct NewDelivery {
+pub struct NewItem {
     pub identity: String,
-    pub destination: &'static str,
+    /// Never empty.
+    pub destinations: Vec<&'static str>,
+    pub origin: Origin,
     pub case_key: String,
     pub route: String,
     pub event_id: String,
     pub event_name: String,
     pub payload: String,
-    /// Why no ticket can be made of it: then it is stored dead.
+    /// Why it cannot be processed: then it is stored dead.
     pub dead: Option<String>,
-    /// It may have been delivered before the inbox knew of it.
-    pub in_doubt: bool,
 }
 
 /// The states of a delivery: there is no fourth.
@@ -223,13 +222,12 @@ impl Inbox {
         Ok(self)
     }
 
-    /// Stores deliveries; returns how many of them were new. When this returns `Ok`, they are on disk.
+    /// Stores items; returns how many of them were new. When this returns `Ok`, they are on disk.
     ///
     /// # Errors
-    /// [`ReceiveError`]; then the deliveries may or may not be stored, and the same call can safely
-    /// be made again.
-    pub async fn receive(&self, deliveries: Vec<NewDelivery>) -> Result<usize, ReceiveError> {
-        self.queue.receive(deliveries).await
+    /// [`ReceiveError`]; then the items may or may not be stored, and the same call can safely be made again.
+    pub async fn receive(&self, items: Vec<NewItem>) -> Result<usize, ReceiveError> {
+        self.queue.receive(items).await
     }
 
     /// Completes when deliveries have arrived after this was called and enabled.
@@ -291,9 +289,7 @@ impl Inbox {
     }
 
     /// Frees deliveries that a killed process had claimed and not yet sent. Others stay leased and become
-    /// doubtful when the lease ends: until then Zendesk may still be working on them. A comment may have been
-    /// sent; a ticket takes it only if nobody has changed the ticket since, so it cannot be doubled. Only
-    /// with SQLite is it certain that no other process is at work; on PostgreSQL every lease runs its time.
+    /// doubtful when the lease ends: until then their destination may still be working on them. Only with SQLite is it certain that no other process is at work; on PostgreSQL every lease runs its time.
     async fn free_unsent(&self) -> sqlx::Result<()> {
         execute!(self, "update delivery set due_at = {now} where leased and request is null").map(drop)
     }

@@ -1,5 +1,5 @@
-//! Turns notifications, of either origin, into deliveries in the inbox. Only this module decides the identity
-//! and the destination of a delivery, so that a push and the feed never store the same one twice.
+//! Stores items: a delivery for each destination of their route. Only this module decides the identity and the
+//! destinations of an item, so that a push and the feed never store the same one twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,23 +8,13 @@ use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::config::{LABEL_ROUTE, Route};
-use crate::inbox::{Inbox, NewDelivery, ReceiveError};
-use crate::item::Unprocessable;
-use crate::source::khoros::notification::{self, Arrival, NotJson};
+use crate::delivery::Origin;
+use crate::inbox::{Inbox, NewItem, ReceiveError};
+use crate::item::{Arrival, Unprocessable};
+use crate::route::{LABEL, Route};
 
 /// Hosts' routers give up after 30 s. A repeated request finds its rows known.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How an event reached us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// Khoros sent a notification.
-    Push,
-    /// It was read from a feed. Feeds also contain old events: an event may have a ticket although the inbox
-    /// does not know it.
-    Feed,
-}
 
 /// Stores events in the inbox; clones share it.
 #[derive(Clone)]
@@ -32,34 +22,65 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
-    company: u64,
-    destination: &'static str,
     storage: Mutex<Reminder>,
 }
 
-/// One event, ready to be stored.
+/// One event with its items, ready to be stored.
 #[derive(Debug, Default)]
 pub struct Notification {
     pub event: String,
     pub event_name: String,
     unprocessable: Option<Unprocessable>,
-    deliveries: Vec<NewDelivery>,
+    items: Vec<NewItem>,
 }
 
 impl Notification {
+    /// The items of one event, on their way to the destinations of a route.
+    pub fn new(route: &Route, arrivals: Vec<Arrival>, origin: Origin) -> Notification {
+        let first = arrivals.first().map(|first| (first.event_id.clone(), first.event_name.clone()));
+        let (event, event_name) = first.unwrap_or_default();
+        let unprocessable = arrivals.iter().find_map(|arrival| arrival.unprocessable);
+        let items = arrivals.into_iter().map(|arrival| new_item(route, arrival, origin)).collect();
+        Notification { event, event_name, unprocessable, items }
+    }
+
     /// Number of its items.
     pub fn items(&self) -> usize {
-        self.deliveries.len()
+        self.items.len()
     }
 
     /// Identities of its items.
     pub fn identities(&self) -> impl Iterator<Item = &str> {
-        self.deliveries.iter().map(|delivery| delivery.identity.as_str())
+        self.items.iter().map(|item| item.identity.as_str())
     }
 
     /// Approximate bytes of its items in memory.
     pub fn bytes(&self) -> usize {
-        self.deliveries.iter().map(|delivery| delivery.payload.len()).sum()
+        self.items.iter().map(|item| item.payload.len()).sum()
+    }
+}
+
+fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
+    let mut destinations = route.to.clone();
+    if arrival.unprocessable.is_some() {
+        // One dead delivery is enough for an operator.
+        destinations.truncate(1);
+    }
+    NewItem {
+        // A source notifies each subscription, and each route makes its own delivery of an event. Only the
+        // identities of the tutorial's route lack its name.
+        identity: match route.name.as_str() {
+            LABEL => arrival.identity,
+            name => format!("{}@{name}", arrival.identity),
+        },
+        destinations,
+        origin,
+        case_key: arrival.case_key,
+        route: route.name.clone(),
+        event_id: arrival.event_id,
+        event_name: arrival.event_name,
+        payload: arrival.payload,
+        dead: arrival.unprocessable.map(str::to_owned),
     }
 }
 
@@ -68,23 +89,8 @@ impl Notification {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox, company: u64, destination: &'static str) -> Intake {
-        Intake(Arc::new(Inner { inbox, company, destination, storage: Mutex::default() }))
-    }
-
-    /// Reads the body of a notification for this route.
-    ///
-    /// # Errors
-    /// Only [`NotJson`].
-    pub fn read(&self, route: &Route, body: &[u8], origin: Origin) -> Result<Notification, NotJson> {
-        let arrivals = notification::parse(&route.event, body, self.0.company)?;
-        let (event, event_name) = arrivals
-            .first()
-            .map(|first| (first.event_id.clone(), first.event_name.clone()))
-            .unwrap_or_default();
-        let unprocessable = arrivals.iter().find_map(|arrival| arrival.unprocessable);
-        let deliveries = arrivals.into_iter().map(|arrival| self.delivery(&route.name, arrival, origin));
-        Ok(Notification { event, event_name, unprocessable, deliveries: deliveries.collect() })
+    pub fn new(inbox: Inbox) -> Intake {
+        Intake(Arc::new(Inner { inbox, storage: Mutex::default() }))
     }
 
     /// Stores notifications; returns how many of their items were new.
@@ -94,11 +100,11 @@ impl Intake {
     pub async fn store(&self, notifications: Vec<Notification>, origin: Origin) -> Result<usize, NotStored> {
         let (unprocessable, plain): (Vec<_>, Vec<_>) =
             notifications.into_iter().partition(|notification| notification.unprocessable.is_some());
-        let new = self.receive(deliveries_of(plain), origin).await?;
+        let new = self.receive(items_of(plain), origin).await?;
         let first = unprocessable
             .first()
             .and_then(|first| Some((first.event.clone(), first.event_name.clone(), first.unprocessable?)));
-        let new_unprocessable = self.receive(deliveries_of(unprocessable), origin).await?;
+        let new_unprocessable = self.receive(items_of(unprocessable), origin).await?;
         if let Some((event_id, event_name, reason)) = first
             && new_unprocessable > 0
         {
@@ -110,11 +116,11 @@ impl Intake {
         Ok(new + new_unprocessable)
     }
 
-    async fn receive(&self, deliveries: Vec<NewDelivery>, origin: Origin) -> Result<usize, NotStored> {
-        if deliveries.is_empty() {
+    async fn receive(&self, items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {
+        if items.is_empty() {
             return Ok(0);
         }
-        match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(deliveries)).await {
+        match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(items)).await {
             Ok(Ok(new)) => {
                 if self.0.storage.lock().clear() {
                     info!(event = "storage_recovered", "the database works again: notifications are stored");
@@ -123,25 +129,6 @@ impl Intake {
             }
             Ok(Err(error)) => Err(self.fail(&error.to_string(), matches!(error, ReceiveError::Busy), origin)),
             Err(_) => Err(self.fail("the database does not answer", false, origin)),
-        }
-    }
-
-    fn delivery(&self, route: &str, arrival: Arrival, origin: Origin) -> NewDelivery {
-        NewDelivery {
-            // Khoros notifies each subscription, and each route makes its own ticket of an event. Only the
-            // identities of the tutorial's route lack its name.
-            identity: match route {
-                LABEL_ROUTE => arrival.identity,
-                route => format!("{}@{route}", arrival.identity),
-            },
-            destination: self.0.destination,
-            case_key: arrival.case_key,
-            route: route.to_owned(),
-            event_id: arrival.event_id,
-            event_name: arrival.event_name,
-            payload: arrival.payload,
-            dead: arrival.unprocessable.map(str::to_owned),
-            in_doubt: origin == Origin::Feed,
         }
     }
 
@@ -166,6 +153,6 @@ impl Intake {
     }
 }
 
-fn deliveries_of(notifications: Vec<Notification>) -> Vec<NewDelivery> {
-    notifications.into_iter().flat_map(|notification| notification.deliveries).collect()
+fn items_of(notifications: Vec<Notification>) -> Vec<NewItem> {
+    notifications.into_iter().flat_map(|notification| notification.items).collect()
 }

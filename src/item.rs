@@ -71,6 +71,23 @@ pub enum Repetition {
     Hourly,
 }
 
+/// One item of an event on its way into the inbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival {
+    /// `{source}:{company}:{event}:{entity}`: the same for a redelivery, another one for a label that is applied
+    /// again. An event that is about no post has no entity, except the id of a message. Separators within the
+    /// ids are escaped.
+    pub identity: String,
+    /// What the item is about: `{source}:{company}:{entity}`. Networks are in lower case.
+    pub case_key: String,
+    pub event_id: String,
+    pub event_name: String,
+    /// The envelope with this item alone, as JSON; secrets are redacted.
+    pub payload: String,
+    /// Set if it cannot be processed.
+    pub unprocessable: Option<Unprocessable>,
+}
+
 /// Why an item cannot be processed, for the operator.
 pub type Unprocessable = &'static str;
 
@@ -182,5 +199,22 @@ pub fn network_name(network: &str) -> String {
             let mut letters = lower.chars();
             letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
         }
+    }
+}
+
+/// The key of a case, `{source}:{company}:{entity}`, with its network in lower case: earlier versions kept the
+/// spelling of the source.
+pub fn with_lower_network(case_key: &str) -> String {
+    match case_key.splitn(3, ':').collect::<Vec<_>>()[..] {
+        [source, company, entity] => format!("{source}:{company}:{}", case_entity(entity)),
+        _ => case_key.to_owned(),
+    }
+}
+
+/// `Twitter:1` and `twitter:1` are one post.
+pub fn case_entity(entity: &str) -> String {
+    match entity.split_once(':') {
+        Some((network, id)) => format!("{}:{id}", network.to_ascii_lowercase()),
+        None => entity.to_owned(),
     }
 }

@@ -1,8 +1,6 @@
 //! The worker of a destination: claims deliveries, attempts them, and settles their outcomes.
 
-mod attempt;
 mod lane;
-mod pending_requester;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,15 +16,13 @@ use tracing::{debug, error, info, warn};
 pub use lane::LaneStatus;
 
 use crate::alert::{self, Reminder};
-use crate::config::{self, Repeat};
-use crate::delivery::{self, Action, Doubt, Outcome, Reason, Transition};
-use crate::destination::{Destination, Ready};
-use crate::fence::Fence;
-use crate::inbox::{CaseTicket, Claim, ClaimFilter, Inbox};
-use crate::item::Item;
+use crate::config::Delivery;
+use crate::delivery::{self, Claim, Doubt, Outcome, Reason, Transition};
+use crate::destination::{Destination, Job, Ready};
+use crate::inbox::{ClaimFilter, Inbox};
+use crate::ledger::{Ledger, Memos, Stopped};
+use crate::route::Route;
 use crate::source;
-use crate::uptime::Uptime;
-use attempt::{Attempt, Stopped};
 use lane::{Gate, Lane};
 
 /// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
@@ -40,7 +36,8 @@ const CHECK_AGAIN: Duration = Duration::from_secs(60);
 pub struct Worker {
     inbox: Inbox,
     destination: Destination,
-    delivery: config::Delivery,
+    delivery: Delivery,
+    routes: Arc<[Route]>,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
     /// Reminds of a failing storage.
@@ -53,12 +50,13 @@ impl Worker {
     pub fn new(
         inbox: Inbox,
         destination: Destination,
-        delivery: config::Delivery,
+        delivery: Delivery,
+        routes: Arc<[Route]>,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
-        let lane = Lane::new(destination.name());
+        let lane = Lane::new(destination.name(), destination.alerts());
         let (status, watched) = watch::channel(lane.status());
         let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
-        (Worker { inbox, destination, delivery, lane, status, storage, dead }, watched)
+        (Worker { inbox, destination, delivery, routes, lane, status, storage, dead }, watched)
     }
 
     /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
@@ -86,14 +84,14 @@ impl Worker {
         let mut known_good = false;
         loop {
             let started = Instant::now();
-            let result = self.destination.check().await;
+            let Some(result) = self.destination.check_access().await else { return };
             match &result {
                 Ok(()) => {
                     if !known_good {
+                        let destination = self.destination.name();
                         info!(
                             event = "destination_ready",
-                            destination = self.destination.name(),
-                            "the Zendesk credential works"
+                            destination, "the credential of {destination} works"
                         );
                     }
                     self.lane().checked(started);
@@ -107,7 +105,7 @@ impl Worker {
                 Err(outcome) => warn!(
                     event = "destination_warning",
                     destination = self.destination.name(),
-                    "could not check the Zendesk credential, trying again in {} s: {}",
+                    "could not check the credential, trying again in {} s: {}",
                     CHECK_AGAIN.as_secs(),
                     outcome.log()
                 ),
@@ -115,6 +113,26 @@ impl Worker {
             known_good = result.is_ok();
             self.publish();
             tokio::time::sleep(if result.is_ok() { CHECK_EVERY } else { CHECK_AGAIN }).await;
+        }
+    }
+
+    /// Does the work that comes after all deliveries, while the destination is not paused.
+    pub async fn work_in_background(self: Arc<Self>) {
+        let memos = Memos::new(self.inbox.clone(), self.destination.name());
+        loop {
+            let gate = self.lane().gate(Instant::now());
+            let wait = match gate {
+                Gate::Open => self.destination.work_in_background(&memos).await,
+                Gate::Probe | Gate::Closed(_) => Ok(Some(POLL)),
+            };
+            match wait {
+                Ok(Some(wait)) => tokio::time::sleep(wait).await,
+                Ok(None) => return,
+                Err(error) => {
+                    self.storage_failed("the memos of a destination cannot be used", &error);
+                    tokio::time::sleep(CHECK_AGAIN).await;
+                }
+            }
         }
     }
 
@@ -182,51 +200,40 @@ impl Worker {
     }
 
     async fn outcome(&self, claim: &Claim) -> Result<Outcome, Stopped> {
-        let Destination::Zendesk(zendesk) = &self.destination;
-        let claimed = Uptime::now();
-        let case = self.inbox.case(claim).await?;
-        let route = zendesk.route(&claim.route);
-        let item = source::item(&claim.payload);
-        let is_status_change = item.as_ref().is_ok_and(Item::is_status_change);
-        let is_ignored = route.ticket.repeat == Repeat::Ignore && !claim.in_doubt && !is_status_change;
-        if let (CaseTicket::Known { reference, memory, .. }, true) = (&case.ticket, is_ignored) {
-            let (reference, memory) = (reference.clone(), memory.clone());
-            return Ok(Outcome::Done { reference, action: Action::Unchanged, memory });
-        }
-        let item = match item {
+        let ledger = Ledger::new(&self.inbox, claim, self.delivery.lease);
+        let item = match source::item(&claim.payload) {
             Ok(item) => item,
             Err(unprocessable) => return Ok(Outcome::Dead { reason: Reason::new(unprocessable) }),
         };
         // Outcomes before this say nothing about the destination: no request was sent.
         let started = Instant::now();
-        let fence = Fence::new(&self.inbox, claim, claimed, self.delivery.lease);
-        let attempt =
-            Attempt { inbox: &self.inbox, zendesk, route, claim, item: &item, case: &case, fence: &fence };
-        let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt.run()).await {
+        let route = &Route::named(&self.routes, &claim.route);
+        let job = Job { claim, item: &item, route };
+        let attempt = self.destination.attempt(&job, &ledger);
+        let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {
             Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => outcome,
             Ok(Err(stopped)) => return Err(stopped),
-            Err(_) => timed_out(fence.was_passed()),
+            Err(_) => timed_out(ledger.has_sent()),
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
         Ok(outcome)
     }
 
-    /// Stores the outcome, and retries until the lease is over, so that the restart of a database does not lose
-    /// it. After that, the delivery is claimed again in doubt and looked up.
+    /// Stores the outcome and the deliveries that follow, and retries until the lease is over, so that the restart of
+    /// a database does not lose it. After that, the delivery is claimed again in doubt.
     async fn settle(&self, claim: &Claim, outcome: &Outcome) {
         let (schedule, lease) = (&self.delivery.retry_schedule, self.delivery.lease);
         let transition = delivery::next(outcome, claim.tries, schedule, lease, fastrand::f64());
         let give_up = Instant::now() + lease;
         loop {
-            match self.inbox.settle(claim, &transition).await {
+            match self.store(claim, &transition).await {
                 Ok(true) => return self.log(claim, outcome, &transition),
                 Ok(false) => {
                     warn!(
                         event = "lease_expired",
                         delivery = claim.identity,
-                        "the lease expired before the outcome was stored: the next attempt looks up what was \
-                         done"
+                        "the lease expired before the outcome was stored: the next attempt is in doubt"
                     );
                     return;
                 }
@@ -239,23 +246,23 @@ impl Worker {
         }
     }
 
+    async fn store(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
+        if let Transition::Done { cause: Some(cause), .. } = transition {
+            let route = Route::named(&self.routes, &claim.route);
+            self.inbox.follow(claim, cause, route.followers(self.destination.name())).await?;
+        }
+        self.inbox.settle(claim, transition).await
+    }
+
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
         let (delivery, case, attempts) = (&claim.identity, &claim.case_key, claim.attempts);
         let destination = self.destination.name();
         let reason = outcome.log();
         match transition {
             Transition::Done { reference, .. } => {
-                let action = if let Outcome::Done { action, .. } = outcome { action.name() } else { "" };
-                info!(
-                    event = "delivery_done",
-                    case,
-                    delivery,
-                    destination,
-                    attempts,
-                    action,
-                    ticket = reference,
-                    "{action} ticket {reference} for {case}"
-                );
+                if let Outcome::Done { action, .. } = outcome {
+                    self.destination.log_done(claim, *action, reference);
+                }
             }
             Transition::Dead { .. } | Transition::GivenUp { .. } => {
                 warn!(

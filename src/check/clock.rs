@@ -18,7 +18,7 @@ const REMEDY: &str = "synchronize the host's clock by NTP (timedatectl set-ntp t
 
 /// Sends a request without a credential to both servers: every answer has a date, errors included.
 pub async fn findings(config: &Partial, client: &reqwest::Client) -> Vec<Finding> {
-    let zendesk = config.zendesk.as_ref().map(|zendesk| &zendesk.url);
+    let zendesk = config.destinations.zendesk.as_ref().map(|zendesk| &zendesk.url);
     let khoros = config.khoros.as_ref().map(|khoros| &khoros.api_url);
     let (zendesk, khoros) = tokio::join!(ahead(client, zendesk), ahead(client, khoros));
     let answers = [("Zendesk", zendesk), ("Khoros", khoros)];

@@ -6,13 +6,16 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 
-use casebridge::config::{Preview, Requester, Route};
+use casebridge::config::Preview;
 use casebridge::destination::html::visible_text;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
+use casebridge::destination::zendesk::settings::ticket::{Requester, Ticket};
 use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::item::Arrival;
 use casebridge::item::Item;
+use casebridge::route::Route;
 use casebridge::source;
-use casebridge::source::khoros::notification::{self, Arrival};
+use casebridge::source::khoros::notification;
 
 /// The printed form of a ticket.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,11 +49,12 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     let body = body.with_context(|| format!("{source} cannot be read"))?;
     let arrivals = notification::parse(&route.event, &body, preview.company_id);
     let arrivals = arrivals.map_err(|_| anyhow!("{source} is not JSON"))?;
+    let settings = preview.tickets.get(&route.name).unwrap_or(&preview.ticket);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut unprocessable = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
         match arrival.unprocessable.map_or_else(|| source::item(&arrival.payload), Err) {
-            Ok(item) => write!(out, "{}", render_item(route, arrival, &item, form)?)?,
+            Ok(item) => write!(out, "{}", render_item(route, settings, arrival, &item, form)?)?,
             Err(reason) => {
                 unprocessable += 1;
                 let mut err = std::io::stderr();
@@ -65,8 +69,13 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     }
 }
 
-fn render_item(route: &Route, arrival: &Arrival, item: &Item, form: TicketForm) -> anyhow::Result<String> {
-    let settings = &route.ticket;
+fn render_item(
+    route: &Route,
+    settings: &Ticket,
+    arrival: &Arrival,
+    item: &Item,
+    form: TicketForm,
+) -> anyhow::Result<String> {
     let author = ticket::author_profile(item).filter(|_| settings.requester == Requester::Author);
     // Only Zendesk knows the number of the author's user; the ticket is rendered as if it was known.
     let requester = author.as_ref().map_or(RequesterUser::Service, |_| RequesterUser::Author(0));

@@ -31,14 +31,14 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     let mut ended_before = Vec::new();
     for name in &names {
         if let Some(inbox) = &inbox {
-            ended_before.push(inbox.ended_at(name).await?);
-            inbox.end_subscription(name).await?;
+            ended_before.push(subscription::ended_mark(inbox, name).await?);
+            subscription::mark_ended(inbox, name).await?;
         }
     }
     let observed = khoros.subscriptions().await;
     if let (Err(_), Some(inbox)) = (&observed, &inbox) {
         for (name, before) in names.iter().zip(&ended_before) {
-            inbox.restore_end(name, *before).await?;
+            subscription::restore_mark(inbox, name, before.as_deref()).await?;
         }
     }
     let remote = match observed {
@@ -70,7 +70,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
         if failed > failed_before
             && let Some(inbox) = &inbox
         {
-            inbox.restore_end(name, ended_before[index]).await?;
+            subscription::restore_mark(inbox, name, ended_before[index].as_deref()).await?;
         }
     }
     match failed {

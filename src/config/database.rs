@@ -3,11 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Problems;
-use super::parse;
+use super::Variables;
 use super::postgres::{self, Pooler, PostgresServer};
-use super::reader::Reader;
-use super::variables::Variables;
+use crate::env::{Problems, Reader, parse};
 
 const DEFAULT_FILE: &str = "sqlite://casebridge.db";
 
@@ -36,37 +34,36 @@ impl Database {
         let mut reader = Reader::new(std::env::vars_os());
         let mut variables = Variables::read(&mut reader, "");
         variables.allow_ephemeral_store.get_or_insert_with(|| "1".to_owned());
-        let database = reader.database(&variables);
+        let database = read(&mut reader, &variables);
         let (_, problems) = reader.finish();
         database.filter(|_| problems.is_empty()).ok_or(problems)
     }
 }
 
-impl Reader {
-    pub(super) fn database(&mut self, variables: &Variables) -> Option<Database> {
-        let on_heroku = variables.dyno().value.is_some();
-        let setting = variables.database_url().or_default(DEFAULT_FILE);
-        let (mut database, ignored) = self.optional(setting, |text| parse(text, on_heroku)).unzip();
-        if let Some(ignored) = ignored.filter(|ignored| !ignored.is_empty()) {
-            let names = ignored.join(", ");
-            self.warnings
-                .push(format!("DATABASE_URL: casebridge ignores options that it does not use: {names}"));
-        }
-        let pooler = self.optional(variables.database_pooler(), parse::switch);
-        if let (Some(Database::Postgres(server)), Some(is_present)) = (&mut database, pooler) {
-            server.pooler = if is_present { Pooler::Present } else { Pooler::Absent };
-        }
-        let may_be_ephemeral = self.or(variables.allow_ephemeral_store(), false, parse::switch);
-        if matches!(database, Some(Database::Sqlite(_))) && on_heroku && !may_be_ephemeral {
-            self.problems.push(
-                "DATABASE_URL means SQLite, but a dyno's disk is thrown away at least daily and \
-                 tickets would be lost or doubled: add Postgres (heroku addons:create \
-                 heroku-postgresql:essential-0), or set ALLOW_EPHEMERAL_STORE=1 to try things out"
-                    .to_owned(),
-            );
-        }
-        database
+pub(super) fn read(reader: &mut Reader, variables: &Variables) -> Option<Database> {
+    let on_heroku = variables.dyno().value.is_some();
+    let setting = variables.database_url().or_default(DEFAULT_FILE);
+    let (mut database, ignored) = reader.optional(setting, |text| parse(text, on_heroku)).unzip();
+    if let Some(ignored) = ignored.filter(|ignored| !ignored.is_empty()) {
+        let names = ignored.join(", ");
+        reader
+            .warnings
+            .push(format!("DATABASE_URL: casebridge ignores options that it does not use: {names}"));
     }
+    let pooler = reader.optional(variables.database_pooler(), parse::switch);
+    if let (Some(Database::Postgres(server)), Some(is_present)) = (&mut database, pooler) {
+        server.pooler = if is_present { Pooler::Present } else { Pooler::Absent };
+    }
+    let may_be_ephemeral = reader.or(variables.allow_ephemeral_store(), false, parse::switch);
+    if matches!(database, Some(Database::Sqlite(_))) && on_heroku && !may_be_ephemeral {
+        reader.problems.push(
+            "DATABASE_URL means SQLite, but a dyno's disk is thrown away at least daily and \
+             tickets would be lost or doubled: add Postgres (heroku addons:create \
+             heroku-postgresql:essential-0), or set ALLOW_EPHEMERAL_STORE=1 to try things out"
+                .to_owned(),
+        );
+    }
+    database
 }
 
 /// Parses a URL; returns the names of the ignored options, too.

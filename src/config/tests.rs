@@ -2,6 +2,8 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::PgSslMode;
 
 use super::*;
+use crate::destination::zendesk::settings::ticket::{Priority, Repeat, Requester, TicketType};
+use crate::destination::zendesk::settings::{ZendeskCredentials, ZendeskSettings};
 
 const COMPLETE: &[(&str, &str)] = &[
     ("SPREDFAST_API_TOKEN", "khoros-token"),
@@ -21,6 +23,10 @@ fn config(changes: &[(&str, &str)]) -> Result<Config, Problems> {
 
 fn accepted(changes: &[(&str, &str)]) -> Config {
     config(changes).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn zendesk(config: &Config) -> &ZendeskSettings {
+    config.destinations.zendesk.as_ref().unwrap()
 }
 
 fn refused(changes: &[(&str, &str)]) -> String {
@@ -43,10 +49,10 @@ fn pasted_values_are_understood() {
         ("PUBLIC_URL", "bridge.example.com/khoros/label/"),
         ("ZENDESK_BUDGET_PERCENT", "40 %"),
     ]);
-    assert_eq!(config.zendesk.url.as_str(), "https://acme.zendesk.com/");
+    assert_eq!(zendesk(&config).url.as_str(), "https://acme.zendesk.com/");
     assert_eq!(config.khoros.company_id, 20_307_234);
     assert_eq!(config.khoros.token.expose_secret(), "khoros-token");
-    assert_eq!(config.zendesk.budget_percent, 40);
+    assert_eq!(zendesk(&config).budget_percent, 40);
     assert_eq!(config.general.public_url.map(String::from).as_deref(), Some("https://bridge.example.com/"));
     let tokens: Vec<_> = config.general.bearer_tokens.iter().map(|token| token.expose_secret()).collect();
     assert_eq!(tokens, ["0123456789abcdef01234567", "fedcba9876543210fedcba98"]);
@@ -250,12 +256,12 @@ fn a_credential_is_one_whole_pair() {
         ("ZENDESK_API_TOKEN", "legacy"),
     ];
     let config = accepted(&legacy);
-    assert!(matches!(&config.zendesk.credentials,
+    assert!(matches!(&zendesk(&config).credentials,
         ZendeskCredentials::ApiToken { email, .. } if email == "me@example.com"));
     assert_eq!(config.warnings.len(), 1);
 
     let both = accepted(&legacy[2..]);
-    assert!(matches!(both.zendesk.credentials, ZendeskCredentials::OAuth { .. }));
+    assert!(matches!(zendesk(&both).credentials, ZendeskCredentials::OAuth { .. }));
     assert!(refused(&legacy[..2]).contains("no Zendesk credential"));
     assert!(refused(&legacy[..3]).contains("ZENDESK_API_TOKEN is not set"));
 }
@@ -276,7 +282,10 @@ fn routes_inherit_missing_settings() {
         .iter()
         .map(|route| {
             let query = route.query.as_deref().unwrap_or("-");
-            let (group, priority) = (route.ticket.group_id.unwrap(), route.ticket.priority);
+            let (group, priority) = {
+                let ticket = zendesk(&config).ticket(&route.name);
+                (ticket.group_id.unwrap(), ticket.priority)
+            };
             format!("{} {} {query} {} {group} {priority:?}", route.name, route.event, route.external_id)
         })
         .collect();
@@ -388,7 +397,7 @@ fn the_names_of_the_2017_example_still_work() {
         ("NOTIFICATION_BEARER_TOKEN", ""),
         ("NOTIFIER_BEARER_TOKEN", "fedcba9876543210fedcba98"),
     ]);
-    assert_eq!(config.zendesk.url.as_str(), "https://old.zendesk.com/");
+    assert_eq!(zendesk(&config).url.as_str(), "https://old.zendesk.com/");
     assert_eq!(config.warnings.len(), 2);
 }
 
@@ -416,11 +425,11 @@ fn no_attempt_outlives_its_lease() {
 #[test]
 fn a_ticket_has_defaults() {
     let config = accepted(&[]);
-    let ticket = config.general.routes[0].ticket.clone();
+    let ticket = zendesk(&config).ticket("label").clone();
     assert_eq!((ticket.requester, ticket.repeat), (Requester::Author, Repeat::New));
     assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
     assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
-    assert_eq!(config.zendesk.update_budget_percent, 30);
+    assert_eq!(zendesk(&config).update_budget_percent, 30);
     assert!(config.warnings.is_empty());
 }
 
@@ -435,13 +444,13 @@ fn pasted_values_of_a_ticket_are_understood() {
         ("TICKET_CUSTOM_FIELDS", r#"'{"20": ["a", "b"], "3": false}'"#),
         ("ZENDESK_UPDATE_BUDGET_PERCENT", "100%"),
     ]);
-    let ticket = config.general.routes[0].ticket.clone();
+    let ticket = zendesk(&config).ticket("label").clone();
     assert_eq!((ticket.requester, ticket.repeat), (Requester::Service, Repeat::Ignore));
     assert_eq!(ticket.tags, ["vip", "care:émile/1.2"]);
     assert_eq!(ticket.kind, Some(TicketType::Problem));
     let ids: Vec<u64> = ticket.custom_fields.iter().map(|field| field.id).collect();
     assert_eq!(ids, [3, 20]);
-    assert_eq!(config.zendesk.update_budget_percent, 100);
+    assert_eq!(zendesk(&config).update_budget_percent, 100);
     assert!(config.warnings[0].contains("TICKET_PUBLIC: notes of Khoros' users are internal"));
     assert_eq!(config.warnings.len(), 1);
 }

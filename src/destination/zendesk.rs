@@ -3,17 +3,21 @@
 //! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
 //! unique, so the ticket is looked up whenever an earlier request may have created it.
 
+mod attempt;
 mod audits;
 mod author;
 mod budget;
 pub mod check;
 mod deleted;
+mod legacy;
 pub mod memory;
 mod merge;
 mod outcome;
+mod pending_requester;
 pub mod plan;
 mod reply;
 mod requester;
+pub mod settings;
 mod setup;
 mod text;
 pub mod ticket;
@@ -27,29 +31,33 @@ use reqwest::{Method, RequestBuilder};
 use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
-use url::Url;
 
 use crate::alert::{self, Reminder};
-use crate::config;
 use crate::delivery::{Doubt, Outcome, Reason};
-use crate::destination::Ready;
-use crate::fence::Fence;
-use crate::source::khoros::notification::with_lower_network;
+use crate::destination::{Alerts, Ready};
+use crate::item::with_lower_network;
+use crate::ledger::Ledger;
 use audits::Audit;
 pub use author::AuthorLookup;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
 use deleted::DeletedTickets;
 use outcome::{Call, lost_outcome, outcome};
-use plan::Plan;
 use reply::Reply;
 pub use requester::RequesterUpdate;
+use settings::ZendeskSettings;
 pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
+pub const ALERTS: Alerts = Alerts { down: alert::ZENDESK_DOWN, refuses: alert::ZENDESK_REFUSES };
+/// The scope of memos with the number of each author's user.
+pub(super) const AUTHORS: &str = "author";
+/// The scope of memos for tickets whose requester is to become their author: by ticket, the delivery that created
+/// it.
+const REQUESTERS: &str = "requester";
 
 /// The longest wait for anything but a create.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,12 +66,8 @@ const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Zendesk {
     http: reqwest::Client,
-    origin: Url,
+    settings: ZendeskSettings,
     credential: Credential,
-    /// Never empty.
-    routes: Vec<config::Route>,
-    /// Stands for routes that were removed from the configuration.
-    removed_route: config::Route,
     requests: Mutex<Budget>,
     updates: Mutex<Budget>,
     authors: Authors,
@@ -81,6 +85,10 @@ pub struct Create<'a> {
     pub body: &'a str,
     pub idempotency_key: &'a str,
     pub case_key: &'a str,
+    /// As the bytes say: the first comment is public.
+    pub public: bool,
+    /// As the bytes say: the closed ticket that this one follows up.
+    pub follow_up: Option<u64>,
 }
 
 /// The tickets of a case.
@@ -125,25 +133,19 @@ impl From<Outcome> for Failure {
 
 impl Zendesk {
     /// `attempt_limit` is the longest that one delivery may take; the timeouts fit into it.
-    pub fn new(
-        config: config::ZendeskSettings,
-        routes: Vec<config::Route>,
-        http: reqwest::Client,
-        attempt_limit: Duration,
-    ) -> Zendesk {
+    pub fn new(settings: ZendeskSettings, http: reqwest::Client, attempt_limit: Duration) -> Zendesk {
         let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
         let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
-        let credential = Credential::new(config.credentials, http.clone(), &config.url, call_timeout);
+        let credential =
+            Credential::new(settings.credentials.clone(), http.clone(), &settings.url, call_timeout);
         let now = Instant::now();
         Zendesk {
             http,
-            origin: config.url,
             credential,
-            removed_route: config::Route { label: None, ..routes[0].clone() },
-            routes,
-            requests: Mutex::new(Budget::new(config.budget_percent, ASSUMED_REQUESTS, now)),
-            updates: Mutex::new(Budget::new(config.update_budget_percent, ASSUMED_UPDATES, now)),
+            requests: Mutex::new(Budget::new(settings.budget_percent, ASSUMED_REQUESTS, now)),
+            updates: Mutex::new(Budget::new(settings.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
+            settings,
             refused_fields: Mutex::default(),
             hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
@@ -158,7 +160,7 @@ impl Zendesk {
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn create(&self, create: &Create<'_>, fence: &Fence<'_>) -> Result<String, Failure> {
+    pub async fn create(&self, create: &Create<'_>, ledger: &Ledger<'_>) -> Result<String, Failure> {
         let request = || {
             self.request(Method::POST, "/api/v2/tickets")
                 .timeout(self.create_timeout)
@@ -166,7 +168,7 @@ impl Zendesk {
                 .header("idempotency-key", create.idempotency_key)
                 .body(create.body.to_owned())
         };
-        let reply = self.call(Call::Create, request, Some(fence)).await?;
+        let reply = self.call(Call::Create, request, Some(ledger)).await?;
         match reply.json::<TicketReply>() {
             // A proxy may have mixed up its answers, so the next attempt looks the ticket up.
             Some(TicketReply { ticket, .. }) if reply.is_success() && !ticket.is_of(create.case_key) => {
@@ -183,7 +185,7 @@ impl Zendesk {
                 found.ok_or_else(|| Outcome::Refused { reason: reply.reason("the ticket") }.into())
             }
             // The closed ticket was deleted in the meantime.
-            _ if reply.is_not_found() && Plan::of(create.body, None).follow_up.is_some() => {
+            _ if reply.is_not_found() && create.follow_up.is_some() => {
                 let fields = vec!["via_followup_source_id".to_owned()];
                 Err(Failure::Refused { reason: reply.reason(Call::Create.name()), fields })
             }
@@ -237,7 +239,7 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome that a delivery would have now.
-    pub async fn check(&self) -> Result<(), Outcome> {
+    pub async fn check_access(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await?;
         match reply.json::<Value>() {
@@ -246,14 +248,15 @@ impl Zendesk {
         }
     }
 
-    pub fn ready(&self, now: Instant) -> Ready {
-        self.requests.lock().ready(now)
+    /// Where agents find a ticket.
+    fn ticket_url(&self, ticket: &str) -> String {
+        let mut url = self.settings.url.clone();
+        url.set_path(&format!("/agent/tickets/{ticket}"));
+        url.into()
     }
 
-    /// Returns the settings of a route. A route that is no longer configured has those of the first one, without
-    /// its label.
-    pub fn route(&self, name: &str) -> &config::Route {
-        self.routes.iter().find(|route| route.name == name).unwrap_or(&self.removed_route)
+    pub fn ready(&self, now: Instant) -> Ready {
+        self.requests.lock().ready(now)
     }
 
     /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
@@ -265,7 +268,7 @@ impl Zendesk {
                 case = case_key,
                 "Zendesk refuses values of TICKET_… settings, so tickets go out without them, tagged {}. \
                  Correct them: {}",
-                config::FALLBACK_TAG,
+                settings::ticket::FALLBACK_TAG,
                 reason.log
             ),
             false => info!(
@@ -294,7 +297,7 @@ impl Zendesk {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let mut url = self.origin.clone();
+        let mut url = self.settings.url.clone();
         url.set_path(path);
         self.http.request(method, url).header("accept", "application/json").timeout(self.call_timeout)
     }
@@ -310,12 +313,12 @@ impl Zendesk {
         &self,
         call: Call,
         request: impl Fn() -> RequestBuilder,
-        fence: Option<&Fence<'_>>,
+        ledger: Option<&Ledger<'_>>,
     ) -> Result<Reply, Outcome> {
-        let (reply, key) = self.send(call, request(), fence).await?;
+        let (reply, key) = self.send(call, request(), ledger).await?;
         if reply.status == 401 && self.credential.refuses(&key).await {
             info!(event = "token_refused", "Zendesk refused the OAuth token: requesting a new one");
-            return self.send(call, request(), fence).await.map(|(reply, _)| reply);
+            return self.send(call, request(), ledger).await.map(|(reply, _)| reply);
         }
         Ok(reply)
     }
@@ -324,13 +327,13 @@ impl Zendesk {
         &self,
         call: Call,
         request: RequestBuilder,
-        fence: Option<&Fence<'_>>,
+        ledger: Option<&Ledger<'_>>,
     ) -> Result<(Reply, Key), Outcome> {
         let key = self.credential.key().await?;
         let _request = self.take().await?;
         let _update = if call.is_update() { Some(self.take_update()?) } else { None };
-        if let Some(fence) = fence {
-            fence.pass().await?;
+        if let Some(ledger) = ledger {
+            ledger.sending().await?;
         }
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
         let now = Instant::now();
@@ -384,11 +387,9 @@ impl Zendesk {
 
 /// Reports a first comment that Zendesk has made private, or public, by its own rules.
 fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
-    let body = serde_json::from_str::<Value>(create.body).unwrap_or_default();
-    let requested = body["ticket"]["comment"]["public"].as_bool();
-    let result = match (requested, audit.comment().and_then(|comment| comment["public"].as_bool())) {
-        (Some(false), Some(true)) => "public instead of private",
-        (Some(true), Some(false)) => "private instead of public",
+    let result = match (create.public, audit.comment().and_then(|comment| comment["public"].as_bool())) {
+        (false, Some(true)) => "public instead of private",
+        (true, Some(false)) => "private instead of public",
         _ => return,
     };
     let case = create.case_key;

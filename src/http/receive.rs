@@ -15,8 +15,10 @@ use tracing::info;
 
 use super::AppState;
 use super::error::ApiError;
-use crate::config::Route;
-use crate::intake::{NotStored, Origin};
+use crate::delivery::Origin;
+use crate::intake::NotStored;
+use crate::route::Route;
+use crate::source::khoros::notification;
 
 const BODY_LIMIT: usize = 2 << 20;
 /// A body of this size takes milliseconds to parse. A few compressed bytes can inflate to the whole limit.
@@ -41,7 +43,9 @@ pub async fn receive(
     State(state): State<Arc<AppState>>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let read = || state.intake.read(&route, &body, Origin::Push).map_err(|_| ApiError::NotJson);
+    let read = || {
+        notification::read_for(&route, &body, state.company_id, Origin::Push).map_err(|_| ApiError::NotJson)
+    };
     let notification = apart_if_large(body.len(), read)?;
     drop(body);
     let received = notification.items();

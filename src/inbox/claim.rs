@@ -2,40 +2,8 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
-
 use super::{Inbox, State, execute, fetch, millis, postgres, storable};
-use crate::delivery::Transition;
-
-/// A delivery that this process alone works on until its lease ends.
-#[derive(Clone, Debug, FromRow)]
-pub struct Claim {
-    pub identity: String,
-    pub destination: String,
-    pub case_key: String,
-    pub route: String,
-    pub payload: String,
-    /// Set once the bytes of the create are frozen.
-    pub request: Option<String>,
-    pub revision: i64,
-    /// The fence: each claim raises it.
-    pub attempts: i64,
-    pub tries: i64,
-    pub in_doubt: bool,
-    pub received_at: i64,
-    /// The operator has said that the ticket of the case is gone for good.
-    pub ticket_gone: bool,
-}
-
-impl Claim {
-    /// The key of the create: a new one for each revision of its bytes.
-    pub fn idempotency_key(&self) -> String {
-        match self.revision {
-            0 => self.identity.clone(),
-            revision => format!("{}#{revision}", self.identity),
-        }
-    }
-}
+use crate::delivery::{Cause, Claim, Transition};
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +25,7 @@ impl Inbox {
         lease: Duration,
     ) -> sqlx::Result<Vec<Claim>> {
         let filter = match filter {
-            ClaimFilter::Fresh => "and attempts = 0 and not in_doubt",
+            ClaimFilter::Fresh => "and attempts = 0 and origin = 'push'",
             ClaimFilter::Any => "",
         };
         let sql = CLAIM.replace("{filter}", filter);
@@ -80,20 +48,53 @@ impl Inbox {
         Ok(ours == 1)
     }
 
-    /// Stores the bytes of a create and their revision, before they are first sent. False: the claim no
-    /// longer holds.
-    pub async fn freeze(&self, claim: &Claim, request: &str) -> sqlx::Result<bool> {
+    /// Stores the bytes of a request with their memo, before they are first sent. False: the claim no longer holds.
+    pub async fn freeze(&self, claim: &Claim, request: &str, memo: &str) -> sqlx::Result<bool> {
         let frozen = execute!(
             self,
-            "update delivery set request = $1, revision = $5
+            "update delivery set request = $1, request_memo = $6, revision = $5
               where identity = $2 and destination = $3 and attempts = $4 and leased",
             request,
             &claim.identity,
             &claim.destination,
             claim.attempts,
-            claim.revision
+            claim.revision,
+            memo
         )?;
         Ok(frozen == 1)
+    }
+
+    /// Stores what is about to be sent, for an attempt that finds it done. False: the claim no longer holds.
+    pub async fn note(&self, claim: &Claim, memo: &str) -> sqlx::Result<bool> {
+        let noted = execute!(
+            self,
+            "update delivery set request_memo = $1
+              where identity = $2 and destination = $3 and attempts = $4 and leased",
+            memo,
+            &claim.identity,
+            &claim.destination,
+            claim.attempts
+        )?;
+        Ok(noted == 1)
+    }
+
+    /// Stores the deliveries to other destinations that follow a claimed one, with its cause. It comes before
+    /// [`Inbox::settle`]: if the process dies in between, the next attempt finds the delivery done, and stores them
+    /// once more, which changes nothing.
+    pub async fn follow(&self, claim: &Claim, cause: &Cause, followers: &[&'static str]) -> sqlx::Result<()> {
+        let cause = serde_json::to_string(cause).unwrap_or_default();
+        for destination in followers {
+            execute!(
+                self,
+                FOLLOW,
+                &claim.identity,
+                &claim.destination,
+                claim.attempts,
+                *destination,
+                storable(&cause)
+            )?;
+        }
+        Ok(())
     }
 
     /// Records how an attempt ended. False: the claim no longer holds, and nothing was changed.
@@ -105,8 +106,8 @@ impl Inbox {
             Transition::Again { after, tries, in_doubt, .. } => (State::Waiting, *after, *tries, *in_doubt),
         };
         let ends_doubt = matches!(transition, Transition::Done { .. } | Transition::Dead { .. });
-        let (reference, memory, error) = match transition {
-            Transition::Done { reference, memory } => (Some(reference), Some(memory.to_column()), None),
+        let (reference, memo, error) = match transition {
+            Transition::Done { reference, memo, .. } => (Some(reference), Some(memo), None),
             Transition::Dead { reason }
             | Transition::GivenUp { reason, .. }
             | Transition::Again { reason, .. } => (None, None, Some(storable(reason))),
@@ -117,7 +118,7 @@ impl Inbox {
                 set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
                     in_doubt = (in_doubt or $9) and not $10, due_at = {now} + $4,
                     settled_at = case when $5 = 'waiting' then null else {now} end, leased = false,
-                    told = coalesce($11, told)
+                    memo = coalesce($11, memo), told = coalesce($11, told)
               where identity = $1 and destination = $2 and attempts = $3 and leased",
             &claim.identity,
             &claim.destination,
@@ -129,11 +130,19 @@ impl Inbox {
             tries,
             doubt,
             ends_doubt,
-            memory.as_deref()
+            memo
         )?;
         Ok(changed == 1)
     }
 }
+
+const FOLLOW: &str = "
+    insert into delivery (identity, destination, case_key, route, event_id, event_name, payload, origin, state,
+                          due_at, received_at, cause)
+    select identity, $4, case_key, route, event_id, event_name, payload, origin, 'waiting', {now}, received_at, $5
+      from delivery
+     where identity = $1 and destination = $2 and attempts = $3 and leased
+    on conflict do nothing";
 
 /// Claims due deliveries. A delivery waits for older ones of its case, for a claimed one of its case, and for
 /// an unanswered request about its case until that must be over.
@@ -158,5 +167,5 @@ const CLAIM: &str = "
     update delivery
        set attempts = attempts + 1, in_doubt = in_doubt or leased, leased = true, due_at = {now} + $3
      where (identity, destination) in (select identity, destination from picked)
-    returning identity, destination, case_key, route, payload, request, revision, attempts, tries,
-              in_doubt, received_at, ticket_gone";
+    returning identity, destination, case_key, route, payload, origin, cause, request, request_memo,
+              revision, attempts, tries, in_doubt, received_at, anew";

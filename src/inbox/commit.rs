@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::postgres::on_postgres;
-use super::{NewDelivery, Store, limited, storable};
+use super::{NewItem, Store, limited, storable};
 
 /// Requests that may wait for the committer; further ones are turned away at once.
 const QUEUE_LENGTH: usize = 1024;
@@ -29,26 +29,32 @@ const MOST_SPLITS: u32 = 64;
 /// How long the service is not ready after a failed write.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Inserts rows; returns the keys of the new ones. `$keeps`: whether the database may keep it prepared.
+/// Inserts the rows of items; returns the identities of the new ones. `$keeps`: whether the database may keep it
+/// prepared.
 macro_rules! insert {
-    ($executor:expr, $keeps:expr, $rows:expr, $now:expr) => {{
-        let (rows, now): (&[&NewDelivery], &str) = ($rows, $now);
+    ($executor:expr, $keeps:expr, $items:expr, $now:expr) => {{
+        let (items, now): (&[&NewItem], &str) = ($items, $now);
+        let rows = || {
+            items.iter().flat_map(|item| item.destinations.iter().map(|destination| (*item, *destination)))
+        };
+        let count = rows().count();
         let mut statement = QueryBuilder::new(INSERT);
         // The repeated row is known to the database by then, so its payload does not matter.
-        let repeated = rows.last().into_iter().cycle().map(|last| (*last, ""));
-        let padding = repeated.take(statement_rows(rows.len()) - rows.len());
-        let rows = rows.iter().map(|row| (*row, row.payload.as_str())).chain(padding);
-        statement.push_values(rows, |mut row, (delivery, payload)| {
-            let dead = delivery.dead.as_deref().map(storable);
-            row.push_bind(&delivery.identity)
-                .push_bind(delivery.destination)
-                .push_bind(&delivery.case_key)
-                .push_bind(&delivery.route)
-                .push_bind(&delivery.event_id)
-                .push_bind(&delivery.event_name)
+        let repeated = rows().last().into_iter().cycle().map(|(item, destination)| (item, destination, ""));
+        let padding = repeated.take(statement_rows(count) - count);
+        let rows =
+            rows().map(|(item, destination)| (item, destination, item.payload.as_str())).chain(padding);
+        statement.push_values(rows, |mut row, (item, destination, payload)| {
+            let dead = item.dead.as_deref().map(storable);
+            row.push_bind(&item.identity)
+                .push_bind(destination)
+                .push_bind(&item.case_key)
+                .push_bind(&item.route)
+                .push_bind(&item.event_id)
+                .push_bind(&item.event_name)
                 .push_bind(payload)
                 .push_bind(if dead.is_some() { "dead" } else { "waiting" })
-                .push_bind(delivery.in_doubt)
+                .push_bind(item.origin.name())
                 .push(now)
                 .push(now)
                 // The same SQL for all rows, or each mixture would be another statement.
@@ -59,12 +65,12 @@ macro_rules! insert {
                 .push_unseparated(" end")
                 .push_bind(dead);
         });
-        statement.push(" on conflict do nothing returning identity, destination");
-        statement.build_query_as().persistent($keeps).fetch_all($executor).await
+        statement.push(UNLESS_KNOWN);
+        statement.build_query_scalar().persistent($keeps).fetch_all($executor).await
     }};
 }
 
-/// Why deliveries were not acknowledged.
+/// Why items were not acknowledged.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReceiveError {
     #[error("too much is waiting to be stored")]
@@ -76,7 +82,7 @@ pub enum ReceiveError {
 type Answer = Result<usize, ReceiveError>;
 
 struct Request {
-    deliveries: Vec<NewDelivery>,
+    items: Vec<NewItem>,
     answer: oneshot::Sender<Answer>,
     /// Its share of [`QUEUE_BYTES`], until this is dropped.
     _room: OwnedSemaphorePermit,
@@ -102,7 +108,7 @@ pub(super) struct WriteHealth(Arc<Mutex<Option<Instant>>>);
 
 impl WriteHealth {
     /// Only a new row proves that the disk takes writes; a known or refused one does not.
-    fn note(&self, written: &sqlx::Result<Vec<(String, String)>>) {
+    fn note(&self, written: &sqlx::Result<Vec<String>>) {
         match written {
             Ok(new) if new.is_empty() => {}
             Ok(_) => *self.0.lock() = None,
@@ -125,12 +131,12 @@ pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, WriteHealth
 }
 
 impl Queue {
-    pub(super) async fn receive(&self, deliveries: Vec<NewDelivery>) -> Answer {
-        let size = deliveries.iter().map(size_of).sum::<usize>().min(QUEUE_BYTES);
+    pub(super) async fn receive(&self, items: Vec<NewItem>) -> Answer {
+        let size = items.iter().map(size_of).sum::<usize>().min(QUEUE_BYTES);
         let room = self.room.clone().try_acquire_many_owned(size as u32);
         let room = room.map_err(|_| ReceiveError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let request = Request { deliveries, answer, _room: room };
+        let request = Request { items, answer, _room: room };
         self.requests.try_send(request).map_err(|_| ReceiveError::Busy)?;
         // The committer is gone only when the process is about to be.
         answered.await.unwrap_or(Err(ReceiveError::Busy))
@@ -147,14 +153,14 @@ fn statement_rows(rows: usize) -> usize {
     }
 }
 
-/// Approximate bytes of a delivery in memory.
-fn size_of(delivery: &NewDelivery) -> usize {
-    std::mem::size_of::<NewDelivery>()
-        + delivery.payload.len()
-        + delivery.identity.len()
-        + delivery.case_key.len()
-        + delivery.event_id.len()
-        + delivery.event_name.len()
+/// Approximate bytes of an item in memory.
+fn size_of(item: &NewItem) -> usize {
+    std::mem::size_of::<NewItem>()
+        + item.payload.len()
+        + item.identity.len()
+        + item.case_key.len()
+        + item.event_id.len()
+        + item.event_name.len()
 }
 
 impl Committer {
@@ -181,11 +187,11 @@ impl Committer {
     }
 
     async fn commit(&mut self, first: Request) {
-        let mut rows = first.deliveries.len();
+        let mut rows = first.items.len();
         let mut requests = vec![first];
         while rows < BATCH_ROWS {
             let Ok(request) = self.queue.try_recv() else { break };
-            rows += request.deliveries.len();
+            rows += request.items.len();
             requests.push(request);
         }
         let (answers, failure) = self.store(&requests).await;
@@ -216,7 +222,9 @@ impl Committer {
         if batch.refused && requests.len() > 1 {
             for request in requests {
                 let mut rows = sorted(std::slice::from_ref(request));
-                rows.retain(|row| matches!(batch.fates.get(&key(row)), Some(Fate::Failed(_)) | None));
+                rows.retain(|row| {
+                    matches!(batch.fates.get(row.identity.as_str()), Some(Fate::Failed(_)) | None)
+                });
                 self.insert_all(rows, MOST_SPLITS, &mut batch).await;
             }
         }
@@ -224,7 +232,7 @@ impl Committer {
     }
 
     /// `splits`: how many times refused rows may be split in halves.
-    async fn insert_all<'a>(&self, rows: Vec<&'a NewDelivery>, mut splits: u32, batch: &mut Batch<'a>) {
+    async fn insert_all<'a>(&self, rows: Vec<&'a NewItem>, mut splits: u32, batch: &mut Batch<'a>) {
         for rows in rows.chunks(BATCH_ROWS) {
             match batch.failure.clone() {
                 Some(failure) => batch.fail(rows, failure),
@@ -235,14 +243,13 @@ impl Committer {
 
     /// If the database refuses a row, tries the halves, so that this row fails alone in the end. Any other
     /// failure fails all rows.
-    async fn insert_or_split<'a>(&self, rows: &[&'a NewDelivery], splits: &mut u32, batch: &mut Batch<'a>) {
+    async fn insert_or_split<'a>(&self, rows: &[&'a NewItem], splits: &mut u32, batch: &mut Batch<'a>) {
         match self.insert(rows).await {
             Ok(new) => {
-                let new: HashSet<Key> =
-                    new.iter().map(|(identity, destination)| (&**identity, &**destination)).collect();
+                let new: HashSet<&str> = new.iter().map(String::as_str).collect();
                 batch.fates.extend(rows.iter().map(|row| {
-                    let fate = if new.contains(&key(row)) { Fate::New } else { Fate::Known };
-                    (key(row), fate)
+                    let identity = row.identity.as_str();
+                    (identity, if new.contains(identity) { Fate::New } else { Fate::Known })
                 }));
             }
             Err(error) => {
@@ -264,7 +271,7 @@ impl Committer {
         }
     }
 
-    async fn insert(&self, rows: &[&NewDelivery]) -> sqlx::Result<Vec<(String, String)>> {
+    async fn insert(&self, rows: &[&NewItem]) -> sqlx::Result<Vec<String>> {
         let now = self.store.fill("{now}");
         let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
@@ -293,29 +300,24 @@ impl Committer {
     }
 }
 
-type Key<'a> = (&'a str, &'a str);
-
-fn key(delivery: &NewDelivery) -> Key<'_> {
-    (&delivery.identity, delivery.destination)
-}
-
-/// The result of inserting a row.
+/// The result of inserting an item.
 enum Fate {
     New,
     Known,
     Failed(ReceiveError),
 }
 
-/// The rows of some requests, each once, and sorted: two instances that insert the same rows in opposite
+/// The items of some requests, each once, and sorted: two instances that insert the same rows in opposite
 /// order would deadlock.
-fn sorted(requests: &[Request]) -> Vec<&NewDelivery> {
-    let mut rows: Vec<&NewDelivery> = requests.iter().flat_map(|request| &request.deliveries).collect();
-    rows.sort_by(|one, other| key(one).cmp(&key(other)));
-    rows.dedup_by(|one, other| key(one) == key(other));
-    rows
+fn sorted(requests: &[Request]) -> Vec<&NewItem> {
+    let mut items: Vec<&NewItem> = requests.iter().flat_map(|request| &request.items).collect();
+    items.sort_by(|one, other| one.identity.cmp(&other.identity));
+    items.dedup_by(|one, other| one.identity == other.identity);
+    items
 }
 
-type Fates<'a> = HashMap<Key<'a>, Fate>;
+/// By identity.
+type Fates<'a> = HashMap<&'a str, Fate>;
 
 #[derive(Default)]
 struct Batch<'a> {
@@ -327,16 +329,16 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    fn fail(&mut self, rows: &[&'a NewDelivery], error: ReceiveError) {
-        self.fates.extend(rows.iter().map(|row| (key(row), Fate::Failed(error.clone()))));
+    fn fail(&mut self, rows: &[&'a NewItem], error: ReceiveError) {
+        self.fates.extend(rows.iter().map(|row| (row.identity.as_str(), Fate::Failed(error.clone()))));
     }
 }
 
-/// Counts the new rows of a request. A row counts for the first request that has it.
+/// Counts the new items of a request. An item counts for the first request that has it.
 fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
     let mut new = 0;
-    for delivery in &request.deliveries {
-        match fates.get_mut(&key(delivery)) {
+    for item in &request.items {
+        match fates.get_mut(item.identity.as_str()) {
             Some(Fate::Failed(error)) => return Err(error.clone()),
             Some(fate @ Fate::New) => {
                 *fate = Fate::Known;
@@ -351,7 +353,12 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
 }
 
 const INSERT: &str = "insert into delivery (identity, destination, case_key, route, event_id,
-    event_name, payload, state, in_doubt, due_at, received_at, settled_at, last_error) ";
+    event_name, payload, state, origin, due_at, received_at, settled_at, last_error)
+    select * from (";
+
+const UNLESS_KNOWN: &str = ") as new
+     where not exists (select 1 from delivery as known where known.identity = new.column1)
+    on conflict do nothing returning identity";
 
 /// Whether the database works but refuses this row: it breaks a constraint, or has a value that the database
 /// cannot store.

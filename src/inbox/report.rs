@@ -28,16 +28,42 @@ pub struct Listed {
 }
 
 /// Counts and ages over the whole inbox.
-#[derive(Clone, Debug, Default, FromRow)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
+    /// Those with waiting or dead deliveries.
+    pub destinations: Vec<DestinationCounts>,
+    pub done_24h: i64,
+    /// Milliseconds since the last delivery was received.
+    pub last_event_ms: Option<i64>,
+}
+
+/// The deliveries of one destination that are not done.
+#[derive(Clone, Debug, FromRow)]
+pub struct DestinationCounts {
+    pub destination: String,
     pub waiting: i64,
     pub in_doubt: i64,
-    pub done_24h: i64,
     pub dead: i64,
     /// Milliseconds that the oldest waiting delivery has waited.
     pub oldest_ms: Option<i64>,
-    /// Milliseconds since the last delivery was received.
-    pub last_event_ms: Option<i64>,
+}
+
+impl Summary {
+    pub fn waiting(&self) -> i64 {
+        self.destinations.iter().map(|counts| counts.waiting).sum()
+    }
+
+    pub fn in_doubt(&self) -> i64 {
+        self.destinations.iter().map(|counts| counts.in_doubt).sum()
+    }
+
+    pub fn dead(&self) -> i64 {
+        self.destinations.iter().map(|counts| counts.dead).sum()
+    }
+
+    pub fn oldest_ms(&self) -> Option<i64> {
+        self.destinations.iter().filter_map(|counts| counts.oldest_ms).max()
+    }
 }
 
 /// The last event of a route.
@@ -79,20 +105,20 @@ impl Inbox {
 
     /// Gives a dead delivery a new schedule. The worker looks it up before it sends anything: a delivery that
     /// was refused for good is then sent as a new revision; one that may have got through is sent with its
-    /// old bytes and key, and not before the destination must be done with it. `ticket_gone`: the ticket of
-    /// its case is gone for good. False: it is not dead, or its texts were erased.
-    pub async fn replay(&self, delivery: &Listed, ticket_gone: bool) -> sqlx::Result<bool> {
+    /// old bytes and key, and not before the destination must be done with it. `anew`: what its case has at the
+    /// destination is gone for good. False: it is not dead, or its texts were erased.
+    pub async fn replay(&self, delivery: &Listed, anew: bool) -> sqlx::Result<bool> {
         let replayed = execute!(
             self,
             "update delivery
-                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, ticket_gone = $3,
+                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, anew = $3,
                     request = case when in_doubt then request end,
                     revision = case when in_doubt then revision else revision + 1 end,
                     due_at = case when in_doubt and due_at > {now} then due_at else {now} end
               where identity = $1 and destination = $2 and state = 'dead' and payload <> ''",
             &delivery.identity,
             &delivery.destination,
-            ticket_gone
+            anew
         )?;
         Ok(replayed == 1)
     }
@@ -114,7 +140,9 @@ impl Inbox {
     }
 
     pub async fn summary(&self) -> sqlx::Result<Summary> {
-        fetch!(self.reader, query_as(SUMMARY).fetch_one)
+        let (done_24h, last_event_ms) = fetch!(self.reader, query_as(SUMMARY).fetch_one)?;
+        let destinations = fetch!(self.reader, query_as(COUNTS).fetch_all)?;
+        Ok(Summary { destinations, done_24h, last_event_ms })
     }
 
     /// Returns the last event of every route that ever had one, whether it is configured or not.
@@ -139,15 +167,22 @@ const LISTED: &str = "
       from delivery";
 
 const SUMMARY: &str = "
-    select (select count(*) from delivery where state = 'waiting') as waiting,
-           (select count(*) from delivery where state = 'waiting' and in_doubt) as in_doubt,
-           (select count(*) from delivery where state = 'dead') as dead,
-           -- Texts are kept for a day at least, so the partial index has all of these.
-           (select count(*) from delivery
+    -- Texts are kept for a day at least, so the partial index has all of these.
+    select (select count(*) from delivery
              where settled_at is not null and payload <> '' and state = 'done'
                and settled_at > (select {now}) - 86400000) as done_24h,
-           {now} - (select min(received_at) from delivery where state = 'waiting') as oldest_ms,
            {now} - (select max(received_at) from delivery) as last_event_ms";
+
+const COUNTS: &str = "
+    select destination, cast(sum(waiting) as bigint) as waiting, cast(sum(in_doubt) as bigint) as in_doubt,
+           cast(sum(dead) as bigint) as dead, {now} - min(oldest) as oldest_ms
+      from (select destination, count(*) as waiting, sum(case when in_doubt then 1 else 0 end) as in_doubt,
+                   0 as dead, min(received_at) as oldest
+              from delivery where state = 'waiting' group by destination
+            union all
+            select destination, 0, 0, count(*), null
+              from delivery where state = 'dead' group by destination) as counts
+     group by destination order by destination";
 
 /// Hops from route to route in the index of settled deliveries, so that it reads one row for each route.
 const LAST_EVENTS: &str = "

@@ -15,7 +15,7 @@ impl Inbox {
     /// reference, so that a late redelivery or a label applied again is still known.
     pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
         let sql = "
-            update delivery set payload = '', request = null, last_error = null
+            update delivery set payload = '', request = null, request_memo = null, last_error = null
              where (identity, destination) in (
                  select identity, destination from delivery
                   where settled_at is not null and payload <> ''
@@ -61,7 +61,7 @@ impl Inbox {
              where state = 'waiting'
                and due_at > (select {now}) + case when leased or in_doubt then $1 else 0 end";
         let count = execute!(self, due, millis(lease))?;
-        let due = "update pending_requester set due_at = (select {now}) where due_at > (select {now}) + $1";
+        let due = "update memo set at = (select {now}) where at > (select {now}) + $1";
         execute!(self, due, millis(lease))?;
         // If this is interrupted, the next check finds the rest by `seen_at`, which comes last.
         for (table, time) in

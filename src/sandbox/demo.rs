@@ -26,7 +26,9 @@ pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
     let database = database.to_string_lossy();
     let variables = variables(&khoros, &zendesk, &bridge, &database);
     let config = Config::from_vars(variables.chain(config::ticket_variables()))?;
-    config.general.routes.iter().for_each(|route| zendesk.model().known.extend(&route.ticket));
+    if let Some(settings) = &config.destinations.zendesk {
+        zendesk.model().known.extend(&settings.ticket);
+    }
 
     say("casebridge demo: everything stays on this machine")?;
     say(&format!("  Khoros stand-in   {}", khoros.url()))?;

@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 use super::server::{BreakOff, Running, date, start};
-use crate::config;
+use crate::destination::zendesk::settings::ticket::Ticket as TicketSettings;
 
 /// The only OAuth client and the only API token that it knows.
 pub const CLIENT_ID: &str = "casebridge";
@@ -75,7 +75,7 @@ pub enum Fault {
 
 impl Known {
     /// Learns what is configured: an account that is set up for it.
-    pub fn extend(&mut self, ticket: &config::Ticket) {
+    pub fn extend(&mut self, ticket: &TicketSettings) {
         self.groups.extend(ticket.group_id);
         self.assignees.extend(ticket.assignee_id);
         self.brands.extend(ticket.brand_id);

@@ -6,5 +6,6 @@ pub mod event;
 pub mod feed;
 pub mod notification;
 pub mod public_url;
+pub mod settings;
 pub mod silence;
 pub mod subscription;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::alert::{self, Reminder};
+use crate::alert::Reminder;
 use crate::delivery::{Action, Doubt, Outcome, Reason};
+use crate::destination::Alerts;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -55,6 +56,7 @@ impl LaneStatus {
 #[derive(Debug, Default)]
 pub struct Lane {
     name: &'static str,
+    alerts: Alerts,
     has_worked: bool,
     down: Option<Down>,
     /// Deliveries that failed since the last success, and how often.
@@ -80,16 +82,16 @@ struct Down {
     since: Instant,
     paused_at: Instant,
     until: Instant,
-    /// Zendesk requested the pause with a `Retry-After`.
+    /// The destination requested the pause with a `Retry-After`.
     asked_for: bool,
     step: Duration,
     reason: String,
-    alert: Option<&'static str>,
+    until_sent: bool,
 }
 
 impl Lane {
-    pub fn new(name: &'static str) -> Lane {
-        Lane { name, ..Lane::default() }
+    pub fn new(name: &'static str, alerts: Alerts) -> Lane {
+        Lane { name, alerts, ..Lane::default() }
     }
 
     pub fn gate(&self, now: Instant) -> Gate {
@@ -119,6 +121,10 @@ impl Lane {
             Outcome::Blocked { reason, doubt } => self.blocked(delivery, reason, doubt, started, now),
             Outcome::Retry { reason, doubt } => self.failed(delivery, reason, doubt, started, now),
             Outcome::Refused { reason } => self.refused(delivery, reason, started, now),
+            Outcome::Uncertain { ref reason } => {
+                self.pause(reason, None, started, now);
+                outcome
+            }
             Outcome::Dead { .. } | Outcome::Stuck { .. } => {
                 self.checked(started);
                 outcome
@@ -126,7 +132,8 @@ impl Lane {
             Outcome::Done { action, .. } => {
                 self.blocked.remove(delivery);
                 match action {
-                    Action::Created | Action::FollowedUp => self.created(started),
+                    Action::Ignored => {}
+                    Action::Created | Action::FollowedUp | Action::Sent => self.sent(started),
                     // Creates may still be blocked: lookups and comments do not show that.
                     _ => self.checked(started),
                 }
@@ -185,7 +192,7 @@ impl Lane {
     }
 
     /// If several deliveries are refused for the same reason, the cause is more likely a setting or a new rule of
-    /// Zendesk than each single post.
+    /// the destination than each single item.
     fn refused(&mut self, delivery: &str, reason: Reason, started: Instant, now: Instant) -> Outcome {
         if self.refusal != reason.kind {
             self.refused.clear();
@@ -196,13 +203,13 @@ impl Lane {
             self.answered(started);
             return Outcome::Refused { reason };
         }
-        let reason = Reason { alert: Some(alert::ZENDESK_REFUSES), ..reason };
+        let reason = Reason { alert: Some(self.alerts.refuses), until_sent: true, ..reason };
         self.pause(&reason, None, started, now);
         Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }
     }
 
-    /// The destination created a ticket.
-    fn created(&mut self, started: Instant) {
+    /// The destination took a new item.
+    fn sent(&mut self, started: Instant) {
         self.refused.clear();
         for blocked in self.blocked.values_mut().filter(|blocked| blocked.at <= started) {
             blocked.others_pass = true;
@@ -222,14 +229,12 @@ impl Lane {
     }
 
     /// The destination answers and the credential works. That ends a pause, unless the destination requested it
-    /// and it is not over, or only a create can end it.
+    /// and it is not over, or only something sent can end it.
     pub fn checked(&mut self, started: Instant) {
         self.has_worked = true;
         let Some(down) = &self.down else { return };
-        let for_creates =
-            [Some(alert::ZENDESK_FORBIDDEN), Some(alert::ZENDESK_REFUSES)].contains(&down.alert);
         let is_asked_for = down.asked_for && started < down.until;
-        if !(for_creates || is_asked_for) {
+        if !(down.until_sent || is_asked_for) {
             self.answered(started);
         }
     }
@@ -248,15 +253,15 @@ impl Lane {
             (None, _) => step,
         };
         let since = self.down.as_ref().map_or(now, |down| down.since);
-        let (alert, text) = (reason.alert, reason.log.clone());
         let (until, asked_for) = (now + wait, retry_after.is_some());
-        self.down = Some(Down { since, paused_at: now, until, asked_for, step, reason: text, alert });
+        let (text, until_sent) = (reason.log.clone(), reason.until_sent);
+        self.down = Some(Down { since, paused_at: now, until, asked_for, step, reason: text, until_sent });
         self.log(reason, wait, now.duration_since(since), now);
     }
 
     fn log(&mut self, reason: &Reason, wait: Duration, down_for: Duration, now: Instant) {
         let (destination, seconds, reason_text) = (self.name, wait.as_secs(), &reason.log);
-        let code = reason.alert.or((down_for >= ALARMING).then_some(alert::ZENDESK_DOWN));
+        let code = reason.alert.or((down_for >= ALARMING).then_some(self.alerts.down));
         match code {
             // By code: the texts contain request ids.
             Some(alert) if self.reminder.is_due(alert, now) => error!(
@@ -277,7 +282,10 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::destination::zendesk::memory::CaseMemory;
+
+    fn lane() -> Lane {
+        Lane::new("test", Alerts { down: "test_down", refuses: "test_refuses" })
+    }
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -292,13 +300,14 @@ mod tests {
     }
 
     fn done() -> Outcome {
-        Outcome::Done { reference: "1".to_owned(), action: Action::Created, memory: CaseMemory::default() }
+        let (reference, memo) = ("1".to_owned(), String::new());
+        Outcome::Done { reference, action: Action::Created, memo, cause: None }
     }
 
     #[test]
     fn a_pause_grows_until_a_delivery_passes() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         let mut now = start;
         for seconds in [5, 10, 20, 40, 60, 60] {
             lane.observe("a", pause(), now, now);
@@ -315,7 +324,7 @@ mod tests {
     #[test]
     fn sixteen_failures_at_once_are_one() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         for delivery in 0..16 {
             lane.observe(&delivery.to_string(), pause(), start, at(start, 1));
         }
@@ -325,7 +334,7 @@ mod tests {
     #[test]
     fn a_check_within_a_pause_does_not_lengthen_it() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         lane.pause(&Reason::new("down"), None, start, start);
         lane.pause(&Reason::new("down"), None, at(start, 4), at(start, 4));
         assert_eq!(lane.gate(at(start, 5)), Gate::Probe);
@@ -334,7 +343,7 @@ mod tests {
     #[test]
     fn an_answer_from_before_the_pause_does_not_end_it() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         lane.pause(&Reason::new("429"), Some(Duration::from_secs(60)), at(start, 1), at(start, 1));
         lane.observe("a", done(), start, at(start, 2));
         lane.checked(at(start, 3));
@@ -346,7 +355,7 @@ mod tests {
     #[test]
     fn a_repeated_retry_after_of_zero_does_not_count() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         let mut now = start;
         for seconds in [1, 10, 20, 40] {
             lane.pause(&Reason::new("429"), Some(Duration::ZERO), now, now);
@@ -358,7 +367,7 @@ mod tests {
     #[test]
     fn retry_after_is_respected() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         let retry_after = Some(Duration::from_secs(93));
         let outcome = Outcome::Pause { reason: Reason::new("429"), doubt: Doubt::None, retry_after };
         lane.observe("a", outcome, start, start);
@@ -376,7 +385,7 @@ mod tests {
     #[test]
     fn one_delivery_that_is_blocked_while_others_pass_is_at_fault() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         assert!(matches!(lane.observe("a", blocked(), start, start), Outcome::Pause { .. }));
         // It may still be the destination.
         assert!(matches!(lane.observe("a", blocked(), at(start, 5), at(start, 5)), Outcome::Pause { .. }));
@@ -393,7 +402,7 @@ mod tests {
     #[test]
     fn a_success_that_started_before_the_block_does_not_count() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         lane.observe("a", blocked(), start, at(start, 1));
         lane.observe("b", done(), start, at(start, 2));
         let late = at(start, 9);
@@ -401,15 +410,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_new_ticket_shows_that_creates_pass() {
+    fn only_a_new_item_shows_that_items_pass() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         lane.observe("a", blocked(), start, start);
-        let unchanged = Outcome::Done {
-            reference: "1".to_owned(),
-            action: Action::Unchanged,
-            memory: CaseMemory::default(),
-        };
+        let (reference, memo) = ("1".to_owned(), String::new());
+        let unchanged = Outcome::Done { reference, action: Action::Unchanged, memo, cause: None };
         lane.observe("b", unchanged, at(start, 5), at(start, 6));
         assert!(matches!(lane.observe("a", blocked(), at(start, 7), at(start, 7)), Outcome::Pause { .. }));
     }
@@ -417,7 +423,7 @@ mod tests {
     #[test]
     fn dead_deliveries_do_not_pause_the_destination() {
         let now = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         for delivery in 0..10 {
             let dead = Outcome::Dead { reason: Reason::new("blank") };
             assert_eq!(lane.observe(&delivery.to_string(), dead.clone(), now, now), dead);
@@ -430,7 +436,7 @@ mod tests {
     #[test]
     fn a_try_is_used_up_only_while_others_pass() {
         let now = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         assert_eq!(lane.observe("a", retry(), now, now), retry());
         let mut last = Duration::ZERO;
         for _ in 0..20 {
@@ -448,7 +454,7 @@ mod tests {
     #[test]
     fn three_failing_deliveries_are_not_at_fault() {
         let start = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         lane.observe("a", retry(), start, start);
         lane.observe("b", retry(), start, start);
         assert!(matches!(lane.observe("c", retry(), start, start), Outcome::Pause { .. }));
@@ -460,7 +466,7 @@ mod tests {
     #[test]
     fn after_three_equal_refusals_the_posts_are_not_at_fault() {
         let now = Instant::now();
-        let mut lane = Lane::new("zendesk");
+        let mut lane = lane();
         for (delivery, kind) in [("a", "subject"), ("b", "requester"), ("c", "requester"), ("c", "requester")]
         {
             assert_eq!(lane.observe(delivery, refused(kind), now, now), refused(kind));

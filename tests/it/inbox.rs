@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
-use casebridge::delivery::Transition;
-use casebridge::destination::zendesk::memory::CaseMemory;
-use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery, ReceiveError, State};
+use casebridge::delivery::{Claim, Latest, Origin, Transition};
+use casebridge::inbox::{ClaimFilter, Inbox, NewItem, ReceiveError, State};
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
 
@@ -29,17 +28,17 @@ fn database(world: &World) -> Database {
     Config::from_vars(vars).unwrap().database
 }
 
-fn delivery(event: &str, post: &str) -> NewDelivery {
-    NewDelivery {
+fn delivery(event: &str, post: &str) -> NewItem {
+    NewItem {
         identity: format!("khoros:1:{event}:{post}"),
-        destination: ZENDESK,
+        destinations: vec![ZENDESK],
         case_key: format!("khoros:1:{post}"),
         route: "label".to_owned(),
         event_id: event.to_owned(),
         event_name: "stream-item-label-applied".to_owned(),
         payload: "{}".to_owned(),
         dead: None,
-        in_doubt: false,
+        origin: Origin::Push,
     }
 }
 
@@ -56,7 +55,7 @@ fn again(after: Duration, tries: i64, in_doubt: bool) -> Transition {
 }
 
 fn done(reference: &str) -> Transition {
-    Transition::Done { reference: reference.to_owned(), memory: CaseMemory::default() }
+    Transition::Done { reference: reference.to_owned(), memo: "{}".to_owned(), cause: None }
 }
 
 on_all! {
@@ -89,7 +88,7 @@ on_all! {
 
     async fn a_value_the_database_cannot_store_is_not_acknowledged(world: World) {
         let inbox = open(&world).await;
-        let nul = NewDelivery { payload: "\0".to_owned(), ..delivery("e1", "p1") };
+        let nul = NewItem { payload: "\0".to_owned(), ..delivery("e1", "p1") };
         // SQLite takes a NUL, PostgreSQL does not.
         let received = inbox.receive(vec![nul]).await;
         assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), usize::from(received.is_ok()));
@@ -101,7 +100,7 @@ on_all! {
         let many = (0..2000).map(|n| Box::pin(inbox.receive(vec![delivery("e", &format!("p{n}"))])));
         assert!(matches!(select_all(many).await.0, Err(ReceiveError::Busy)));
         let payload = "x".repeat(1 << 20);
-        let large = |n| NewDelivery { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
+        let large = |n| NewItem { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
         let many = (0..100).map(|n| Box::pin(inbox.receive(vec![large(n)])));
         assert!(matches!(select_all(many).await.0, Err(ReceiveError::Busy)));
     }
@@ -109,7 +108,7 @@ on_all! {
     async fn a_request_larger_than_the_queue_is_stored_alone(world: World) {
         let inbox = open(&world).await;
         let payload = "x".repeat(40 << 20);
-        let huge = NewDelivery { payload, ..delivery("e", "p") };
+        let huge = NewItem { payload, ..delivery("e", "p") };
         assert_eq!(inbox.receive(vec![huge]).await.unwrap(), 1);
     }
 
@@ -132,7 +131,7 @@ on_all! {
         let inbox = open(&world).await;
         let rows = (0..10).map(|n| {
             let dead = (n % 3 == 0).then(|| "unprocessable".to_owned());
-            NewDelivery { dead, ..delivery("e", &format!("p{n}")) }
+            NewItem { dead, ..delivery("e", &format!("p{n}")) }
         });
         assert_eq!(inbox.receive(rows.collect()).await.unwrap(), 10);
         for listed in inbox.list(None, None, 20).await.unwrap() {
@@ -199,9 +198,9 @@ on_all! {
         let second = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((second.attempts, second.in_doubt, second.tries), (2, true, 0));
 
-        assert!(!inbox.freeze(&first, "late").await.unwrap());
+        assert!(!inbox.freeze(&first, "late", "memo").await.unwrap());
         assert!(!inbox.settle(&first, &done("late")).await.unwrap());
-        assert!(inbox.freeze(&second, "bytes").await.unwrap());
+        assert!(inbox.freeze(&second, "bytes", "memo").await.unwrap());
         assert!(inbox.settle(&second, &done("7")).await.unwrap());
         assert!(!inbox.settle(&second, &done("8")).await.unwrap(), "a settled delivery is nobody's");
         assert_eq!(inbox.list(None, None, 10).await.unwrap()[0].reference.as_deref(), Some("7"));
@@ -212,7 +211,7 @@ on_all! {
         inbox.receive(vec![delivery("e", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
         assert_eq!(first.request, None);
-        assert!(inbox.freeze(&first, "bytes").await.unwrap());
+        assert!(inbox.freeze(&first, "bytes", "memo").await.unwrap());
         assert!(inbox.settle(&first, &again(Duration::ZERO, 1, true)).await.unwrap());
         let second = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((second.request.as_deref(), second.in_doubt, second.tries), (Some("bytes"), true, 1));
@@ -236,7 +235,7 @@ on_all! {
 
     async fn fresh_deliveries_can_be_claimed_before_those_of_a_feed(world: World) {
         let inbox = open(&world).await;
-        let old = NewDelivery { in_doubt: true, ..delivery("e1", "p1") };
+        let old = NewItem { origin: Origin::Feed, ..delivery("e1", "p1") };
         inbox.receive(vec![old]).await.unwrap();
         inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
         let fresh = inbox.claim(ZENDESK, ClaimFilter::Fresh, 16, LEASE).await.unwrap();
@@ -248,19 +247,19 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case(&first).await.unwrap().ticket, CaseTicket::None);
+        assert_eq!(inbox.history(&first).await.unwrap().latest, Latest::None);
         inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let second = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case(&second).await.unwrap().ticket, CaseTicket::Unknown);
+        assert_eq!(inbox.history(&second).await.unwrap().latest, Latest::Unknown);
         inbox.settle(&second, &done("7")).await.unwrap();
 
         inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
         let third = claim(&inbox, LEASE).await.remove(0);
-        let ticket = inbox.case(&third).await.unwrap().ticket;
+        let ticket = inbox.history(&third).await.unwrap().latest;
         assert!(
-            matches!(&ticket, CaseTicket::Known { reference, memory, .. } if reference == "7" && *memory == CaseMemory::default()),
+            matches!(&ticket, Latest::Done { reference, memo, .. } if reference == "7" && memo == "{}"),
             "{ticket:?}"
         );
     }
@@ -269,7 +268,7 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
-        inbox.freeze(&first, "bytes").await.unwrap();
+        inbox.freeze(&first, "bytes", "memo").await.unwrap();
         let given_up = |rest| Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest };
         assert!(inbox.settle(&first, &given_up(LEASE)).await.unwrap());
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
@@ -284,13 +283,13 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
-        inbox.freeze(&first, "bytes").await.unwrap();
+        inbox.freeze(&first, "bytes", "memo").await.unwrap();
         let given_up =
             Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest: Duration::ZERO };
         inbox.settle(&first, &given_up).await.unwrap();
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let sibling = claim(&inbox, LEASE).await.remove(0);
-        assert_eq!(inbox.case(&sibling).await.unwrap().ticket, CaseTicket::Unknown);
+        assert_eq!(inbox.history(&sibling).await.unwrap().latest, Latest::Unknown);
         inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap();
@@ -304,7 +303,7 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
-        inbox.freeze(&first, "bytes").await.unwrap();
+        inbox.freeze(&first, "bytes", "memo").await.unwrap();
         inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
         let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
         assert!(inbox.replay(&dead, false).await.unwrap());
@@ -321,7 +320,7 @@ on_all! {
         let events = ["e1", "e2", "e3"].map(|event| delivery(event, event));
         inbox.receive(events.to_vec()).await.unwrap();
         let claims = claim(&inbox, LEASE).await;
-        inbox.freeze(&claims[0], "bytes").await.unwrap();
+        inbox.freeze(&claims[0], "bytes", "memo").await.unwrap();
         inbox.settle(&claims[0], &done("7")).await.unwrap();
         inbox.settle(&claims[1], &Transition::Dead { reason: "Jane".to_owned() }).await.unwrap();
 
@@ -348,19 +347,20 @@ on_all! {
 
     async fn an_unprocessable_delivery_is_listed_and_counted(world: World) {
         let inbox = open(&world).await;
-        let unprocessable = NewDelivery { dead: Some("unprocessable \0".to_owned()), ..delivery("e1", "p1") };
-        let pulled = NewDelivery { in_doubt: true, ..delivery("e2", "p2") };
+        let unprocessable = NewItem { dead: Some("unprocessable \0".to_owned()), ..delivery("e1", "p1") };
+        let pulled = NewItem { origin: Origin::Feed, ..delivery("e2", "p2") };
         inbox.receive(vec![unprocessable, pulled, delivery("e3", "p3")]).await.unwrap();
-        assert_eq!(claim(&inbox, LEASE).await.iter().filter(|claim| claim.in_doubt).count(), 1);
+        let claims = claim(&inbox, LEASE).await;
+        assert_eq!(claims.iter().filter(|claim| claim.origin == Origin::Feed).count(), 1);
         let summary = inbox.summary().await.unwrap();
-        assert_eq!((summary.waiting, summary.in_doubt, summary.dead, summary.done_24h), (2, 1, 1, 0));
-        assert!(summary.oldest_ms.is_some() && summary.last_event_ms.is_some());
+        assert_eq!((summary.waiting(), summary.in_doubt(), summary.dead(), summary.done_24h), (2, 0, 1, 0));
+        assert!(summary.oldest_ms().is_some() && summary.last_event_ms.is_some());
     }
 
     async fn the_last_event_of_a_route_is_known_in_every_state(world: World) {
         let inbox = open(&world).await;
         assert_eq!(inbox.last_events().await.unwrap(), []);
-        let by = |route: &str, event: &str| NewDelivery { route: route.to_owned(), ..delivery(event, event) };
+        let by = |route: &str, event: &str| NewItem { route: route.to_owned(), ..delivery(event, event) };
         // What is done is the older one of the first route, the younger one of the second, and all of the
         // third.
         for (route, event) in
@@ -368,7 +368,7 @@ on_all! {
         {
             inbox.receive(vec![by(route, event)]).await.unwrap();
         }
-        inbox.receive(vec![NewDelivery { dead: Some("unprocessable".to_owned()), ..by("unprocessable", "e6") }]).await.unwrap();
+        inbox.receive(vec![NewItem { dead: Some("unprocessable".to_owned()), ..by("unprocessable", "e6") }]).await.unwrap();
         for claim in claim(&inbox, LEASE).await.iter().filter(|claim| event_of(claim).starts_with("done")) {
             assert!(inbox.settle(claim, &done("7")).await.unwrap());
         }
@@ -399,7 +399,7 @@ on_all! {
         for event in ["e2", "e3", "e4"] {
             inbox.receive(vec![delivery(event, event)]).await.unwrap();
         }
-        inbox.receive(vec![NewDelivery { route: "vip".to_owned(), ..delivery("e5", "e5") }]).await.unwrap();
+        inbox.receive(vec![NewItem { route: "vip".to_owned(), ..delivery("e5", "e5") }]).await.unwrap();
         let rows = inbox.list(None, None, 20).await.unwrap();
         let check = async || {
             let heard = inbox.last_events().await.unwrap();
@@ -449,7 +449,7 @@ on_all! {
                         assert!(inbox.settle(claim, &done("1")).await.unwrap());
                         claimed.push(claim.identity.clone());
                     }
-                    if claims.is_empty() && inbox.summary().await.unwrap().waiting == 0 {
+                    if claims.is_empty() && inbox.summary().await.unwrap().waiting() == 0 {
                         return claimed;
                     }
                 }
@@ -473,7 +473,7 @@ async fn the_log_is_moved_into_the_file_beside_the_writer() {
         let inbox = open(&world).await;
         let payload = "x".repeat(1 << 20);
         for n in 0..20 {
-            let large = NewDelivery { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
+            let large = NewItem { payload: payload.clone(), ..delivery("e", &format!("p{n}")) };
             inbox.receive(vec![large]).await.unwrap();
         }
         let file = world.database.url.trim_start_matches("sqlite://");

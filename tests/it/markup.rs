@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use casebridge::config::Ticket;
 use casebridge::destination::template::Template;
 use casebridge::destination::zendesk::memory::Changes;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
+use casebridge::destination::zendesk::settings::ticket::Ticket;
 use casebridge::destination::zendesk::ticket::{self, Draft};
 use casebridge::item::Item;
 use casebridge::sandbox::zendesk::Fault;

@@ -11,10 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casebridge::config::{self, Retention};
-use casebridge::delivery::Transition;
-use casebridge::destination::zendesk::memory::{CaseMemory, Content};
-use casebridge::inbox::{CaseTicket, Claim, ClaimFilter, Inbox, NewDelivery};
-use casebridge::item::Repetition;
+use casebridge::delivery::{Cause, Claim, Latest, Origin, Transition};
+use casebridge::inbox::{ClaimFilter, Inbox, NewItem};
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -26,6 +24,8 @@ use crate::harness::{Database, Kind, World, for_any, run};
 use storage::{Row, Storage};
 
 const ZENDESK: &str = "zendesk";
+/// The destination that follows another one.
+const FOLLOWER: &str = "webhook";
 /// Every lease and every wait is over at once or not before the test is: no clock is needed.
 const HOUR: Duration = Duration::from_secs(3600);
 /// A case that takes longer hangs.
@@ -39,7 +39,7 @@ type Lives = Vec<Vec<Step>>;
 #[derive(Clone, Debug)]
 enum Step {
     /// Several callers at once.
-    Receive(Vec<Vec<NewDelivery>>),
+    Receive(Vec<Vec<NewItem>>),
     Claim {
         destination: &'static str,
         pick: ClaimFilter,
@@ -55,7 +55,11 @@ enum Step {
         claim: Earlier,
         transition: Transition,
     },
-    CaseTicket {
+    /// Another destination follows.
+    Follow {
+        claim: Earlier,
+    },
+    History {
         claim: Earlier,
     },
     /// How far down the list, the dead ones first.
@@ -75,17 +79,18 @@ fn lives() -> impl Strategy<Value = Lives> {
 fn step() -> impl Strategy<Value = Step> {
     let near = || prop_oneof![3 => 0..3usize, 1 => 0..100usize];
     let claim = (
-        select(&[ZENDESK, "slack"][..]),
+        select(&[ZENDESK, "slack", FOLLOWER][..]),
         select(&[ClaimFilter::Fresh, ClaimFilter::Any][..]),
         limit(),
         wait(),
     );
     prop_oneof![
-        3 => vec(vec(delivery(), 0..4), 1..4).prop_map(Step::Receive),
+        3 => vec(vec(item(), 0..4), 1..4).prop_map(Step::Receive),
         5 => claim.prop_map(|(destination, pick, limit, lease)| Step::Claim { destination, pick, limit, lease }),
         2 => (near(), select(&["a", "b"][..])).prop_map(|(claim, request)| Step::Freeze { claim, request }),
         6 => (near(), transition()).prop_map(|(claim, transition)| Step::Settle { claim, transition }),
-        2 => near().prop_map(|claim| Step::CaseTicket { claim }),
+        2 => near().prop_map(|claim| Step::Follow { claim }),
+        2 => near().prop_map(|claim| Step::History { claim }),
         2 => near().prop_map(|delivery| Step::Replay { delivery }),
         1 => (wait(), wait()).prop_map(|(done, dead)| Step::Blank(Retention { done, dead })),
     ]
@@ -100,30 +105,28 @@ fn limit() -> impl Strategy<Value = usize> {
 }
 
 /// Of few posts and events, so that redeliveries and relabels are common.
-fn delivery() -> impl Strategy<Value = NewDelivery> {
-    let words = (0..5usize, 0..3usize, select(&[ZENDESK, ZENDESK, "slack"][..]));
+fn item() -> impl Strategy<Value = NewItem> {
+    const DESTINATIONS: &[&[&str]] = &[&[ZENDESK], &[ZENDESK], &["slack"], &[ZENDESK, "slack"]];
+    let destinations = select(DESTINATIONS);
+    let words = (0..5usize, 0..3usize, destinations);
     let dead = prop_oneof![5 => Just(None), 1 => Just(Some("odd".to_owned()))];
-    (words, "[a-z]{3}", dead, prop::bool::weighted(0.2)).prop_map(
-        |((event, post, destination), payload, dead, in_doubt)| NewDelivery {
-            payload,
-            dead,
-            in_doubt,
-            ..new_delivery(event, post, destination)
-        },
-    )
+    let origin = prop_oneof![4 => Just(Origin::Push), 1 => Just(Origin::Feed)];
+    (words, "[a-z]{3}", dead, origin).prop_map(|((event, post, destinations), payload, dead, origin)| {
+        NewItem { payload, dead, origin, ..new_item(event, post, destinations) }
+    })
 }
 
-fn new_delivery(event: usize, post: usize, destination: &'static str) -> NewDelivery {
-    NewDelivery {
+fn new_item(event: usize, post: usize, destinations: &[&'static str]) -> NewItem {
+    NewItem {
         identity: format!("khoros:1:e{event}:p{post}"),
-        destination,
+        destinations: destinations.to_vec(),
+        origin: Origin::Push,
         case_key: format!("khoros:1:p{post}"),
         route: "label".to_owned(),
         event_id: format!("e{event}"),
         event_name: "stream-item-label-applied".to_owned(),
         payload: "{}".to_owned(),
         dead: None,
-        in_doubt: false,
     }
 }
 
@@ -140,19 +143,16 @@ fn transition() -> impl Strategy<Value = Transition> {
         rest,
     });
     prop_oneof![
-        2 => "[1-9]".prop_map(|reference| Transition::Done { memory: memory_of(&reference), reference }),
+        2 => "[1-9]".prop_map(|reference| Transition::Done { memo: memo_of(&reference), reference, cause: None }),
         1 => Just(Transition::Dead { reason: "refused".to_owned() }),
         2 => given_up,
         3 => again,
     ]
 }
 
-/// The memory of a ticket of this number.
-fn memory_of(reference: &str) -> CaseMemory {
-    CaseMemory::default().with(
-        "khoros:1:p1",
-        &Content { route: reference, text: None, notes: &[], repetition: Repetition::Never, when: None },
-    )
+/// The memo of a delivery that is done under this reference.
+fn memo_of(reference: &str) -> String {
+    format!("memo of {reference}")
 }
 
 /// What the inbox should hold, oldest first, and what it should answer.
@@ -162,15 +162,36 @@ struct Model {
 }
 
 impl Model {
-    fn receive(&mut self, deliveries: &[NewDelivery]) -> usize {
-        let before = self.rows.len();
-        for delivery in deliveries {
-            let known = |row: &Row| row.key() == (&delivery.identity, delivery.destination);
-            if !self.rows.iter().any(known) {
-                self.rows.push(Row::new(delivery));
+    fn receive(&mut self, items: &[NewItem]) -> usize {
+        let mut new = 0;
+        for item in items {
+            if !self.rows.iter().any(|row| row.identity == item.identity) {
+                self.rows.extend(item.destinations.iter().map(|destination| Row::new(item, destination)));
+                new += 1;
             }
         }
-        self.rows.len() - before
+        new
+    }
+
+    /// Whether there is a new row.
+    fn follow(&mut self, claim: &Claim, cause: &Cause) -> bool {
+        let Some(row) = self.held(claim).cloned() else { return false };
+        let key = (claim.identity.as_str(), FOLLOWER);
+        if self.rows.iter().any(|row| row.key() == key) {
+            return false;
+        }
+        self.rows.push(Row {
+            identity: row.identity,
+            destination: FOLLOWER.to_owned(),
+            case_key: row.case_key,
+            payload: row.payload,
+            origin: row.origin,
+            cause: serde_json::to_string(cause).ok(),
+            state: "waiting".to_owned(),
+            is_due: true,
+            ..Row::default()
+        });
+        true
     }
 
     /// What a claim may take. One of a case is in hand at most, and it comes first when its lease is
@@ -183,7 +204,7 @@ impl Model {
         };
         let rows = self.rows.iter();
         rows.filter(|row| row.state == "waiting" && row.destination == destination && row.is_due)
-            .filter(|row| pick == ClaimFilter::Any || row.attempts == 0 && !row.in_doubt)
+            .filter(|row| pick == ClaimFilter::Any || row.attempts == 0 && row.origin == "push")
             .filter(|row| !self.rows.iter().any(|other| waits_for(row, other)))
             .cloned()
             .collect()
@@ -237,7 +258,7 @@ impl Model {
         true
     }
 
-    fn case_ticket(&self, claim: &Claim) -> CaseTicket {
+    fn latest(&self, claim: &Claim) -> Latest {
         let of_case = || {
             let same =
                 |row: &&Row| (&row.destination, &row.case_key) == (&claim.destination, &claim.case_key);
@@ -252,10 +273,10 @@ impl Model {
                 let reference = row.reference.clone().unwrap();
                 let settled = of_case().filter(|row| row.reference.is_some());
                 let as_of = settled.map(|row| row.received_at).max().unwrap();
-                CaseTicket::Known { memory: memory_of(&reference), reference, as_of }
+                Latest::Done { memo: memo_of(&reference), reference, as_of }
             }
-            None if of_case().any(was_tried) => CaseTicket::Unknown,
-            None => CaseTicket::None,
+            None if of_case().any(was_tried) => Latest::Unknown,
+            None => Latest::None,
         }
     }
 
@@ -358,7 +379,7 @@ impl Trial {
             }
             Step::Freeze { claim, request } => {
                 let Some(claim) = self.earlier(*claim) else { return false };
-                let changed = inbox.freeze(&claim, request).await.unwrap();
+                let changed = inbox.freeze(&claim, request, "memo").await.unwrap();
                 assert_eq!(changed, self.model.freeze(&claim, request));
                 changed
             }
@@ -369,9 +390,15 @@ impl Trial {
                 assert_eq!(changed, self.model.settle(&claim, &transition));
                 changed
             }
-            Step::CaseTicket { claim } => {
+            Step::Follow { claim } => {
                 let Some(claim) = self.earlier(*claim) else { return false };
-                assert_eq!(inbox.case(&claim).await.unwrap().ticket, self.model.case_ticket(&claim));
+                let cause = Cause { reference: "7".to_owned(), ..Cause::default() };
+                inbox.follow(&claim, &cause, &[FOLLOWER]).await.unwrap();
+                self.model.follow(&claim, &cause)
+            }
+            Step::History { claim } => {
+                let Some(claim) = self.earlier(*claim) else { return false };
+                assert_eq!(inbox.history(&claim).await.unwrap().latest, self.model.latest(&claim));
                 false
             }
             Step::Replay { delivery } => {
@@ -447,7 +474,7 @@ impl Trial {
         let count = |state| rows.iter().filter(|row| row.state == state).count() as i64;
         let in_doubt = rows.iter().filter(|row| row.state == "waiting" && row.in_doubt).count() as i64;
         assert_eq!(
-            (summary.waiting, summary.dead, summary.in_doubt),
+            (summary.waiting(), summary.dead(), summary.in_doubt()),
             (count("waiting"), count("dead"), in_doubt)
         );
     }
@@ -594,7 +621,7 @@ async fn two_instances(world: World) {
 async fn receive_all(inbox: Inbox, hands: Arc<Hands>) -> usize {
     let mut new = 0;
     for event in 0..EVENTS {
-        let deliveries = (0..POSTS).map(|post| new_delivery(event, post, ZENDESK)).collect();
+        let deliveries = (0..POSTS).map(|post| new_item(event, post, &[ZENDESK])).collect();
         new += inbox.receive(deliveries).await.unwrap();
     }
     hands.receiving.fetch_sub(1, Ordering::SeqCst);
@@ -612,7 +639,7 @@ async fn work(inbox: Inbox, hands: Arc<Hands>, hand: usize) {
         for claim in &claims {
             handle(&inbox, &hands, claim).await;
         }
-        if claims.is_empty() && all_received && inbox.summary().await.unwrap().waiting == 0 {
+        if claims.is_empty() && all_received && inbox.summary().await.unwrap().waiting() == 0 {
             return;
         }
     }
@@ -621,7 +648,7 @@ async fn work(inbox: Inbox, hands: Arc<Hands>, hand: usize) {
 /// Fails once, is dead and replayed once, and then done.
 async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
     assert!(hands.cases.lock().unwrap().insert(claim.case_key.clone()), "in two hands: {claim:?}");
-    assert!(inbox.freeze(claim, "bytes").await.unwrap());
+    assert!(inbox.freeze(claim, "bytes", "memo").await.unwrap());
     let transition = match (claim.tries, claim.revision) {
         (0, _) => Transition::Again {
             after: Duration::ZERO,
@@ -630,7 +657,7 @@ async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
             reason: "it failed".to_owned(),
         },
         (_, 0) => Transition::Dead { reason: "refused".to_owned() },
-        _ => Transition::Done { reference: "7".to_owned(), memory: CaseMemory::default() },
+        _ => Transition::Done { reference: "7".to_owned(), memo: String::new(), cause: None },
     };
     // From here on another hand may take it.
     assert!(hands.cases.lock().unwrap().remove(&claim.case_key));

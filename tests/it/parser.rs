@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use casebridge::source::khoros::notification::{self, Arrival, NotJson};
+use casebridge::item::Arrival;
+use casebridge::source::khoros::notification::{self, NotJson};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};

@@ -357,7 +357,7 @@ async fn health_is_public_and_the_status_is_for_the_operator() {
         let status: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(status["storage"], json!({"kind": "sqlite", "ready": true}));
         assert_eq!(status["subscriptions"]["label"]["state"], "subscribed");
-        assert_eq!(status["lanes"]["zendesk"]["state"], "ok");
+        assert_eq!(status["destinations"]["zendesk"]["state"], "ok");
         assert_eq!(
             (&status["deliveries"]["waiting"], &status["deliveries"]["done_24h"]),
             (&json!(0), &json!(1))

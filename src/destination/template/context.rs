@@ -6,6 +6,7 @@ use minijinja::value::Value;
 use serde_json::Value as Json;
 
 use super::bounds::{self, MEMBERS};
+use crate::delivery::Cause;
 use crate::destination::html;
 use crate::item::{Item, Kind, Note, Report};
 use crate::text::is_blank;
@@ -47,6 +48,7 @@ const OTHERS: &[&str] = &[
     "label",
     "route",
 ];
+const TICKET: &[&str] = &["number", "url", "action"];
 /// The bytes of HTML that [`super::Template`] leaves to the text of the item.
 pub(super) const TEXT_BYTES_NAME: &str = "text_bytes";
 
@@ -105,6 +107,7 @@ impl Context {
             ("event_kind", Value::from(kind)),
             ("label", Value::from(label)),
             ("route", Value::from(route)),
+            ("ticket", ticket(&Cause::default())),
             (TEXT_BYTES_NAME, Value::from(usize::MAX)),
         ]))
     }
@@ -113,6 +116,13 @@ impl Context {
     #[must_use]
     pub fn with_changes(mut self, text: bool, route: bool) -> Context {
         self.0.insert("changes", map([("text", Value::from(text)), ("route", Value::from(route))]));
+        self
+    }
+
+    /// Adds what the delivery follows: the number, the address and the action of a ticket.
+    #[must_use]
+    pub fn with_cause(mut self, cause: &Cause) -> Context {
+        self.0.insert("ticket", ticket(cause));
         self
     }
 
@@ -132,7 +142,8 @@ impl Context {
 pub fn template_names() -> Vec<String> {
     let item = ITEM.iter().map(|field| format!("item.{field}"));
     let author = AUTHOR.iter().map(|field| format!("author.{field}"));
-    item.chain(author).chain(OTHERS.iter().map(|name| (*name).to_owned())).collect()
+    let ticket = TICKET.iter().map(|field| format!("ticket.{field}"));
+    item.chain(author).chain(ticket).chain(OTHERS.iter().map(|name| (*name).to_owned())).collect()
 }
 
 /// Whether a template may use a name. Of `item.notes.0.text`, only the first two parts are known.
@@ -141,7 +152,8 @@ pub(super) fn is_known(name: &str) -> bool {
     match (parts.next(), parts.next()) {
         (Some("item"), Some(field)) => ITEM.contains(&field),
         (Some("author"), Some(field)) => AUTHOR.contains(&field),
-        (Some("item" | "author"), None) => true,
+        (Some("ticket"), Some(field)) => TICKET.contains(&field),
+        (Some("item" | "author" | "ticket"), None) => true,
         (Some(name), _) => OTHERS.contains(&name),
         (None, _) => false,
     }
@@ -176,6 +188,15 @@ pub fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a st
     let applied = Some(label).filter(|label| item.kind == Kind::Label && !label.is_empty());
     let others = item.labels.iter().map(String::as_str).filter(move |other| Some(*other) != applied);
     applied.into_iter().chain(others)
+}
+
+/// Empty without a ticket.
+fn ticket(cause: &Cause) -> Value {
+    map([
+        ("number", bounded(&cause.number)),
+        ("url", bounded(&cause.url)),
+        ("action", bounded(&cause.action)),
+    ])
 }
 
 fn report(report: &Report) -> Value {

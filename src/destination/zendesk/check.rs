@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use jiff::civil::{Date, date};
 use jiff::tz::TimeZone;
 
-use crate::config::{self, Reference, ReferenceKind, ZendeskCredentials};
-use crate::destination::zendesk::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
+use super::settings::ticket::{Reference, ReferenceKind};
+use super::settings::{ZendeskCredentials, ZendeskSettings};
+use super::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
 use crate::report::Finding;
 use crate::report::{STEP, within};
 
@@ -33,16 +34,10 @@ const UNKNOWN_REMEDY: &str =
     "see the number in Admin Center, or run the check with a credential that may see it";
 
 /// The findings of two rows: the credential, and everything that is configured by its number.
-pub async fn findings(
-    config: &config::ZendeskSettings,
-    routes: &[config::Route],
-    references: &[Reference],
-    client: reqwest::Client,
-) -> [Vec<Finding>; 2] {
-    // If no route could be read, any will do: only deliveries have one.
-    let routes = if routes.is_empty() { vec![config::Route::default()] } else { routes.to_vec() };
+pub async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Finding>; 2] {
+    let references = config.references.as_slice();
     // A call may take three tenths of an attempt.
-    let zendesk = Zendesk::new(config.clone(), routes, client, STEP * 10 / 3);
+    let zendesk = Zendesk::new(config.clone(), client, STEP * 10 / 3);
     let no_answer = || Err(AccessError::Away("Zendesk did not answer in time".to_owned()));
     let access = within(zendesk.access()).await.unwrap_or_else(no_answer);
     let grant = zendesk.grant().await;

@@ -54,12 +54,12 @@ impl Changes {
 const REMEMBERED: usize = 500;
 
 impl CaseMemory {
-    /// Reads the column `told`, which stores the memory. An empty or unreadable one is an empty memory.
-    pub fn from_column(stored: Option<&str>) -> CaseMemory {
-        stored.and_then(|stored| serde_json::from_str(stored).ok()).unwrap_or_default()
+    /// Reads the memo of a delivery. An empty or unreadable one is an empty memory.
+    pub fn from_memo(memo: &str) -> CaseMemory {
+        serde_json::from_str(memo).unwrap_or_default()
     }
 
-    pub fn to_column(&self) -> String {
+    pub fn to_memo(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -149,7 +149,7 @@ mod tests {
         let (one, both) = (notes(&["call them"]), notes(&["call them", "done"]));
         let first = content("label", "hello", &one);
         let memory = CaseMemory::default().with(CASE, &first);
-        let memory = CaseMemory::from_column(Some(&memory.to_column()));
+        let memory = CaseMemory::from_memo(&memory.to_memo());
         assert!(memory.changes(CASE, &first).is_empty());
 
         let changes = memory.changes(CASE, &content("label", "hello", &both));
@@ -166,9 +166,9 @@ mod tests {
 
     #[test]
     fn with_an_empty_memory_only_the_notes_are_changes() {
-        for stored in [None, Some(""), Some("no JSON"), Some("{}")] {
+        for stored in ["", "no JSON", "{}"] {
             let note = notes(&["a note"]);
-            let changes = CaseMemory::from_column(stored).changes(CASE, &content("label", "hello", &note));
+            let changes = CaseMemory::from_memo(stored).changes(CASE, &content("label", "hello", &note));
             assert_eq!((changes.other_route, changes.text_changed, changes.notes.len()), (false, false, 1));
         }
     }
@@ -211,8 +211,8 @@ mod tests {
             let notes = notes(&[&format!("note {n}")]);
             memory = memory.with(CASE, &content(&format!("route-{n}"), "zebra", &notes));
         }
-        assert!(memory.to_column().len() < 30_000);
+        assert!(memory.to_memo().len() < 30_000);
         assert!(memory.changes(CASE, &content("route-1999", "zebra", &notes(&["note 1999"]))).is_empty());
-        assert!(!memory.to_column().contains("zebra") && !memory.to_column().contains("note 1"));
+        assert!(!memory.to_memo().contains("zebra") && !memory.to_memo().contains("note 1"));
     }
 }

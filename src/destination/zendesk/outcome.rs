@@ -45,7 +45,11 @@ pub fn outcome(call: Call, reply: &Reply) -> Outcome {
         401 => pause(token::advised(reason), Doubt::None),
         // We may not touch this ticket. If that is the case for several, the destination pauses.
         403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
-        403 => blocked(alerting(alert::ZENDESK_FORBIDDEN), Doubt::None),
+        // Checks and lookups need no such permission.
+        403 => {
+            let reason = Reason { until_sent: true, ..alerting(alert::ZENDESK_FORBIDDEN) };
+            blocked(reason, Doubt::None)
+        }
         // Each of these has its own limit, which says nothing about creates.
         429 if !matches!(call, Call::Create | Call::Check) && reply.rate.remaining != Some(0) => {
             let wait = reply.retry_after.unwrap_or(Duration::from_secs(5));

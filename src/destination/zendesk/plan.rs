@@ -1,13 +1,30 @@
 //! The plan of a ticket: its requester, whether it has the configured fields, and what to leave out after a
 //! refusal. Pure.
 
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
-use crate::config::{self, FALLBACK_TAG, NO_AUTHOR_TAG};
+use super::memory::CaseMemory;
+use super::settings::ticket::Ticket;
 use crate::delivery::Action;
 
+/// What was decided when the bytes of a create were frozen, stored as their memo.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub plan: Plan,
+    /// The first comment is public.
+    pub public: bool,
+    /// What the ticket contains once it is created.
+    pub memory: CaseMemory,
+}
+
+impl Decision {
+    pub fn to_memo(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
 /// The parts of a ticket that a refusal can change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     pub requester: RequesterUser,
     pub fields: Fields,
@@ -16,10 +33,12 @@ pub struct Plan {
 }
 
 /// The user who is the ticket's requester.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RequesterUser {
     Author(u64),
     /// The user of the credential.
+    #[default]
     Service,
     /// The user of the credential until the author has a user: the ticket has the tag [`NO_AUTHOR_TAG`].
     Pending,
@@ -34,31 +53,16 @@ impl RequesterUser {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fields {
+    #[default]
     Configured,
     /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`].
     Plain,
 }
 
 impl Plan {
-    /// Reads the plan back from frozen bytes.
-    pub fn of(body: &str, service_user: Option<u64>) -> Plan {
-        let body: Value = serde_json::from_str(body).unwrap_or_default();
-        let ticket = &body["ticket"];
-        let has = |name: &str| ticket["tags"].as_array().into_iter().flatten().any(|tag| tag == name);
-        let author = ticket["requester_id"].as_u64().filter(|id| Some(*id) != service_user);
-        Plan {
-            requester: match author {
-                _ if has(NO_AUTHOR_TAG) => RequesterUser::Pending,
-                Some(id) => RequesterUser::Author(id),
-                None => RequesterUser::Service,
-            },
-            fields: if has(FALLBACK_TAG) { Fields::Plain } else { Fields::Configured },
-            follow_up: ticket["via_followup_source_id"].as_u64(),
-        }
-    }
-
     /// Returns the action of creating this ticket.
     pub fn action(self) -> Action {
         self.follow_up.map_or(Action::Created, |_| Action::FollowedUp)
@@ -66,7 +70,7 @@ impl Plan {
 
     /// Returns the plan after Zendesk refused these fields; `None` if there is nothing to leave out. Some refusals
     /// name `base` or nothing: then it can be any field except those that every ticket has.
-    pub fn simpler(self, settings: &config::Ticket, fields: &[String]) -> Option<Plan> {
+    pub fn simpler(self, settings: &Ticket, fields: &[String]) -> Option<Plan> {
         let blames =
             |starts: &[&str]| fields.iter().any(|field| starts.iter().any(|start| field.starts_with(start)));
         let author = self.requester.author();
@@ -89,8 +93,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings::ticket::{CustomField, CustomValue, Priority, TicketStatus, TicketType};
     use super::*;
-    use crate::config::{CustomField, CustomValue, Priority, Ticket, TicketStatus, TicketType};
 
     fn names(fields: &[&str]) -> Vec<String> {
         fields.iter().map(|field| (*field).to_owned()).collect()

@@ -4,9 +4,9 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::author::NOT_NOW;
+use super::settings::ticket::NO_AUTHOR_TAG;
 use super::update::{COLLISIONS, shown, too_many_collisions};
 use super::{Call, Ticket, Zendesk, outcome};
-use crate::config::NO_AUTHOR_TAG;
 use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The result of an update of the requester.

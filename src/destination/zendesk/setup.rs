@@ -4,10 +4,10 @@
 use reqwest::Method;
 use serde_json::Value;
 
+use super::settings::ticket::{Reference, ReferenceKind};
 use super::token::Grant;
 use super::{Call, Reply, Zendesk};
 use crate::alert;
-use crate::config::{Reference, ReferenceKind};
 use crate::delivery::Outcome;
 
 /// Why the credential does not work. The texts contain nothing secret.
@@ -47,7 +47,7 @@ impl Zendesk {
     /// # Errors
     /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
-        self.check().await.map_err(|outcome| access_error(&outcome))
+        self.check_access().await.map_err(|outcome| access_error(&outcome))
     }
 
     /// Returns the grant of the OAuth token; `None` before the first, and for an API token.

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
+use super::settings::ticket::{CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester, Ticket};
 use super::text::{cut_line, first_chars, slug};
-use crate::config::{self, CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester};
 use crate::destination::html::{self, Html};
 use crate::destination::template::{Context, Subject, Template, author_name, handle, labels, visible_line};
 use crate::destination::zendesk::memory::Changes;
@@ -53,7 +53,7 @@ pub struct Draft<'a> {
     pub route: &'a str,
     /// The label of the route: the event itself may lack it.
     pub label: &'a str,
-    pub settings: &'a config::Ticket,
+    pub settings: &'a Ticket,
     pub plan: Plan,
     /// The user of the credential, if it is known.
     pub service_user: Option<u64>,
@@ -64,6 +64,10 @@ pub struct Draft<'a> {
 pub struct Rendered {
     /// The body of `POST /api/v2/tickets`.
     pub ticket: Value,
+    /// The first comment is public.
+    pub is_public: bool,
+    /// The notes that the first comment shows.
+    pub notes: Vec<Note>,
     /// The failures of templates, for the log: they contain nothing of the item.
     pub failures: Vec<String>,
 }
@@ -72,12 +76,10 @@ pub struct Rendered {
 pub fn render(draft: &Draft) -> Rendered {
     let Draft { item, label, settings, plan, .. } = *draft;
     let mut templates = Templates::new(draft);
+    let (is_public, comment) = (is_public(item, settings), comment(draft, &mut templates));
     let mut ticket = json!({
         "subject": subject(draft, &mut templates),
-        "comment": {
-            "html_body": comment(draft, &mut templates).as_str(),
-            "public": is_public(item, settings),
-        },
+        "comment": { "html_body": comment.as_str(), "public": is_public },
         "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
         "tags": tags(item, label, settings, Some(plan)),
@@ -101,11 +103,12 @@ pub fn render(draft: &Draft) -> Rendered {
         set("ticket_form_id", settings.form_id.map(Value::from));
         set("custom_fields", custom_fields(settings, &mut templates));
     }
-    Rendered { ticket: json!({ "ticket": ticket }), failures: templates.failures }
+    let notes = shown_notes(item, &html::visible_text(comment.as_str(), ""));
+    Rendered { ticket: json!({ "ticket": ticket }), is_public, notes, failures: templates.failures }
 }
 
 /// An event that is about no post is for Khoros' users, and has no author who could read it.
-fn is_public(item: &Item, settings: &config::Ticket) -> bool {
+fn is_public(item: &Item, settings: &Ticket) -> bool {
     settings.public && item.report.is_none()
 }
 
@@ -210,7 +213,7 @@ fn submitter(draft: &Draft) -> Option<u64> {
 }
 
 /// The custom fields that have a value.
-fn custom_fields(settings: &config::Ticket, templates: &mut Templates) -> Option<Value> {
+fn custom_fields(settings: &Ticket, templates: &mut Templates) -> Option<Value> {
     let fields = settings.custom_fields.iter().filter_map(|custom| {
         let value = match &custom.value {
             CustomValue::Text(template) => json!(custom_text(template, templates)?),
@@ -280,17 +283,9 @@ fn note_author(note: &Note) -> String {
     author + &created.unwrap_or_default()
 }
 
-/// The notes of an item that the first comment of a ticket contains, found in the ticket's bytes: a template may
-/// have left them out, or may have been cut.
-pub fn notes_in_ticket(item: &Item, body: &str) -> Vec<Note> {
-    let body: Value = serde_json::from_str(body).unwrap_or_default();
-    let comment = &body["ticket"]["comment"];
-    let shown = match comment["html_body"].as_str() {
-        Some(html) => html::visible_text(html, ""),
-        // Frozen by an earlier version.
-        None => comment["body"].as_str().unwrap_or_default().to_owned(),
-    };
-    let shown = without_white_space(&shown);
+/// The notes of an item that a comment shows: a template may have left them out, or may have been cut.
+pub(super) fn shown_notes(item: &Item, comment: &str) -> Vec<Note> {
+    let shown = without_white_space(comment);
     let is_contained = |note: &&Note| {
         let start: String = clean(&note.text).chars().take(NOTE_START).collect();
         // A note such as "ok" would be found anywhere.
@@ -310,7 +305,7 @@ fn without_white_space(text: &str) -> String {
 /// The tags of a ticket. Ours have a prefix: a bare tag can select the value of a custom field. Configured tags,
 /// and the tags for a ticket without its fields or its author, are never left out. Without a plan, they are the
 /// tags of a later event.
-pub fn tags(item: &Item, label: &str, settings: &config::Ticket, plan: Option<Plan>) -> Vec<String> {
+pub fn tags(item: &Item, label: &str, settings: &Ticket, plan: Option<Plan>) -> Vec<String> {
     let network = item.network().map(|network| format!("khoros_{}", slug(network)));
     let event = item.event_name.as_deref().filter(|_| item.kind != Kind::Label);
     let event = event.map(|event| format!("khoros_event_{}", slug(event)));

@@ -13,8 +13,8 @@ use tracing::{info, warn};
 use url::Url;
 
 use super::reply::{Reply, send};
+use super::settings::ZendeskCredentials;
 use crate::alert;
-use crate::config::ZendeskCredentials;
 use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The remedy for a 401, as logged.

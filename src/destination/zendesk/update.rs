@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use super::audits::{Audit, Search};
 use super::merge::MERGED_TAG;
 use super::reply::Reply;
+use super::settings::ticket::Repeat;
 use super::{Call, Ticket, TicketReply, Zendesk, outcome};
-use crate::config::Repeat;
 use crate::delivery::{Action, Doubt, Outcome, Reason};
 use crate::destination::html::Html;
 use crate::destination::zendesk::memory::Changes;
-use crate::fence::Fence;
+use crate::ledger::{Ledger, Stopped};
 
 /// The number of attempts to update a ticket that others change at the same time.
 pub(super) const COLLISIONS: usize = 4;
@@ -80,7 +80,7 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome of a failed attempt.
-    pub async fn update(&self, update: &Update<'_>, fence: &Fence<'_>) -> Result<UpdateResult, Outcome> {
+    pub async fn update(&self, update: &Update<'_>, ledger: &Ledger<'_>) -> Result<UpdateResult, Stopped> {
         const UNCHANGED: UpdateResult = UpdateResult::Updated(Action::Unchanged);
         let mut in_doubt = update.in_doubt;
         let mut to_tag = update.changes.other_route;
@@ -111,7 +111,7 @@ impl Zendesk {
             }
             let result = match to_tag && !update.tags.iter().all(|tag| ticket.has_tag(tag)) {
                 true => self.add_tags(update).await?,
-                false => self.comment(update, &ticket, status_change, fence).await?,
+                false => self.comment(update, &ticket, status_change, ledger).await?,
             };
             match result {
                 Change::Accepted => return Ok(UpdateResult::Updated(status_change.action(&ticket))),
@@ -127,12 +127,12 @@ impl Zendesk {
                 Change::Refused(outcome) => {
                     return match self.show(update.ticket).await? {
                         Some(ticket) if ticket.is_closed() => Ok(ticket.ended()),
-                        _ => Err(outcome),
+                        _ => Err(outcome.into()),
                     };
                 }
             }
         }
-        Err(too_many_collisions())
+        Err(too_many_collisions().into())
     }
 
     /// Returns the ticket; `None` if it is not found.
@@ -178,8 +178,8 @@ impl Zendesk {
         update: &Update<'_>,
         ticket: &Ticket,
         status_change: StatusChange,
-        fence: &Fence<'_>,
-    ) -> Result<Change, Outcome> {
+        ledger: &Ledger<'_>,
+    ) -> Result<Change, Stopped> {
         let mut changes = json!({
             "comment": { "html_body": update.comment.as_str(), "public": false },
             "metadata": { "delivery": update.delivery },
@@ -195,12 +195,14 @@ impl Zendesk {
         if update.urgent && !has_priority && ticket.is_of(update.case_key) {
             changes["priority"] = json!("high");
         }
+        // Whoever finds the comment later knows what it did.
+        ledger.note(status_change.action(ticket).name()).await?;
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
-        let reply = self.call(Call::Comment, request, Some(fence)).await?;
+        let reply = self.call(Call::Comment, request, Some(ledger)).await?;
         match shown(&reply, update.ticket) {
             Some(_) => Ok(Change::Accepted),
-            None => rejected(Call::Comment, &reply),
+            None => Ok(rejected(Call::Comment, &reply)?),
         }
     }
 }

@@ -5,11 +5,14 @@ use jiff::Timestamp;
 use regex::Regex;
 
 use crate::app;
-use crate::config::{self, Mode, Partial, Route, SPECIAL};
+use crate::config::Partial;
 use crate::http;
 use crate::report::{Finding, Mark};
 use crate::report::{INCOMPLETE, within};
+use crate::route::Route;
 use crate::source::khoros::client::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
+use crate::source::khoros::settings::route::SPECIAL;
+use crate::source::khoros::settings::{KhorosSettings, Mode};
 use crate::source::khoros::subscription::{Desired, Field};
 
 const TOKEN_REMEDY: &str = "copy a new API Access Token from Profile Settings in Khoros to SPREDFAST_API_TOKEN, or \
@@ -38,7 +41,7 @@ const SOON_DAYS: i64 = 60;
 
 /// Khoros' answers, and the settings to compare them with.
 pub struct Answers<'a> {
-    config: &'a config::KhorosSettings,
+    config: &'a KhorosSettings,
     desired: Vec<Desired>,
     user: Result<TokenUser, Refusal>,
     expiry: Option<Timestamp>,
@@ -52,7 +55,7 @@ impl<'a> Answers<'a> {
     /// Asks whose token it is, and then for the rest if Khoros answers at all.
     pub async fn gather(
         partial: &Partial,
-        config: &'a config::KhorosSettings,
+        config: &'a KhorosSettings,
         client: reqwest::Client,
     ) -> Answers<'a> {
         let public_url = partial.general.public_url.as_ref().filter(|_| config.mode.pushes());

@@ -15,7 +15,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use url::Url;
 
-use crate::{config, connect, json};
+use crate::source::khoros::settings::KhorosSettings;
+use crate::{connect, json};
 pub use account::{Company, Label, TokenUser};
 pub use remote::{RemoteStatus, RemoteSubscription};
 
@@ -84,7 +85,7 @@ pub enum Refusal {
 }
 
 impl Khoros {
-    pub fn new(config: &config::KhorosSettings, http: reqwest::Client) -> Khoros {
+    pub fn new(config: &KhorosSettings, http: reqwest::Client) -> Khoros {
         Khoros { http, api_url: config.api_url.clone(), token: config.token.clone() }
     }
 

@@ -13,10 +13,13 @@ use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
 
 use crate::alert;
-use crate::config::{self, Route};
-use crate::intake::{Intake, Origin};
+use crate::delivery::Origin;
+use crate::intake::Intake;
+use crate::route::Route;
 use crate::source::khoros::client::{Khoros, Refusal};
 use crate::source::khoros::event::moment;
+use crate::source::khoros::notification;
+use crate::source::khoros::settings::KhorosSettings;
 use crate::source::khoros::subscription::Feeds;
 use reading::{FeedEvent, Part, Reading};
 pub use status::PullStatus;
@@ -49,6 +52,7 @@ pub struct Sources {
 pub struct Pull {
     sources: Sources,
     intake: Intake,
+    company: u64,
     every: Duration,
     /// By the id of the subscription.
     feeds: HashMap<String, Feed>,
@@ -76,11 +80,12 @@ impl Pull {
     pub fn new(
         sources: Sources,
         intake: Intake,
-        config: &config::KhorosSettings,
+        config: &KhorosSettings,
         status: watch::Sender<PullStatus>,
     ) -> Pull {
         let log = StatusLog::new(config.mode, Instant::now());
-        Pull { sources, intake, every: config.poll_every, feeds: HashMap::new(), log, status }
+        let company = config.company_id;
+        Pull { sources, intake, company, every: config.poll_every, feeds: HashMap::new(), log, status }
     }
 
     /// Runs for ever.
@@ -214,7 +219,8 @@ impl Pull {
         while let Some(event) = events.next() {
             // It is JSON already.
             let notification =
-                self.intake.read(route, event.to_string().as_bytes(), Origin::Feed).unwrap_or_default();
+                notification::read_for(route, event.to_string().as_bytes(), self.company, Origin::Feed)
+                    .unwrap_or_default();
             let id = notification.identities().next().unwrap_or_default().to_owned();
             page.push(FeedEvent { id, created: moment::read(&event["createdDate"]) });
             bytes += notification.bytes();

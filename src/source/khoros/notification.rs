@@ -12,30 +12,24 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 
 use super::event::{self, Event, moment};
-use crate::item::{Author, Condition, Item, Note, Repetition, Report, Unprocessable};
+use crate::delivery::Origin;
+use crate::intake::Notification;
+use crate::item::{Arrival, Author, Condition, Item, Note, Repetition, Report, Unprocessable, case_entity};
 use crate::json::{key, read, sha256, text};
+use crate::route::Route;
 use redact::{may_hold_secrets, redact};
-
-/// One item of a notification as it goes into the inbox.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Arrival {
-    /// `khoros:{company}:{event}:{entity}`: the same for a redelivery, another one for a label that is applied
-    /// again. An event that is about no post has no entity, except the id of a message. Separators within the
-    /// ids are escaped.
-    pub identity: String,
-    /// The case that the item belongs to, and the `external_id` of the ticket. Networks are in lower case.
-    pub case_key: String,
-    pub event_id: String,
-    pub event_name: String,
-    /// The envelope with this item alone, as JSON; secrets are redacted.
-    pub payload: String,
-    /// Set if no ticket can be made of it.
-    pub unprocessable: Option<Unprocessable>,
-}
 
 /// The body is not JSON.
 #[derive(Debug, PartialEq)]
 pub struct NotJson;
+
+/// Reads the body of a notification for a route.
+///
+/// # Errors
+/// Only [`NotJson`].
+pub fn read_for(route: &Route, body: &[u8], company: u64, origin: Origin) -> Result<Notification, NotJson> {
+    Ok(Notification::new(route, parse(&route.event, body, company)?, origin))
+}
 
 /// Splits a body into its items. `event` is the name of the endpoint's event, since some events come without
 /// their name. `company` is the configured id: the id in the event may be missing or of the other kind (Khoros has
@@ -288,22 +282,6 @@ fn event_component(envelope: &Value, event_id: &str) -> String {
 /// Khoros' id as the last part of an identity: `@{route}` and `#{revision}` may follow it.
 fn escape_id(id: &str) -> String {
     id.replace('%', "%25").replace('@', "%40").replace('#', "%23")
-}
-
-/// The key of a case with its network in lower case: earlier versions kept Khoros' spelling.
-pub(crate) fn with_lower_network(case_key: &str) -> String {
-    match case_key.splitn(3, ':').collect::<Vec<_>>()[..] {
-        [prefix, company, entity] => format!("{prefix}:{company}:{}", case_entity(entity)),
-        _ => case_key.to_owned(),
-    }
-}
-
-/// `Twitter:1` and `twitter:1` are one post.
-fn case_entity(entity: &str) -> String {
-    match entity.split_once(':') {
-        Some((network, id)) => format!("{}:{id}", network.to_ascii_lowercase()),
-        None => entity.to_owned(),
-    }
 }
 
 /// The members of a list that are read: more than any post has, and few enough to be compared with each other.

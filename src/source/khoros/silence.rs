@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::config::Route;
 use crate::inbox::{Inbox, LastEvent};
+use crate::route::Route;
 
 /// A route is busy if it had this many events within [`BUSY_WITHIN`].
 const BUSY_EVENTS: i64 = 5;

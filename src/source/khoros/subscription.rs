@@ -20,6 +20,38 @@ use route::{Problem, RouteState};
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// The scope of memos with a fingerprint of each subscription as it was last sent to Khoros.
+const DECLARED: &str = "khoros.declared";
+/// The scope of memos with the time at which an operator last ended each subscription.
+const ENDED: &str = "khoros.ended";
+
+/// Returns the mark of the last time that an operator ended the subscription of this name.
+///
+/// # Errors
+/// The storage failed.
+pub async fn ended_mark(inbox: &Inbox, external_id: &str) -> sqlx::Result<Option<String>> {
+    Ok(inbox.recall(ENDED, external_id).await?.map(|(mark, _)| mark))
+}
+
+/// Marks the subscription of this name as ended by the operator: running services leave it alone.
+///
+/// # Errors
+/// The storage failed.
+pub async fn mark_ended(inbox: &Inbox, external_id: &str) -> sqlx::Result<()> {
+    inbox.remember(ENDED, external_id, &inbox.time().await?.to_string()).await
+}
+
+/// Restores the earlier mark, since the subscription was not ended after all.
+///
+/// # Errors
+/// The storage failed.
+pub async fn restore_mark(inbox: &Inbox, external_id: &str, mark: Option<&str>) -> sqlx::Result<()> {
+    match mark {
+        Some(mark) => inbox.remember(ENDED, external_id, mark).await,
+        None => inbox.forget(ENDED, external_id).await,
+    }
+}
+
 /// The subscriptions of all routes, as `/status` and the status line show them.
 pub type Subscriptions = BTreeMap<String, SubscriptionStatus>;
 

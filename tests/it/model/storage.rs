@@ -1,6 +1,6 @@
 //! The table as it is, past the inbox.
 
-use casebridge::inbox::NewDelivery;
+use casebridge::inbox::NewItem;
 use sqlx::{Connection, FromRow, PgConnection, SqliteConnection};
 
 use crate::harness::{Database, Kind};
@@ -12,6 +12,8 @@ pub struct Row {
     pub destination: String,
     pub case_key: String,
     pub payload: String,
+    pub origin: String,
+    pub cause: Option<String>,
     pub request: Option<String>,
     pub revision: i64,
     pub state: String,
@@ -29,16 +31,16 @@ pub struct Row {
 }
 
 impl Row {
-    pub fn new(delivery: &NewDelivery) -> Row {
+    pub fn new(item: &NewItem, destination: &str) -> Row {
         Row {
-            identity: delivery.identity.clone(),
-            destination: delivery.destination.to_owned(),
-            case_key: delivery.case_key.clone(),
-            payload: delivery.payload.clone(),
-            state: if delivery.dead.is_some() { "dead" } else { "waiting" }.to_owned(),
-            in_doubt: delivery.in_doubt,
+            identity: item.identity.clone(),
+            destination: destination.to_owned(),
+            case_key: item.case_key.clone(),
+            payload: item.payload.clone(),
+            origin: item.origin.name().to_owned(),
+            state: if item.dead.is_some() { "dead" } else { "waiting" }.to_owned(),
             is_due: true,
-            last_error: delivery.dead.clone(),
+            last_error: item.dead.clone(),
             ..Row::default()
         }
     }
@@ -89,7 +91,7 @@ impl Storage {
     /// Oldest first.
     pub async fn rows(&mut self) -> Vec<Row> {
         const ROWS: &str = "
-            select identity, destination, case_key, payload, request, revision, state, attempts, tries,
+            select identity, destination, case_key, payload, origin, cause, request, revision, state, attempts, tries,
                    leased, in_doubt, due_at - received_at < 1800000 as is_due, due_at, received_at,
                    settled_at, reference, last_error
               from delivery order by received_at, identity, destination";

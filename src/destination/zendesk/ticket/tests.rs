@@ -1,5 +1,7 @@
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::super::legacy;
+use super::super::memory::CaseMemory;
 use super::*;
 use crate::source::khoros::notification;
 
@@ -20,7 +22,7 @@ fn ticket(item: &Item) -> Value {
         delivery: "khoros:1234:e:twitter:1",
         route: "label",
         label: "CreateCase",
-        settings: &config::Ticket::default(),
+        settings: &Ticket::default(),
         plan: plan(None, Fields::Configured),
         service_user: None,
     };
@@ -164,7 +166,7 @@ fn a_letter_with_endless_marks_is_cut_as_well() {
 const AUTHOR: u64 = 77;
 const SERVICE: u64 = 5;
 
-fn settings(vars: &[(&str, &str)]) -> config::Ticket {
+fn settings(vars: &[(&str, &str)]) -> Ticket {
     let required = [
         ("SPREDFAST_API_TOKEN", "t"),
         ("SPREDFAST_COMPANY_ID", "1234"),
@@ -175,7 +177,7 @@ fn settings(vars: &[(&str, &str)]) -> config::Ticket {
         ("NOTIFICATION_BEARER_TOKEN", "0123456789abcdef"),
     ];
     let vars = required.iter().chain(vars).map(|(name, value)| (name.into(), value.into()));
-    config::Config::from_vars(vars).unwrap().general.routes.remove(0).ticket
+    crate::config::Config::from_vars(vars).unwrap().destinations.zendesk.unwrap().ticket
 }
 
 fn whole_item() -> Item {
@@ -187,7 +189,7 @@ fn whole_item() -> Item {
     }))
 }
 
-fn rendered(item: &Item, settings: &config::Ticket, plan: Plan, service_user: Option<u64>) -> Rendered {
+fn rendered(item: &Item, settings: &Ticket, plan: Plan, service_user: Option<u64>) -> Rendered {
     render(&Draft {
         item,
         case_key: "case",
@@ -215,6 +217,11 @@ fn seen(ticket: &Value) -> String {
     html::visible_text(sent(ticket), "> ")
 }
 
+/// The plan, read from frozen bytes alone.
+fn plan_of(bytes: &str, service_user: Option<u64>) -> Plan {
+    legacy::decision(bytes, service_user, CaseMemory::default()).plan
+}
+
 #[test]
 fn the_requester_and_the_author_of_the_comment() {
     let (private, public) = (settings(&[]), settings(&[("TICKET_PUBLIC", "1")]));
@@ -232,16 +239,16 @@ fn the_requester_and_the_author_of_the_comment() {
             let body = rendered(&whole_item(), settings, plan, service).ticket;
             let ticket = &body["ticket"];
             assert_eq!((ticket["requester_id"].clone(), ticket["submitter_id"].clone()), expected);
-            assert_eq!(Plan::of(&body.to_string(), service), plan);
+            assert_eq!(plan_of(&body.to_string(), service), plan);
         }
     }
     let pending = Plan { requester: RequesterUser::Pending, ..plan(None, Fields::Plain) };
     let body = rendered(&whole_item(), &private, pending, Some(SERVICE)).ticket;
     assert_eq!(body["ticket"]["requester_id"], SERVICE);
     assert!(body["ticket"]["tags"].as_array().unwrap().contains(&json!(NO_AUTHOR_TAG)));
-    assert_eq!(Plan::of(&body.to_string(), Some(SERVICE)), pending);
+    assert_eq!(plan_of(&body.to_string(), Some(SERVICE)), pending);
     for odd in ["", "[]", "{}"] {
-        assert_eq!(Plan::of(odd, Some(SERVICE)), plan(None, Fields::Configured));
+        assert_eq!(plan_of(odd, Some(SERVICE)), plan(None, Fields::Configured));
     }
 }
 
@@ -348,7 +355,7 @@ fn an_html_template_escapes_its_values() {
     let of = |template: &str, text: &str| {
         let item = item(json!({"entityId": "twitter:1", "text": text}));
         let settings = settings(&[("TICKET_COMMENT", template), format]);
-        let Rendered { ticket, failures } =
+        let Rendered { ticket, failures, .. } =
             rendered(&item, &settings, plan(Some(1), Fields::Configured), None);
         (sent(&ticket["ticket"]).to_owned(), failures)
     };
@@ -377,7 +384,7 @@ fn a_failed_template_is_reported_without_text_of_the_post() {
     let vars =
         [("TICKET_SUBJECT", "{{ item.followerCount|int + 1 }}"), ("TICKET_CUSTOM_FIELDS", custom.as_str())];
     let item = item(json!({"entityId": "twitter:1", "text": "t", "followerCount": "zebra"}));
-    let Rendered { ticket, failures } =
+    let Rendered { ticket, failures, .. } =
         rendered(&item, &settings(&vars), plan(None, Fields::Configured), None);
     assert_eq!(ticket["ticket"]["subject"], "[Twitter] unknown author: t");
     assert_eq!(ticket["ticket"]["custom_fields"], json!([{"id": 5, "value": ["sure"]}]));
@@ -393,7 +400,7 @@ fn a_failed_template_is_reported_without_text_of_the_post() {
 
 #[test]
 fn a_follow_up_names_the_closed_ticket() {
-    let settings = config::Ticket::default();
+    let settings = Ticket::default();
     let item = whole_item();
     let draft = Draft {
         item: &item,
@@ -407,7 +414,7 @@ fn a_follow_up_names_the_closed_ticket() {
     };
     let body = render(&draft).ticket;
     assert_eq!(body["ticket"]["via_followup_source_id"], 4711);
-    assert_eq!(Plan::of(&body.to_string(), None), draft.plan);
+    assert_eq!(plan_of(&body.to_string(), None), draft.plan);
     assert_eq!(body.to_string(), render(&draft).ticket.to_string());
 }
 

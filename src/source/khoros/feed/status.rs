@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{Level, error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::config::Mode;
+use crate::source::khoros::settings::Mode;
 
 /// If events come from the feeds alone and none can be read for this long, somebody has to act.
 const ALARMING: Duration = Duration::from_secs(300);

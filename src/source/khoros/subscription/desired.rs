@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::config::Route;
+use crate::route::Route;
 use crate::source::khoros::client::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
 
 /// The desired subscription of a route.
@@ -201,7 +201,7 @@ mod tests {
             query: Some("CreateCase".to_owned()),
             label: Some("CreateCase".to_owned()),
             external_id: "ours".to_owned(),
-            ticket: Default::default(),
+            ..Route::default()
         };
         let url = Url::parse("https://bridge.example/base/khoros/label").ok();
         Desired { company_id: 1, route, url, bearer_token: Some("0123456789abcdef".into()) }

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::Observed;
 use super::desired::{Desired, Difference, Field, Repair};
+use super::{DECLARED, Observed, ended_mark};
 use crate::alert::{self, Reminder};
-use crate::config::Route;
 use crate::inbox::Inbox;
+use crate::route::Route;
 use crate::source::khoros::client::{Khoros, Refusal, RemoteStatus};
 
 /// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does
@@ -27,7 +27,7 @@ pub(super) struct RouteState {
     /// Its id, if the answer to the declaration had one.
     pub(super) uuid: Option<String>,
     /// When an operator had ended it before this process began.
-    ended_before: Option<Option<i64>>,
+    ended_before: Option<Option<String>>,
     corrections: Vec<Instant>,
     is_announced: bool,
     failing_since: Option<Instant>,
@@ -85,13 +85,14 @@ impl RouteState {
     /// Whether an operator has ended the subscription since this process began.
     pub(super) async fn has_ended(&mut self, inbox: &Inbox) -> sqlx::Result<bool> {
         let external_id = &self.desired.route.external_id;
-        let ended_at = inbox.ended_at(external_id).await?;
-        let Some(before) = self.ended_before else {
-            self.is_current = inbox.declared(external_id).await? == Some(self.desired.fingerprint());
-            self.ended_before = Some(ended_at);
+        let ended = ended_mark(inbox, external_id).await?;
+        let Some(before) = &self.ended_before else {
+            let declared = inbox.recall(DECLARED, external_id).await?;
+            self.is_current = declared.is_some_and(|(declared, _)| declared == self.desired.fingerprint());
+            self.ended_before = Some(ended);
             return Ok(false);
         };
-        Ok(before != ended_at)
+        Ok(*before != ended)
     }
 
     /// Makes the repairs that the observed state requires. Returns whether there were any: the next
@@ -189,7 +190,7 @@ impl RouteState {
         self.uuid = khoros.subscribe(&self.desired.declaration()).await?;
         (self.has_declared, self.is_current) = (true, true);
         let fingerprint = self.desired.fingerprint();
-        if let Err(error) = inbox.remember_declared(&self.route().external_id, &fingerprint).await {
+        if let Err(error) = inbox.remember(DECLARED, &self.route().external_id, &fingerprint).await {
             debug!(
                 event = "subscription_memory_failed",
                 "could not store the declaration, so the next start repeats it: {error}"

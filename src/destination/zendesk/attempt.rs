@@ -6,40 +6,54 @@
 use tokio::task::block_in_place;
 use tracing::{info, warn};
 
-use crate::config::{self, Repeat, Requester, RequesterLater, Route};
-use crate::delivery::{Action, Doubt, Outcome, Reason};
-use crate::destination::zendesk::memory::{CaseMemory, Changes, Content};
-use crate::destination::zendesk::plan::{Fields, Plan, RequesterUser};
-use crate::destination::zendesk::ticket::{self, Draft, Profile};
-use crate::destination::zendesk::{
-    self, AuthorLookup, Create, Ended, Failure, StatusChange, Update, UpdateResult, Zendesk,
+use super::memory::{CaseMemory, Changes, Content};
+use super::plan::{Decision, Fields, Plan, RequesterUser};
+use super::settings::ticket::{Repeat, Requester, RequesterLater, Ticket};
+use super::ticket::{self, Draft, Profile};
+use super::{
+    AUTHORS, AuthorLookup, Create, Ended, Failure, REQUESTERS, StatusChange, Update, UpdateResult, Zendesk,
+    legacy,
 };
-use crate::fence::Fence;
-use crate::inbox::{Case, CaseTicket, Claim, Inbox};
-use crate::item::{Item, Note};
-use crate::source::khoros::notification::with_lower_network;
+use crate::delivery::{Action, Cause, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
+use crate::destination::Job;
+use crate::item::{Item, Note, with_lower_network};
+use crate::ledger::{Ledger, Memos, Stopped};
 
 /// The number of closed or deleted tickets of one case that an attempt goes through.
 const TICKETS: usize = 5;
 /// The number of times that an attempt leaves out refused parts of a ticket.
 const REVISIONS: i64 = 8;
 
-pub struct Attempt<'a> {
-    pub inbox: &'a Inbox,
-    pub zendesk: &'a Zendesk,
-    pub route: &'a Route,
-    pub claim: &'a Claim,
-    pub item: &'a Item,
-    pub case: &'a Case,
-    pub fence: &'a Fence<'a>,
+struct Attempt<'a> {
+    zendesk: &'a Zendesk,
+    ledger: &'a Ledger<'a>,
+    settings: &'a Ticket,
+    /// The label of the route: the event itself may lack it.
+    label: &'a str,
+    claim: &'a Claim,
+    item: &'a Item,
+    history: History,
+    /// What the case memory was when its latest delivery was done; empty if there is none.
+    memory: CaseMemory,
 }
 
-/// Why an attempt stopped before the ticket had everything.
-pub enum Stopped {
-    Outcome(Outcome),
-    /// Another process may have claimed the delivery.
-    LeaseExpired,
-    Storage(sqlx::Error),
+impl Zendesk {
+    /// Attempts a delivery.
+    ///
+    /// # Errors
+    /// It stopped before the ticket had everything.
+    pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+        let Job { claim, item, route } = *job;
+        let history = ledger.history().await?;
+        let memory = match &history.latest {
+            Latest::Done { memo, .. } => CaseMemory::from_memo(memo),
+            Latest::None | Latest::Unknown => CaseMemory::default(),
+        };
+        let (settings, label) =
+            (self.settings.ticket(&claim.route), route.label.as_deref().unwrap_or_default());
+        let attempt = Attempt { zendesk: self, ledger, settings, label, claim, item, history, memory };
+        attempt.run().await
+    }
 }
 
 /// The ticket that a case has.
@@ -56,7 +70,10 @@ impl CurrentTicket {
 }
 
 impl Attempt<'_> {
-    pub async fn run(&self) -> Result<Outcome, Stopped> {
+    async fn run(&self) -> Result<Outcome, Stopped> {
+        if let (Some(reference), true) = (self.reference(), self.is_ignored()) {
+            return Ok(self.done(reference.to_owned(), Action::Ignored, &self.memory));
+        }
         let mut current = self.current().await?;
         if current.as_ref().is_some_and(|current| self.is_sure_to_comment(current)) {
             self.zendesk.check_update_budget()?;
@@ -68,7 +85,8 @@ impl Attempt<'_> {
                 UpdateResult::CreatedBefore => return self.created_before(ticket.number).await,
                 UpdateResult::Updated(action) => {
                     let memory = self.memory_after(&ticket.memory_of, action);
-                    return Ok(Outcome::Done { reference: ticket.number, action, memory });
+                    let completed = if action == Action::Found { self.noted() } else { action };
+                    return Ok(self.done_as(ticket.number, action, completed, &memory));
                 }
                 UpdateResult::Ended(ended) => ended,
             };
@@ -77,7 +95,7 @@ impl Attempt<'_> {
                 let target = self.zendesk.merge_target(&ticket.number).await?;
                 if let Some(target) = target.filter(|target| !visited.contains(target)) {
                     // The target goes on with the memory of the merged ticket, unless it has one itself.
-                    let is_known = self.known(&target).is_some();
+                    let is_known = self.reference() == Some(target.as_str());
                     let memory_of = if is_known { target.clone() } else { ticket.memory_of };
                     current = Some(CurrentTicket { number: target, memory_of });
                     continue;
@@ -86,7 +104,7 @@ impl Attempt<'_> {
             // A resolution does not open a new ticket.
             if matches!(ended, Ended::Closed | Ended::Merged) && self.item.is_resolution() {
                 let memory = self.memory(&ticket.memory_of);
-                return Ok(Outcome::Done { reference: ticket.number, action: Action::Unchanged, memory });
+                return Ok(self.done(ticket.number, Action::Unchanged, &memory));
             }
             // A delivery may have created another ticket and died before that was stored.
             let listed = self.zendesk.look_up(&self.claim.case_key).await?;
@@ -111,7 +129,7 @@ impl Attempt<'_> {
         match ended {
             Ended::Closed => self.create(Some(ticket)).await,
             Ended::Deleted => self.create(None).await,
-            Ended::Missing if self.claim.ticket_gone || self.zendesk.is_deleted(ticket).await? => {
+            Ended::Missing if self.claim.anew || self.zendesk.is_deleted(ticket).await? => {
                 self.create(None).await
             }
             Ended::Missing => Err(self.zendesk.report_hidden_ticket(case, ticket).into()),
@@ -139,10 +157,10 @@ impl Attempt<'_> {
     /// Returns the ticket that the case has. The inbox may be outdated once this delivery has begun to create
     /// one. If no delivery of the case was ever tried, there is none.
     async fn current(&self) -> Result<Option<CurrentTicket>, Stopped> {
-        let known = match &self.case.ticket {
-            CaseTicket::None if !self.may_be_done() => return self.ticket_of_old_key().await,
-            CaseTicket::None | CaseTicket::Unknown => None,
-            CaseTicket::Known { reference, .. } => Some(reference.clone()),
+        let known = match &self.history.latest {
+            Latest::None if !self.may_be_done() => return self.ticket_of_old_key().await,
+            Latest::None | Latest::Unknown => None,
+            Latest::Done { reference, .. } => Some(reference.clone()),
         };
         let current = match (known, &self.claim.request) {
             (Some(known), None) => Some(known),
@@ -169,29 +187,68 @@ impl Attempt<'_> {
 
     /// Ends a delivery whose earlier attempt created the ticket.
     async fn created_before(&self, ticket: String) -> Result<Outcome, Stopped> {
-        let bytes = self.claim.request.as_deref();
-        if let Some(bytes) = bytes {
-            self.add_pending_requester(&ticket, Plan::of(bytes, None)).await?;
-        }
-        let memory = self.memory_of_created(bytes);
-        Ok(Outcome::Done { reference: ticket, action: Action::Found, memory })
+        let decision = match &self.claim.request {
+            Some(_) => self.decision(None),
+            // The texts were erased since, or another database made the ticket.
+            None => Decision { memory: self.memory_of_created(None), ..Decision::default() },
+        };
+        self.add_pending_requester(&ticket, decision.plan).await?;
+        let created = decision.plan.action();
+        Ok(self.done_as(ticket, Action::Found, created, &decision.memory))
+    }
+
+    /// What was decided when the bytes of the request were frozen.
+    fn decision(&self, service_user: Option<u64>) -> Decision {
+        let bytes = self.claim.request.as_deref().unwrap_or_default();
+        let memo = self.claim.request_memo.as_deref();
+        memo.and_then(|memo| serde_json::from_str(memo).ok()).unwrap_or_else(|| {
+            let notes = legacy::notes_in_ticket(self.item, bytes);
+            legacy::decision(bytes, service_user, self.memory_of_created(Some(&notes)))
+        })
+    }
+
+    /// What an earlier attempt did that added the comment.
+    fn noted(&self) -> Action {
+        let of = |action: &Action| self.claim.request_memo.as_deref() == Some(action.name());
+        [Action::Reopened, Action::Solved].into_iter().find(of).unwrap_or(Action::Commented)
+    }
+
+    fn done(&self, ticket: String, action: Action, memory: &CaseMemory) -> Outcome {
+        self.done_as(ticket, action, action, memory)
+    }
+
+    /// `completed`: the action of this attempt, or of the earlier one that it found.
+    fn done_as(&self, ticket: String, action: Action, completed: Action, memory: &CaseMemory) -> Outcome {
+        let is_unchanged = matches!(completed, Action::Unchanged | Action::Ignored);
+        let cause = (!is_unchanged).then(|| Cause {
+            reference: ticket.clone(),
+            number: ticket.clone(),
+            url: self.zendesk.ticket_url(&ticket),
+            action: completed.name().to_owned(),
+        });
+        Outcome::Done { reference: ticket, action, memo: memory.to_memo(), cause }
     }
 
     /// Stores that a ticket was created without its author. It has to precede settling the delivery:
     /// afterwards nothing else records it.
     async fn add_pending_requester(&self, ticket: &str, plan: Plan) -> Result<(), Stopped> {
-        let is_configured = self.settings().requester_later == RequesterLater::Set;
+        let is_configured = self.settings.requester_later == RequesterLater::Set;
         let is_pending = is_configured && plan.requester == RequesterUser::Pending;
-        if let Some(profile) = self.profile().filter(|_| is_pending) {
-            self.inbox.add_pending_requester(self.claim, ticket, &profile.key).await?;
+        if is_pending && self.profile().is_some() {
+            self.ledger.memos().remember(REQUESTERS, ticket, &self.claim.identity).await?;
         }
         Ok(())
     }
 
-    /// Whether this delivery may have been done before: an earlier request was not answered, or the database
-    /// was restored from a backup that does not know of it.
+    /// Whether this delivery may have been done before: an earlier request was not answered, it came from a feed,
+    /// or the database was restored from a backup that does not know of it.
     fn may_be_done(&self) -> bool {
-        self.claim.in_doubt || self.case.may_be_restored
+        self.claim.in_doubt || self.claim.origin == Origin::Feed || self.history.may_be_restored
+    }
+
+    fn is_ignored(&self) -> bool {
+        let may_be_done = self.claim.in_doubt || self.claim.origin == Origin::Feed;
+        self.settings.repeat == Repeat::Ignore && !may_be_done && !self.item.is_status_change()
     }
 
     fn is_sure_to_comment(&self, current: &CurrentTicket) -> bool {
@@ -199,11 +256,11 @@ impl Attempt<'_> {
     }
 
     fn repeat(&self) -> Repeat {
-        if self.item.is_status_change() { Repeat::New } else { self.settings().repeat }
+        if self.item.is_status_change() { Repeat::New } else { self.settings.repeat }
     }
 
-    async fn update(&self, current: &CurrentTicket) -> Result<UpdateResult, Outcome> {
-        let (route, label) = (&self.claim.route, self.label());
+    async fn update(&self, current: &CurrentTicket) -> Result<UpdateResult, Stopped> {
+        let (route, label) = (&self.claim.route, self.label);
         let changes = self.changes(&current.memory_of);
         let status_change = self.status_change(&current.memory_of);
         let update = Update {
@@ -217,11 +274,14 @@ impl Attempt<'_> {
             status_change,
             urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
             comment: &ticket::render_update(self.item, label, route, &changes),
-            tags: &ticket::tags(self.item, label, self.settings(), None),
+            tags: &ticket::tags(self.item, label, self.settings, None),
         };
-        let updated = self.zendesk.update(&update, self.fence).await;
+        let updated = self.zendesk.update(&update, self.ledger).await;
         // The comment may have been added although its answer said otherwise.
-        updated.map_err(|outcome| if self.fence.was_passed() { outcome.in_doubt() } else { outcome })
+        updated.map_err(|stopped| match stopped {
+            Stopped::Outcome(outcome) if self.ledger.has_sent() => Stopped::Outcome(outcome.in_doubt()),
+            stopped => stopped,
+        })
     }
 
     /// Creates the ticket from bytes that are stored before they are sent. Refused parts are left out of
@@ -229,26 +289,26 @@ impl Attempt<'_> {
     async fn create(&self, closed_ticket: Option<&str>) -> Result<Outcome, Stopped> {
         let mut claim = self.claim.clone();
         let follow_up = closed_ticket.and_then(|ticket| ticket.parse().ok());
-        let (mut plan, mut body) = match claim.request.take() {
-            Some(frozen) => (Plan::of(&frozen, self.service_user().await?), frozen),
+        let (mut decision, mut body) = match claim.request.take() {
+            Some(frozen) => (self.decision(self.service_user().await?), frozen),
             None => {
                 let plan = Plan { requester: self.requester().await?, fields: Fields::Configured, follow_up };
                 self.freeze(&claim, plan).await?
             }
         };
         // The bytes were frozen when the case had another ticket.
-        if plan.follow_up != follow_up {
+        if decision.plan.follow_up != follow_up {
             claim.revision += 1;
-            (plan, body) = self.freeze(&claim, Plan { follow_up, ..plan }).await?;
+            (decision, body) = self.freeze(&claim, Plan { follow_up, ..decision.plan }).await?;
         }
         loop {
             let (idempotency_key, case_key) = (&claim.idempotency_key(), &claim.case_key);
-            let create = Create { body: &body, idempotency_key, case_key };
-            let (reason, fields) = match self.zendesk.create(&create, self.fence).await {
+            let Decision { plan, public, .. } = decision;
+            let create = Create { body: &body, idempotency_key, case_key, public, follow_up: plan.follow_up };
+            let (reason, fields) = match self.zendesk.create(&create, self.ledger).await {
                 Ok(ticket) => {
                     self.add_pending_requester(&ticket, plan).await?;
-                    let memory = self.memory_of_created(Some(&body));
-                    return Ok(Outcome::Done { reference: ticket, action: plan.action(), memory });
+                    return Ok(self.done(ticket, plan.action(), &decision.memory));
                 }
                 Err(Failure::Outcome(outcome)) => return Err(outcome.into()),
                 Err(Failure::Refused { reason, fields }) => (reason, fields),
@@ -258,15 +318,15 @@ impl Attempt<'_> {
                 _ => return Err(Outcome::Refused { reason }.into()),
             };
             claim.revision += 1;
-            (plan, body) = self.freeze(&claim, next).await?;
+            (decision, body) = self.freeze(&claim, next).await?;
         }
     }
 
     /// Renders and stores the request. Without a known service user, Zendesk could take the requester for the
     /// author of an internal comment: then the ticket goes out without its author.
-    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Plan, String), Stopped> {
+    async fn freeze(&self, claim: &Claim, plan: Plan) -> Result<(Decision, String), Stopped> {
         let service_user = self.service_user().await?;
-        let has_comment_author = self.settings().public || service_user.is_some();
+        let has_comment_author = self.settings.public || service_user.is_some();
         let requester = match plan.requester {
             RequesterUser::Author(_) if !has_comment_author => RequesterUser::Pending,
             requester => requester,
@@ -277,8 +337,8 @@ impl Attempt<'_> {
             case_key: &claim.case_key,
             delivery: &claim.identity,
             route: &claim.route,
-            label: self.label(),
-            settings: self.settings(),
+            label: self.label,
+            settings: self.settings,
             plan,
             service_user,
         };
@@ -293,11 +353,11 @@ impl Attempt<'_> {
                 "a template failed, sending the ticket without it; test it with `casebridge render`: {failure}"
             );
         }
+        let memory = self.memory_of_created(Some(&rendered.notes));
+        let decision = Decision { plan, public: rendered.is_public, memory };
         let body = rendered.ticket.to_string();
-        match self.inbox.freeze(claim, &body).await? {
-            true => Ok((plan, body)),
-            false => Err(Stopped::LeaseExpired),
-        }
+        self.ledger.freeze(claim, &body, &decision.to_memo()).await?;
+        Ok((decision, body))
     }
 
     /// Returns the plan after a refusal; `None` if there is nothing left to leave out.
@@ -307,7 +367,7 @@ impl Attempt<'_> {
         reason: &Reason,
         fields: &[String],
     ) -> Result<Option<Plan>, Stopped> {
-        let Some(next) = plan.simpler(self.settings(), fields) else { return Ok(None) };
+        let Some(next) = plan.simpler(self.settings, fields) else { return Ok(None) };
         if next.fields != plan.fields {
             self.zendesk.report_refused_fields(&self.claim.case_key, reason);
         }
@@ -329,7 +389,7 @@ impl Attempt<'_> {
     /// Returns another user than the refused one, who may have been deleted or merged into another.
     async fn other_requester(&self, refused: RequesterUser) -> Result<RequesterUser, Stopped> {
         let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
-        self.inbox.forget_author(zendesk::NAME, &profile.key).await?;
+        self.ledger.memos().forget(AUTHORS, &profile.key).await?;
         let other = self.requester().await?;
         Ok(if other == refused { RequesterUser::Service } else { other })
     }
@@ -337,7 +397,7 @@ impl Attempt<'_> {
     /// Returns the user of the author, or else the service user.
     async fn requester(&self) -> Result<RequesterUser, Stopped> {
         let Some(profile) = self.profile() else { return Ok(RequesterUser::Service) };
-        let (requester, reason) = match find_author(self.inbox, self.zendesk, &profile).await?? {
+        let (requester, reason) = match find_author(&self.ledger.memos(), self.zendesk, &profile).await? {
             AuthorLookup::User(id) => return Ok(RequesterUser::Author(id)),
             AuthorLookup::Refused(reason) => (RequesterUser::Service, reason),
             AuthorLookup::Later(reason) => (RequesterUser::Pending, reason.to_owned()),
@@ -347,21 +407,13 @@ impl Attempt<'_> {
         Ok(requester)
     }
 
-    fn settings(&self) -> &config::Ticket {
-        &self.route.ticket
-    }
-
-    fn label(&self) -> &str {
-        self.route.label.as_deref().unwrap_or_default()
-    }
-
     fn profile(&self) -> Option<Profile> {
-        let is_configured = self.settings().requester == Requester::Author;
+        let is_configured = self.settings.requester == Requester::Author;
         is_configured.then(|| ticket::author_profile(self.item)).flatten()
     }
 
     async fn service_user(&self) -> Result<Option<u64>, Stopped> {
-        match self.settings().requester {
+        match self.settings.requester {
             Requester::Author => Ok(self.zendesk.service_user().await?),
             // By default it is requester and submitter.
             Requester::Service => Ok(None),
@@ -373,17 +425,17 @@ impl Attempt<'_> {
         self.memory(ticket).changes(&self.claim.case_key, &self.content(ticket, &self.item.notes))
     }
 
-    /// Returns the memory of a ticket; empty for any other ticket than the one in the inbox.
-    fn memory(&self, ticket: &str) -> CaseMemory {
-        self.known(ticket).map(|(memory, _)| memory.clone()).unwrap_or_default()
+    /// Returns the ticket of the latest delivery of the case.
+    fn reference(&self) -> Option<&str> {
+        match &self.history.latest {
+            Latest::Done { reference, .. } => Some(reference),
+            Latest::None | Latest::Unknown => None,
+        }
     }
 
-    /// Returns the memory of the case and the time of its youngest event, if it is about this ticket.
-    fn known(&self, ticket: &str) -> Option<(&CaseMemory, i64)> {
-        match &self.case.ticket {
-            CaseTicket::Known { reference, memory, as_of } if reference == ticket => Some((memory, *as_of)),
-            _ => None,
-        }
+    /// Returns the memory of a ticket; empty for any other ticket than the one in the inbox.
+    fn memory(&self, ticket: &str) -> CaseMemory {
+        if self.reference() == Some(ticket) { self.memory.clone() } else { CaseMemory::default() }
     }
 
     /// Returns the status change of the event: none if the ticket contains a newer event.
@@ -398,16 +450,19 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether the event comes from a feed and may be older than this inbox. A pushed event is in doubt only
-    /// after an attempt, and then the ticket is known.
+    /// Whether the event comes from a feed and may be older than this inbox.
     fn may_be_history(&self, ticket: &str) -> bool {
-        let is_pulled = self.claim.attempts == 1 || self.known(ticket).is_none();
-        self.claim.in_doubt && is_pulled && self.claim.revision == 0 && self.claim.request.is_none()
+        let is_first = self.claim.attempts == 1 || self.reference() != Some(ticket);
+        let is_pulled = self.claim.origin == Origin::Feed;
+        is_pulled && is_first && self.claim.revision == 0 && self.claim.request.is_none()
     }
 
     /// Whether the event was received before another one that the ticket contains.
     fn is_older(&self, ticket: &str) -> bool {
-        self.known(ticket).is_some_and(|(_, as_of)| self.claim.received_at < as_of)
+        match &self.history.latest {
+            Latest::Done { reference, as_of, .. } => reference == ticket && self.claim.received_at < *as_of,
+            Latest::None | Latest::Unknown => false,
+        }
     }
 
     /// Returns the content of the event for a ticket, without the text if the ticket has a newer one.
@@ -429,51 +484,38 @@ impl Attempt<'_> {
     /// Returns the memory of a ticket after this event was added to it.
     fn memory_after(&self, ticket: &str, action: Action) -> CaseMemory {
         let known = self.memory(ticket);
-        if action == Action::Unchanged && self.settings().repeat == Repeat::Ignore {
+        if action == Action::Unchanged && self.settings.repeat == Repeat::Ignore {
             return known;
         }
         let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
         known.with(&self.claim.case_key, &self.content(ticket, &added))
     }
 
-    /// Returns the memory of a ticket that was created from these bytes, or from bytes that were not kept.
-    fn memory_of_created(&self, body: Option<&str>) -> CaseMemory {
-        let notes = match body {
-            Some(body) => ticket::notes_in_ticket(self.item, body),
-            None if self.settings().public => Vec::new(),
-            None => ticket::fitting(&self.item.notes).to_vec(),
+    /// Returns the memory of a ticket that was created with these notes; without them, with those that a ticket of
+    /// these settings has.
+    fn memory_of_created(&self, notes: Option<&[Note]>) -> CaseMemory {
+        let notes = match notes {
+            Some(notes) => notes,
+            None if self.settings.public => &[],
+            None => ticket::fitting(&self.item.notes),
         };
-        CaseMemory::default().with(&self.claim.case_key, &self.full_content(&notes))
+        CaseMemory::default().with(&self.claim.case_key, &self.full_content(notes))
     }
 }
 
-/// Returns the user of an author from the inbox or from Zendesk, and stores a new one in the inbox.
-pub async fn find_author(
-    inbox: &Inbox,
+/// Returns the user of an author from memory or from Zendesk, and remembers a new one.
+pub(super) async fn find_author(
+    memos: &Memos,
     zendesk: &Zendesk,
     profile: &Profile,
-) -> sqlx::Result<Result<AuthorLookup, Outcome>> {
-    let known = inbox.author(zendesk::NAME, &profile.key).await?;
-    if let Some(id) = known.and_then(|id| u64::try_from(id).ok()) {
-        return Ok(Ok(AuthorLookup::User(id)));
+) -> Result<AuthorLookup, Stopped> {
+    let known = memos.recall(AUTHORS, &profile.key).await?;
+    if let Some(id) = known.and_then(|id| id.parse().ok()) {
+        return Ok(AuthorLookup::User(id));
     }
-    let author = zendesk.author(profile).await;
-    if let Ok(AuthorLookup::User(id)) = author
-        && let Ok(id) = i64::try_from(id)
-    {
-        inbox.remember_author(zendesk::NAME, &profile.key, id).await?;
+    let author = zendesk.author(profile).await?;
+    if let AuthorLookup::User(id) = author {
+        memos.remember(AUTHORS, &profile.key, &id.to_string()).await?;
     }
     Ok(author)
-}
-
-impl From<Outcome> for Stopped {
-    fn from(outcome: Outcome) -> Stopped {
-        Stopped::Outcome(outcome)
-    }
-}
-
-impl From<sqlx::Error> for Stopped {
-    fn from(error: sqlx::Error) -> Stopped {
-        Stopped::Storage(error)
-    }
 }

@@ -1,21 +1,27 @@
 //! Misspelt names of variables. Without a warning a misspelt setting would silently do nothing.
 
-use super::route;
-use super::ticket::TICKET_PREFIX as TICKET;
-use super::variables::{RouteVariables, TicketVariables, variable_names};
+/// The known names.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// All except those of routes.
+    pub variables: Vec<String>,
+    /// The parts of names that follow a route: `TICKET_PRIORITY` of `ROUTE_VIP_TICKET_PRIORITY`.
+    pub route_ends: Vec<String>,
+    /// A name with one of these prefixes is meant for casebridge.
+    pub prefixes: Vec<&'static str>,
+}
 
-/// A name with one of these prefixes is meant for casebridge.
-const OURS: [&str; 9] = [
-    "SPREDFAST_",
-    "ZENDESK_",
-    "NOTIFICATION_",
-    "NOTIFIER_",
-    TICKET,
-    "SILENCE_",
-    "RETENTION_",
-    "RETRY_",
-    "LEASE_",
-];
+impl Names {
+    /// Whether the end of a route's variable belongs to a group of settings: `TICKET_…`.
+    pub fn is_group(&self, end: &str) -> bool {
+        let group = end.split_once('_').map_or("", |(group, _)| group);
+        !group.is_empty()
+            && self.route_ends.iter().any(|known| known.split_once('_').is_some_and(|known| known.0 == group))
+    }
+}
+
+/// The prefix of the variables of routes.
+pub const ROUTE_PREFIX: &str = "ROUTE_";
 /// Prefixes of the variables that hosts set.
 const HOSTS: [&str; 4] = ["HEROKU_", "RENDER_", "RAILWAY_", "FLY_"];
 /// Shorter names are too near to too many others.
@@ -23,34 +29,33 @@ const LETTERS: usize = 6;
 const NEAR: usize = 2;
 
 /// Returns a warning if a name is not ours but looks like one of ours.
-pub fn of(name: &str) -> Option<String> {
-    let known = variable_names();
-    let is_excepted =
-        HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(route::ROUTE_PREFIX);
+pub fn of(name: &str, names: &Names) -> Option<String> {
+    let known = &names.variables;
+    let is_excepted = HOSTS.iter().any(|host| name.starts_with(host)) || name.starts_with(ROUTE_PREFIX);
     if is_excepted || known.iter().any(|known| known == name) {
         return None;
     }
     let is_near = |known: &String| {
         name.len().min(known.len()) >= LETTERS && distance(&name.to_uppercase(), known) <= NEAR
     };
-    let is_meant = OURS.iter().any(|ours| name.starts_with(ours)) || known.iter().any(is_near);
-    is_meant.then(|| unknown(name, meant(name, &known)))
+    let is_meant = names.prefixes.iter().any(|ours| name.starts_with(ours)) || known.iter().any(is_near);
+    is_meant.then(|| unknown(name, meant(name, known)))
 }
 
 /// Does the same for the part of a name that follows the route: `TICKET_PRIO` of `ROUTE_VIP_TICKET_PRIO`.
-pub fn of_route(name: &str, end: &str) -> Option<String> {
-    let ends = route_ends();
+pub fn of_route(name: &str, end: &str, names: &Names) -> Option<String> {
+    let ends = &names.route_ends;
     let is_known = ends.iter().any(|known| known == end);
     (!is_known).then(|| {
-        let meant = meant(end, &ends).map(|meant| format!("{}{name}_{meant}", route::ROUTE_PREFIX));
-        unknown(&format!("{}{name}_{end}", route::ROUTE_PREFIX), meant)
+        let meant = meant(end, ends).map(|meant| format!("{}{name}_{meant}", ROUTE_PREFIX));
+        unknown(&format!("{}{name}_{end}", ROUTE_PREFIX), meant)
     })
 }
 
 /// Guesses the route setting that a name was meant to be; `rest` follows `ROUTE_`: `VIP_2_LABEL`,
 /// `VIP-2_LABEL`, `VIP_LABLE`. `None`: the variable may belong to another program.
-pub fn route_meant(rest: &str) -> Option<String> {
-    let ends = route_ends();
+pub fn route_meant(rest: &str, names: &Names) -> Option<String> {
+    let ends = &names.route_ends;
     let is_end = |end: &&String| {
         rest.strip_suffix(end.as_str()).is_some_and(|name| name.is_empty() || name.ends_with('_'))
     };
@@ -63,12 +68,7 @@ pub fn route_meant(rest: &str) -> Option<String> {
         }
     };
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
-    Some(format!("{}{}_{end}", route::ROUTE_PREFIX, if name.is_empty() { "NAME" } else { &name }))
-}
-
-fn route_ends() -> Vec<String> {
-    let tickets = TicketVariables::names().map(|name| format!("{TICKET}{name}"));
-    RouteVariables::names().chain(tickets).collect()
+    Some(format!("{}{}_{end}", ROUTE_PREFIX, if name.is_empty() { "NAME" } else { &name }))
 }
 
 fn unknown(name: &str, meant: Option<String>) -> String {
@@ -94,6 +94,7 @@ fn distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn a_name_that_looks_like_a_setting_gets_a_suggestion() {
@@ -112,7 +113,7 @@ mod tests {
             ("TICKET_PRIO", Some("TICKET_PRIORITY")),
             ("TICKET_GROUP", Some("TICKET_GROUP_ID")),
         ] {
-            let warning = of(name).unwrap_or_default();
+            let warning = of(name, &config::names()).unwrap_or_default();
             assert!(
                 warning.starts_with(&format!("{name} is not a casebridge setting: ")),
                 "{name}: {warning}"
@@ -149,7 +150,7 @@ mod tests {
             "TICKET_TYPE",
             "ROUTE_SERVICE_HOST",
         ] {
-            assert_eq!(of(name), None);
+            assert_eq!(of(name, &config::names()), None);
         }
     }
 
@@ -168,7 +169,7 @@ mod tests {
             ("LOG_LEVEL", None),
             ("TABLE", None),
         ] {
-            assert_eq!(route_meant(rest).as_deref(), meant, "{rest}");
+            assert_eq!(route_meant(rest, &config::names()).as_deref(), meant, "{rest}");
         }
     }
 }

@@ -10,11 +10,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 use url::{Host, Url};
-
-use super::{LogFormat, Mode};
 
 /// The value, or the reason why it is invalid.
 pub type Parsed<T> = Result<T, &'static str>;
@@ -96,18 +92,6 @@ pub fn percent(text: &str) -> Result<u32, String> {
     number(1..=100)(text.trim_end_matches('%').trim())
 }
 
-/// Khoros shows company ids with thousands separators: `20,307,234`.
-pub fn company_id(text: &str) -> Parsed<u64> {
-    let groups: Vec<&str> = text.split([',', '.', ' ', '\u{a0}']).collect();
-    let whole = groups.len() == 1 || groups[1..].iter().all(|group| group.len() == 3);
-    let id = groups.concat().parse().ok().filter(|id| *id > 0 && whole);
-    id.ok_or("is not a company id (digits, as in 1234)")
-}
-
-pub fn mode(text: &str) -> Parsed<Mode> {
-    variant(text, "is none of both, push and poll")
-}
-
 /// Parses minutes; `0.5` is half a minute.
 pub fn minutes(text: &str) -> Parsed<Duration> {
     span(text, 60.0, 1440.0).ok_or("is not a number of minutes, at most 1440")
@@ -131,21 +115,6 @@ pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
     let waits: Option<Vec<u64>> = text.split(',').map(seconds).collect();
     let waits = waits.filter(|waits| waits.len() <= 50).ok_or(REASON)?;
     Ok(waits.into_iter().map(Duration::from_secs).collect())
-}
-
-/// Accepts a level or a filter. EnvFilter would take a misspelt level for a module, and silence all others.
-pub fn log_filter(text: &str) -> Parsed<()> {
-    let level = text.parse::<LevelFilter>().is_ok();
-    let filter = text.contains(['=', ',']) && EnvFilter::try_new(text).is_ok();
-    if level || filter {
-        Ok(())
-    } else {
-        Err("is neither a level (info, debug, …) nor a filter (info,casebridge=debug)")
-    }
-}
-
-pub fn log_format(text: &str) -> Parsed<LogFormat> {
-    variant(text, "is none of text, logfmt and json")
 }
 
 /// Parses a token of a header, and removes a pasted `Bearer `.
@@ -180,8 +149,15 @@ pub fn is_short_secret(secret: &SecretString) -> bool {
     secret.expose_secret().len() < SECRET_GOOD_LENGTH
 }
 
-/// Parses an address of an API or of ours: https, or http on loopback; no user. Removes query and fragment.
+/// Parses an address of an API or of ours, as [`url_with_query`]. Removes the query.
 pub fn url(text: &str) -> Parsed<Url> {
+    let mut url = url_with_query(text)?;
+    url.set_query(None);
+    Ok(url)
+}
+
+/// Parses an address: https, or http on loopback; no user. Removes the fragment.
+pub fn url_with_query(text: &str) -> Parsed<Url> {
     let text = match text.contains("://") {
         true => text.to_owned(),
         false => format!("https://{text}"),
@@ -200,7 +176,6 @@ pub fn url(text: &str) -> Parsed<Url> {
     if !named {
         return Err("is not a full address: its host has no dot (https://acme.zendesk.com)");
     }
-    url.set_query(None);
     url.set_fragment(None);
     Ok(url)
 }

@@ -5,13 +5,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
-use super::parse::{self, Parsed};
-use super::reader::Reader;
-use super::variables::{Setting, TicketVariables};
 use crate::destination::template::Template;
+use crate::env::parse::{self, Parsed};
+use crate::env::{Reader, Setting, variables};
 
 /// The first part of the variables' names.
-pub(super) const TICKET_PREFIX: &str = "TICKET_";
+pub const TICKET_PREFIX: &str = "TICKET_";
+
+variables! {
+    /// The variables of a ticket.
+    TicketVariables:
+    requester requester_later repeat public priority r#type status group_id assignee_id brand_id form_id tags
+    subject comment comment_format custom_fields
+}
 
 /// The settings of a ticket: `TICKET_*`.
 #[derive(Clone, Debug, Default)]
@@ -169,123 +175,132 @@ const TAG_CHARS: usize = 80;
 /// Together with our own tags they fit into Zendesk's limit of 5,096 characters.
 const TAGS: usize = 20;
 
-impl Reader {
-    /// Reads the settings of one kind of ticket from the variables with this prefix; missing ones are as in
-    /// `base`.
-    pub(super) fn ticket(&mut self, prefix: &str, base: &Ticket) -> Ticket {
-        let variables = TicketVariables::read(self, prefix);
-        let public = self.or(variables.public(), base.public, parse::switch);
-        if public && !base.public {
-            self.warnings.push(format!(
-                "{}: notes of Khoros' users are internal: they are left out of the first comment",
-                variables.public().name
-            ));
-        }
-        let status = self.optional(variables.status(), status).or(base.status);
-        let assignee_id = self.reference(variables.assignee_id(), ReferenceKind::Assignee);
-        let assignee_id = assignee_id.or(base.assignee_id);
-        if status == Some(TicketStatus::Solved) && assignee_id.is_none() && base.status != status {
-            self.warnings.push(format!(
-                "{} is solved, which Zendesk accepts only for a ticket with an assignee: set {} as well",
-                variables.status().name,
-                variables.assignee_id().name
-            ));
-        }
-        Ticket {
-            requester: self.or(variables.requester(), base.requester, |text| {
-                parse::variant(text, "is neither author nor service")
-            }),
-            requester_later: self.or(variables.requester_later(), base.requester_later, requester_later),
-            repeat: self.or(variables.repeat(), base.repeat, |text| {
-                parse::variant(text, "is none of new, comment and ignore")
-            }),
-            public,
-            priority: self.or(variables.priority(), base.priority, |text| {
-                parse::variant(text, "is none of urgent, high, normal and low")
-            }),
-            kind: self.or(variables.r#type(), base.kind, |text| {
-                parse::variant(text, "is none of problem, incident, question and task").map(Some)
-            }),
-            status,
-            group_id: self.reference(variables.group_id(), ReferenceKind::Group).or(base.group_id),
-            assignee_id,
-            brand_id: self.reference(variables.brand_id(), ReferenceKind::Brand).or(base.brand_id),
-            form_id: self.reference(variables.form_id(), ReferenceKind::Form).or(base.form_id),
-            tags: self.or(variables.tags(), base.tags.clone(), tags),
-            subject: self.subject(variables.subject()).or_else(|| base.subject.clone()),
-            comment: self.comment(&variables, base.comment.as_ref()),
-            custom_fields: self.custom_fields(variables.custom_fields(), &base.custom_fields),
-        }
+/// Reads the settings of one kind of ticket from the variables with this prefix; missing ones are as in
+/// `base`.
+pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut Vec<Reference>) -> Ticket {
+    let variables = TicketVariables::read(reader, prefix);
+    let public = reader.or(variables.public(), base.public, parse::switch);
+    if public && !base.public {
+        reader.warnings.push(format!(
+            "{}: notes of Khoros' users are internal: they are left out of the first comment",
+            variables.public().name
+        ));
     }
-
-    fn reference(&mut self, setting: Setting, to: ReferenceKind) -> Option<u64> {
-        let variable = setting.name.clone();
-        let id = self.optional(setting, id)?;
-        self.references.push(Reference { variable, to, id });
-        Some(id)
+    let status = reader.optional(variables.status(), status).or(base.status);
+    let assignee_id = reference(reader, references, variables.assignee_id(), ReferenceKind::Assignee);
+    let assignee_id = assignee_id.or(base.assignee_id);
+    if status == Some(TicketStatus::Solved) && assignee_id.is_none() && base.status != status {
+        reader.warnings.push(format!(
+            "{} is solved, which Zendesk accepts only for a ticket with an assignee: set {} as well",
+            variables.status().name,
+            variables.assignee_id().name
+        ));
     }
-
-    fn subject(&mut self, setting: Setting) -> Option<Template> {
-        let name = setting.name.clone();
-        self.template(&name, Template::new(&name, setting.value?))
+    Ticket {
+        requester: reader.or(variables.requester(), base.requester, |text| {
+            parse::variant(text, "is neither author nor service")
+        }),
+        requester_later: reader.or(variables.requester_later(), base.requester_later, requester_later),
+        repeat: reader.or(variables.repeat(), base.repeat, |text| {
+            parse::variant(text, "is none of new, comment and ignore")
+        }),
+        public,
+        priority: reader.or(variables.priority(), base.priority, |text| {
+            parse::variant(text, "is none of urgent, high, normal and low")
+        }),
+        kind: reader.or(variables.r#type(), base.kind, |text| {
+            parse::variant(text, "is none of problem, incident, question and task").map(Some)
+        }),
+        status,
+        group_id: reference(reader, references, variables.group_id(), ReferenceKind::Group).or(base.group_id),
+        assignee_id,
+        brand_id: reference(reader, references, variables.brand_id(), ReferenceKind::Brand).or(base.brand_id),
+        form_id: reference(reader, references, variables.form_id(), ReferenceKind::Form).or(base.form_id),
+        tags: reader.or(variables.tags(), base.tags.clone(), tags),
+        subject: subject(reader, variables.subject()).or_else(|| base.subject.clone()),
+        comment: comment(reader, &variables, base.comment.as_ref()),
+        custom_fields: custom_fields(reader, references, variables.custom_fields(), &base.custom_fields),
     }
+}
 
-    fn template(&mut self, name: &str, template: Result<Template, String>) -> Option<Template> {
-        template.map_err(|problem| self.problems.push(format!("{name}: {problem}"))).ok()
+fn reference(
+    reader: &mut Reader,
+    references: &mut Vec<Reference>,
+    setting: Setting,
+    to: ReferenceKind,
+) -> Option<u64> {
+    let variable = setting.name.clone();
+    let id = reader.optional(setting, id)?;
+    references.push(Reference { variable, to, id });
+    Some(id)
+}
+
+fn subject(reader: &mut Reader, setting: Setting) -> Option<Template> {
+    let name = setting.name.clone();
+    checked(reader, &name, Template::new(&name, setting.value?))
+}
+
+fn checked(reader: &mut Reader, name: &str, template: Result<Template, String>) -> Option<Template> {
+    template.map_err(|problem| reader.problems.push(format!("{name}: {problem}"))).ok()
+}
+
+/// Reads the comment. If only a format is set, it is the format of the comment in `base`.
+fn comment(reader: &mut Reader, variables: &TicketVariables, base: Option<&Template>) -> Option<Template> {
+    let format = reader.optional(variables.comment_format(), |text| {
+        parse::variant::<CommentFormat>(text, "is neither text nor html")
+    });
+    let Setting { name, value } = variables.comment();
+    let inherited = base.map(Template::is_html);
+    let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
+    if value.is_none() && base.is_none() && format.is_some() {
+        reader
+            .warnings
+            .push(format!("{name}_FORMAT does nothing without {name}: the built-in comment is used"));
     }
+    let text = match value {
+        Some(text) => text,
+        None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),
+        None => base?.source(),
+    };
+    let template = if is_html { Template::html(&name, text) } else { Template::new(&name, text) };
+    checked(reader, &name, template)
+}
 
-    /// Reads the comment. If only a format is set, it is the format of the comment in `base`.
-    fn comment(&mut self, variables: &TicketVariables, base: Option<&Template>) -> Option<Template> {
-        let format = self.optional(variables.comment_format(), |text| {
-            parse::variant::<CommentFormat>(text, "is neither text nor html")
-        });
-        let Setting { name, value } = variables.comment();
-        let inherited = base.map(Template::is_html);
-        let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
-        if value.is_none() && base.is_none() && format.is_some() {
-            self.warnings
-                .push(format!("{name}_FORMAT does nothing without {name}: the built-in comment is used"));
-        }
-        let text = match value {
-            Some(text) => text,
-            None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),
-            None => base?.source(),
+fn custom_fields(
+    reader: &mut Reader,
+    references: &mut Vec<Reference>,
+    setting: Setting,
+    base: &[CustomField],
+) -> Vec<CustomField> {
+    if setting.value.is_none() {
+        return base.to_owned();
+    }
+    let name = setting.name.clone();
+    let values: Option<BTreeMap<String, Value>> = reader.optional(setting, |json| {
+        serde_json::from_str(json).map_err(|error| {
+            format!(
+                "is not a JSON object of field ids and values, as in \
+                 {{\"360001\": \"{{{{ item.link }}}}\"}} (see line {}, column {})",
+                error.line(),
+                error.column()
+            )
+        })
+    });
+    let mut fields = Vec::new();
+    for (key, value) in values.into_iter().flatten() {
+        let Ok(id) = id(&key) else {
+            reader.problems.push(format!("{name}: a key is not the number of a field: {}", cut(&key)));
+            continue;
         };
-        let template = if is_html { Template::html(&name, text) } else { Template::new(&name, text) };
-        self.template(&name, template)
-    }
-
-    fn custom_fields(&mut self, setting: Setting, base: &[CustomField]) -> Vec<CustomField> {
-        if setting.value.is_none() {
-            return base.to_owned();
+        match custom_value(&format!("{name}: field {id}"), value) {
+            Ok(value) => fields.push(CustomField { id, value }),
+            Err(problem) => reader.problems.push(format!("{name}: field {id}: {problem}")),
         }
-        let name = setting.name.clone();
-        let values: Option<BTreeMap<String, Value>> = self.optional(setting, |json| {
-            serde_json::from_str(json).map_err(|error| {
-                format!(
-                    "is not a JSON object of field ids and values, as in \
-                     {{\"360001\": \"{{{{ item.link }}}}\"}} (see line {}, column {})",
-                    error.line(),
-                    error.column()
-                )
-            })
-        });
-        let mut fields = Vec::new();
-        for (key, value) in values.into_iter().flatten() {
-            let Ok(id) = id(&key) else {
-                self.problems.push(format!("{name}: a key is not the number of a field: {}", cut(&key)));
-                continue;
-            };
-            match custom_value(&format!("{name}: field {id}"), value) {
-                Ok(value) => fields.push(CustomField { id, value }),
-                Err(problem) => self.problems.push(format!("{name}: field {id}: {problem}")),
-            }
-        }
-        fields.sort_by_key(|field| field.id);
-        let field = |id| Reference { variable: name.clone(), to: ReferenceKind::Field, id };
-        self.references.extend(fields.iter().map(|CustomField { id, .. }| field(*id)));
-        fields
     }
+    fields.sort_by_key(|field| field.id);
+    let field = |id| Reference { variable: name.clone(), to: ReferenceKind::Field, id };
+    references.extend(fields.iter().map(|CustomField { id, .. }| field(*id)));
+    fields
 }
 
 fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {

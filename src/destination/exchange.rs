@@ -1,0 +1,101 @@
+//! One HTTP exchange with an endpoint of somebody else's choice: its answer may be anything, or not come at all.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use reqwest::RequestBuilder;
+use reqwest::header::RETRY_AFTER;
+
+use crate::connect;
+use crate::delivery::Reason;
+
+/// The bytes that are read of an answer.
+const BODY_LIMIT: usize = 64 << 10;
+/// The longest `Retry-After` that is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// An answer.
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
+    pub body: Vec<u8>,
+}
+
+/// No answer came.
+pub struct NoAnswer {
+    /// The request cannot have reached the other side.
+    pub unsent: bool,
+    /// Why, without the address.
+    pub how: String,
+}
+
+/// Sends a request, and reads the first 64 KiB of the answer.
+///
+/// # Errors
+/// [`NoAnswer`]
+pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
+    let lost = |error: &reqwest::Error| NoAnswer {
+        unsent: error.is_connect() || error.is_builder(),
+        how: connect::reason(error),
+    };
+    let mut response = request.send().await.map_err(|error| lost(&error))?;
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let retry_after = retry_after.and_then(|text| retry_after_of(text, Timestamp::now()));
+    let mut body = Vec::new();
+    while body.len() < BODY_LIMIT {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_LIMIT - body.len())]),
+            Ok(None) => break,
+            // The status has come, and says what happened.
+            Err(_) => break,
+        }
+    }
+    Ok(Answer { status, retry_after, body })
+}
+
+impl Answer {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The status as a reason: `the webhook answered 503`. Answers are not quoted: they may contain anything.
+    pub fn reason(&self, who: &str) -> Reason {
+        Reason::new(format!("{who} answered {}", self.status))
+    }
+}
+
+/// Parses seconds or a date (RFC 9110, 10.2.3).
+fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = rfc2822::parse(text).ok()?.timestamp();
+            Duration::try_from(until.duration_since(now)).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_or_a_date() {
+        let now: Timestamp = "2026-11-26T10:00:00Z".parse().unwrap();
+        for (text, seconds) in [
+            ("93", Some(93)),
+            ("0", Some(0)),
+            ("99999999999", Some(3600)),
+            ("Thu, 26 Nov 2026 10:02:00 GMT", Some(120)),
+            ("Thu, 26 Nov 2026 09:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after_of(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! Khoros Flow: each item as one broadcast to configured numbers, at most once.
+//!
+//! Flow's answer has no id, and nothing can be looked up. So only what certainly failed before its first byte is tried
+//! again; any other failure ends the delivery as one that may have been sent, which only a replay repeats.
+//! Reference: <https://developer.khoros.com/khoros-flow/reference/broadcast-to-msisdn>.
+
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use url::Url;
+
+use super::exchange::{self, Answer, NoAnswer};
+use super::template::{Context, Subject, Template};
+use super::{Alerts, Job, Ready};
+use crate::delivery::{Action, Cause, Doubt, Outcome, Reason};
+use crate::env::parse::{self, Parsed};
+use crate::env::typos::Names;
+use crate::env::{Reader, variables};
+use crate::ledger::{Ledger, Stopped};
+use crate::report::Finding;
+use crate::route::Route;
+use crate::text::clean;
+
+pub const NAME: &str = "flow";
+pub const ALERTS: Alerts = Alerts { down: "flow_down", refuses: "flow_refuses" };
+/// Flow refuses the key: 401 or 403.
+const CREDENTIAL: &str = "flow_credential";
+/// There is no Flow API at `FLOW_API_URL`.
+const ADDRESS: &str = "flow_address";
+
+const API_URL: &str = "https://api.flow.ai/rest/v1";
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The name of a number that has none: Flow demands one.
+const ANONYMOUS: &str = "Anonymous";
+/// Flow documents no limit; a text message of more parts is rarely meant.
+const TEXT_CHARS: usize = 1600;
+const PREFIX: &str = "FLOW_";
+
+variables! {
+    /// The variables of Flow, except those of routes.
+    Variables:
+    flow_api_url flow_api_key flow_auth_prefix flow_channel_name flow_external_id
+}
+
+variables! {
+    /// The variables of a broadcast: `FLOW_…`, and `ROUTE_<NAME>_FLOW_…` for one route.
+    BroadcastVariables:
+    event_name text to
+}
+
+/// The settings of Flow.
+#[derive(Clone)]
+pub struct FlowSettings {
+    /// `FLOW_API_URL`
+    pub url: Url,
+    /// The value of the header `Authorization`: `FLOW_API_KEY` behind `FLOW_AUTH_PREFIX`.
+    pub authorization: SecretString,
+    /// `FLOW_CHANNEL_NAME`
+    pub channel: Channel,
+    /// `FLOW_EXTERNAL_ID`: what identifies our end of the channel, such as the sending number.
+    pub external_id: String,
+    /// The broadcasts by route.
+    pub broadcasts: BTreeMap<String, Broadcast>,
+}
+
+/// `FLOW_CHANNEL_NAME`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Channel {
+    Rbm,
+    MessageMedia,
+    Telekom,
+    Twilio,
+    WhatsApp,
+    #[default]
+    Khoros,
+    Messenger,
+}
+
+/// What is sent for an item, and to whom.
+#[derive(Clone)]
+pub struct Broadcast {
+    pub payload: Payload,
+    /// `FLOW_TO`
+    pub to: Vec<Recipient>,
+}
+
+#[derive(Clone)]
+pub enum Payload {
+    /// `FLOW_EVENT_NAME`: the event that triggers a flow.
+    Event(String),
+    /// `FLOW_TEXT`: a text that goes through the classification of intents, as if a customer had written it.
+    Text(Template),
+}
+
+/// A phone number, and the name that Flow shows for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    pub name: String,
+    pub number: String,
+}
+
+/// Adds the names of its variables.
+pub fn add_names(names: &mut Names) {
+    let broadcast = || BroadcastVariables::names().map(|name| format!("{PREFIX}{name}"));
+    names.variables.extend(Variables::names().chain(broadcast()));
+    names.route_ends.extend(broadcast());
+    names.prefixes.push(PREFIX);
+}
+
+/// Whether any of its variables is set.
+pub fn is_configured(reader: &mut Reader) -> bool {
+    reader.is_any_set(Variables::names())
+}
+
+/// Reads the settings; `None` with a problem.
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<FlowSettings> {
+    let variables = Variables::read(reader, "");
+    let url = reader.optional(variables.flow_api_url().or_default(API_URL), parse::url);
+    let prefix = variables.flow_auth_prefix.as_deref().map(|prefix| format!("{} ", prefix.trim()));
+    let prefix = prefix.unwrap_or_default();
+    let authorization = reader.required(variables.flow_api_key(), |key| authorization(&prefix, key));
+    let channel = reader.or(variables.flow_channel_name(), Channel::default(), |text| {
+        parse::variant(text, "is none of rbm, messagemedia, telekom, twilio, whatsapp, khoros and messenger")
+    });
+    let external_id = reader.required(variables.flow_external_id(), parse::text);
+    let broadcasts = read_broadcasts(reader, routes);
+    Some(FlowSettings {
+        url: url?,
+        authorization: authorization?,
+        channel,
+        external_id: external_id?,
+        broadcasts: broadcasts?,
+    })
+}
+
+fn authorization(prefix: &str, key: &str) -> Parsed<SecretString> {
+    let value = format!("{prefix}{}", parse::token(key)?.expose_secret());
+    match HeaderValue::from_str(&value) {
+        Ok(_) => Ok(value.into()),
+        Err(_) => Err("is not a key that a header can carry"),
+    }
+}
+
+/// Reads the broadcast of each route that goes to Flow; a route's settings come before the common ones.
+fn read_broadcasts(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Broadcast>> {
+    let common = BroadcastVariables::read(reader, PREFIX);
+    let mut broadcasts = BTreeMap::new();
+    let mut is_complete = true;
+    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
+        let own = match route.prefix.as_str() {
+            "" => BroadcastVariables::default(),
+            prefix => BroadcastVariables::read(reader, &format!("{prefix}{PREFIX}")),
+        };
+        match read_broadcast(reader, &common, &own) {
+            Some(broadcast) => drop(broadcasts.insert(route.name.clone(), broadcast)),
+            None => is_complete = false,
+        }
+    }
+    is_complete.then_some(broadcasts)
+}
+
+fn read_broadcast(
+    reader: &mut Reader,
+    common: &BroadcastVariables,
+    own: &BroadcastVariables,
+) -> Option<Broadcast> {
+    let has_own = own.event_name.is_some() || own.text.is_some();
+    let from = if has_own { own } else { common };
+    let payload = match (from.event_name().value, from.text().value) {
+        (Some(_), Some(_)) => {
+            let (event, text) = (from.event_name().name, from.text().name);
+            reader.problem(format!("{event} and {text} are both set: one of them"));
+            None
+        }
+        (Some(_), None) => reader.optional(from.event_name(), parse::text).map(Payload::Event),
+        (None, Some(text)) => {
+            let name = from.text().name;
+            let template = Template::new(&name, text);
+            template.map_err(|problem| reader.problem(format!("{name}: {problem}"))).ok().map(Payload::Text)
+        }
+        (None, None) => {
+            reader.problem("FLOW_EVENT_NAME is not set (or FLOW_TEXT)".to_owned());
+            None
+        }
+    };
+    let to = if own.to.is_some() { own.to() } else { common.to() };
+    let to = reader.required(to, recipients);
+    Some(Broadcast { payload: payload?, to: to? })
+}
+
+/// Parses numbers with optional names: `+15551234567, Jane Doe <+4917012345678>`.
+fn recipients(text: &str) -> Parsed<Vec<Recipient>> {
+    const REASON: &str = "is not a list of phone numbers, as in +15551234567 or Jane <+4917012345678>";
+    let recipient = |text: &str| {
+        let (name, number) = match text.split_once('<') {
+            Some((name, number)) => (name.trim(), number.trim().strip_suffix('>')?),
+            None => ("", text),
+        };
+        let number: String = number.chars().filter(|c| !matches!(c, ' ' | '-' | '(' | ')' | '.')).collect();
+        let digits = number.strip_prefix('+')?;
+        let is_number = (7..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let name = if name.is_empty() { ANONYMOUS } else { name }.to_owned();
+        (is_number && !digits.starts_with('0')).then_some(Recipient { name, number })
+    };
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let recipients: Option<Vec<_>> = parts.map(recipient).collect();
+    recipients.filter(|recipients| !recipients.is_empty()).ok_or(REASON)
+}
+
+pub struct Flow {
+    settings: FlowSettings,
+    http: reqwest::Client,
+    timeout: Duration,
+}
+
+impl Flow {
+    /// `attempt_limit` is the longest that one delivery may take.
+    pub fn new(settings: FlowSettings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
+        let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
+        Flow { settings, http, timeout }
+    }
+
+    /// Attempts a delivery.
+    ///
+    /// # Errors
+    /// It stopped before anything was sent.
+    pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+        let body = match &job.claim.request {
+            // Bytes are frozen before the first one goes out, so without them nothing was sent.
+            Some(_) if job.claim.in_doubt => {
+                return Ok(may_have_been_sent("an earlier attempt ended without an answer"));
+            }
+            Some(frozen) => frozen.clone(),
+            None => {
+                let Some(broadcast) = self.settings.broadcasts.get(&job.claim.route) else {
+                    let reason = "its route no longer goes to Flow: add it again, and replay";
+                    return Ok(Outcome::Dead { reason: Reason::new(reason) });
+                };
+                let body = match request(&self.settings, broadcast, job) {
+                    Ok(body) => body.to_string(),
+                    Err(failure) => {
+                        let reason = format!("FLOW_TEXT: {failure}; correct the template, and replay");
+                        return Ok(Outcome::Refused { reason: Reason::new(reason) });
+                    }
+                };
+                ledger.freeze(job.claim, &body, "").await?;
+                body
+            }
+        };
+        let mut url = self.settings.url.clone();
+        url.set_path(&format!("{}/broadcast/instant", url.path().trim_end_matches('/')));
+        let mut authorization = HeaderValue::from_str(self.settings.authorization.expose_secret())
+            .unwrap_or(HeaderValue::from_static(""));
+        authorization.set_sensitive(true);
+        ledger.sending().await?;
+        let request = self.http.post(url).timeout(self.timeout).header(AUTHORIZATION, authorization);
+        let request = request.header("content-type", "application/json").body(body);
+        Ok(outcome(exchange::send(request).await))
+    }
+
+    pub fn ready(&self, _now: Instant) -> Ready {
+        Ready::Now(usize::MAX)
+    }
+}
+
+/// The row of Flow in `casebridge check`.
+pub fn finding(settings: &FlowSettings) -> Finding {
+    let host = settings.url.host_str().unwrap_or_default();
+    let numbers: usize = settings.broadcasts.values().map(|broadcast| broadcast.to.len()).sum();
+    let text = format!("{host}, {numbers} number(s); not called: Flow has no harmless request");
+    Finding::warning(text, "replay a delivery to try it (`casebridge replay`)")
+}
+
+/// The body of `POST /broadcast/instant`.
+fn request(settings: &FlowSettings, broadcast: &Broadcast, job: &Job) -> Result<Value, String> {
+    let audience = broadcast.to.iter();
+    let audience = audience.map(|to| json!({ "name": to.name, "phoneNumber": to.number }));
+    let mut payload = match &broadcast.payload {
+        Payload::Event(name) => json!({ "type": "event", "eventName": name }),
+        Payload::Text(template) => json!({ "type": "text", "speech": speech(template, job)? }),
+    };
+    payload["metadata"] = json!({ "params": params(job) });
+    Ok(json!({
+        "audience": audience.collect::<Vec<_>>(),
+        "channel": { "channelName": settings.channel, "externalId": settings.external_id },
+        "payload": payload,
+    }))
+}
+
+fn speech(template: &Template, job: &Job) -> Result<String, String> {
+    let cause = job.claim.cause().unwrap_or_default();
+    let subject = Subject {
+        item: job.item,
+        label: job.route.label.as_deref().unwrap_or_default(),
+        route: &job.claim.route,
+        is_public: false,
+        notes: &job.item.notes,
+        more_notes: 0,
+    };
+    let text = template.render(&Context::new(&subject).with_cause(&cause))?;
+    Ok(clean(&text).trim().chars().take(TEXT_CHARS).collect())
+}
+
+/// What a flow can use: each parameter is an array of values.
+fn params(job: &Job) -> Map<String, Value> {
+    let Cause { number, url, .. } = job.claim.cause().unwrap_or_default();
+    let author = job.item.author.name.clone().or_else(|| job.item.author.screen_name.clone());
+    let label = job.route.label.clone().or_else(|| job.item.labels.first().cloned());
+    let params = [
+        ("ticketId", Some(number)),
+        ("ticketUrl", Some(url)),
+        ("label", label),
+        ("author", author),
+        ("text", job.item.text.clone()),
+    ];
+    let set =
+        params.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
+    set.map(|(name, value)| (name.to_owned(), json!([{ "value": clean(&value) }]))).collect()
+}
+
+fn may_have_been_sent(why: &str) -> Outcome {
+    let reason = format!("may have been sent: {why}; `casebridge replay` sends it again");
+    Outcome::Uncertain { reason: Reason::new(reason) }
+}
+
+/// The table of outcomes. A definite refusal is no doubt; whatever else went wrong after the first byte is.
+fn outcome(answer: Result<Answer, NoAnswer>) -> Outcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(NoAnswer { unsent: true, how }) => {
+            let reason = Reason::new(format!("no connection to Flow (FLOW_API_URL): {how}"));
+            return Outcome::Pause { reason, doubt: Doubt::None, retry_after: None };
+        }
+        Err(NoAnswer { how, .. }) => return may_have_been_sent(&how),
+    };
+    let reason = answer.reason("Flow");
+    let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
+    let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
+    match answer.status {
+        200..=299 if is_accepted(&answer.body) => Outcome::Done {
+            // Flow names no id: it has accepted the broadcast, and says no more.
+            reference: "accepted".to_owned(),
+            action: Action::Sent,
+            memo: String::new(),
+            cause: None,
+        },
+        200..=299 => may_have_been_sent("Flow's answer is not the one that it publishes"),
+        300..=399 | 404 | 405 => pause(alerting(ADDRESS)),
+        401 | 403 => pause(alerting(CREDENTIAL)),
+        429 => pause(reason),
+        400 | 406 | 411..=417 | 421..=424 => Outcome::Refused { reason },
+        _ => may_have_been_sent(&reason.log),
+    }
+}
+
+fn is_accepted(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|body| body["status"] == "ok")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome_of(status: u16, body: &str) -> &'static str {
+        let answer = Answer { status, retry_after: None, body: body.into() };
+        match outcome(Ok(answer)) {
+            Outcome::Done { .. } => "done",
+            Outcome::Pause { reason, .. } => reason.alert.unwrap_or("pause"),
+            Outcome::Refused { .. } => "refused",
+            Outcome::Uncertain { .. } => "uncertain",
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    #[test]
+    fn the_table_of_outcomes() {
+        for (status, body, expected) in [
+            (200, r#"{"status":"ok"}"#, "done"),
+            (200, "<html>", "uncertain"),
+            (204, "", "uncertain"),
+            (302, "", "flow_address"),
+            (404, "", "flow_address"),
+            (401, "", "flow_credential"),
+            (403, "", "flow_credential"),
+            (400, "", "refused"),
+            (422, "", "refused"),
+            (429, "", "pause"),
+            (408, "", "uncertain"),
+            (409, "", "uncertain"),
+            (500, "", "uncertain"),
+            (502, "", "uncertain"),
+            (503, "", "uncertain"),
+        ] {
+            assert_eq!(outcome_of(status, body), expected, "{status} {body}");
+        }
+        let lost = |unsent| outcome(Err(NoAnswer { unsent, how: "gone".to_owned() }));
+        assert!(matches!(lost(true), Outcome::Pause { doubt: Doubt::None, .. }));
+        assert!(matches!(lost(false), Outcome::Uncertain { .. }));
+    }
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        let found = recipients("+1 (555) 123-4567, Jane Doe <+49 170 1234567>,").unwrap();
+        let recipient = |name: &str, number: &str| Recipient { name: name.into(), number: number.into() };
+        assert_eq!(found, [recipient("Anonymous", "+15551234567"), recipient("Jane Doe", "+491701234567")]);
+        for wrong in [
+            "",
+            "5551234567",
+            "+0123456789",
+            "+12",
+            "+1234567890123456",
+            "Jane <+15551234567",
+            "+1x5551234567",
+        ] {
+            assert!(recipients(wrong).is_err(), "{wrong}");
+        }
+    }
+}

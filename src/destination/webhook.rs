@@ -1,0 +1,336 @@
+//! A signed webhook: each item as one `POST` to an address of the operator's, at least once.
+//!
+//! Headers and signature are those of [Standard Webhooks](https://www.standardwebhooks.com) 1.0.0; the body is a
+//! CloudEvent 1.0 as well. All tries of one delivery have the same `webhook-id` and the same bytes, so that the
+//! receiver can drop what it has already.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use jiff::Timestamp;
+use reqwest::header::CONTENT_TYPE;
+use secrecy::{ExposeSecret, SecretSlice};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::lookup_host;
+use url::Url;
+
+use super::exchange::{self, Answer, NoAnswer};
+use super::{Alerts, Job, Ready};
+use crate::delivery::{Action, Doubt, Outcome, Reason};
+use crate::env::parse::{self, Parsed};
+use crate::env::typos::Names;
+use crate::env::{Reader, variables};
+use crate::item::Item;
+use crate::ledger::{Ledger, Stopped};
+use crate::report::{Finding, within};
+
+pub const NAME: &str = "webhook";
+pub const ALERTS: Alerts = Alerts { down: "webhook_down", refuses: "webhook_refuses" };
+/// The receiver refuses us: 401 or 403.
+const FORBIDDEN: &str = "webhook_forbidden";
+/// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
+const ADDRESS: &str = "webhook_address";
+/// The receiver wants no more: 410.
+const GONE: &str = "webhook_gone";
+
+/// Standard Webhooks recommends 15 to 30 s.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a refused item is tried before it counts as refused: receivers are changed more often than Zendesk.
+const REFUSALS: i64 = 3;
+/// How long a receiver that is gone is left alone; a restart ends it.
+const GONE_FOR: Duration = Duration::from_secs(3600);
+
+variables! {
+    /// The variables of the webhook.
+    Variables:
+    webhook_url webhook_secret webhook_payload
+}
+
+/// The settings of the webhook.
+#[derive(Clone)]
+pub struct WebhookSettings {
+    /// `WEBHOOK_URL`
+    pub url: Url,
+    /// `WEBHOOK_SECRET`, comma-separated: each signs, so that the receiver can change from one to the next.
+    pub secrets: Vec<SecretSlice<u8>>,
+    /// `WEBHOOK_PAYLOAD`
+    pub payload: Payload,
+}
+
+/// `WEBHOOK_PAYLOAD`: what the body contains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Payload {
+    /// Ids, links, route, label, times and ticket: nothing that a person wrote.
+    #[default]
+    Thin,
+    /// The text, the author and the notes as well.
+    Full,
+}
+
+/// Adds the names of its variables.
+pub fn add_names(names: &mut Names) {
+    names.variables.extend(Variables::names());
+    names.prefixes.push("WEBHOOK_");
+}
+
+/// Whether any of its variables is set.
+pub fn is_configured(reader: &mut Reader) -> bool {
+    reader.is_any_set(Variables::names())
+}
+
+/// Reads the settings; `None` with a problem.
+pub fn read(reader: &mut Reader) -> Option<WebhookSettings> {
+    let variables = Variables::read(reader, "");
+    let url = reader.required(variables.webhook_url(), parse::url_with_query);
+    let secrets = reader.required(variables.webhook_secret(), secrets);
+    let payload = reader.or(variables.webhook_payload(), Payload::default(), |text| {
+        parse::variant(text, "is neither thin nor full")
+    });
+    Some(WebhookSettings { url: url?, secrets: secrets?, payload })
+}
+
+fn secrets(text: &str) -> Parsed<Vec<SecretSlice<u8>>> {
+    const REASON: &str = "is not a secret of 24 to 64 bytes, as in whsec_… (make one with: \
+                          echo whsec_$(openssl rand -base64 32))";
+    let secret = |text: &str| {
+        let bytes = STANDARD.decode(text.trim().strip_prefix("whsec_")?).ok()?;
+        (24..=64).contains(&bytes.len()).then(|| SecretSlice::from(bytes))
+    };
+    let secrets = text.split(',').filter(|text| !text.trim().is_empty()).map(secret);
+    let secrets: Option<Vec<_>> = secrets.collect();
+    secrets.filter(|secrets| !secrets.is_empty()).ok_or(REASON)
+}
+
+pub struct Webhook {
+    settings: WebhookSettings,
+    http: reqwest::Client,
+    timeout: Duration,
+    /// The receiver answered 410.
+    is_gone: AtomicBool,
+}
+
+impl Webhook {
+    /// `attempt_limit` is the longest that one delivery may take.
+    pub fn new(settings: WebhookSettings, http: reqwest::Client, attempt_limit: Duration) -> Webhook {
+        let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
+        Webhook { settings, http, timeout, is_gone: AtomicBool::new(false) }
+    }
+
+    /// Attempts a delivery.
+    ///
+    /// # Errors
+    /// It stopped before anything was sent.
+    pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+        let id = message_id(&job.claim.identity);
+        let body = match &job.claim.request {
+            Some(frozen) => frozen.clone(),
+            None => {
+                let body = event(job, &id, self.settings.payload).to_string();
+                ledger.freeze(job.claim, &body, "").await?;
+                body
+            }
+        };
+        ledger.sending().await?;
+        let timestamp = Timestamp::now().as_second();
+        let request = self
+            .http
+            .post(self.settings.url.clone())
+            .timeout(self.timeout)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signatures(&self.settings.secrets, &id, timestamp, &body))
+            .body(body);
+        let answer = exchange::send(request).await;
+        if matches!(&answer, Ok(Answer { status: 410, .. })) {
+            self.is_gone.store(true, Ordering::Relaxed);
+        }
+        Ok(outcome(answer, id, job.claim.tries))
+    }
+
+    pub fn ready(&self, now: Instant) -> Ready {
+        match self.is_gone.load(Ordering::Relaxed) {
+            true => Ready::At(now + GONE_FOR),
+            false => Ready::Now(usize::MAX),
+        }
+    }
+}
+
+/// The row of the webhook in `casebridge check`. Nothing is sent, since that would be a delivery.
+pub async fn finding(settings: &WebhookSettings) -> Finding {
+    let host = settings.url.host_str().unwrap_or_default();
+    let port = settings.url.port_or_known_default().unwrap_or(443);
+    let found = within(lookup_host((host.trim_matches(['[', ']']), port))).await;
+    let Some(address) = found.and_then(Result::ok).and_then(|mut addresses| addresses.next()) else {
+        let remedy = "see WEBHOOK_URL, and whether this host knows the name (DNS)";
+        return Finding::failed(format!("{host} is not known here"), remedy);
+    };
+    let secrets = settings.secrets.len();
+    let plural = if secrets == 1 { "" } else { "s" };
+    let text = format!("{host} ({}), signed with {secrets} secret{plural}; not called", address.ip());
+    Finding::ok(text)
+}
+
+/// The id of a delivery's message: the same for all its tries. A hash, since an id must not contain dots or
+/// anything of foreign choice.
+fn message_id(identity: &str) -> String {
+    format!("msg_{:.32}", format!("{:x}", Sha256::digest(identity)))
+}
+
+/// The value of `webhook-signature`: one signature for each secret.
+fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str) -> String {
+    let sign = |secret: &SecretSlice<u8>| {
+        // Any length is a key.
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret()).ok()?;
+        mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
+        Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
+    };
+    secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
+}
+
+/// The body: a payload of Standard Webhooks (`type`, `timestamp`, `data`) that is a CloudEvent as well.
+fn event(job: &Job, id: &str, payload: Payload) -> Value {
+    let Job { claim, item, route } = *job;
+    let cause = claim.cause();
+    let kind = match &cause {
+        Some(cause) => format!("casebridge.ticket.{}", cause.action),
+        None => "casebridge.item.received".to_owned(),
+    };
+    let received = Timestamp::from_millisecond(claim.received_at).ok();
+    let time = item.event_made.or(received).map(|time| time.to_string());
+    let mut data = json!({
+        "delivery": claim.identity,
+        "case": claim.case_key,
+        "event": { "id": item.event_id, "name": item.event_name },
+        "route": claim.route,
+        "label": route.label,
+        "entity": item.entity_id,
+        "network": item.network(),
+        "link": item.link,
+        "created": item.created,
+        "received": received.map(|time| time.to_string()),
+        "ticket": cause.map(|cause| json!({
+            "number": cause.number, "url": cause.url, "action": cause.action,
+        })),
+    });
+    if payload == Payload::Full {
+        add_texts(&mut data, item);
+    }
+    json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": "casebridge",
+        "type": kind,
+        "subject": claim.case_key,
+        "time": time,
+        "timestamp": time,
+        "datacontenttype": "application/json",
+        "data": data,
+    })
+}
+
+fn add_texts(data: &mut Value, item: &Item) {
+    data["text"] = json!(item.text);
+    data["author"] = json!({
+        "id": item.author.id,
+        "name": item.author.name,
+        "screen_name": item.author.screen_name,
+        "link": item.author.link,
+    });
+    data["labels"] = json!(item.labels);
+    let note = |note: &crate::item::Note| json!({ "text": note.text, "author": note.author, "created": note.created });
+    data["notes"] = item.notes.iter().map(note).collect();
+    if let Some(report) = &item.report {
+        data["report"] = json!({ "headline": report.headline, "lines": report.lines });
+    }
+}
+
+/// The table of outcomes. Nothing leaves a doubt: a message that comes twice has the same id.
+fn outcome(answer: Result<Answer, NoAnswer>, id: String, tries: i64) -> Outcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(NoAnswer { unsent, how }) => {
+            let reason = Reason::new(format!("no answer from the webhook (WEBHOOK_URL): {how}"));
+            return match unsent {
+                true => Outcome::Pause { reason, doubt: Doubt::None, retry_after: None },
+                false => Outcome::Retry { reason, doubt: Doubt::None },
+            };
+        }
+    };
+    let reason = answer.reason("the webhook");
+    let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
+    let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
+    match answer.status {
+        200..=299 => Outcome::Done { reference: id, action: Action::Sent, memo: String::new(), cause: None },
+        300..=399 | 404 => pause(alerting(ADDRESS)),
+        401 | 403 => pause(alerting(FORBIDDEN)),
+        410 => pause(alerting(GONE)),
+        400 | 405..=407 | 411..=417 | 421..=424 if tries >= REFUSALS => Outcome::Refused { reason },
+        429 | 503 => pause(reason),
+        _ if answer.retry_after.is_some() => pause(reason),
+        _ => Outcome::Retry { reason, doubt: Doubt::None },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome_of(status: u16, tries: i64) -> &'static str {
+        let answer = Answer { status, retry_after: None, body: Vec::new() };
+        match outcome(Ok(answer), "id".to_owned(), tries) {
+            Outcome::Done { .. } => "done",
+            Outcome::Pause { reason, .. } => reason.alert.unwrap_or("pause"),
+            Outcome::Retry { .. } => "retry",
+            Outcome::Refused { .. } => "refused",
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    #[test]
+    fn the_table_of_outcomes() {
+        for (statuses, first, later) in [
+            (&[200, 201, 202, 204, 299][..], "done", "done"),
+            (&[301, 302, 307, 404], "webhook_address", "webhook_address"),
+            (&[401, 403], "webhook_forbidden", "webhook_forbidden"),
+            (&[410], "webhook_gone", "webhook_gone"),
+            (&[400, 413, 415, 422], "retry", "refused"),
+            (&[429, 503], "pause", "pause"),
+            (&[408, 409, 425, 500, 502, 504, 521], "retry", "retry"),
+        ] {
+            for status in statuses {
+                assert_eq!((outcome_of(*status, 0), outcome_of(*status, 3)), (first, later), "{status}");
+            }
+        }
+    }
+
+    /// The example of the specification's reference libraries.
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        let secrets = secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        let signature = signatures(&secrets, id, 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn wrong_secrets_are_refused() {
+        for text in [
+            "",
+            "whsec_",
+            "whsec_c2hvcnQ=",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw,x",
+        ] {
+            assert!(secrets(text).is_err(), "{text}");
+        }
+        let two = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        assert_eq!(secrets(two).unwrap().len(), 2);
+    }
+}

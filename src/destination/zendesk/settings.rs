@@ -1,0 +1,149 @@
+//! Access to Zendesk: `ZENDESK_*`, and the settings of its tickets.
+
+pub mod ticket;
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::env::typos::Names;
+use crate::env::{Reader, parse, variables};
+use crate::item::Kind;
+use crate::route::Route;
+use ticket::{Reference, TICKET_PREFIX, Ticket, TicketVariables};
+
+/// Access to Zendesk.
+#[derive(Clone)]
+pub struct ZendeskSettings {
+    /// `ZENDESK_API_URL`, reduced to its origin.
+    pub url: Url,
+    pub credentials: ZendeskCredentials,
+    /// `ZENDESK_BUDGET_PERCENT`: the share of the account's requests per minute that casebridge may use; 1 to
+    /// 100.
+    pub budget_percent: u32,
+    /// `ZENDESK_UPDATE_BUDGET_PERCENT`: the share of the account's ticket updates per minute, which include
+    /// agents' clicks, that casebridge may use; 1 to 100.
+    pub update_budget_percent: u32,
+    /// The settings of tickets by route.
+    pub tickets: BTreeMap<String, Ticket>,
+    /// Those of routes that are no longer configured: `TICKET_…`.
+    pub ticket: Ticket,
+    /// The ids of `TICKET_…` and `ROUTE_<NAME>_TICKET_…` that have to exist in Zendesk.
+    pub references: Vec<Reference>,
+}
+
+impl ZendeskSettings {
+    /// The settings of the tickets of a route.
+    pub fn ticket(&self, route: &str) -> &Ticket {
+        self.tickets.get(route).unwrap_or(&self.ticket)
+    }
+}
+
+variables! {
+    /// The variables of the access to Zendesk.
+    Variables:
+    zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
+    zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent zendesk_update_budget_percent
+}
+
+/// Adds the names of its variables.
+pub fn add_names(names: &mut Names) {
+    let ticket = || TicketVariables::names().map(|name| format!("{TICKET_PREFIX}{name}"));
+    names.variables.extend(Variables::names().chain(ticket()));
+    names.route_ends.extend(ticket());
+    names.prefixes.extend(["ZENDESK_", TICKET_PREFIX]);
+}
+
+#[derive(Clone)]
+pub enum ZendeskCredentials {
+    /// `ZENDESK_OAUTH_CLIENT_ID` and `ZENDESK_OAUTH_CLIENT_SECRET`.
+    OAuth { client_id: String, client_secret: SecretString },
+    /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk ends on 2027-04-30.
+    ApiToken { email: String, token: SecretString },
+}
+
+/// Whether any of its variables is set, except those of tickets.
+pub fn is_configured(reader: &mut Reader) -> bool {
+    reader.is_any_set(Variables::names())
+}
+
+/// Reads the settings of tickets by route, and those without a route.
+pub fn read_tickets(
+    reader: &mut Reader,
+    routes: &[Route],
+) -> (BTreeMap<String, Ticket>, Ticket, Vec<Reference>) {
+    let mut references = Vec::new();
+    let base = ticket::read(reader, TICKET_PREFIX, &Ticket::default(), &mut references);
+    let mut tickets = BTreeMap::new();
+    for route in routes.iter().filter(|route| !route.prefix.is_empty()) {
+        // Templates for posts do not fit other events.
+        let base = match route.kind {
+            Kind::Label | Kind::Rule => base.clone(),
+            Kind::Other => Ticket { subject: None, comment: None, ..base.clone() },
+        };
+        let prefix = format!("{}{TICKET_PREFIX}", route.prefix);
+        tickets.insert(route.name.clone(), ticket::read(reader, &prefix, &base, &mut references));
+    }
+    (tickets, base, references)
+}
+
+/// Reads the settings of Zendesk; `None` with a problem.
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<ZendeskSettings> {
+    let variables = Variables::read(reader, "");
+    let (tickets, ticket, references) = read_tickets(reader, routes);
+    let url = reader.aliased(variables.zendesk_api_url(), variables.zendesk_app_url());
+    let url = reader.required(url, parse::origin);
+    let credentials = credentials(reader, &variables);
+    let budget_percent = reader.or(variables.zendesk_budget_percent(), 60, parse::percent);
+    let update_budget_percent = reader.or(variables.zendesk_update_budget_percent(), 30, parse::percent);
+    Some(ZendeskSettings {
+        url: url?,
+        credentials: credentials?,
+        budget_percent,
+        update_budget_percent,
+        tickets,
+        ticket,
+        references,
+    })
+}
+
+fn credentials(reader: &mut Reader, variables: &Variables) -> Option<ZendeskCredentials> {
+    let oauth = reader.pair(variables.zendesk_oauth_client_id(), variables.zendesk_oauth_client_secret());
+    let api_token = reader.pair(variables.zendesk_user_email(), variables.zendesk_api_token());
+    match (oauth?, api_token?) {
+        (None, None) => {
+            reader.problems.push(
+                "no Zendesk credential: set ZENDESK_OAUTH_CLIENT_ID and \
+                 ZENDESK_OAUTH_CLIENT_SECRET (or, until 2027-04-30, ZENDESK_USER_EMAIL and \
+                 ZENDESK_API_TOKEN)"
+                    .to_owned(),
+            );
+            None
+        }
+        (Some((client_id, client_secret)), api_token) => {
+            if api_token.is_some() {
+                reader.warnings.push(
+                    "both Zendesk credentials are set: the OAuth client is used, and \
+                     ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN can be removed"
+                        .to_owned(),
+                );
+            }
+            Some(ZendeskCredentials::OAuth {
+                client_id: client_id.to_owned(),
+                client_secret: client_secret.into(),
+            })
+        }
+        (None, Some((email, token))) => {
+            reader.warnings.push(
+                "ZENDESK_API_TOKEN: Zendesk ends API tokens on 2027-04-30 and no longer makes \
+                 new ones: set up an OAuth client before (ZENDESK_OAUTH_CLIENT_ID and \
+                 ZENDESK_OAUTH_CLIENT_SECRET)"
+                    .to_owned(),
+            );
+            // The pair is sent as `{email}/token:{token}`; some paste the email with this suffix.
+            let email = email.trim_end_matches("/token").to_owned();
+            Some(ZendeskCredentials::ApiToken { email, token: token.into() })
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Reads variables, and gathers all problems and warnings. The only reader of the environment.
+//!
+//! People paste: a whole address instead of an origin, `Bearer ` before a token, commas in a number. A value
+//! with one safe reading is accepted; an unsafe one is refused. All problems are reported at once, by the
+//! names of the variables and never with a value.
+
+pub mod parse;
+pub mod typos;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+
+use typos::Names;
+
+/// One variable.
+pub struct Setting<'a> {
+    pub name: String,
+    pub value: Option<&'a str>,
+}
+
+impl<'a> Setting<'a> {
+    pub fn or_default(self, default: &'a str) -> Setting<'a> {
+        Setting { value: self.value.or(Some(default)), ..self }
+    }
+}
+
+/// Makes one list of names into the struct that envy fills, and a method for each variable.
+macro_rules! variables {
+    ($(#[$doc:meta])* $group:ident: $($name:ident)*) => {
+        $(#[$doc])*
+        #[derive(Default, serde::Deserialize)]
+        pub struct $group {
+            #[serde(skip)]
+            prefix: String,
+            $(pub $name: Option<String>,)*
+        }
+
+        impl $group {
+            /// Reads the variables whose names begin with `prefix`.
+            pub fn read(reader: &mut $crate::env::Reader, prefix: &str) -> $group {
+                let values = reader.values(prefix, Self::names());
+                // Every field is an optional string, so this cannot fail.
+                let group = envy::from_iter(values).unwrap_or_default();
+                $group { prefix: prefix.to_owned(), ..group }
+            }
+
+            /// All names, without the prefix.
+            pub fn names() -> impl Iterator<Item = String> {
+                [$($crate::env::upper(stringify!($name))),*].into_iter()
+            }
+
+            $(pub fn $name(&self) -> $crate::env::Setting<'_> {
+                let name = format!("{}{}", self.prefix, $crate::env::upper(stringify!($name)));
+                $crate::env::Setting { name, value: self.$name.as_deref() }
+            })*
+        }
+    };
+}
+
+pub(crate) use variables;
+
+/// The name of a variable, of the field that holds its value.
+pub fn upper(field: &str) -> String {
+    field.trim_start_matches("r#").to_uppercase()
+}
+
+/// All problems of the environment: variables and reasons, never values.
+#[derive(Debug)]
+pub struct Problems(Vec<String>);
+
+impl std::error::Error for Problems {}
+
+impl Problems {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Iterates over the problems; each names its variable.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        write!(f, "the configuration has {count} problem{}:", if count == 1 { "" } else { "s" })?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  - {problem}"))
+    }
+}
+
+#[derive(Default)]
+pub struct Reader {
+    pub vars: HashMap<OsString, OsString>,
+    pub problems: Vec<String>,
+    pub warnings: Vec<String>,
+    /// Warnings of names that look like ours. With other problems they are problems, since they may be the
+    /// cause.
+    pub hints: Vec<String>,
+}
+
+impl Reader {
+    pub fn new(vars: impl Iterator<Item = (OsString, OsString)>) -> Reader {
+        Reader { vars: vars.collect(), ..Reader::default() }
+    }
+
+    /// Returns the set variables of these names, without `prefix`; an empty one counts as not set. envy alone
+    /// would panic on a variable that is not UTF-8, and take an empty one for a value.
+    pub fn values(&mut self, prefix: &str, names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+        let mut values = Vec::new();
+        for name in names {
+            let full = format!("{prefix}{name}");
+            match self.vars.get(&OsString::from(&full)).map(|value| value.to_str()) {
+                None => {}
+                Some(None) => self.problems.push(format!("{full} is not valid UTF-8")),
+                Some(Some(value)) => match parse::unquoted(value) {
+                    "" => {}
+                    value => values.push((name, value.to_owned())),
+                },
+            }
+        }
+        values
+    }
+
+    pub fn problem(&mut self, text: String) {
+        self.problems.push(text);
+    }
+
+    /// Whether any of these variables has a value.
+    pub fn is_any_set(&mut self, names: impl Iterator<Item = String>) -> bool {
+        !self.values("", names).is_empty()
+    }
+
+    pub fn optional<T, E: Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let parsed = parse(setting.value?);
+        parsed.map_err(|reason| self.problems.push(format!("{} {reason}", setting.name))).ok()
+    }
+
+    pub fn or<T, E: Display>(
+        &mut self,
+        setting: Setting,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> T {
+        self.optional(setting, parse).unwrap_or(default)
+    }
+
+    pub fn required<T, E: Display>(
+        &mut self,
+        setting: Setting,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        if setting.value.is_none() {
+            self.problems.push(format!("{} is not set", setting.name));
+        }
+        self.optional(setting, parse)
+    }
+
+    /// Returns a setting of the tutorial, or its value under the name that the 2017 example reads.
+    pub fn aliased<'a>(&mut self, setting: Setting<'a>, old: Setting<'a>) -> Setting<'a> {
+        if setting.value.is_none() && old.value.is_some() {
+            self.warnings.push(format!("{} is the 2017 example's name: call it {}", old.name, setting.name));
+            return Setting { value: old.value, ..setting };
+        }
+        setting
+    }
+
+    /// Reads two variables that make sense only together. The outer `None`: one of them is missing.
+    pub fn pair<'a>(&mut self, one: Setting<'a>, two: Setting<'a>) -> Option<Option<(&'a str, &'a str)>> {
+        match (one.value, two.value) {
+            (None, None) => Some(None),
+            (Some(one), Some(two)) => Some(Some((one, two))),
+            (one_value, _) => {
+                let (set, missing) = if one_value.is_some() { (one, two) } else { (two, one) };
+                let (set, missing) = (set.name, missing.name);
+                self.problems.push(format!("{missing} is not set, but {set} is: both or neither"));
+                None
+            }
+        }
+    }
+
+    /// Warns of secrets that are accepted, as by earlier versions, but should be replaced.
+    pub fn warn_of_short(&mut self, name: &str, secrets: &[secrecy::SecretString]) {
+        if secrets.iter().any(parse::is_short_secret) {
+            self.warnings.push(format!(
+                "{name} is shorter than 24 characters: replace it by a stronger one (openssl rand -hex 32)"
+            ));
+        }
+    }
+
+    /// Finds names that were probably meant as ours.
+    pub fn find_typos(&mut self, names: &Names) {
+        let set = self.vars.iter().filter(|(_, value)| !value.is_empty());
+        let mut hints: Vec<String> =
+            set.filter_map(|(name, _)| name.to_str()).filter_map(|name| typos::of(name, names)).collect();
+        hints.sort_unstable();
+        self.hints.extend(hints);
+    }
+
+    /// Returns the warnings and the problems.
+    pub fn finish(mut self) -> (Vec<String>, Problems) {
+        let target = if self.problems.is_empty() { &mut self.warnings } else { &mut self.problems };
+        target.append(&mut self.hints);
+        (self.warnings, Problems(self.problems))
+    }
+}

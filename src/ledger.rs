@@ -1,0 +1,170 @@
+//! What a destination may ask of the storage while it works on one delivery. It never sees the inbox.
+//!
+//! A machine can be suspended at any moment, and its timers with it. When it wakes up, another instance may have
+//! sent the request already. So the claim is checked once more immediately before the first byte.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::delivery::{Claim, Doubt, History, Outcome, Reason};
+use crate::inbox::Inbox;
+use crate::item::Item;
+use crate::source;
+use crate::uptime::Uptime;
+
+/// The storage, as one attempt at a delivery sees it.
+pub struct Ledger<'a> {
+    inbox: &'a Inbox,
+    claim: &'a Claim,
+    claimed: Uptime,
+    lease: Duration,
+    /// Set once something may have been sent.
+    sent: AtomicBool,
+}
+
+/// Why an attempt stopped early.
+#[derive(Debug)]
+pub enum Stopped {
+    Outcome(Outcome),
+    /// Another process may have claimed the delivery.
+    LeaseExpired,
+    Storage(sqlx::Error),
+}
+
+impl From<Outcome> for Stopped {
+    fn from(outcome: Outcome) -> Stopped {
+        Stopped::Outcome(outcome)
+    }
+}
+
+impl From<sqlx::Error> for Stopped {
+    fn from(error: sqlx::Error) -> Stopped {
+        Stopped::Storage(error)
+    }
+}
+
+impl<'a> Ledger<'a> {
+    /// For a delivery that was claimed just now for the length of `lease`.
+    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
+        Ledger { inbox, claim, claimed: Uptime::now(), lease, sent: AtomicBool::new(false) }
+    }
+
+    /// What the case has at this destination.
+    ///
+    /// # Errors
+    /// [`Stopped::Storage`]
+    pub async fn history(&self) -> Result<History, Stopped> {
+        Ok(self.inbox.history(self.claim).await?)
+    }
+
+    /// Stores the bytes of a request with a memo, before its first byte goes out. `claim` is that of the attempt,
+    /// with another revision for other bytes.
+    ///
+    /// # Errors
+    /// [`Stopped::LeaseExpired`] and [`Stopped::Storage`]
+    pub async fn freeze(&self, claim: &Claim, bytes: &str, memo: &str) -> Result<(), Stopped> {
+        match self.inbox.freeze(claim, bytes, memo).await? {
+            true => Ok(()),
+            false => Err(Stopped::LeaseExpired),
+        }
+    }
+
+    /// Stores what is about to be sent, for a request that need not keep its bytes: an attempt that finds it done
+    /// knows from this memo what it was.
+    ///
+    /// # Errors
+    /// As [`Ledger::freeze`].
+    pub async fn note(&self, memo: &str) -> Result<(), Stopped> {
+        match self.inbox.note(self.claim, memo).await? {
+            true => Ok(()),
+            false => Err(Stopped::LeaseExpired),
+        }
+    }
+
+    /// Checks the claim. Call it immediately before the first byte is sent: from here on, it may have happened.
+    ///
+    /// # Errors
+    /// Nothing may be sent: the lease has expired, or the database does not answer.
+    pub async fn sending(&self) -> Result<(), Outcome> {
+        let wait = |reason: &str| {
+            let (reason, doubt) = (Reason::new(reason), Doubt::None);
+            Err(Outcome::Wait { reason, doubt, wait: Duration::from_secs(1) })
+        };
+        match self.inbox.is_ours(self.claim).await {
+            Ok(true) if self.claimed.elapsed() < self.lease => {
+                self.sent.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(_) => wait("the lease expired before anything was sent"),
+            Err(_) => wait("the database does not answer"),
+        }
+    }
+
+    /// Whether something may have been sent.
+    pub fn has_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// What the destination remembers beside its deliveries.
+    pub fn memos(&self) -> Memos {
+        Memos { inbox: self.inbox.clone(), destination: self.claim.destination.clone() }
+    }
+}
+
+/// What a destination remembers beside its deliveries: small values in scopes of its own.
+#[derive(Clone)]
+pub struct Memos {
+    inbox: Inbox,
+    destination: String,
+}
+
+/// The error of the storage.
+pub type StorageError = sqlx::Error;
+
+impl Memos {
+    pub fn new(inbox: Inbox, destination: &str) -> Memos {
+        Memos { inbox, destination: destination.to_owned() }
+    }
+
+    pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {
+        let memo = self.inbox.recall(&self.scope(scope), key).await?;
+        Ok(memo.map(|(value, _)| value))
+    }
+
+    pub async fn remember(&self, scope: &str, key: &str, value: &str) -> Result<(), StorageError> {
+        self.inbox.remember(&self.scope(scope), key, value).await
+    }
+
+    pub async fn forget(&self, scope: &str, key: &str) -> Result<(), StorageError> {
+        self.inbox.forget(&self.scope(scope), key).await
+    }
+
+    /// Forgets the values of a scope that are older than `age`.
+    pub async fn forget_older(&self, scope: &str, age: Duration) -> Result<(), StorageError> {
+        self.inbox.forget_older(&self.scope(scope), age).await.map(drop)
+    }
+
+    /// Returns the key and the value that have been due longest. No other instance gets them within `lease`.
+    pub async fn claim(
+        &self,
+        scope: &str,
+        lease: Duration,
+    ) -> Result<Option<(String, String)>, StorageError> {
+        self.inbox.claim_memo(&self.scope(scope), lease).await
+    }
+
+    /// Makes a value due again after `wait`.
+    pub async fn postpone(&self, scope: &str, key: &str, wait: Duration) -> Result<(), StorageError> {
+        self.inbox.postpone_memo(&self.scope(scope), key, wait).await
+    }
+
+    /// The route and the item of a delivery to this destination; `None` once its texts were erased.
+    pub async fn item(&self, identity: &str) -> Result<Option<(String, Item)>, StorageError> {
+        let delivery = self.inbox.payload(identity, &self.destination).await?;
+        Ok(delivery.and_then(|(route, payload)| Some((route, source::item(&payload).ok()?))))
+    }
+
+    fn scope(&self, scope: &str) -> String {
+        format!("{}.{scope}", self.destination)
+    }
+}

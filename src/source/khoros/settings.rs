@@ -1,0 +1,120 @@
+//! Access to Khoros: `SPREDFAST_*`, and the tokens of its notifications.
+
+pub mod route;
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use crate::env::parse::{self, Parsed};
+use crate::env::{Reader, variables};
+
+/// Access to Khoros.
+pub struct KhorosSettings {
+    /// `SPREDFAST_API_URL`, without a trailing slash.
+    pub api_url: Url,
+    /// `SPREDFAST_API_TOKEN`
+    pub token: SecretString,
+    /// `SPREDFAST_COMPANY_ID`
+    pub company_id: u64,
+    /// `SPREDFAST_MODE`
+    pub mode: Mode,
+    /// `SPREDFAST_CHECK_MINUTES`: how often the subscriptions are checked.
+    pub check_every: Duration,
+    /// `SPREDFAST_POLL_SECONDS`: how often the feeds are read.
+    pub poll_every: Duration,
+}
+
+/// How events come from Khoros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Khoros pushes them, and the feed repairs lost pushes.
+    #[default]
+    Both,
+    Push,
+    /// Only from the feed, which needs no public address.
+    Poll,
+}
+
+impl Mode {
+    pub fn pushes(self) -> bool {
+        self != Mode::Poll
+    }
+
+    pub fn polls(self) -> bool {
+        self != Mode::Push
+    }
+}
+
+variables! {
+    /// The variables of Khoros, except those of routes.
+    Variables:
+    spredfast_api_token spredfast_company_id spredfast_label_name spredfast_api_url spredfast_external_id
+    spredfast_mode spredfast_check_minutes spredfast_poll_seconds silence_alert_hours
+    notification_bearer_token notifier_bearer_token
+}
+
+/// Prefixes of names that are meant for it.
+pub const PREFIXES: [&str; 4] = ["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "SILENCE_"];
+const API_URL: &str = "https://api.spredfast.com/v2/events";
+const CHECK_EVERY: Duration = Duration::from_secs(600);
+/// While Khoros pushes, the feed only repairs lost pushes.
+const POLL_EVERY_BESIDE_PUSH: Duration = Duration::from_secs(300);
+const POLL_EVERY_ALONE: Duration = Duration::from_secs(30);
+
+/// Reads the access to Khoros; `None` with a problem.
+pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<KhorosSettings> {
+    let poll_every = if mode == Mode::Poll { POLL_EVERY_ALONE } else { POLL_EVERY_BESIDE_PUSH };
+    let api_url = variables.spredfast_api_url();
+    let api_url = reader.optional(api_url.or_default(API_URL), parse::api_url);
+    let token = reader.required(variables.spredfast_api_token(), parse::token);
+    let company_id = reader.required(variables.spredfast_company_id(), company_id);
+    let check_every = reader.or(variables.spredfast_check_minutes(), CHECK_EVERY, parse::minutes);
+    let poll_every = reader.or(variables.spredfast_poll_seconds(), poll_every, parse::seconds(1..=86_400));
+    Some(KhorosSettings {
+        api_url: api_url?,
+        token: token?,
+        company_id: company_id?,
+        mode,
+        check_every,
+        poll_every,
+    })
+}
+
+/// Reads the tokens of notifications; empty if Khoros does not push, or with a problem.
+pub fn bearer_tokens(reader: &mut Reader, variables: &Variables, mode: Mode) -> Vec<SecretString> {
+    let setting = reader.aliased(variables.notification_bearer_token(), variables.notifier_bearer_token());
+    if setting.value.is_none() && !mode.pushes() {
+        return Vec::new();
+    }
+    let tokens = reader.required(setting, |text| {
+        let tokens = text.split(',').filter(|token| !token.trim().is_empty());
+        let tokens = tokens.map(parse::secret).collect::<Result<Vec<_>, _>>()?;
+        if tokens.is_empty() { Err("contains no token") } else { Ok(tokens) }
+    });
+    let tokens = tokens.unwrap_or_default();
+    reader.warn_of_short("NOTIFICATION_BEARER_TOKEN", &tokens);
+    if tokens.len() > 1 {
+        reader.warnings.push(format!(
+            "NOTIFICATION_BEARER_TOKEN contains {} tokens: Khoros gets the first, all are \
+             accepted; remove the old ones when the rotation is over",
+            tokens.len()
+        ));
+    }
+    tokens
+}
+
+/// Khoros shows company ids with thousands separators: `20,307,234`.
+pub fn company_id(text: &str) -> Parsed<u64> {
+    let groups: Vec<&str> = text.split([',', '.', ' ', '\u{a0}']).collect();
+    let whole = groups.len() == 1 || groups[1..].iter().all(|group| group.len() == 3);
+    let id = groups.concat().parse().ok().filter(|id| *id > 0 && whole);
+    id.ok_or("is not a company id (digits, as in 1234)")
+}
+
+pub fn mode(text: &str) -> Parsed<Mode> {
+    parse::variant(text, "is none of both, push and poll")
+}

@@ -1,0 +1,137 @@
+//! One snapshot of the whole service. The status line in the log and `GET /status` are renderings of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::http::Refused;
+use crate::inbox::{Inbox, LastEvent, Summary};
+use crate::source::khoros::feed::PullStatus;
+use crate::source::khoros::silence;
+use crate::source::khoros::subscription::{self, Subscriptions};
+use crate::worker::LaneStatus;
+
+/// Where the parts of the snapshot come from.
+#[derive(Clone)]
+pub struct StatusSource {
+    pub inbox: Inbox,
+    /// The names of all routes.
+    pub routes: Arc<[String]>,
+    /// By destination.
+    pub destinations: Arc<[(&'static str, watch::Receiver<LaneStatus>)]>,
+    pub subscription: watch::Receiver<Subscriptions>,
+    pub pull: watch::Receiver<PullStatus>,
+    pub refused: Arc<Refused>,
+    pub started: Instant,
+}
+
+/// The state of the service at one moment.
+pub struct Status {
+    /// The error of the storage as text.
+    stored: Result<(Summary, Vec<LastEvent>), String>,
+    storage: &'static str,
+    routes: Arc<[String]>,
+    destinations: Vec<(&'static str, LaneStatus)>,
+    subscriptions: Subscriptions,
+    pull: PullStatus,
+    refused: BTreeMap<u16, u64>,
+    uptime_s: u64,
+}
+
+impl StatusSource {
+    pub async fn snapshot(&self) -> Status {
+        let stored = tokio::try_join!(self.inbox.summary(), self.inbox.last_events());
+        let destinations = self.destinations.iter();
+        Status {
+            stored: stored.map_err(|error| error.to_string()),
+            storage: self.inbox.kind(),
+            routes: self.routes.clone(),
+            destinations: destinations.map(|(name, lane)| (*name, lane.borrow().clone())).collect(),
+            subscriptions: self.subscription.borrow().clone(),
+            pull: self.pull.borrow().clone(),
+            refused: self.refused.totals(),
+            uptime_s: self.started.elapsed().as_secs(),
+        }
+    }
+}
+
+impl Status {
+    /// The body of `GET /status`.
+    pub fn to_json(&self) -> Value {
+        let stored = self.stored.as_ref().ok();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": self.uptime_s,
+            "storage": { "kind": self.storage, "ready": stored.is_some() },
+            "subscriptions": self.subscriptions,
+            "routes": stored.map(|(_, events)| self.ages(events)),
+            "pull": self.pull.as_str(),
+            "pull_reason": self.pull.reason(),
+            "destinations": self.destinations(),
+            "deliveries": stored.map(|(summary, _)| json!({
+                "waiting": summary.waiting(),
+                "in_doubt": summary.in_doubt(),
+                "done_24h": summary.done_24h,
+                "dead": summary.dead(),
+                "oldest_waiting_s": summary.oldest_ms().map(seconds),
+                "last_event_s": summary.last_event_ms.map(seconds),
+            })),
+            "refused_notifications": self.refused,
+        })
+    }
+
+    fn ages(&self, last_events: &[LastEvent]) -> Value {
+        let ages = silence::ages(&self.routes, last_events).into_iter();
+        ages.map(|(name, age)| (name.to_owned(), json!({ "last_event_s": age }))).collect()
+    }
+
+    /// The state and the deliveries of each destination, configured or not.
+    fn destinations(&self) -> Value {
+        let mut all: BTreeMap<&str, Value> = BTreeMap::new();
+        for (name, lane) in &self.destinations {
+            all.insert(name, json!(lane));
+        }
+        for counts in self.stored.iter().flat_map(|(summary, _)| &summary.destinations) {
+            let destination =
+                all.entry(&counts.destination).or_insert_with(|| json!({ "state": "not_configured" }));
+            destination["waiting"] = json!(counts.waiting);
+            destination["dead"] = json!(counts.dead);
+            destination["oldest_waiting_s"] = json!(counts.oldest_ms.map(seconds));
+        }
+        json!(all)
+    }
+
+    /// Logs one line.
+    pub fn log(&self) {
+        let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.as_str());
+        let destinations = self.destinations.iter().map(|(name, lane)| format!("{name}={}", lane.as_str()));
+        let destinations = destinations.collect::<Vec<_>>().join(",");
+        match &self.stored {
+            Ok((summary, last_events)) => info!(
+                event = "status",
+                waiting = summary.waiting(),
+                oldest_s = seconds(summary.oldest_ms().unwrap_or(0)),
+                dead = summary.dead(),
+                done_24h = summary.done_24h,
+                last_event_s = summary.last_event_ms.map(seconds),
+                routes = silence::log_field(&silence::ages(&self.routes, last_events)),
+                khoros,
+                pull,
+                destinations,
+                "status"
+            ),
+            Err(error) => warn!(
+                event = "status_failed",
+                khoros, pull, destinations, "status: the database does not answer: {error}"
+            ),
+        }
+    }
+}
+
+fn seconds(millis: i64) -> i64 {
+    millis / 1000
+}
