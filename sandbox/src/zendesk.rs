@@ -5,6 +5,7 @@
 mod setup;
 #[cfg(test)]
 mod tests;
+mod text;
 mod tickets;
 mod users;
 
@@ -24,8 +25,7 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
-use super::server::{BreakOff, Running, date, start};
-use crate::config;
+use crate::server::{BreakOff, Running, date, start};
 
 /// The only OAuth client and the only API token that it knows.
 pub const CLIENT_ID: &str = "casebridge";
@@ -71,17 +71,6 @@ pub enum Fault {
     /// 401 to the next call of any kind, and the access token is void. Among the faults of updates: to
     /// the next update.
     Unauthorized,
-}
-
-impl Known {
-    /// Learns what is configured: an account that is set up for it.
-    pub fn extend(&mut self, ticket: &config::Ticket) {
-        self.groups.extend(ticket.group_id);
-        self.assignees.extend(ticket.assignee_id);
-        self.brands.extend(ticket.brand_id);
-        self.forms.extend(ticket.form_id);
-        self.fields.extend(ticket.custom_fields.iter().map(|field| field.id));
-    }
 }
 
 /// Faults by chance; the same seed draws the same ones.

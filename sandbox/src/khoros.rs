@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::server::{BreakOff, Running, date, start};
+use crate::server::{BreakOff, Running, date, start};
 pub use events::PushFault;
 use events::{Emission, Push};
 pub use feed::{FeedOrder, FeedShape};

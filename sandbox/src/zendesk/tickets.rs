@@ -10,13 +10,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
+use super::text::{fill_placeholders, is_blank, plain_text};
 use super::{
     AGENT, Fault, Minute, Model, SERVICE_USER, Shared, error_page, flaw, invalid, json_of, lock, malformed,
     only, refusal, suspended, too_many, with_rate, wrong,
 };
-
-use crate::html::visible_text;
-use crate::text::is_blank;
 
 const READ: &[&str] = &["tickets:read", "read"];
 const WRITE: &[&str] = &["tickets:write", "write"];
@@ -171,8 +169,8 @@ impl Model {
     fn comment_event(&self, comment: &Value, author: u64) -> Value {
         let author = comment["author_id"].as_u64().unwrap_or(author);
         let (text, is_html) = said(comment);
-        let text = if author == SERVICE_USER { expanded(text) } else { text.to_owned() };
-        let body = if is_html { visible_text(&text, "") } else { text.clone() };
+        let text = if author == SERVICE_USER { fill_placeholders(text) } else { text.to_owned() };
+        let body = if is_html { plain_text(&text) } else { text.clone() };
         let public = comment["public"] == true && !self.private_only;
         json!({"type": "Comment", "body": body, "html_body": text, "public": public, "author_id": author})
     }
@@ -311,22 +309,6 @@ fn shown(ticket: &Value) -> Value {
     ticket
 }
 
-/// What becomes of placeholders in the words of an agent.
-fn expanded(body: &str) -> String {
-    expanded_between(&expanded_between(body, "{{", "}}"), "{%", "%}")
-}
-
-fn expanded_between(body: &str, open: &str, close: &str) -> String {
-    let (mut expanded, mut rest) = (String::new(), body);
-    while let Some((before, after)) = rest.split_once(open) {
-        let Some((_, behind)) = after.split_once(close) else { break };
-        expanded.push_str(before);
-        expanded.push_str("[expanded]");
-        rest = behind;
-    }
-    expanded + rest
-}
-
 fn one_of(map: &Map<String, Value>, field: &str, values: &[&str]) -> Result<(), Value> {
     match present(map, field) {
         Some(value) if !values.iter().any(|known| value == known) => Err(wrong(field, "is not valid")),
@@ -343,7 +325,7 @@ fn valid_comment(comment: &Value) -> Result<(), Value> {
     let Some(fields) = comment.as_object() else { return Err(wrong("comment", "cannot be blank")) };
     only(fields, &["body", "html_body", "public", "author_id"])?;
     let (text, is_html) = said(comment);
-    let seen = if is_html { visible_text(text, "") } else { visible_text(&text.replace('&', "&amp;"), "") };
+    let seen = if is_html { plain_text(text) } else { plain_text(&text.replace('&', "&amp;")) };
     match () {
         () if is_blank(&seen) => Err(flaw("comment", "cannot be blank", "BlankValue")),
         () if fields.contains_key("body") && is_html => Err(wrong("comment", "is there twice")),
