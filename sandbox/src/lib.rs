@@ -6,4 +6,5 @@
 
 pub mod khoros;
 mod server;
+mod state;
 pub mod zendesk;
