@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::answer::{error_page, refusal, too_many, unauthorized};
@@ -78,17 +80,7 @@ pub(super) async fn mint(State(shared): State<Shared>, Json(body): Json<Value>) 
     })
 }
 
-/// What a client sends for `user:password`.
+/// The header of `user:password`.
 fn basic(credential: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut encoded = String::from("Basic ");
-    for chunk in credential.as_bytes().chunks(3) {
-        let bits =
-            chunk.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * place)) as usize & 63];
-            encoded.push(if place <= chunk.len() { digit as char } else { '=' });
-        }
-    }
-    encoded
+    format!("Basic {}", BASE64_STANDARD.encode(credential))
 }

@@ -79,7 +79,7 @@ impl Shared {
         });
         if hangs {
             // Until the caller gives up: the connection is dropped together with this future.
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            std::future::pending::<()>().await;
         }
         response
     }
