@@ -5,6 +5,7 @@
 //! No stand-in uses code of the service: what a vendor refuses or changes is decided here a second time.
 
 pub mod faults;
+pub mod flow;
 pub mod khoros;
 mod server;
 mod state;
