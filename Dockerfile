@@ -7,6 +7,7 @@ WORKDIR /build
 # All that the binary is made of. `src` embeds `migrations`, and the demo one of the fixtures.
 COPY Cargo.toml Cargo.lock ./
 COPY src src
+COPY sandbox sandbox
 COPY migrations migrations
 COPY tests/fixtures tests/fixtures
 RUN cargo build --release --locked --bin casebridge

@@ -1,5 +1,7 @@
 //! The operator's subcommands, on the same database as the running service.
 
+#[cfg(feature = "demo")]
+mod demo;
 mod list;
 pub mod log;
 mod render;
@@ -12,6 +14,8 @@ use std::path::Path;
 use casebridge::config::Database;
 use casebridge::inbox::{self, Listed};
 
+#[cfg(feature = "demo")]
+pub use demo::demo;
 pub use list::list;
 pub use render::{TicketForm, render};
 pub use replay::{Replay, replay};

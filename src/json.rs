@@ -28,7 +28,12 @@ pub fn key(id: &str) -> String {
 
 /// A digest with its name: `sha256:…`
 pub fn sha256(text: &str) -> String {
-    format!("sha256:{:x}", Sha256::digest(text))
+    format!("sha256:{}", hex(Sha256::digest(text)))
+}
+
+/// Bytes in hexadecimal.
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Replaces `\ud83d` without its other half, which is valid JSON but no Unicode, by `\ufffd`.

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use casebridge::check::Moment;
-use casebridge::config::{Config, Database, LogFormat, Logging, Preview, Problems};
+use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
-use casebridge::{alert, app, check, sandbox};
+use casebridge::{alert, app, check};
 use cli::log::{self, Log};
 use cli::{Replay, TicketForm};
 
@@ -81,6 +81,7 @@ enum Command {
         json: bool,
     },
     /// Show the whole way on this machine: stand-ins for Khoros and Zendesk, and the real bridge between them
+    #[cfg(feature = "demo")]
     Demo {
         /// Exit after the first ticket instead of staying up
         #[arg(long)]
@@ -176,7 +177,8 @@ fn start_log(command: &Command) -> anyhow::Result<Option<Log>> {
             let Logging { filter, format } = Logging::from_env();
             log::start(&filter, format)
         }
-        Command::Demo { .. } => log::start("warn", LogFormat::Text),
+        #[cfg(feature = "demo")]
+        Command::Demo { .. } => log::start("warn", casebridge::config::LogFormat::Text),
         _ => return Ok(None),
     };
     log.map(Some).context("cannot log to standard output")
@@ -217,7 +219,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => return Ok(serve_and_log().await),
         Command::Check { json, before_start } => return check(json, before_start).await,
-        Command::Demo { once } => sandbox::demo(once, stop_on_signal()?).await?,
+        Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
         Command::List { state, json } => cli::list(&Database::from_env()?, state, json).await?,
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?

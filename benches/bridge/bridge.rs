@@ -7,8 +7,8 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use casebridge::sandbox::khoros::{self, Khoros};
-use casebridge::sandbox::zendesk;
+use casebridge_sandbox::khoros::{self, Khoros};
+use casebridge_sandbox::zendesk;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};

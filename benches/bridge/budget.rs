@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::Zendesk;
+use casebridge_sandbox::zendesk::Zendesk;
 
 use crate::bridge::{Database, World};
 use crate::drain::fill;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret, SecretSlice};
@@ -25,7 +25,8 @@ use crate::delivery::{Action, Doubt, Outcome, Reason};
 use crate::env::parse::{self, Parsed};
 use crate::env::typos::Names;
 use crate::env::{Reader, variables};
-use crate::item::Item;
+use crate::item::{Item, Note};
+use crate::json::hex;
 use crate::ledger::{Ledger, Stopped};
 use crate::report::{Finding, within};
 
@@ -180,7 +181,7 @@ pub async fn finding(settings: &WebhookSettings) -> Finding {
 /// The id of a delivery's message: the same for all its tries. A hash, since an id must not contain dots or
 /// anything of foreign choice.
 fn message_id(identity: &str) -> String {
-    format!("msg_{:.32}", format!("{:x}", Sha256::digest(identity)))
+    format!("msg_{:.32}", hex(Sha256::digest(identity)))
 }
 
 /// The value of `webhook-signature`: one signature for each secret.
@@ -244,7 +245,7 @@ fn add_texts(data: &mut Value, item: &Item) {
         "link": item.author.link,
     });
     data["labels"] = json!(item.labels);
-    let note = |note: &crate::item::Note| json!({ "text": note.text, "author": note.author, "created": note.created });
+    let note = |note: &Note| json!({ "text": note.text, "author": note.author, "created": note.created });
     data["notes"] = item.notes.iter().map(note).collect();
     if let Some(report) = &item.report {
         data["report"] = json!({ "headline": report.headline, "lines": report.lines });

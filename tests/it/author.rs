@@ -1,6 +1,6 @@
 //! The author of the post as the requester of the ticket.
 
-use casebridge::sandbox::zendesk::{Fault, SERVICE_USER};
+use casebridge_sandbox::zendesk::{Fault, SERVICE_USER};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};

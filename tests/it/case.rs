@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::{Chaos, Fault, Model, SERVICE_USER};
+use casebridge_sandbox::zendesk::{Chaos, Fault, Model, SERVICE_USER};
 use fastrand::Rng;
 use futures_util::future::join_all;
 use serde_json::{Value, json};

@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use casebridge::sandbox::khoros::{self, Answer, Call, FeedShape, Status, Style};
-use casebridge::sandbox::zendesk::{self, Fault};
+use casebridge_sandbox::khoros::{self, Answer, Call, FeedShape, Status, Style};
+use casebridge_sandbox::zendesk::{self, Fault};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};

@@ -1,6 +1,6 @@
 //! Killed at the worst moments, and stopped at busy ones.
 
-use casebridge::sandbox::zendesk::Fault;
+use casebridge_sandbox::zendesk::Fault;
 
 use crate::harness::{World, event, on_both};
 

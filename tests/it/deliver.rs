@@ -1,6 +1,6 @@
 //! A label becomes a ticket, and only one.
 
-use casebridge::sandbox::zendesk;
+use casebridge_sandbox::zendesk;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, SqliteConnection};

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use casebridge::sandbox::khoros::{self, Khoros};
-use casebridge::sandbox::zendesk::{self, Zendesk};
+use casebridge_sandbox::khoros::{self, Khoros};
+use casebridge_sandbox::zendesk::{self, Zendesk};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};

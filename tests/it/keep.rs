@@ -1,6 +1,6 @@
 //! Subscriptions stay as desired, whatever others do to them and whatever Khoros answers.
 
-use casebridge::sandbox::khoros::{Answer, Call, Model, Status, Style, Subscription};
+use casebridge_sandbox::khoros::{Answer, Call, Model, Status, Style, Subscription};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

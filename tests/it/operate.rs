@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use casebridge::sandbox::zendesk::Fault;
+use casebridge_sandbox::zendesk::Fault;
 use serde_json::{Value, json};
 
 use crate::harness::{World, event, event_with, on_both, run_on_sqlite};
@@ -166,6 +166,7 @@ async fn the_json_log_is_json() {
     .await;
 }
 
+#[cfg(feature = "demo")]
 #[tokio::test]
 async fn the_demo_prints_its_steps() {
     run_on_sqlite(|world| async move {

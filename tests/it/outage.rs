@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::Fault;
+use casebridge_sandbox::zendesk::Fault;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

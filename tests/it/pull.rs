@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use casebridge::sandbox::khoros::{Answer, Call, FeedOrder, FeedShape, PushFault, Style};
+use casebridge_sandbox::khoros::{Answer, Call, FeedOrder, FeedShape, PushFault, Style};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 

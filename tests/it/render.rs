@@ -245,6 +245,7 @@ fn a_wrong_setting_is_named_with_all_others() {
     }
 }
 
+#[cfg(feature = "demo")]
 #[test]
 fn the_demo_takes_the_settings_of_a_ticket() {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_casebridge"));

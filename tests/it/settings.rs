@@ -1,6 +1,6 @@
 //! Wrong settings, and how the service reports them.
 
-use casebridge::sandbox::zendesk;
+use casebridge_sandbox::zendesk;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 

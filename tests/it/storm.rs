@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use casebridge::sandbox::zendesk::{Chaos, Fault};
+use casebridge_sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
 use futures_util::future::{join_all, select_all};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use casebridge::sandbox::khoros::Answer;
+use casebridge_sandbox::khoros::Answer;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
@@ -123,7 +123,7 @@ async fn every_route_has_its_own_subscription_endpoint_and_ticket() {
         let subscriptions: BTreeMap<String, (String, Value, String)> = {
             let model = world.khoros.model();
             let text = |value: &Value| value.as_str().unwrap().to_owned();
-            let of = |remote: &casebridge::sandbox::khoros::Subscription| {
+            let of = |remote: &casebridge_sandbox::khoros::Subscription| {
                 let uri = text(&remote["notificationUri"]);
                 let path = uri[uri.find("/khoros").unwrap()..].to_owned();
                 (text(&remote["externalId"]), (text(&remote["eventName"]), remote["query"].clone(), path))

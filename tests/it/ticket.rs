@@ -1,6 +1,6 @@
 //! Configured fields reach the ticket, and refused ones cost no ticket.
 
-use casebridge::sandbox::zendesk::SERVICE_USER;
+use casebridge_sandbox::zendesk::SERVICE_USER;
 use serde_json::{Value, json};
 
 use crate::harness::{World, event, event_with, run_on_sqlite};

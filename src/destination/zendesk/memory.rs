@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::item::{Note, Repetition};
+use crate::json::hex;
 
 /// The content of a ticket. Cumulative: the memory of the latest delivery includes all earlier ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ fn fingerprint(case_key: &str, parts: &[&str]) -> String {
         hash.update(part);
         hash.update([0]);
     }
-    format!("{:.16}", format!("{:x}", hash.finalize()))
+    format!("{:.16}", hex(hash.finalize()))
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ mod tests {
             Outcome::Dead { .. } => "dead".to_owned(),
             Outcome::Refused { .. } => "refused".to_owned(),
             Outcome::Stuck { .. } => "stuck".to_owned(),
+            Outcome::Uncertain { .. } => "uncertain".to_owned(),
             Outcome::Blocked { reason, doubt } => {
                 format!("blocked {doubt:?} {}", reason.alert.unwrap_or("-"))
             }

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::json::hex;
 use crate::route::Route;
 use crate::source::khoros::client::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
 
@@ -95,7 +96,7 @@ impl Desired {
     /// Distinguishes declarations without revealing the token in them.
     pub fn fingerprint(&self) -> String {
         let declaration = serde_json::to_vec(&self.declaration()).unwrap_or_default();
-        format!("{:x}", Sha256::digest(declaration))
+        hex(Sha256::digest(declaration))
     }
 
     /// Chooses the subscription to keep; returns it with its duplicates that are not disabled.

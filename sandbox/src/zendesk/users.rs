@@ -1,5 +1,4 @@
-//! End users: who writes the posts. Nobody here has an e-mail address; the `external_id` tells who is
-//! who.
+//! End users: the authors of posts. They have no e-mail address, and are told apart by `external_id`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,24 +10,23 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::{
-    MINUTE, Model, SERVICE_USER, Shared, flaw, invalid, json_of, malformed, only, refusal, too_many,
-    with_rate, wrong,
-};
+use super::answer::{error_page, flaw, invalid, json_of, malformed, only, refusal, too_many, wrong};
+use super::limits::{MINUTE, with_rate};
+use super::{Model, SERVICE_USER, Shared};
 
 const READ: &[&str] = &["users:read", "read"];
 const WRITE: &[&str] = &["users:write", "write"];
-/// Zendesk takes so many writes of one user a minute.
+/// Zendesk takes this many writes of one user a minute.
 const WRITES_PER_USER: usize = 5;
 const FIRST_ID: u64 = 5000;
 
 impl Model {
-    /// Tickets of this user are refused from now on.
+    /// Suspends a user, whose new tickets are then refused.
     pub fn suspend_user(&mut self, id: u64) {
         self.change_user(id, "suspended", true);
     }
 
-    /// The user is no longer found, and no longer of use; its `external_id` is free again.
+    /// Deletes a user, and frees its `external_id`.
     pub fn delete_user(&mut self, id: u64) {
         self.change_user(id, "active", false);
     }
@@ -44,12 +42,12 @@ impl Model {
         self.users.iter().find(|user| user["id"].as_u64() == Some(id) && user["active"] == true)
     }
 
-    /// Where the user of this `external_id` is; it is searched for without regard to case.
+    /// The index of the user with this `external_id`, in upper or lower case.
     fn place_of(&self, external_id: &str) -> Option<usize> {
         self.users.iter().position(|user| user["active"] == true && is_of(user, external_id))
     }
 
-    /// Counts a write; tells the seconds to wait if a limit refuses it.
+    /// Counts a write; returns the seconds to wait if a limit refuses it.
     fn use_user_write(&mut self, external_id: Option<&str>) -> Option<u64> {
         let second = Duration::from_secs(1);
         let too_soon =
@@ -131,7 +129,7 @@ fn valid_user(body: &Value) -> Result<&Map<String, Value>, Value> {
     }
 }
 
-/// `GET /api/v2/users/me`: answers 200 even to nobody, which misleads whoever takes it for a probe.
+/// `GET /api/v2/users/me`: answers 200 even without a credential, so it is no test of one.
 pub(super) async fn me(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     match shared.refuse(&headers, READ) {
         Some(refused) if refused.status() == StatusCode::UNAUTHORIZED => {
@@ -143,7 +141,7 @@ pub(super) async fn me(State(shared): State<Shared>, headers: HeaderMap) -> Resp
     }
     shared.change(|model| {
         if let Some(status) = model.user_outage {
-            return super::error_page(status);
+            return error_page(status);
         }
         let user = json!({"id": SERVICE_USER, "name": "casebridge", "role": "agent"});
         let response = Json(json!({"user": user})).into_response();
@@ -163,14 +161,14 @@ pub(super) async fn show_many(
     shared.change(|model| {
         model.user_reads += 1;
         if let Some(status) = model.user_outage {
-            return super::error_page(status);
+            return error_page(status);
         }
         let response = match query.get("external_ids") {
             _ if model.forbid_users => forbidden(),
             Some(ids) => {
                 let ids: Vec<&str> = ids.split(',').collect();
                 let refused = ids.iter().find_map(|id| model.refused_authors.get(*id));
-                refused.map_or_else(|| found(model, &ids), |status| super::error_page(*status))
+                refused.map_or_else(|| found(model, &ids), |status| error_page(*status))
             }
             None => refusal(StatusCode::BAD_REQUEST, "InvalidParameter", "external_ids is missing"),
         };
@@ -199,7 +197,7 @@ pub(super) async fn create_or_update(
     shared.change(|model| {
         model.user_writes += 1;
         if let Some(status) = model.user_outage {
-            return super::error_page(status);
+            return error_page(status);
         }
         if let Some(lost) = model.lost_answer() {
             return lost;
@@ -209,7 +207,7 @@ pub(super) async fn create_or_update(
     })
 }
 
-/// What a role that may not manage end users gets: here `error` is an object.
+/// The answer to a role that may not manage end users; here `error` is an object.
 pub(super) fn forbidden() -> Response {
     let error = json!({"title": "Forbidden", "message": "You do not have access to this page."});
     (StatusCode::FORBIDDEN, Json(json!({"error": error}))).into_response()

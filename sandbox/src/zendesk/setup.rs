@@ -1,17 +1,19 @@
-//! What an administrator has set up: groups, forms, brands, fields, and the agents among the users.
+//! What an administrator has set up: groups, forms, brands, fields and agents.
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::{Known, Model, SERVICE_USER, Shared, refusal, with_rate};
+use super::answer::not_found;
+use super::limits::with_rate;
+use super::{Known, Model, SERVICE_USER, Shared};
 
 const READ: &[&str] = &["read"];
 const READ_USERS: &[&str] = &["users:read", "read"];
 
-/// Of what there is in the account, one kind.
+/// The ids of one kind.
 type Kind = fn(&Known) -> &std::collections::BTreeSet<u64>;
 
 /// `GET /api/v2/groups/{id}`
@@ -90,7 +92,6 @@ fn show(
 }
 
 fn answer(model: &mut Model, found: Option<Value>) -> Response {
-    let not_found = || refusal(StatusCode::NOT_FOUND, "RecordNotFound", "Not found");
     let response = found.map_or_else(not_found, |found| Json(found).into_response());
     model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))
 }

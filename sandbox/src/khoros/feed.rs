@@ -1,4 +1,4 @@
-//! The second way to an event: reading the subscription's own feed.
+//! The feeds of subscriptions, from which their events can be read.
 
 use std::collections::HashMap;
 
@@ -8,35 +8,38 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::answer::empty;
 use super::paging::{number, window};
-use super::{Call, Model, Shared, Style, empty};
+use super::{Call, Model, Shared, Style};
 
-/// The order of a feed is not published.
+/// The order of a feed, which Khoros does not publish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeedOrder {
+    /// New events come last.
     #[default]
     OldestFirst,
-    /// Every event moves all others one further.
+    /// New events come first, and move all others by one.
     NewestFirst,
 }
 
-/// Neither is the shape of its pages.
+/// The form of a feed's pages, which Khoros does not publish either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FeedShape {
     /// The published example, the text "Coming Soon": there is no feed to read.
     #[default]
     Unavailable,
+    /// `[…]`
     Array,
     /// `{"data": […]}`
     UnderData,
-    /// The event itself if there is one alone; an array otherwise.
+    /// The event itself if the page has one event, otherwise an array.
     Single,
 }
 
 impl FeedShape {
-    fn tell(self, mut events: Vec<Value>) -> Response {
+    fn answer(self, mut events: Vec<Value>) -> Response {
         match self {
-            FeedShape::Unavailable => Style::Text.tell(Value::Null),
+            FeedShape::Unavailable => Style::Text.answer(Value::Null),
             FeedShape::UnderData => Json(json!({"data": events})).into_response(),
             FeedShape::Single if events.len() == 1 => Json(events.remove(0)).into_response(),
             FeedShape::Array | FeedShape::Single => Json(events).into_response(),
@@ -72,8 +75,8 @@ pub(super) async fn read(
         };
         let events = model.feed_page(&known.feed, offset, limit);
         match style {
-            None => model.feed_shape.tell(events),
-            Some(style) => style.tell(events.into()),
+            None => model.feed_shape.answer(events),
+            Some(style) => style.answer(events.into()),
         }
     })
 }

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::{Context, bail};
+use casebridge::app;
+use casebridge::config::{self, Config};
+use casebridge::destination::zendesk::settings::ticket::Ticket;
+use casebridge_sandbox::khoros::{self, Khoros};
+use casebridge_sandbox::zendesk::{self, Known, Model, Zendesk};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-
-use super::khoros::{self, Khoros};
-use super::zendesk::{self, Model, Zendesk};
-use crate::app;
-use crate::config::{self, Config};
 
 const LABEL: &str = "CreateCase";
 
@@ -27,7 +27,8 @@ pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
     let variables = variables(&khoros, &zendesk, &bridge, &database);
     let config = Config::from_vars(variables.chain(config::ticket_variables()))?;
     if let Some(settings) = &config.destinations.zendesk {
-        zendesk.model().known.extend(&settings.ticket);
+        set_up(&mut zendesk.model().known, &settings.ticket);
+        settings.tickets.values().for_each(|ticket| set_up(&mut zendesk.model().known, ticket));
     }
 
     say("casebridge demo: everything stays on this machine")?;
@@ -116,7 +117,16 @@ fn described(model: &Model, number: usize) -> String {
     format!("ticket {ticket}: {subject}\n     Requester: {requester}\n{body}")
 }
 
-/// The same door as everybody's: variables.
+/// Adds to the Zendesk account what the settings of a ticket name.
+fn set_up(known: &mut Known, ticket: &Ticket) {
+    known.groups.extend(ticket.group_id);
+    known.assignees.extend(ticket.assignee_id);
+    known.brands.extend(ticket.brand_id);
+    known.forms.extend(ticket.form_id);
+    known.fields.extend(ticket.custom_fields.iter().map(|field| field.id));
+}
+
+/// The demo's settings, as variables of the environment.
 fn variables(
     khoros: &Khoros,
     zendesk: &Zendesk,

@@ -1,4 +1,4 @@
-//! Serves a stand-in on loopback. Unlike a real server it can be told to break off.
+//! Serves a stand-in on loopback. Unlike a real server, it can reset a connection instead of answering.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,13 +17,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
-/// A running stand-in; it ends when this is dropped.
+/// A running server, which stops when this is dropped.
 pub struct Running {
+    /// The address that it listens on.
     pub address: SocketAddr,
     _stop: DropGuard,
 }
 
-/// Marks an answer that is not to be sent: the connection is reset in its place.
+/// An answer that is not sent: the connection is reset instead.
 #[derive(Clone, Copy)]
 pub struct BreakOff;
 
@@ -35,7 +36,7 @@ impl IntoResponse for BreakOff {
     }
 }
 
-/// The answer with the date of a clock that is so far ahead. Of one that is right the server tells.
+/// Sets the date of a clock that is ahead by this much. Without a difference, the server sets the date.
 pub fn date(mut response: Response, ahead: SignedDuration) -> Response {
     let now = Timestamp::now().saturating_add(ahead).unwrap_or_default();
     let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now);

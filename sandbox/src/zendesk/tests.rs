@@ -1,6 +1,10 @@
-//! The stand-in itself is what these ask.
+//! Tests of the stand-in itself.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use reqwest::RequestBuilder;
+use serde_json::{Value, json};
 
 use super::*;
 

@@ -1,8 +1,9 @@
 //! A stand-in for Khoros Marketing: subscriptions with their statuses and pages, events that are pushed
-//! and that can be read back from a feed, who the token's user is, and which labels there are. What
-//! Khoros leaves unpublished is a choice of [`Model`], so that a test can try every reading of it.
+//! and can be read back from a feed, the token's user, and the labels. Where Khoros publishes no details,
+//! [`Model`] has a choice, so that a test can try every reading.
 
 mod account;
+mod answer;
 mod events;
 mod feed;
 mod paging;
@@ -16,14 +17,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use axum::{Json, Router, middleware};
+use axum::{Router, middleware};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::server::{BreakOff, Running, date, start};
+use crate::server::{BreakOff, Running, date, start};
+pub use answer::{Answer, Style};
 pub use events::PushFault;
 use events::{Emission, Push};
 pub use feed::{FeedOrder, FeedShape};
@@ -38,46 +40,7 @@ pub const COMPANY_ID: u64 = 1234;
 /// The same company in the directory, which has numbers of its own.
 pub const DIRECTORY_ID: u64 = 24_606;
 
-/// How one call is answered, or every call during an outage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    Text,
-    Json,
-    JsonUnderData,
-    Nothing,
-    /// 200 with `status.succeeded: false`.
-    Failed,
-    /// 200 with an HTML page.
-    Html,
-    /// HTML in which the gateway tells that the token has expired.
-    DeveloperInactive,
-    /// 586, for a wrong path.
-    ServiceNotFound,
-    /// 401, whatever the token.
-    Unauthenticated,
-    /// 403, by which the gateway means that there were too many calls.
-    Throttled,
-    /// This status, with nothing else.
-    Status(u16),
-    /// The connection is reset; nothing was done.
-    Reset,
-    /// The connection is reset; what was asked for was done.
-    ResetAfter,
-}
-
-/// How success is told; the published example is the text "Coming Soon".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Style {
-    #[default]
-    Text,
-    Json,
-    /// With `status.succeeded: true` beside it.
-    JsonUnderData,
-    /// 204.
-    Nothing,
-}
-
-/// The calls that the stand-in tells apart, to count them and to answer them as a test wants.
+/// The calls that the stand-in counts, and whose answers a test can queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
     /// `POST /subscription`, of either version.
@@ -98,49 +61,51 @@ pub enum Call {
     Labels,
 }
 
+/// The state of the account, and what a test changes in its behaviour.
 pub struct Model {
-    /// In the order of their creation.
+    /// The subscriptions, the oldest first.
     pub subscriptions: Vec<Subscription>,
-    /// How the next calls to subscribe are answered; then as [`Model::style`] says.
+    /// The answers to the next calls to subscribe. Later calls are answered as [`Model::style`] says.
     pub answers: VecDeque<Answer>,
     /// The same for the other calls.
     other_answers: BTreeMap<Call, VecDeque<Answer>>,
-    /// How every call is answered, with nothing done, until it is cleared. Queued answers wait.
+    /// The answer to every call, none of which is processed, until it is cleared. Queued answers wait.
     pub outage: Option<Answer>,
-    /// How the calls about subscriptions tell their success.
+    /// The form of the answers about subscriptions.
     pub style: Style,
-    /// The only token that is taken.
+    /// The only valid token.
     pub token: String,
-    /// Whether a POST always makes a new subscription, as a third party claims. Khoros' own words are
-    /// that the same `externalId` again is an update.
+    /// Whether a POST always makes a new subscription, as a third party claims. Khoros documents that a
+    /// POST with the same `externalId` is an update.
     pub duplicates: bool,
-    /// Fields of subscriptions that an update, or for `status` a PUT, leaves as they were, although it says
-    /// that all is well.
+    /// Fields that an update, or for `status` a PUT, does not change although its answer is a success.
     pub immutable: &'static [&'static str],
-    /// Whether subscriptions are shown with how often they were, so that no page is ever the same.
+    /// Whether subscriptions contain the number of lists so far, so that no two pages are the same.
     pub counts_shows: bool,
-    /// Whether subscriptions are shown with their `bearerToken`.
+    /// Whether answers contain the `bearerToken` of subscriptions.
     pub echoes_bearer: bool,
-    /// Other fields of subscriptions that are never shown.
+    /// Other fields of subscriptions that answers do not contain.
     pub hidden: &'static [&'static str],
     /// The number of the first page of subscriptions.
     pub first_page: u32,
-    /// Whether a page that does not exist is answered by the nearest one, in place of an empty one.
+    /// Whether the nearest page is the answer for a page that does not exist, instead of an empty one.
     pub repeats_last_page: bool,
-    /// The status by which a page that does not exist is answered, in place of an empty one.
+    /// The status for a page that does not exist, instead of an empty page.
     pub no_such_page: Option<u16>,
-    /// So many of the next looks at the subscriptions wait for [`Khoros::release_lists`], and show what
-    /// there is then.
+    /// The number of next lists of subscriptions that wait for [`Khoros::release_lists`], and contain what
+    /// exists by then.
     pub late_lists: u32,
-    /// Looks that wait.
+    /// The number of lists that wait now.
     pub waiting_lists: u32,
     /// Whether events of a paused subscription can be read from its feed.
     pub feeds_while_paused: bool,
+    /// The order of feeds.
     pub feed_order: FeedOrder,
+    /// The form of feeds.
     pub feed_shape: FeedShape,
     /// As [`Model::repeats_last_page`], for an offset past the end of a feed.
     pub feed_repeats_last_page: bool,
-    /// What goes wrong with pushes, one by one; each push to each subscription takes one.
+    /// Faults of the next pushes. Each push to each subscription takes one.
     pub push_faults: VecDeque<PushFault>,
     /// Pushes that wait for the next one.
     held_back: Vec<Push>,
@@ -151,20 +116,25 @@ pub struct Model {
     pub first_label_page: u32,
     /// The answer of `GET /v2/whoami/`.
     pub whoami: Value,
-    /// How far its clock is ahead, as far as the `Date` of its answers tells.
+    /// How far the `Date` of its answers is ahead of the real time.
     pub clock_ahead: SignedDuration,
     /// Subscriptions made so far, deleted ones included: the clock of their dates.
     made: u32,
-    /// Calls to subscribe, whatever came of them. So are the other counts.
+    /// Calls to subscribe; this and the other counts include failed calls.
     pub calls: u32,
+    /// Lists of subscriptions.
     pub lists: u32,
     /// Reads of one subscription.
     pub shows: u32,
+    /// Calls to delete a subscription.
     pub deletes: u32,
     /// Calls to set a status.
     pub puts: u32,
+    /// Reads of feeds.
     pub feed_reads: u32,
+    /// Calls of `GET /v2/whoami/`.
     pub whoami_reads: u32,
+    /// Calls of `GET /v2/labelsets/`.
     pub label_reads: u32,
 }
 
@@ -233,52 +203,53 @@ impl Khoros {
         Ok(Khoros { shared, running })
     }
 
-    /// What `SPREDFAST_API_URL` is to be.
+    /// The value of `SPREDFAST_API_URL`.
     pub fn api_url(&self) -> String {
         format!("{}/v2/events", self.url())
     }
 
-    /// The address of the tutorial, where subscribing is all that is known.
+    /// The address in the tutorial, which offers nothing but subscribing.
     pub fn v1_api_url(&self) -> String {
         format!("{}/v1/events/company/{COMPANY_ID}", self.url())
     }
 
+    /// Its address.
     pub fn url(&self) -> String {
         format!("http://{}", self.running.address)
     }
 
-    /// A look at the state, or a change to it.
+    /// Gives access to the state.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.shared.model()
     }
 
-    /// How the next calls of this kind are answered.
+    /// Queues the answers to the next calls of this kind.
     pub fn queue(&self, call: Call, answers: impl IntoIterator<Item = Answer>) {
         self.model().queue_of(call).extend(answers);
     }
 
-    /// Waits until the state is as wanted.
+    /// Waits until the state meets a condition.
     pub async fn wait_until(&self, wanted: impl FnMut(&Model) -> bool) {
         self.shared.wait_until(wanted).await;
     }
 
-    /// Applies a label: sends the notification to whoever subscribed to it, and returns the answers.
+    /// Applies a label: pushes the notification to its subscribers, and returns the status codes.
     pub async fn apply_label(&self, label: &str, notification: &str) -> Vec<Result<u16, reqwest::Error>> {
         self.shared.emit(&Emission::of_label(label, notification)).await
     }
 
-    /// Sends an event to whoever subscribed to it, and returns the answers. A label event is one of the
-    /// labels that it names; the published example names none, see [`Khoros::apply_label`].
+    /// Pushes an event to its subscribers, and returns the status codes. The labels of a label event are those
+    /// that it contains. The published example contains none: use [`Khoros::apply_label`] for it.
     pub async fn emit(&self, event: impl ToString) -> Vec<Result<u16, reqwest::Error>> {
         self.shared.emit(&Emission::of(event.to_string())).await
     }
 
-    /// Answers the looks at the subscriptions that wait because of [`Model::late_lists`].
+    /// Answers the lists that wait because of [`Model::late_lists`].
     pub fn release_lists(&self) {
         self.shared.change(|model| model.waiting_lists = 0);
     }
 
-    /// Pushes what [`PushFault::Late`] still holds back.
+    /// Pushes the notifications that [`PushFault::Late`] still holds back.
     pub async fn release(&self) -> Vec<Result<u16, reqwest::Error>> {
         let held_back = std::mem::take(&mut self.model().held_back);
         self.shared.push(held_back).await
@@ -301,11 +272,11 @@ fn router(shared: Shared) -> Router {
         .method_not_allowed_fallback(no_such_service)
         // For somebody at a terminal, who has no token.
         .route("/sandbox/labels/{label}", post(apply_by_hand))
-        .layer(middleware::map_response_with_state(shared.clone(), tell_time))
+        .layer(middleware::map_response_with_state(shared.clone(), set_date))
         .with_state(shared)
 }
 
-async fn tell_time(State(shared): State<Shared>, response: Response) -> Response {
+async fn set_date(State(shared): State<Shared>, response: Response) -> Response {
     let ahead = shared.model().clock_ahead;
     date(response, ahead)
 }
@@ -390,50 +361,6 @@ impl Model {
     }
 }
 
-impl Answer {
-    /// The answer of a server that has done nothing, some of which look like success.
-    fn in_place_of_work(self) -> Response {
-        match self {
-            Answer::Text => Style::Text.tell(Value::Null),
-            Answer::Json => Style::Json.tell(json!({})),
-            Answer::JsonUnderData => Style::JsonUnderData.tell(json!({})),
-            Answer::Nothing => Style::Nothing.tell(Value::Null),
-            Answer::Failed => failure(StatusCode::OK, "validation_error"),
-            Answer::Html => page(200, "Welcome"),
-            Answer::DeveloperInactive => {
-                gateway("ERR_403_DEVELOPER_INACTIVE", page(403, "Developer Inactive"))
-            }
-            Answer::ServiceNotFound => page(586, "Service Not Found"),
-            Answer::Unauthenticated => failure(StatusCode::UNAUTHORIZED, "unauthenticated"),
-            Answer::Throttled => {
-                let text = "Account Over Queries Per Second Limit";
-                gateway("ERR_403_DEVELOPER_OVER_QPS", (StatusCode::FORBIDDEN, text).into_response())
-            }
-            Answer::Status(status) => status_of(status).into_response(),
-            Answer::Reset | Answer::ResetAfter => BreakOff.into_response(),
-        }
-    }
-}
-
-impl Style {
-    fn tell(self, value: Value) -> Response {
-        match self {
-            Style::Text => "Coming Soon".into_response(),
-            Style::Json => Json(value).into_response(),
-            Style::JsonUnderData => Json(under_data(value)).into_response(),
-            Style::Nothing => StatusCode::NO_CONTENT.into_response(),
-        }
-    }
-}
-
-/// Only lists have pages to tell of, and the published example tells nothing.
-fn under_data(value: Value) -> Value {
-    match value.is_array() {
-        true => json!({"data": value, "pagination": {}, "status": {"succeeded": true}}),
-        false => json!({"data": value, "status": {"succeeded": true}}),
-    }
-}
-
 /// Whatever is at no known path, or asks for what is not known there.
 async fn no_such_service(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let refusal = shared.model().refuse(&headers);
@@ -470,27 +397,4 @@ async fn apply_by_hand(
         true => "label applied, nobody was called\n".into_response(),
         false => format!("label applied, the bridge answered {}\n", answers.join(", ")).into_response(),
     }
-}
-
-fn failure(status: StatusCode, code: &str) -> Response {
-    let body = json!({"status": {"error": {"code": code, "message": ""}, "succeeded": false}});
-    (status, Json(body)).into_response()
-}
-
-/// All that is published of most refusals.
-fn empty(status: StatusCode) -> Response {
-    (status, Json(json!({}))).into_response()
-}
-
-fn page(status: u16, text: &str) -> Response {
-    (status_of(status), Html(format!("<html><h1>{text}</h1></html>"))).into_response()
-}
-
-/// The gateway in front of the API marks the answers that are its own.
-fn gateway(code: &'static str, response: Response) -> Response {
-    ([("x-mashery-error-code", code)], response).into_response()
-}
-
-fn status_of(status: u16) -> StatusCode {
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

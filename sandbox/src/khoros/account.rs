@@ -7,8 +7,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::answer::failure;
 use super::paging::{number, start_of, window};
-use super::{COMPANY_ID, Call, DIRECTORY_ID, Shared, Style, failure};
+use super::{COMPANY_ID, Call, DIRECTORY_ID, Shared, Style};
 
 pub(super) const USER_ID: u64 = 123_123;
 /// Labels that make a set: pages are of sets.
@@ -39,7 +40,7 @@ pub(super) fn whoami() -> Value {
 
 pub(super) async fn who_am_i(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     shared.perform(Call::WhoAmI, &headers, |model, style| {
-        style.unwrap_or(Style::Json).tell(model.whoami.clone())
+        style.unwrap_or(Style::Json).answer(model.whoami.clone())
     })
 }
 
@@ -56,7 +57,7 @@ pub(super) async fn label_sets(
         let sets: Vec<Value> = model.labels.chunks(SET).zip(1..).map(label_set).collect();
         let start = start_of(page, model.first_label_page, size);
         let listed = window(&sets, start, size as usize, model.repeats_last_page);
-        style.unwrap_or(Style::Json).tell(json!({
+        style.unwrap_or(Style::Json).answer(json!({
             "data": listed,
             "pageNumber": page,
             "pageSize": size,

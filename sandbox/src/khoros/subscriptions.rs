@@ -10,17 +10,23 @@ use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 use serde_json::{Value, json};
 
+use super::answer::{empty, failure};
 use super::paging::{number, start_of, window};
-use super::{Answer, COMPANY_ID, Call, Model, Shared, Style, account, empty, failure};
+use super::{Answer, COMPANY_ID, Call, Model, Shared, Style, account};
 
+/// The status of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// Its events are pushed.
     Active,
+    /// It gets no events.
     Disabled,
+    /// Its events are not pushed.
     Paused,
 }
 
 impl Status {
+    /// The name that Khoros gives it.
     pub fn word(self) -> &'static str {
         match self {
             Status::Active => "ACTIVE",
@@ -34,15 +40,18 @@ impl Status {
     }
 }
 
-/// A subscription. Its fields by name, and what it is compared with, are those that were sent.
+/// A subscription. Indexing and comparison refer to the fields that were sent.
 #[derive(Clone, Debug)]
 pub struct Subscription {
+    /// Its id at Khoros.
     pub uuid: String,
+    /// Its status.
     pub status: Status,
-    /// That of the token, unless a test makes it another one's.
+    /// The company of the token, unless a test changes it.
     pub company_id: u64,
-    /// By a logical clock, so that no two are of the same age.
+    /// The time of a logical clock, so that no two are equal.
     pub created_date: Timestamp,
+    /// The fields as they were sent.
     pub sent: Value,
     /// The events that can be read back, the oldest first.
     pub feed: Vec<Value>,
@@ -63,7 +72,7 @@ impl PartialEq<Value> for Subscription {
 }
 
 impl Subscription {
-    /// What was sent, under what only Khoros decides.
+    /// The subscription as answers contain it: the sent fields and those that Khoros sets.
     fn shown(&self, hidden: &[&str]) -> Value {
         let mut shown = self.sent.clone();
         shown["uuid"] = json!(self.uuid);
@@ -81,26 +90,26 @@ impl Subscription {
 }
 
 impl Model {
+    /// The subscription with this id.
     pub fn subscription(&mut self, uuid: &str) -> Option<&mut Subscription> {
         self.subscriptions.iter_mut().find(|known| known.uuid == uuid)
     }
 
-    /// As somebody does behind the bridge's back, with one that exists.
+    /// Changes the status of a subscription, as its owner can without the bridge.
     pub fn set_status(&mut self, uuid: &str, status: Status) {
         if let Some(known) = self.subscription(uuid) {
             known.status = status;
         }
     }
 
-    /// Sends the notifications of this subscription elsewhere.
+    /// Changes the address of a subscription.
     pub fn repoint(&mut self, uuid: &str, url: &str) {
         if let Some(known) = self.subscription(uuid) {
             known.sent["notificationUri"] = json!(url);
         }
     }
 
-    /// Adds a subscription that nothing is asked about, not even whether its `externalId` is taken, and
-    /// returns its uuid.
+    /// Adds a subscription without any checks, even of its `externalId`, and returns its uuid.
     pub fn add(&mut self, sent: Value) -> String {
         self.made += 1;
         let since_the_first = SignedDuration::from_secs(self.made.into());
@@ -137,7 +146,7 @@ impl Model {
         self.hidden.iter().copied().chain(bearer).collect()
     }
 
-    /// Answers about one subscription: what `change` makes of it.
+    /// Changes a subscription, and answers with it.
     fn about(
         &mut self,
         uuid: &str,
@@ -147,7 +156,7 @@ impl Model {
         let (style, hidden) = (style.unwrap_or(self.style), self.hidden());
         let Some(known) = self.subscription(uuid) else { return empty(StatusCode::NOT_FOUND) };
         change(known);
-        style.tell(known.shown(&hidden))
+        style.answer(known.shown(&hidden))
     }
 }
 
@@ -216,7 +225,7 @@ pub(super) async fn list(
             }
             shown
         };
-        style.unwrap_or(model.style).tell(listed.iter().map(shown).collect())
+        style.unwrap_or(model.style).answer(listed.iter().map(shown).collect())
     })
 }
 

@@ -1,5 +1,5 @@
-//! Events on their way: who subscribed to them, and what becomes of their pushes. Nothing is documented
-//! about a second try, so there is none; the feed is what is left of a lost push.
+//! Events: which subscriptions they match, and their pushes. Khoros documents no second try, so there is
+//! none; a lost event remains in the feed.
 
 use axum::http::header;
 use regex::Regex;
@@ -10,26 +10,27 @@ use super::{Model, Shared, Status, Subscription};
 pub(super) const LABEL_EVENT: &str = "stream-item-label-applied";
 const RULE_EVENT: &str = "rule-applied";
 
-/// Something that goes wrong with one push.
+/// A fault of one push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushFault {
-    /// It is never pushed; the feed alone tells.
+    /// It is never pushed, and remains in the feed.
     Lost,
+    /// It is pushed twice.
     Twice,
     /// It is pushed after the next one.
     Late,
 }
 
-/// An event with what only Khoros knows of it.
+/// An event, with its labels or rules even where its text does not contain them.
 pub(super) struct Emission {
     text: String,
     event: Value,
     name: String,
-    /// What queries look at; there is no telling what they would look at in other events.
+    /// The names that queries search. Khoros does not publish what they search in other events.
     subjects: Option<Vec<String>>,
 }
 
-/// One request to a bridge. What is on its way goes where it was to go at first.
+/// One request to a bridge, to the address that the subscription had when the event happened.
 #[derive(Clone)]
 pub(super) struct Push {
     url: String,
@@ -49,7 +50,7 @@ impl Emission {
     }
 
     pub(super) fn of(text: String) -> Emission {
-        // What is no JSON is an event all the same: a test may want to send it.
+        // A test may push a text that is not JSON.
         let event = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
         let name = event["eventName"].as_str().unwrap_or_default().to_owned();
         let subjects = match name.as_str() {

@@ -1,4 +1,4 @@
-//! The stand-in itself is what these ask.
+//! Tests of the stand-in itself.
 
 use reqwest::{Method, RequestBuilder};
 

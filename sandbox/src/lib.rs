@@ -1,0 +1,13 @@
+//! Stand-ins for the services that casebridge talks to. They speak HTTP on loopback and hold state.
+//! Khoros has no sandbox, and Zendesk none to install, so the tests, the benches and `casebridge demo`
+//! use these.
+//!
+//! No stand-in uses code of the service: what a vendor refuses or changes is decided here a second time.
+
+pub mod faults;
+pub mod flow;
+pub mod khoros;
+mod server;
+mod state;
+pub mod webhook;
+pub mod zendesk;

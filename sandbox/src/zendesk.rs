@@ -1,0 +1,147 @@
+//! A stand-in for Zendesk Support: credentials with scopes, users, tickets and their audits,
+//! `external_id`, `Idempotency-Key`, limits on requests, strictness about fields, and faults that a test
+//! can queue. A logical clock gives every change of a ticket a time of its own.
+
+mod answer;
+mod audits;
+mod auth;
+mod faults;
+mod limits;
+mod model;
+mod search;
+mod setup;
+#[cfg(test)]
+mod tests;
+mod text;
+mod tickets;
+mod users;
+mod validate;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post, put};
+use axum::{Router, middleware};
+
+use crate::server::{Running, date, start};
+pub use faults::{Chaos, Fault};
+pub use model::{Known, Model};
+
+/// The only OAuth client that it knows.
+pub const CLIENT_ID: &str = "casebridge";
+/// The secret of the OAuth client.
+pub const CLIENT_SECRET: &str = "sandbox-client-secret";
+/// The user of the API token.
+pub const USER_EMAIL: &str = "bridge@acme.example";
+/// The only API token that it knows.
+pub const API_TOKEN: &str = "sandbox-api-token";
+const ACCESS_TOKEN: &str = "sandbox-access-token";
+
+/// The service user, as whom both credentials act; not in [`Model::users`].
+pub const SERVICE_USER: u64 = 4000;
+/// The agent who acts in methods such as [`Model::set_status`].
+pub const AGENT: u64 = 20;
+
+/// The stand-in; clones share its state.
+#[derive(Clone)]
+pub struct Zendesk {
+    shared: Shared,
+    running: Arc<Mutex<Option<Running>>>,
+    address: SocketAddr,
+}
+
+impl Zendesk {
+    /// Starts it on a free port of loopback.
+    pub async fn start() -> io::Result<Zendesk> {
+        let model = Model {
+            limit: 700,
+            update_limit: 100,
+            scopes: BTreeSet::from(["tickets:write", "tickets:read", "users:write", "read"]),
+            ..Model::default()
+        };
+        let shared = Shared::new(model);
+        let running = start(router(shared.clone()), None).await?;
+        let address = running.address;
+        Ok(Zendesk { shared, running: Arc::new(Mutex::new(Some(running))), address })
+    }
+
+    /// Its address, for `ZENDESK_API_URL`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops listening: connections are refused. The state stays.
+    pub fn stop(&self) {
+        *self.slot() = None;
+    }
+
+    /// Listens again at the same address.
+    pub async fn restart(&self) -> io::Result<()> {
+        let running = start(router(self.shared.clone()), Some(self.address)).await?;
+        *self.slot() = Some(running);
+        Ok(())
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Forgets every `Idempotency-Key`, as Zendesk does after two hours.
+    pub fn forget_keys(&self) {
+        self.model().idempotency.clear();
+    }
+
+    /// A look at the state, or a change to it.
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.shared.model()
+    }
+
+    /// Queues faults of the next creates.
+    pub fn queue(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.model().faults.extend(faults);
+    }
+
+    /// Queues faults of the next updates of tickets.
+    pub fn queue_updates(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.model().update_faults.extend(faults);
+    }
+
+    /// Waits until the state meets a condition.
+    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
+        self.shared.wait_until(condition).await;
+    }
+}
+
+type Shared = crate::state::Shared<Model>;
+
+fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/oauth/tokens", post(auth::mint))
+        .route("/api/v2/tickets", post(tickets::create).get(search::list))
+        .route("/api/v2/tickets/count", get(search::count))
+        .route("/api/v2/deleted_tickets", get(search::deleted))
+        .route("/api/v2/tickets/{id}", get(search::show).put(tickets::update))
+        .route("/api/v2/tickets/{id}/tags", put(tickets::add_tags))
+        .route("/api/v2/tickets/{id}/audits", get(audits::audits))
+        .route("/api/v2/users/me", get(users::me))
+        .route("/api/v2/users/show_many", get(users::show_many))
+        .route("/api/v2/users/create_or_update", post(users::create_or_update))
+        .route("/api/v2/users/{id}", get(setup::user))
+        .route("/api/v2/groups/{id}", get(setup::group))
+        .route("/api/v2/ticket_forms/{id}", get(setup::form))
+        .route("/api/v2/brands/{id}", get(setup::brand))
+        .route("/api/v2/ticket_fields/{id}", get(setup::field))
+        .fallback(|| async { answer::refusal(StatusCode::NOT_FOUND, "InvalidEndpoint", "Not found") })
+        .layer(middleware::map_response_with_state(shared.clone(), set_date))
+        .with_state(shared)
+}
+
+async fn set_date(State(shared): State<Shared>, response: Response) -> Response {
+    let ahead = shared.model().clock_ahead;
+    date(response, ahead)
+}
