@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::delivery::Cause;
 
 fn item(fields: Value) -> Item {
     let json = json!({"eventName": "e", "data": {"items": [fields]}});
@@ -72,7 +73,13 @@ fn missing_values_are_empty() {
 #[test]
 fn the_sample_has_every_field() {
     let sample = samples::post("8424");
-    let context = context(&sample, "Label", "route");
+    let cause = Cause {
+        reference: "7".to_owned(),
+        number: "7".to_owned(),
+        url: "https://example.com/7".to_owned(),
+        action: "created".to_owned(),
+    };
+    let context = context(&sample, "Label", "route").with_cause(&cause);
     for name in template_names() {
         let template = Template::new("T", &format!("{{{{ {name} }}}}")).unwrap();
         assert!(!template.render(&context).unwrap().trim_matches(['[', ']']).is_empty(), "{name}");
