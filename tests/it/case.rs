@@ -267,7 +267,7 @@ async fn an_event_by_another_route_adds_a_comment_and_its_tags() {
         deliver(&world, &bridge, event("e1", "1"), "created", 1000).await;
         // As if another route had made the ticket, and an agent had tidied its tags.
         let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
-        let sql = r#"update delivery set told = replace(told, '"label"', '"vip"')"#;
+        let sql = r#"update delivery set memo = replace(memo, '"label"', '"vip"')"#;
         connection.execute(sql).await.unwrap();
         world.zendesk.model().tickets[0]["tags"] = json!(["agents_own"]);
         deliver(&world, &bridge, event("e2", "1"), "commented", 1000).await;

@@ -589,7 +589,7 @@ async fn a_read_only_database_is_reported() {
         }
         assert_eq!(check(&world).await.row("storage")["mark"], "ok");
         world.start().await.stop().await;
-        execute(&world, "revoke insert on subscription from check_reader").await;
+        execute(&world, "revoke insert on memo from check_reader").await;
         assert_eq!(check(&world).await.row("storage")["mark"], "failed");
     })
     .await;
