@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use url::Url;
 
 use crate::config::{Config, Database, Retention};
+use crate::connect;
 use crate::destination::{self, Destination};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox, Unusable};
@@ -22,7 +22,7 @@ use crate::ledger::Memos;
 use crate::route::Route;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullStatus, Sources};
-use crate::source::khoros::public_url::{self, Probe};
+use crate::source::khoros::public_url::Probe;
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus};
 use crate::status::StatusSource;
@@ -49,7 +49,7 @@ pub async fn run(
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let desired = desired(&config);
     let Config { khoros, destinations, general, .. } = config;
-    let client = http_client(general.is_local)?;
+    let client = connect::http_client(general.is_local)?;
     let (attempt_limit, lease) = (general.delivery.attempt_limit(), general.delivery.lease);
     let routes: Arc<[Route]> = general.routes.clone().into();
     let (mut workers, mut lanes) = (Vec::new(), Vec::new());
@@ -193,18 +193,8 @@ fn desired(config: &Config) -> Option<Vec<Desired>> {
         (true, Some(url), Some(token)) => Some((url, token)),
         (true, ..) => return None,
     };
-    let desired = |route: &Route| Desired {
-        company_id: khoros.company_id,
-        route: route.clone(),
-        url: push.map(|(url, _)| route_url(url, &route.name)),
-        bearer_token: push.map(|(_, token)| token.clone()),
-    };
-    Some(general.routes.iter().map(desired).collect())
-}
-
-/// Where Khoros reaches the endpoint of a route.
-pub fn route_url(public_url: &Url, route: &str) -> Url {
-    public_url::below(public_url, &http::route_path(route))
+    let (url, token) = push.unzip();
+    Some(Desired::of_routes(khoros.company_id, &general.routes, url, token))
 }
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -266,24 +256,6 @@ async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
         sleep(next).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
-}
-
-/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the
-/// proxies of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
-///
-/// # Errors
-/// This machine has no CA certificates.
-pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
-    let builder = reqwest::Client::builder();
-    let builder = if local { builder.no_proxy() } else { builder };
-    builder
-        .user_agent(concat!("casebridge/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(3))
-        .timeout(Duration::from_secs(15))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .build()
-        .context("cannot build the HTTPS client: are CA certificates installed?")
 }
 
 /// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.

@@ -8,8 +8,8 @@ mod clock;
 
 use std::path::Path;
 
-use crate::app;
 use crate::config::{Database, Partial};
+use crate::connect;
 use crate::destination;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
@@ -28,7 +28,7 @@ pub enum Moment {
 /// rows that need it.
 pub async fn run(moment: Moment) -> CheckReport {
     let config = &Partial::from_env();
-    let client = match app::http_client(config.general.is_local) {
+    let client = match connect::http_client(config.general.is_local) {
         Ok(client) => client,
         Err(error) => {
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
@@ -42,7 +42,9 @@ pub async fn run(moment: Moment) -> CheckReport {
         (survey.map_or_else(|finding| finding, storage), public_url)
     };
     let khoros = async {
-        let answers = khoros::check::Answers::gather(config, config.khoros.as_ref()?, client.clone());
+        let (routes, public_url) = (&config.general.routes, config.general.public_url.as_ref());
+        let answers =
+            khoros::check::Answers::gather(config.khoros.as_ref()?, routes, public_url, client.clone());
         Some(answers.await)
     };
     let destinations = destination::check::rows(&config.destinations, &config.general.routes, &client);

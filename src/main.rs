@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
-use casebridge::{alert, app, check};
+use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
 use cli::{Replay, TicketForm};
 
@@ -92,6 +93,9 @@ enum Command {
         /// Only deliveries in this state
         #[arg(long, value_enum)]
         state: Option<State>,
+        /// Only deliveries to this destination
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -220,7 +224,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve => return Ok(serve_and_log().await),
         Command::Check { json, before_start } => return check(json, before_start).await,
         Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
-        Command::List { state, json } => cli::list(&Database::from_env()?, state, json).await?,
+        Command::List { state, destination, json } => {
+            cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
+        }
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?
         }

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::bail;
 
-use casebridge::app;
 use casebridge::config::Config;
+use casebridge::connect;
 use casebridge::inbox::Inbox;
 use casebridge::source::khoros::client::{Khoros, Refusal, RemoteStatus};
 use casebridge::source::khoros::subscription;
@@ -18,7 +18,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     if names.is_empty() {
         names = config.general.routes.iter().map(|route| &route.external_id).collect();
     }
-    let khoros = Khoros::new(&config.khoros, app::http_client(config.general.is_local)?);
+    let khoros = Khoros::new(&config.khoros, connect::http_client(config.general.is_local)?);
     let mut out = std::io::stdout().lock();
     let inbox = match Inbox::open_beside(&config.database).await {
         Ok(inbox) => Some(inbox),

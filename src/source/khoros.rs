@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+pub mod endpoint;
 pub mod event;
 pub mod feed;
 pub mod notification;

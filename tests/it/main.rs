@@ -15,6 +15,7 @@ mod edge;
 mod failover;
 mod inbox;
 mod keep;
+mod layers;
 mod log;
 mod markup;
 mod model;
