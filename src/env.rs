@@ -50,6 +50,12 @@ macro_rules! variables {
                 [$($crate::env::upper(stringify!($name))),*].into_iter()
             }
 
+            /// Whether any of them has a value.
+            #[allow(dead_code, reason = "some groups do not need it")]
+            pub fn is_any_set(&self) -> bool {
+                [$(self.$name.is_some()),*].contains(&true)
+            }
+
             $(pub fn $name(&self) -> $crate::env::Setting<'_> {
                 let name = format!("{}{}", self.prefix, $crate::env::upper(stringify!($name)));
                 $crate::env::Setting { name, value: self.$name.as_deref() }

@@ -40,8 +40,12 @@ pub fn add_names(names: &mut Names) {
 
 /// Reads the settings of all destinations, and sets those of each route.
 pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
-    read_routes(reader, routes);
-    let is_used = |name| routes.iter().any(|route| route.goes_to(name));
+    let common = read_routes(reader, routes);
+    // Without a route there is a problem already; what is missing beside it should be known at once.
+    let is_used = |name| match routes.is_empty() {
+        true => common.contains(&name),
+        false => routes.iter().any(|route| route.goes_to(name)),
+    };
     let (zendesk_is_set, webhook_is_set, flow_is_set) = (
         zendesk_settings::is_configured(reader),
         webhook::is_configured(reader),
@@ -63,7 +67,8 @@ pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
     DestinationSettings { zendesk: zendesk.flatten(), webhook: webhook.flatten(), flow: flow.flatten() }
 }
 
-fn read_routes(reader: &mut Reader, routes: &mut [Route]) {
+/// Sets the destinations of each route. Returns those of routes that name none themselves.
+fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
     let common = Variables::read(reader, "");
     let common_to = destinations(reader, common.deliver_to()).unwrap_or_else(|| vec![zendesk::NAME]);
     let common_then = destinations(reader, common.deliver_then()).unwrap_or_default();
@@ -81,6 +86,7 @@ fn read_routes(reader: &mut Reader, routes: &mut [Route]) {
             ));
         }
     }
+    common_to
 }
 
 /// Reads a list of destinations; `None` if it is not set.

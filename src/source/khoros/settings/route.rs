@@ -36,7 +36,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
             .problems
             .push("SPREDFAST_LABEL_NAME is not set, and neither is any ROUTE_<NAME>_LABEL".to_owned());
     }
-    let mut routes = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
     routes.extend(label.map(|label| Route {
         name: LABEL.to_owned(),
         event: LABEL_APPLIED.to_owned(),
@@ -47,10 +47,14 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
         ..Route::default()
     }));
     for (lower, name) in names {
-        if lower == LABEL && !routes.is_empty() {
-            reader.problems.push(format!(
-                "{ROUTE_PREFIX}{name}_…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
-            ));
+        let prefix = format!("{ROUTE_PREFIX}{name}_");
+        if let Some(tutorial) = routes.first_mut().filter(|route| lower == LABEL && route.name == LABEL) {
+            if RouteVariables::read(reader, &prefix).is_any_set() {
+                reader.problems.push(format!(
+                    "{prefix}…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
+                ));
+            }
+            tutorial.prefix = prefix;
             continue;
         }
         let external_id = format!("{external_id}-{lower}");
