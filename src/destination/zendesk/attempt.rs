@@ -24,6 +24,10 @@ const TICKETS: usize = 5;
 /// The number of times that an attempt leaves out refused parts of a ticket.
 const REVISIONS: i64 = 8;
 
+/// A longer payload takes time to render, and other tasks need the thread. Handing them to another thread for
+/// each short payload would cost more than it gains, and the allocator keeps freed memory for each thread.
+const LONG_PAYLOAD: usize = 16 << 10;
+
 struct Attempt<'a> {
     zendesk: &'a Zendesk,
     ledger: &'a Ledger<'a>,
@@ -342,8 +346,8 @@ impl Attempt<'_> {
             plan,
             service_user,
         };
-        // Long posts and templates take time, and other tasks need this thread.
-        let rendered = block_in_place(|| ticket::render(&draft));
+        let render = || ticket::render(&draft);
+        let rendered = if claim.payload.len() > LONG_PAYLOAD { block_in_place(render) } else { render() };
         // Further revisions fail in the same way.
         for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
             warn!(
