@@ -62,7 +62,7 @@ pub async fn run(
     let (intake, missed) = (Intake::new(service.inbox.clone()), Arc::new(Notify::new()));
     let state = service.state(&khoros, intake.clone(), missed.clone(), status);
     let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
-    tasks.to_the_end(serving);
+    tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
     service.start_source(&khoros, reports, intake, missed, &mut tasks);
     tasks.run(inbox, committer).await
@@ -109,7 +109,7 @@ impl Service {
             let (worker, lane) =
                 Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
             let worker = Arc::new(worker);
-            tasks.to_the_end(worker.clone().run(tasks.stop.clone()));
+            tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());
             tasks.until_stop(worker.watch_credential());
             (name, lane)
@@ -228,7 +228,7 @@ struct Tasks {
 
 impl Tasks {
     /// Runs a part that finishes its work at `stop`.
-    fn to_the_end(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+    fn finishing_at_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(part);
     }
 

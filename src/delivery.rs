@@ -116,7 +116,7 @@ pub enum Latest {
 pub enum Outcome {
     /// It is done under this reference. Only the destination can read the `memo`, which is stored for the next
     /// delivery of the case. Other destinations follow if there is a `cause`.
-    Done { reference: String, action: Action, memo: String, cause: Option<Cause> },
+    Done { reference: String, action: Action, memo: String, cause: Option<Box<Cause>> },
     /// This delivery failed; the next one may succeed.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing gets through to the destination. It pauses, and the delivery uses up no try.
@@ -257,7 +257,7 @@ pub enum Transition {
     Done {
         reference: String,
         memo: String,
-        cause: Option<Cause>,
+        cause: Option<Box<Cause>>,
     },
     /// Refused for good: the destination has nothing of it.
     Dead {

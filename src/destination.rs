@@ -27,7 +27,7 @@ use zendesk::Zendesk;
 pub const NAMES: [&str; 3] = [zendesk::NAME, webhook::NAME, flow::NAME];
 
 pub enum Destination {
-    Zendesk(Zendesk),
+    Zendesk(Box<Zendesk>),
     Webhook(Webhook),
     Flow(Flow),
 }
@@ -66,7 +66,8 @@ pub fn build(
     attempt_limit: Duration,
 ) -> Vec<Destination> {
     let DestinationSettings { zendesk, webhook, flow } = settings;
-    let zendesk = zendesk.map(|it| Destination::Zendesk(Zendesk::new(it, http.clone(), attempt_limit)));
+    let zendesk =
+        zendesk.map(|it| Destination::Zendesk(Box::new(Zendesk::new(it, http.clone(), attempt_limit))));
     let webhook = webhook.map(|it| Destination::Webhook(Webhook::new(it, http.clone(), attempt_limit)));
     let flow = flow.map(|it| Destination::Flow(Flow::new(it, http.clone(), attempt_limit)));
     [zendesk, webhook, flow].into_iter().flatten().collect()

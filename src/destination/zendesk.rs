@@ -8,6 +8,7 @@ mod audits;
 mod author;
 mod budget;
 pub mod check;
+mod create;
 mod deleted;
 mod legacy;
 pub mod memory;
