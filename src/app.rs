@@ -17,8 +17,7 @@ pub use storage::{Storage, open_storage};
 
 use crate::config::{Config, General};
 use crate::connect;
-use crate::destination;
-use crate::destination::settings::DestinationSettings;
+use crate::destination::{Destination, DestinationSettings};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
@@ -103,8 +102,8 @@ impl Service {
     fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
         let delivery = &self.general.delivery;
         let routes: Arc<[Route]> = self.general.routes.clone().into();
-        let destinations = destination::build(settings, &self.client, delivery.attempt_limit());
-        let start = |destination: destination::Destination| {
+        let destinations = settings.build(&self.client, delivery.attempt_limit());
+        let start = |destination: Destination| {
             let name = destination.name();
             let (worker, lane) =
                 Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());

@@ -10,7 +10,6 @@ use std::path::Path;
 
 use crate::config::{Database, Partial};
 use crate::connect;
-use crate::destination;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
 use crate::source::khoros;
@@ -47,7 +46,7 @@ pub async fn run(moment: Moment) -> CheckReport {
             khoros::check::Answers::gather(config.khoros.as_ref()?, routes, public_url, client.clone());
         Some(answers.await)
     };
-    let destinations = destination::check::rows(&config.destinations, &config.general.routes, &client);
+    let destinations = config.destinations.check(&config.general.routes, &client);
     let ((storage, public_url), khoros, destinations, clock) =
         tokio::join!(storage_and_public_url, khoros, destinations, clock::findings(config, &client));
     let incomplete = || vec![Finding::not_checked(INCOMPLETE)];

@@ -21,7 +21,8 @@ pub use database::Database;
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
 
-use crate::destination::settings::{self as destinations, DestinationSettings};
+use crate::destination::DestinationSettings;
+use crate::destination::settings as destinations;
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
 pub use crate::env::Problems;
 use crate::env::parse::{self, Parsed};
@@ -194,9 +195,7 @@ impl Partial {
         let destinations = destinations::read(&mut reader, &mut routes);
         let database = database::read(&mut reader, &variables);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
-            && destinations.zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url))
-            && destinations.webhook.as_ref().is_none_or(|webhook| parse::is_loopback(&webhook.url))
-            && destinations.flow.as_ref().is_none_or(|flow| parse::is_loopback(&flow.url));
+            && destinations.urls().all(parse::is_loopback);
         let general = general(&mut reader, &variables, &of_khoros, routes, mode, is_local);
         reader.find_typos(&names);
         let (warnings, problems) = reader.finish();

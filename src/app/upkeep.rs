@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::config::Retention;
-use crate::destination::{self, Destination};
+use crate::destination;
 use crate::inbox::Inbox;
 use crate::ledger::Memos;
 use crate::status::StatusSource;
@@ -81,9 +81,12 @@ async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
     }
 }
 
+/// Each destination looks up again what it has remembered for longer.
 async fn forget_old_memos(inbox: &Inbox, retention: Retention) -> sqlx::Result<()> {
-    for destination in destination::NAMES {
-        Destination::forget_older(&Memos::new(inbox.clone(), destination), retention.dead).await?;
+    for (destination, scopes) in destination::CACHES {
+        for scope in *scopes {
+            Memos::new(inbox.clone(), destination).forget_older(scope, retention.dead).await?;
+        }
     }
     Ok(())
 }

@@ -15,17 +15,18 @@ use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
 use super::template::{Context, Subject, Template};
-use super::{Alerts, Job, Ready};
-use crate::delivery::{Action, Cause, Doubt, Outcome, Reason};
+use super::{Alerts, Job, Ready, log_sent};
+use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::parse::{self, Parsed};
 use crate::env::typos::Names;
 use crate::env::{Reader, variables};
-use crate::ledger::{Ledger, Stopped};
-use crate::report::Finding;
+use crate::ledger::{Ledger, Memos, Stopped, StorageError};
+use crate::report::{Finding, INCOMPLETE, Row};
 use crate::route::Route;
 use crate::text::clean;
 
 pub const NAME: &str = "flow";
+pub const CACHES: &[&str] = &[];
 pub const ALERTS: Alerts = Alerts { down: "flow_down", refuses: "flow_refuses" };
 /// Flow refuses the key: 401 or 403.
 const CREDENTIAL: &str = "flow_credential";
@@ -54,7 +55,7 @@ variables! {
 
 /// The settings of Flow.
 #[derive(Clone)]
-pub struct FlowSettings {
+pub struct Settings {
     /// `FLOW_API_URL`
     pub url: Url,
     /// The value of the header `Authorization`: `FLOW_API_KEY` behind `FLOW_AUTH_PREFIX`.
@@ -118,7 +119,7 @@ pub fn is_configured(reader: &mut Reader) -> bool {
 }
 
 /// Reads the settings; `None` with a problem.
-pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<FlowSettings> {
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let variables = Variables::read(reader, "");
     let url = reader.optional(variables.flow_api_url().or_default(API_URL), parse::url);
     let prefix = variables.flow_auth_prefix.as_deref().map(|prefix| format!("{} ", prefix.trim()));
@@ -129,7 +130,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<FlowSettings> {
     });
     let external_id = reader.required(variables.flow_external_id(), parse::text);
     let broadcasts = read_broadcasts(reader, routes);
-    Some(FlowSettings {
+    Some(Settings {
         url: url?,
         authorization: authorization?,
         channel,
@@ -213,14 +214,14 @@ fn recipients(text: &str) -> Parsed<Vec<Recipient>> {
 }
 
 pub struct Flow {
-    settings: FlowSettings,
+    settings: Settings,
     http: reqwest::Client,
     timeout: Duration,
 }
 
 impl Flow {
     /// `attempt_limit` is the longest that one delivery may take.
-    pub fn new(settings: FlowSettings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
+    pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
         let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
         Flow { settings, http, timeout }
     }
@@ -263,13 +264,31 @@ impl Flow {
         Ok(outcome(exchange::send(request).await))
     }
 
+    /// Flow has no harmless request.
+    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+        None
+    }
+
+    pub async fn work_in_background(&self, _memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        Ok(None)
+    }
+
+    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+        log_sent(claim, action, reference);
+    }
+
     pub fn ready(&self, _now: Instant) -> Ready {
         Ready::Now(usize::MAX)
     }
 }
 
 /// The row of Flow in `casebridge check`.
-pub fn finding(settings: &FlowSettings) -> Finding {
+pub async fn rows(settings: Option<&Settings>, _http: &reqwest::Client) -> Vec<Row> {
+    let finding = settings.map_or_else(|| Finding::not_checked(INCOMPLETE), finding);
+    vec![Row::of(NAME, [finding])]
+}
+
+fn finding(settings: &Settings) -> Finding {
     let host = settings.url.host_str().unwrap_or_default();
     let numbers: usize = settings.broadcasts.values().map(|broadcast| broadcast.to.len()).sum();
     let text = format!("{host}, {numbers} number(s); not called: Flow has no harmless request");
@@ -277,7 +296,7 @@ pub fn finding(settings: &FlowSettings) -> Finding {
 }
 
 /// The body of `POST /broadcast/instant`.
-fn request(settings: &FlowSettings, broadcast: &Broadcast, job: &Job) -> Result<Value, String> {
+fn request(settings: &Settings, broadcast: &Broadcast, job: &Job) -> Result<Value, String> {
     let audience = broadcast.to.iter();
     let audience = audience.map(|to| json!({ "name": to.name, "phoneNumber": to.number }));
     let mut payload = match &broadcast.payload {

@@ -1,10 +1,7 @@
 //! The settings of all destinations, and which route goes where: `DELIVER_TO`, `DELIVER_THEN`,
 //! `ROUTE_<NAME>_TO` and `ROUTE_<NAME>_THEN`.
 
-use super::flow::{self, FlowSettings};
-use super::webhook::{self, WebhookSettings};
-use super::zendesk::settings::{self as zendesk_settings, ZendeskSettings};
-use super::{NAMES, zendesk};
+use super::{DestinationSettings, NAMES, zendesk};
 use crate::env::typos::Names;
 use crate::env::{Reader, Setting, variables};
 use crate::route::Route;
@@ -21,50 +18,29 @@ variables! {
     to then
 }
 
-/// The settings of the destinations; `None` for those that are not configured.
-pub struct DestinationSettings {
-    pub zendesk: Option<ZendeskSettings>,
-    pub webhook: Option<WebhookSettings>,
-    pub flow: Option<FlowSettings>,
-}
-
 /// Adds the names of all variables of destinations.
 pub fn add_names(names: &mut Names) {
     names.variables.extend(Variables::names());
     names.route_ends.extend(RouteVariables::names());
     names.prefixes.push("DELIVER_");
-    zendesk_settings::add_names(names);
-    webhook::add_names(names);
-    flow::add_names(names);
+    super::add_names(names);
 }
 
 /// Reads the settings of all destinations, and sets those of each route.
 pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
     let common = read_routes(reader, routes);
     // Without a route there is a problem already; what is missing beside it should be known at once.
-    let is_used = |name| match routes.is_empty() {
+    let is_used = |name: &str| match routes.is_empty() {
         true => common.contains(&name),
         false => routes.iter().any(|route| route.goes_to(name)),
     };
-    let (zendesk_is_set, webhook_is_set, flow_is_set) = (
-        zendesk_settings::is_configured(reader),
-        webhook::is_configured(reader),
-        flow::is_configured(reader),
-    );
-    for (name, is_set) in
-        [(zendesk::NAME, zendesk_is_set), (webhook::NAME, webhook_is_set), (flow::NAME, flow_is_set)]
-    {
-        if is_set && !is_used(name) && !routes.is_empty() {
-            reader.warnings.push(format!(
-                "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN or \
-                 ROUTE_<NAME>_TO"
-            ));
-        }
+    let (settings, configured) = DestinationSettings::read(reader, routes, is_used);
+    for name in configured.into_iter().filter(|name| !is_used(name) && !routes.is_empty()) {
+        reader.warnings.push(format!(
+            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN or ROUTE_<NAME>_TO"
+        ));
     }
-    let zendesk = (is_used(zendesk::NAME) || zendesk_is_set).then(|| zendesk_settings::read(reader, routes));
-    let webhook = (is_used(webhook::NAME) || webhook_is_set).then(|| webhook::read(reader));
-    let flow = (is_used(flow::NAME) || flow_is_set).then(|| flow::read(reader, routes));
-    DestinationSettings { zendesk: zendesk.flatten(), webhook: webhook.flatten(), flow: flow.flatten() }
+    settings
 }
 
 /// Sets the destinations of each route. Returns those of routes that name none themselves.

@@ -34,28 +34,31 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 use crate::alert::{self, Reminder};
-use crate::delivery::{Doubt, Outcome, Reason};
+use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::destination::{Alerts, Ready};
 use crate::item::with_lower_network;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Memos, StorageError};
 use audits::Audit;
 pub use author::AuthorLookup;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
+pub use check::rows;
 use deleted::DeletedTickets;
 use outcome::{Call, lost_outcome, outcome};
 use reply::Reply;
 pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
+pub use settings::{ZendeskSettings as Settings, add_names, is_configured, read};
 pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
+pub const CACHES: &[&str] = &[AUTHORS];
 pub const ALERTS: Alerts = Alerts { down: alert::ZENDESK_DOWN, refuses: alert::ZENDESK_REFUSES };
 /// The scope of memos with the number of each author's user.
-pub(super) const AUTHORS: &str = "author";
+const AUTHORS: &str = "author";
 /// The scope of memos for tickets whose requester is to become their author: by ticket, the delivery that created
 /// it.
 const REQUESTERS: &str = "requester";
@@ -240,13 +243,37 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome that a delivery would have now.
-    pub async fn check_access(&self) -> Result<(), Outcome> {
+    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+        Some(self.check_credential().await)
+    }
+
+    async fn check_credential(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await?;
         match reply.json::<Value>() {
             Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
             _ => Err(outcome(Call::Check, &reply)),
         }
+    }
+
+    /// Sets the requester of a ticket that waits for it.
+    pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        self.set_pending_requester(memos).await.map(Some)
+    }
+
+    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+        let (action, attempts) = (action.name(), claim.attempts);
+        let Claim { case_key: case, identity: delivery, destination, .. } = claim;
+        info!(
+            event = "delivery_done",
+            case,
+            delivery,
+            destination,
+            attempts,
+            action,
+            ticket = reference,
+            "{action} ticket {reference} for {case}"
+        );
     }
 
     /// Where agents find a ticket.

@@ -47,7 +47,7 @@ impl Zendesk {
     /// # Errors
     /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
-        self.check_access().await.map_err(|outcome| access_error(&outcome))
+        self.check_credential().await.map_err(|outcome| access_error(&outcome))
     }
 
     /// Returns the grant of the OAuth token; `None` before the first, and for an API token.
