@@ -1,8 +1,8 @@
 //! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
 //! its [`Ledger`].
 //!
-//! Each is a module with the same parts: its `NAME`, `ALERTS`, `CACHES` and `Settings`, how they are read (`add_names`,
-//! `is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`, `ready`,
+//! Each is a module with the same parts: its `NAME`, `ALERTS`, `CACHES`, `SECTIONS` and `Settings`, how they are read
+//! (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`, `ready`,
 //! `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
 
 pub mod exchange;
@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::delivery::{Action, Claim, Outcome};
 use crate::env::Reader;
-use crate::env::typos::Names;
+use crate::env::doc::Section;
 use crate::item::Item;
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 use crate::report::Row;
@@ -82,6 +82,9 @@ macro_rules! destinations {
         /// The scopes of memos that each destination can do without: it looks them up again.
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
 
+        /// The documentation of each destination's settings.
+        pub const SECTIONS: &[&[Section]] = &[$($module::SECTIONS),*];
+
         /// The settings of all destinations; `None` for those that are not configured.
         #[derive(Default)]
         pub struct DestinationSettings {
@@ -133,10 +136,6 @@ macro_rules! destinations {
                 })*
                 rows
             }
-        }
-
-        fn add_names(names: &mut Names) {
-            $($module::add_names(names);)*
         }
 
         impl Destination {

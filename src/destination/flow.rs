@@ -17,8 +17,8 @@ use super::exchange::{self, Answer, NoAnswer};
 use super::template::{Context, Subject, Template};
 use super::{Alerts, Job, Ready, log_sent};
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
-use crate::env::typos::Names;
 use crate::env::{Reader, variables};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 use crate::report::{Finding, INCOMPLETE, Row};
@@ -44,14 +44,37 @@ const PREFIX: &str = "FLOW_";
 variables! {
     /// The variables of Flow, except those of routes.
     Variables:
-    flow_api_url flow_api_key flow_auth_prefix flow_channel_name flow_external_id
+    /// The key of Flow's REST API.
+    flow_api_key = needed("for Flow").app();
+    /// What identifies your end of the channel in Flow, such as the sending number.
+    flow_external_id = needed("for Flow").example("+15557654321").app();
+    /// The channel in Flow: `khoros`, `whatsapp`, `messenger`, `twilio`, `messagemedia`, `telekom` or `rbm`.
+    flow_channel_name = default("khoros").app();
+    /// A word in front of the key in the header `Authorization`, if your account needs one.
+    flow_auth_prefix = unset().example("Bearer");
+    /// The REST API of Flow.
+    flow_api_url = default(API_URL);
 }
 
 variables! {
     /// The variables of a broadcast: `FLOW_…`, and `ROUTE_<NAME>_FLOW_…` for one route.
     BroadcastVariables:
-    event_name text to
+    /// The phone numbers that get the broadcast, separated by commas, each with its country code, and with a
+    /// name if you like.
+    to = needed("for Flow").example("'+15551234567, Jane Doe <+4917012345678>'").app();
+    /// The event that triggers a flow.
+    event_name = needed("for Flow unless `FLOW_TEXT` is set").example("ticket-created").app();
+    /// A [template](#templates) instead of an event. Its text goes through intent classification, as if a customer had
+    /// written it.
+    text = unset().app();
 }
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Khoros Flow",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS), Group::per_route(PREFIX, BroadcastVariables::DOCS)],
+    prefixes: &[PREFIX],
+}];
 
 /// The settings of Flow.
 #[derive(Clone)]
@@ -103,14 +126,6 @@ pub enum Payload {
 pub struct Recipient {
     pub name: String,
     pub number: String,
-}
-
-/// Adds the names of its variables.
-pub fn add_names(names: &mut Names) {
-    let broadcast = || BroadcastVariables::names().map(|name| format!("{PREFIX}{name}"));
-    names.variables.extend(Variables::names().chain(broadcast()));
-    names.route_ends.extend(broadcast());
-    names.prefixes.push(PREFIX);
 }
 
 /// Whether any of its variables is set.

@@ -2,29 +2,36 @@
 //! `ROUTE_<NAME>_TO` and `ROUTE_<NAME>_THEN`.
 
 use super::{DestinationSettings, NAMES, zendesk};
-use crate::env::typos::Names;
+use crate::env::doc::{self, Group, Section};
 use crate::env::{Reader, Setting, variables};
 use crate::route::Route;
 
 variables! {
-    /// Where routes go that do not say so themselves.
+    /// The destinations of routes without their own.
     Variables:
-    deliver_to deliver_then
+    /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`.
+    deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
+    /// The destinations that follow once the first one of `DELIVER_TO` is done. They also get the number and the link
+    /// of the ticket.
+    deliver_then = unset().example("flow").app();
 }
 
 variables! {
-    /// Where one route goes.
+    /// The destinations of one route.
     RouteVariables:
-    to then
+    /// The destinations of this route.
+    to = unset().note("as `DELIVER_TO`").example("webhook");
+    /// The destinations that follow for this route.
+    then = unset().note("as `DELIVER_THEN`").example("flow");
 }
 
-/// Adds the names of all variables of destinations.
-pub fn add_names(names: &mut Names) {
-    names.variables.extend(Variables::names());
-    names.route_ends.extend(RouteVariables::names());
-    names.prefixes.push("DELIVER_");
-    super::add_names(names);
-}
+/// Which route goes where; the destinations have sections of their own.
+pub const SECTION: Section = Section {
+    title: "Destinations",
+    intro: "See [Several destinations](#several-destinations).",
+    groups: &[Group::new("", Variables::DOCS), Group::new(doc::ROUTE, RouteVariables::DOCS)],
+    prefixes: &["DELIVER_"],
+};
 
 /// Reads the settings of all destinations, and sets those of each route.
 pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {

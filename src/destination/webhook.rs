@@ -22,8 +22,8 @@ use url::Url;
 use super::exchange::{self, Answer, NoAnswer};
 use super::{Alerts, Job, Ready, log_sent};
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
-use crate::env::typos::Names;
 use crate::env::{Reader, variables};
 use crate::item::{Item, Note};
 use crate::json::hex;
@@ -51,8 +51,25 @@ const GONE_FOR: Duration = Duration::from_secs(3600);
 variables! {
     /// The variables of the webhook.
     Variables:
-    webhook_url webhook_secret webhook_payload
+    /// The address of the webhook's receiver.
+    ///
+    /// A query in it is kept.
+    webhook_url = needed("for the webhook").example("https://example.com/casebridge").app();
+    /// The secret that signs the webhook's requests: `whsec_` and 24 to 64 bytes in base64.
+    /// `echo whsec_$(openssl rand -base64 32)` makes one. During a rotation it may hold several, separated by commas:
+    /// each signs.
+    webhook_secret = needed("for the webhook").app();
+    /// What the webhook's requests contain. `thin`: ids, links, route, label, times and the ticket. `full`: also the
+    /// text, the author and the notes.
+    webhook_payload = default("thin").app();
 }
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Webhook",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS)],
+    prefixes: &["WEBHOOK_"],
+}];
 
 /// The settings of the webhook.
 #[derive(Clone)]
@@ -74,12 +91,6 @@ pub enum Payload {
     Thin,
     /// The text, the author and the notes as well.
     Full,
-}
-
-/// Adds the names of its variables.
-pub fn add_names(names: &mut Names) {
-    names.variables.extend(Variables::names());
-    names.prefixes.push("WEBHOOK_");
 }
 
 /// Whether any of its variables is set.

@@ -48,7 +48,7 @@ use outcome::{Call, lost_outcome, outcome};
 use reply::Reply;
 pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
-pub use settings::{ZendeskSettings as Settings, add_names, is_configured, read};
+pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
