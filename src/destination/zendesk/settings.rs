@@ -47,15 +47,15 @@ variables! {
     zendesk_api_url = required().app();
     /// The 2017 example's name for `ZENDESK_API_URL`. It still works, with a warning.
     zendesk_app_url = old_name();
-    /// The identifier of a Zendesk OAuth client of the kind *Confidential* (Admin Center > Apps and integrations > APIs > OAuth
-    /// clients).
+    /// The identifier of a Zendesk OAuth client of the kind *Confidential* (Admin Center > Apps and integrations >
+    /// APIs > OAuth clients).
     zendesk_oauth_client_id = required().note("unless you use an API token").app_optional("");
     /// The secret of that OAuth client, which Zendesk shows once.
     zendesk_oauth_client_secret = required().note("unless you use an API token").app_optional("");
     /// The e-mail address for the Zendesk API token. Leave it empty if you have an OAuth client.
     zendesk_user_email = needed("if there is no OAuth client").app();
-    /// A Zendesk API token that you already have. Zendesk makes no new ones and ends all on 2027-04-30. Leave it empty if you
-    /// have an OAuth client.
+    /// A Zendesk API token that you already have. Zendesk makes no new ones and ends all on 2027-04-30. Leave it
+    /// empty if you have an OAuth client.
     zendesk_api_token = needed("if there is no OAuth client").app();
     /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
     ///

@@ -53,7 +53,8 @@ impl Mode {
 variables! {
     /// The variables of Khoros, except those of routes.
     Variables:
-    /// Your Khoros API Access Token, from Profile Settings. A company admin has to ask Khoros support to enable API access.
+    /// Your Khoros API Access Token, from Profile Settings. A company admin has to ask Khoros support to enable API
+    /// access.
     ///
     /// casebridge removes a pasted `Bearer `.
     spredfast_api_token = required().app();
@@ -61,20 +62,20 @@ variables! {
     spredfast_company_id = required().app();
     /// The Khoros label that makes a ticket, for example `CreateCase`. Khoros reads it as a regular expression.
     ///
-    /// casebridge removes invisible characters. The log warns if the expression does not match the label's own name, or
-    /// if it contains a `#`.
+    /// casebridge removes invisible characters. The log warns if the expression does not match the label's own name,
+    /// or if it contains a `#`.
     spredfast_label_name = required().note("unless a `ROUTE_…` names the events").app();
     /// The secret that Khoros sends with each notification: at least 16 characters, 8 of them different, no spaces.
-    /// `openssl rand -hex 32` makes a good one. During a rotation it may hold several, separated by commas: Khoros gets
-    /// the first, and casebridge accepts all.
+    /// `openssl rand -hex 32` makes a good one. During a rotation it may hold several, separated by commas: Khoros
+    /// gets the first, and casebridge accepts all.
     ///
     /// 24 or more characters are better.
     notification_bearer_token = required().note("unless `SPREDFAST_MODE=poll`").app_generated(
         "The secret that Khoros sends with each notification. Heroku generates it, and casebridge gives it to Khoros.");
     /// The 2017 example's name for `NOTIFICATION_BEARER_TOKEN`. It still works, with a warning.
     notifier_bearer_token = old_name();
-    /// The name under which Khoros stores the subscription. Each environment needs its own: with the same name, staging
-    /// would take over production's subscription.
+    /// The name under which Khoros stores the subscription. Each environment needs its own: with the same name,
+    /// staging would take over production's subscription.
     ///
     /// The subscription of a `ROUTE_<NAME>_…` is named `send-to-zendesk-{name}`.
     spredfast_external_id = default(EXTERNAL_ID).app();
@@ -82,9 +83,9 @@ variables! {
     ///
     /// That of 2017 is `https://api.spredfast.com/v1/events/company/{id}`.
     spredfast_api_url = default(API_URL).app();
-    /// How events arrive. `push`: Khoros sends them. `poll`: casebridge reads them from the feeds of its subscriptions,
-    /// which needs neither a public address nor `NOTIFICATION_BEARER_TOKEN`. `both`: Khoros sends them, and casebridge
-    /// reads lost ones from the feed.
+    /// How events arrive. `push`: Khoros sends them. `poll`: casebridge reads them from the feeds of its
+    /// subscriptions, which needs neither a public address nor `NOTIFICATION_BEARER_TOKEN`. `both`: Khoros sends
+    /// them, and casebridge reads lost ones from the feed.
     spredfast_mode = default("both").app();
     /// Seconds between two readings of the feeds, 1 to 86400.
     spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();

@@ -19,7 +19,8 @@ variables! {
     /// The requester of the ticket. `author`: the author of the post. `service`: the user of the credential.
     requester = default("author").app();
     /// A ticket that cannot wait for its author's Zendesk user has the service user as requester and the tag
-    /// `casebridge_no_author`. `1`: casebridge makes the author the requester later and removes the tag. `0`: both stay.
+    /// `casebridge_no_author`. `1`: casebridge makes the author the requester later and removes the tag. `0`: both
+    /// stay.
     requester_later = default("1").app();
     /// What a later event about a post does to its ticket. `new`: it adds a comment if something is new. `comment`: it
     /// always adds a comment. `ignore`: nothing.
@@ -50,7 +51,8 @@ variables! {
     subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'").app();
     /// The [template](#templates) of the first comment.
     comment = unset().note("built in").app();
-    /// The format of `TICKET_COMMENT`. `text`: shown as written. `html`: markup, in which casebridge escapes the values.
+    /// The format of `TICKET_COMMENT`. `text`: shown as written. `html`: markup, in which casebridge escapes the
+    /// values.
     comment_format = default("text").app();
     /// A JSON object: the numbers of ticket fields, and their values or the [templates](#templates) of them.
     custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#).app();
