@@ -1,9 +1,9 @@
 //! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
 //! its [`Ledger`].
 //!
-//! Each is a module with the same parts: its `NAME`, `ALERTS`, `CACHES`, `SECTIONS` and `Settings`, how they are read
-//! (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`, `ready`,
-//! `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
+//! Each is a module with the same parts: its `NAME`, `ALERTS`, `ALERT_CODES`, `CACHES`, `SECTIONS` and `Settings`, how
+//! they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`,
+//! `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
 
 pub mod exchange;
 pub mod flow;
@@ -81,6 +81,9 @@ macro_rules! destinations {
 
         /// The scopes of memos that each destination can do without: it looks them up again.
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
+
+        /// The codes of each destination's alerts.
+        pub const ALERT_CODES: &[&[&str]] = &[$($module::ALERT_CODES),*];
 
         /// The documentation of each destination's settings.
         pub const SECTIONS: &[&[Section]] = &[$($module::SECTIONS),*];

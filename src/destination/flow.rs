@@ -16,6 +16,7 @@ use url::Url;
 use super::exchange::{self, Answer, NoAnswer};
 use super::template::{Context, Subject, Template};
 use super::{Alerts, Job, Ready, log_sent};
+use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
@@ -27,11 +28,18 @@ use crate::text::clean;
 
 pub const NAME: &str = "flow";
 pub const CACHES: &[&str] = &[];
-pub const ALERTS: Alerts = Alerts { down: "flow_down", refuses: "flow_refuses" };
-/// Flow refuses the key: 401 or 403.
-const CREDENTIAL: &str = "flow_credential";
-/// There is no Flow API at `FLOW_API_URL`.
-const ADDRESS: &str = "flow_address";
+pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
+
+codes! {
+    /// Flow has not been usable for minutes.
+    DOWN = "flow_down";
+    /// Flow refuses item after item for the same reason.
+    REFUSES = "flow_refuses";
+    /// Flow refuses the key: 401 or 403.
+    CREDENTIAL = "flow_credential";
+    /// There is no Flow API at `FLOW_API_URL`.
+    ADDRESS = "flow_address";
+}
 
 const API_URL: &str = "https://api.flow.ai/rest/v1";
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -21,6 +21,7 @@ use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
 use super::{Alerts, Job, Ready, log_sent};
+use crate::alert::codes;
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
@@ -33,13 +34,20 @@ use crate::route::Route;
 
 pub const NAME: &str = "webhook";
 pub const CACHES: &[&str] = &[];
-pub const ALERTS: Alerts = Alerts { down: "webhook_down", refuses: "webhook_refuses" };
-/// The receiver refuses us: 401 or 403.
-const FORBIDDEN: &str = "webhook_forbidden";
-/// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
-const ADDRESS: &str = "webhook_address";
-/// The receiver wants no more: 410.
-const GONE: &str = "webhook_gone";
+pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
+
+codes! {
+    /// The webhook has not been usable for minutes.
+    DOWN = "webhook_down";
+    /// The receiver refuses item after item for the same reason.
+    REFUSES = "webhook_refuses";
+    /// The receiver refuses us: 401 or 403.
+    FORBIDDEN = "webhook_forbidden";
+    /// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
+    ADDRESS = "webhook_address";
+    /// The receiver wants no more: 410.
+    GONE = "webhook_gone";
+}
 
 /// Standard Webhooks recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -3,6 +3,7 @@
 //! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
 //! unique, so the ticket is looked up whenever an earlier request may have created it.
 
+mod alerts;
 mod attempt;
 mod audits;
 mod author;
@@ -33,11 +34,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::alert::{self, Reminder};
+use crate::alert::Reminder;
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::destination::{Alerts, Ready};
 use crate::item::with_lower_network;
 use crate::ledger::{Ledger, Memos, StorageError};
+pub use alerts::ALERT_CODES;
 use audits::Audit;
 pub use author::AuthorLookup;
 use author::Authors;
@@ -56,7 +58,7 @@ pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
 pub const CACHES: &[&str] = &[AUTHORS];
-pub const ALERTS: Alerts = Alerts { down: alert::ZENDESK_DOWN, refuses: alert::ZENDESK_REFUSES };
+pub const ALERTS: Alerts = Alerts { down: alerts::DOWN, refuses: alerts::REFUSES };
 /// The scope of memos with the number of each author's user.
 const AUTHORS: &str = "author";
 /// The scope of memos for tickets whose requester is to become their author: by ticket, the delivery that created
@@ -289,10 +291,10 @@ impl Zendesk {
 
     /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
     pub fn report_refused_fields(&self, case_key: &str, reason: &Reason) {
-        match self.refused_fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
+        match self.refused_fields.lock().is_due(alerts::FIELDS, Instant::now()) {
             true => error!(
                 event = "ticket_fields_refused",
-                alert = alert::ZENDESK_FIELDS,
+                alert = alerts::FIELDS,
                 case = case_key,
                 "Zendesk refuses values of TICKET_… settings, so tickets go out without them, tagged {}. \
                  Correct them: {}",
@@ -312,16 +314,16 @@ impl Zendesk {
     /// duplicate.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if self.hidden_tickets.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
+        if self.hidden_tickets.lock().is_due(alerts::TICKET_HIDDEN, Instant::now()) {
             error!(
                 event = "ticket_hidden",
-                alert = alert::ZENDESK_TICKET_HIDDEN,
+                alert = alerts::TICKET_HIDDEN,
                 case = case_key,
                 ticket,
                 "{text}; not replacing it. Give the service user access, then replay"
             );
         }
-        Outcome::Stuck { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text) }
+        Outcome::Stuck { reason: Reason::alert(alerts::TICKET_HIDDEN, text) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -423,7 +425,7 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
     let case = create.case_key;
     error!(
         event = "ticket_privacy_wrong",
-        alert = alert::ZENDESK_PRIVACY,
+        alert = alerts::PRIVACY,
         case,
         ticket,
         "the first comment of ticket {ticket} is {result}: correct it, and check the role of the service user"

@@ -1,5 +1,6 @@
 //! Khoros Marketing: its API, its events, and the two ways on which they come: pushes and feeds.
 
+mod alerts;
 pub mod check;
 pub mod client;
 pub mod endpoint;
@@ -10,3 +11,5 @@ pub mod public_url;
 pub mod settings;
 pub mod silence;
 pub mod subscription;
+
+pub use alerts::ALERT_CODES;
