@@ -11,8 +11,9 @@ variables! {
     Variables:
     /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`.
     deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
-    /// The destinations that follow once the first one of `DELIVER_TO` is done. They also get the number and the link
-    /// of the ticket.
+    /// The destinations that follow once Zendesk has made or changed the ticket. They also get its number and its link.
+    ///
+    /// Zendesk must be the first one of `DELIVER_TO`.
     deliver_then = unset().example("flow").app();
 }
 
