@@ -1,6 +1,6 @@
 //! The documentation of settings: `casebridge settings` makes the README's tables and other documents of it.
 //!
-//! Each module lists its settings with [`variables!`](super::variables), next to where it reads them.
+//! Each module lists its settings with `variables!`, next to where it reads them.
 
 use super::typos::Names;
 
@@ -157,7 +157,7 @@ impl Doc {
         Doc { app: Some(App { text, required: true, generated: true }), ..self }
     }
 
-    /// Completes an entry of [`variables!`](super::variables).
+    /// Completes an entry of `variables!`.
     pub const fn named(self, field: &'static str, text: &'static str) -> Doc {
         Doc { field, text, ..self }
     }
