@@ -47,10 +47,15 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
         ..Route::default()
     }));
     for (lower, name) in names {
-        if lower == LABEL && !routes.is_empty() {
-            reader.problems.push(format!(
-                "{ROUTE_PREFIX}{name}_…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
-            ));
+        if let Some(tutorial) = routes.first_mut().filter(|_| lower == LABEL) {
+            let prefix = format!("{ROUTE_PREFIX}{name}_");
+            if reader.is_any_set(RouteVariables::names().map(|end| format!("{prefix}{end}"))) {
+                reader.problems.push(format!(
+                    "{prefix}…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
+                ));
+            }
+            // Its other variables, such as ROUTE_LABEL_TO, are about the tutorial's route.
+            tutorial.prefix = prefix;
             continue;
         }
         let external_id = format!("{external_id}-{lower}");
