@@ -86,6 +86,13 @@ pub struct Cause {
     pub action: String,
 }
 
+impl Cause {
+    /// Whether the delivery made or changed a ticket, and not only sent a message.
+    pub fn is_of_ticket(&self) -> bool {
+        !self.number.is_empty()
+    }
+}
+
 /// What a case has at a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
@@ -140,6 +147,14 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// A message was sent, which others follow without a ticket.
+    pub fn sent(reference: String) -> Outcome {
+        let action = Action::Sent;
+        let cause =
+            Cause { reference: reference.clone(), action: action.name().to_owned(), ..Cause::default() };
+        Outcome::Done { reference, action, memo: String::new(), cause: Some(Box::new(cause)) }
+    }
+
     /// Why the delivery is not done; `None` if it is.
     pub fn reason(&self) -> Option<&Reason> {
         match self {

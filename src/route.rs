@@ -10,7 +10,7 @@ pub const LABEL: &str = "label";
 pub struct Route {
     /// Lower-case letters and digits.
     pub name: String,
-    /// The prefix of its variables: `ROUTE_<NAME>_`. Empty for the tutorial's route.
+    /// The prefix of its variables: `ROUTE_<NAME>_`. Empty for the tutorial's route, unless `ROUTE_LABEL_…` is set.
     pub prefix: String,
     /// The name of its event at the source.
     pub event: String,

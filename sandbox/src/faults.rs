@@ -55,12 +55,33 @@ pub struct Faults {
     pub queue: VecDeque<Fault>,
     /// The fault of every request until it is cleared. Queued faults wait.
     pub outage: Option<Fault>,
+    /// Faults by chance, of requests that meet no other.
+    pub chaos: Option<Chaos>,
+}
+
+/// Faults by chance; the same seed draws the same faults.
+#[derive(Clone, Debug)]
+pub struct Chaos {
+    /// The generator that draws.
+    pub chance: fastrand::Rng,
+    /// The share of requests that meet a fault.
+    pub percent: u32,
+    /// The faults to draw from.
+    pub faults: Vec<Fault>,
+}
+
+impl Chaos {
+    fn draw(&mut self) -> Option<Fault> {
+        let strikes = self.chance.u32(..100) < self.percent;
+        strikes.then(|| self.chance.choice(&self.faults).cloned()).flatten()
+    }
 }
 
 impl Faults {
     /// Takes the fault of the next request.
     pub(crate) fn take(&mut self) -> Option<Fault> {
-        self.outage.clone().or_else(|| self.queue.pop_front())
+        let planned = self.outage.clone().or_else(|| self.queue.pop_front());
+        planned.or_else(|| self.chaos.as_mut()?.draw())
     }
 }
 

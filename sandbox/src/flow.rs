@@ -5,7 +5,7 @@
 mod tests;
 
 use std::io;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -16,8 +16,8 @@ use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 use crate::faults::process;
-pub use crate::faults::{Fault, Faults};
-use crate::server::{Running, start};
+pub use crate::faults::{Chaos, Fault, Faults};
+use crate::server::Server;
 
 /// The key that it knows unless [`Model::key`] is changed.
 pub const API_KEY: &str = "sk_sandbox-flow-key";
@@ -78,7 +78,7 @@ impl Model {
 #[derive(Clone)]
 pub struct Flow {
     shared: Shared,
-    running: Arc<Running>,
+    server: Server,
 }
 
 type Shared = crate::state::Shared<Model>;
@@ -97,18 +97,28 @@ impl Flow {
             .route(PATH, post(receive))
             .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such endpoint") })
             .with_state(shared.clone());
-        let running = Arc::new(start(router, None).await?);
-        Ok(Flow { shared, running })
+        let server = Server::start(router).await?;
+        Ok(Flow { shared, server })
     }
 
     /// Its address, which stands for `https://api.flow.ai`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.running.address)
+        format!("http://{}", self.server.address)
     }
 
     /// The address of the broadcast.
     pub fn broadcast_url(&self) -> String {
         format!("{}{PATH}", self.url())
+    }
+
+    /// Stops listening: connections are refused. The state stays.
+    pub fn stop(&self) {
+        self.server.stop();
+    }
+
+    /// Listens again at the same address.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.server.restart().await
     }
 
     /// Gives access to the state.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::Body;
@@ -22,6 +23,40 @@ pub struct Running {
     /// The address that it listens on.
     pub address: SocketAddr,
     _stop: DropGuard,
+}
+
+/// A server that can be stopped, and started again at the same address. Clones are the same server.
+#[derive(Clone)]
+pub struct Server {
+    running: Arc<Mutex<Option<Running>>>,
+    router: Router,
+    /// The address that it listens on.
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts it on a free port of loopback.
+    pub async fn start(router: Router) -> io::Result<Server> {
+        let running = start(router.clone(), None).await?;
+        let address = running.address;
+        Ok(Server { running: Arc::new(Mutex::new(Some(running))), router, address })
+    }
+
+    /// Stops listening: connections are refused.
+    pub fn stop(&self) {
+        *self.slot() = None;
+    }
+
+    /// Listens again.
+    pub async fn restart(&self) -> io::Result<()> {
+        let running = start(self.router.clone(), Some(self.address)).await?;
+        *self.slot() = Some(running);
+        Ok(())
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 /// An answer that is not sent: the connection is reset instead.

@@ -6,7 +6,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, MutexGuard};
+use std::sync::MutexGuard;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -22,8 +22,8 @@ use serde_json::Value;
 use sha2::Sha256;
 
 use crate::faults::process;
-pub use crate::faults::{Fault, Faults};
-use crate::server::{Running, start};
+pub use crate::faults::{Chaos, Fault, Faults};
+use crate::server::Server;
 
 /// The secret that it knows unless [`Model::secrets`] is changed.
 pub const SECRET: &str = "whsec_c2FuZGJveC13ZWJob29rLXNlY3JldC0zMi1ieXRlcyE=";
@@ -56,6 +56,8 @@ pub struct Model {
     pub secrets: Vec<String>,
     /// How far its clock is ahead.
     pub clock_ahead: SignedDuration,
+    /// Requests whose body contains this text are answered 400.
+    pub refused: Option<String>,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -119,6 +121,9 @@ impl Model {
         if !is_signed {
             return Err((StatusCode::UNAUTHORIZED, "no signature is valid"));
         }
+        if self.refused.as_ref().is_some_and(|refused| request.body.contains(refused)) {
+            return bad("the content is refused");
+        }
         if !is_json || serde_json::from_slice::<Value>(body).is_err() {
             return bad("the body is not JSON");
         }
@@ -130,7 +135,7 @@ impl Model {
 #[derive(Clone)]
 pub struct Webhook {
     shared: Shared,
-    running: Arc<Running>,
+    server: Server,
 }
 
 type Shared = crate::state::Shared<Model>;
@@ -142,16 +147,27 @@ impl Webhook {
             requests: Vec::new(),
             secrets: vec![SECRET.to_owned()],
             clock_ahead: SignedDuration::ZERO,
+            refused: None,
             faults: Faults::default(),
         });
         let router = Router::new().route(PATH, post(receive)).with_state(shared.clone());
-        let running = Arc::new(start(router, None).await?);
-        Ok(Webhook { shared, running })
+        let server = Server::start(router).await?;
+        Ok(Webhook { shared, server })
     }
 
     /// The address to send webhooks to; every other path is answered 404.
     pub fn url(&self) -> String {
-        format!("http://{}{PATH}", self.running.address)
+        format!("http://{}{PATH}", self.server.address)
+    }
+
+    /// Stops listening: connections are refused. The state stays.
+    pub fn stop(&self) {
+        self.server.stop();
+    }
+
+    /// Listens again at the same address.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.server.restart().await
     }
 
     /// Gives access to the state.

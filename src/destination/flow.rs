@@ -45,6 +45,8 @@ const API_URL: &str = "https://api.flow.ai/rest/v1";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The name of a number that has none: Flow demands one.
 const ANONYMOUS: &str = "Anonymous";
+/// The memo of a request that certainly has not reached Flow.
+const UNSENT: &str = "unsent";
 /// Flow documents no limit; a text message of more parts is rarely meant.
 const TEXT_CHARS: usize = 1600;
 const PREFIX: &str = "FLOW_";
@@ -254,12 +256,18 @@ impl Flow {
     /// # Errors
     /// It stopped before anything was sent.
     pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+        let is_unsent = job.claim.request_memo.as_deref() == Some(UNSENT);
         let body = match &job.claim.request {
             // Bytes are frozen before the first one goes out, so without them nothing was sent.
-            Some(_) if job.claim.in_doubt => {
+            Some(_) if job.claim.in_doubt && !is_unsent => {
                 return Ok(may_have_been_sent("an earlier attempt ended without an answer"));
             }
-            Some(frozen) => frozen.clone(),
+            Some(frozen) => {
+                if is_unsent {
+                    ledger.note("").await?;
+                }
+                frozen.clone()
+            }
             None => {
                 let Some(broadcast) = self.settings.broadcasts.get(&job.claim.route) else {
                     let reason = "its route no longer goes to Flow: add it again, and replay";
@@ -284,7 +292,12 @@ impl Flow {
         ledger.sending().await?;
         let request = self.http.post(url).timeout(self.timeout).header(AUTHORIZATION, authorization);
         let request = request.header("content-type", "application/json").body(body);
-        Ok(outcome(exchange::send(request).await))
+        let answer = exchange::send(request).await;
+        if matches!(answer, Err(NoAnswer { unsent: true, .. })) {
+            // A replay is in doubt from the start. Without this note, the next attempt would end it.
+            let _ = ledger.note(UNSENT).await;
+        }
+        Ok(outcome(answer))
     }
 
     /// Flow has no harmless request.
@@ -335,7 +348,7 @@ fn request(settings: &Settings, broadcast: &Broadcast, job: &Job) -> Result<Valu
 }
 
 fn speech(template: &Template, job: &Job) -> Result<String, String> {
-    let cause = job.claim.cause().unwrap_or_default();
+    let cause = job.claim.cause().filter(Cause::is_of_ticket).unwrap_or_default();
     let subject = Subject {
         item: job.item,
         label: job.route.label.as_deref().unwrap_or_default(),
@@ -384,13 +397,8 @@ fn outcome(answer: Result<Answer, NoAnswer>) -> Outcome {
     let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
     let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
     match answer.status {
-        200..=299 if is_accepted(&answer.body) => Outcome::Done {
-            // Flow names no id: it has accepted the broadcast, and says no more.
-            reference: "accepted".to_owned(),
-            action: Action::Sent,
-            memo: String::new(),
-            cause: None,
-        },
+        // Flow names no id: it has accepted the broadcast, and says no more.
+        200..=299 if is_accepted(&answer.body) => Outcome::sent("accepted".to_owned()),
         200..=299 => may_have_been_sent("Flow's answer is not the one that it publishes"),
         300..=399 | 404 | 405 => pause(alerting(ADDRESS)),
         401 | 403 => pause(alerting(CREDENTIAL)),

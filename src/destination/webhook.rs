@@ -22,7 +22,7 @@ use url::Url;
 use super::exchange::{self, Answer, NoAnswer};
 use super::{Alerts, Job, Ready, log_sent};
 use crate::alert::codes;
-use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
+use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
@@ -241,7 +241,7 @@ fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str)
 /// The body: a payload of Standard Webhooks (`type`, `timestamp`, `data`) that is a CloudEvent as well.
 fn event(job: &Job, id: &str, payload: Payload) -> Value {
     let Job { claim, item, route } = *job;
-    let cause = claim.cause();
+    let cause = claim.cause().filter(Cause::is_of_ticket);
     let kind = match &cause {
         Some(cause) => format!("casebridge.ticket.{}", cause.action),
         None => "casebridge.item.received".to_owned(),
@@ -311,7 +311,7 @@ fn outcome(answer: Result<Answer, NoAnswer>, id: String, tries: i64) -> Outcome 
     let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
     let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
     match answer.status {
-        200..=299 => Outcome::Done { reference: id, action: Action::Sent, memo: String::new(), cause: None },
+        200..=299 => Outcome::sent(id),
         300..=399 | 404 => pause(alerting(ADDRESS)),
         401 | 403 => pause(alerting(FORBIDDEN)),
         410 => pause(alerting(GONE)),

@@ -11,7 +11,7 @@ use crate::harness::{
 };
 
 /// Khoros shows its subscriptions and has feeds, which are read every second.
-fn with_feeds(world: &mut World) {
+pub fn with_feeds(world: &mut World) {
     let mut model = world.khoros.model();
     model.style = Style::Json;
     model.feed_shape = FeedShape::Array;
@@ -27,7 +27,7 @@ fn with_feeds_alone(world: &mut World) {
     world.unset("NOTIFICATION_BEARER_TOKEN");
 }
 
-async fn start_reading(world: &World) -> Bridge {
+pub async fn start_reading(world: &World) -> Bridge {
     let bridge = world.start().await;
     bridge.wait_for("feed_status status=available").await;
     bridge
@@ -54,7 +54,7 @@ fn append(world: &World, numbers: std::ops::Range<usize>) {
 }
 
 /// Waits until all events that are in the feeds now have been read once more.
-async fn read_twice_more(world: &World) {
+pub async fn read_twice_more(world: &World) {
     for _ in 0..2 {
         let reads = world.khoros.model().feed_reads;
         // A feed that has a second page is at its end with the fourth at the latest.

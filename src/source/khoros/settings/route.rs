@@ -73,6 +73,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
                     "{prefix}…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
                 ));
             }
+            // Its other variables, such as ROUTE_LABEL_TO, are about the tutorial's route.
             tutorial.prefix = prefix;
             continue;
         }
