@@ -1,7 +1,6 @@
--- How a delivery came: pushed, or read from a feed. Rows of earlier versions that came from a feed were in doubt
--- before their first attempt.
+-- How a delivery came: pushed, or read from a feed. What the version before stores without it is taken over at each
+-- start (`src/inbox/take_over.sql`).
 alter table delivery add column origin text not null default 'push';
-update delivery set origin = 'feed', in_doubt = false where in_doubt and attempts = 0 and state = 'waiting';
 -- For a delivery that follows another one: what that one did, as JSON.
 alter table delivery add column cause text;
 -- What was decided when the bytes of the request were frozen; only the destination can read it.
@@ -12,7 +11,6 @@ alter table delivery add column memo text;
 -- Set by `replay --new-ticket`: what this case has at the destination is gone, and this delivery begins anew. The
 -- successor of `ticket_gone`.
 alter table delivery add column anew boolean not null default false;
-update delivery set anew = true where ticket_gone;
 
 -- What sources and destinations remember, each in scopes of its own. The successor of the tables `author`,
 -- `subscription`, `pending_requester` and `feed`, which stay for the version before and are no longer written.
@@ -27,8 +25,6 @@ create table memo (
 create index memo_at on memo (scope, at);
 insert into memo (scope, key, value, at)
     select destination || '.author', author, cast(reference as text), learnt_at from author;
-insert into memo (scope, key, value, at)
-    select destination || '.requester', ticket, identity, due_at from pending_requester;
 insert into memo (scope, key, value, at)
     select 'khoros.declared', external_id, declared, 0 from subscription where declared is not null;
 insert into memo (scope, key, value, at)

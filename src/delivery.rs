@@ -87,8 +87,8 @@ pub struct Cause {
 }
 
 impl Cause {
-    /// Whether the delivery made or changed a ticket, and not only sent a message.
-    pub fn is_of_ticket(&self) -> bool {
+    /// Whether it can be opened under a number, and is not only a message that was sent.
+    pub fn has_number(&self) -> bool {
         !self.number.is_empty()
     }
 }
@@ -147,7 +147,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// A message was sent, which others follow without a ticket.
+    /// A message was sent. Others may follow, with nothing to open.
     pub fn sent(reference: String) -> Outcome {
         let action = Action::Sent;
         let cause =

@@ -1,7 +1,7 @@
 //! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
 //! its [`Ledger`].
 //!
-//! Each is a module with the same parts: its `NAME`, `ALERTS`, `ALERT_CODES`, `CACHES`, `SECTIONS` and `Settings`, how
+//! Each is a module with the same parts: its `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`, `CACHES`, `SECTIONS` and `Settings`, how
 //! they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`,
 //! `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
 
@@ -41,6 +41,17 @@ pub struct Job<'a> {
     pub route: &'a Route,
 }
 
+/// What a destination promises of each item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// It can look up what it may have done.
+    Once,
+    /// The receiver can drop a double by its id.
+    AtLeastOnce,
+    /// What may have been sent is not sent again, except by a replay that names it.
+    AtMostOnce,
+}
+
 /// How much can be sent at the moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ready {
@@ -78,6 +89,14 @@ macro_rules! destinations {
 
         /// The names of all destinations, as settings and the column `destination` have them.
         pub const NAMES: &[&str] = &[$($module::NAME),*];
+
+        /// What the destination of this name promises.
+        pub fn guarantee(name: &str) -> Option<Guarantee> {
+            match name {
+                $($module::NAME => Some($module::GUARANTEE),)*
+                _ => None,
+            }
+        }
 
         /// The scopes of memos that each destination can do without: it looks them up again.
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];

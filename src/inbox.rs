@@ -299,7 +299,11 @@ impl Inbox {
             Store::Sqlite { writer, .. } => migrator().run(writer).await.map_err(anyhow::Error::from),
             Store::Postgres(postgres) => postgres.migrate().await,
         };
-        migrated.context("the database cannot be brought up to date")
+        migrated.context("the database cannot be brought up to date")?;
+        for statement in TAKE_OVER.split_inclusive(';').filter(|statement| statement.contains(' ')) {
+            execute!(self, statement)?;
+        }
+        Ok(())
     }
 }
 
@@ -325,6 +329,8 @@ impl Store {
     }
 }
 
+/// What the version before stores in its own way.
+const TAKE_OVER: &str = include_str!("inbox/take_over.sql");
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
 
 /// Additive migrations only; an unknown newer one is no error, so that an older version can start again.

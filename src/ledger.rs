@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::delivery::{Claim, Doubt, History, Outcome, Reason};
+use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason};
 use crate::inbox::Inbox;
 use crate::item::Item;
 use crate::source;
@@ -26,6 +26,8 @@ pub struct Ledger<'a> {
 #[derive(Debug)]
 pub enum Stopped {
     Outcome(Outcome),
+    /// The outcome says nothing about the destination: no request was sent.
+    Unasked(Outcome),
     /// Another process may have claimed the delivery.
     LeaseExpired,
     Storage(sqlx::Error),
@@ -55,6 +57,17 @@ impl<'a> Ledger<'a> {
     /// [`Stopped::Storage`]
     pub async fn history(&self) -> Result<History, Stopped> {
         Ok(self.inbox.history(self.claim).await?)
+    }
+
+    /// Whether the item is older than the database: another database may have delivered it.
+    ///
+    /// # Errors
+    /// [`Stopped::Storage`]
+    pub async fn is_history(&self, item: &Item) -> Result<bool, Stopped> {
+        let (Origin::Feed, Some(first_run)) = (self.claim.origin, self.inbox.first_run().await?) else {
+            return Ok(false);
+        };
+        Ok(item.event_made.is_none_or(|made| made.as_millisecond() < first_run))
     }
 
     /// Stores the bytes of a request with a memo, before its first byte goes out. `claim` is that of the attempt,

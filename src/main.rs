@@ -134,6 +134,11 @@ enum Command {
         /// Deliver waiting deliveries now instead of at their next try
         #[arg(long, conflicts_with_all = ["all_dead", "new_ticket"])]
         now: bool,
+        /// Only deliveries to this destination
+        ///
+        /// What Flow may have sent already is part of --all-dead only if this names flow.
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
         /// Print what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
@@ -233,13 +238,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
         Command::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
-        Command::Replay { all_dead: _, new_ticket, now, dry_run, ids } => {
+        Command::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {
             let how = match (new_ticket, now) {
                 (true, _) => Replay::NewTicket,
                 (false, true) => Replay::Now,
                 (false, false) => Replay::Again,
             };
-            cli::replay(&Database::from_env()?, &ids, how, dry_run).await?;
+            cli::replay(&Database::from_env()?, &ids, destination.as_deref(), how, dry_run).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

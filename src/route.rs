@@ -1,5 +1,7 @@
 //! Routes: which events of which source, and where they go.
 
+use std::borrow::Cow;
+
 use crate::item::Kind;
 
 /// The name of the route that the tutorial's variables make.
@@ -29,9 +31,11 @@ pub struct Route {
 
 impl Route {
     /// Returns the route of this name; one that was removed from the configuration has only its name.
-    pub fn named(routes: &[Route], name: &str) -> Route {
-        let found = routes.iter().find(|route| route.name == name).cloned();
-        found.unwrap_or_else(|| Route { name: name.to_owned(), ..Route::default() })
+    pub fn named<'a>(routes: &'a [Route], name: &str) -> Cow<'a, Route> {
+        match routes.iter().find(|route| route.name == name) {
+            Some(route) => Cow::Borrowed(route),
+            None => Cow::Owned(Route { name: name.to_owned(), ..Route::default() }),
+        }
     }
 
     pub fn goes_to(&self, destination: &str) -> bool {

@@ -105,6 +105,23 @@ impl Status {
         json!(all)
     }
 
+    /// Warns of deliveries that wait for a destination without settings: nobody works on them.
+    pub fn warn_of_removed(&self) {
+        for counts in self.stored.iter().flat_map(|(summary, _)| &summary.destinations) {
+            let destination = counts.destination.as_str();
+            let is_configured = self.destinations.iter().any(|(name, _)| *name == destination);
+            if counts.waiting > 0 && !is_configured {
+                warn!(
+                    event = "destination_removed",
+                    destination,
+                    waiting = counts.waiting,
+                    "{} deliveries wait for {destination}, which is not configured: configure it again to deliver them",
+                    counts.waiting
+                );
+            }
+        }
+    }
+
     /// Logs one line.
     pub fn log(&self) {
         let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.as_str());

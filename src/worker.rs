@@ -181,7 +181,9 @@ impl Worker {
     /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
         match AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await {
-            Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => self.settle(&claim, &outcome).await,
+            Ok(Ok(outcome) | Err(Stopped::Outcome(outcome) | Stopped::Unasked(outcome))) => {
+                self.settle(&claim, &outcome).await;
+            }
             Ok(Err(Stopped::LeaseExpired)) => {
                 warn!(
                     event = "lease_expired_unsent",
@@ -207,7 +209,7 @@ impl Worker {
         };
         // Outcomes before this say nothing about the destination: no request was sent.
         let started = Instant::now();
-        let route = &Route::named(&self.routes, &claim.route);
+        let route = &*Route::named(&self.routes, &claim.route);
         let job = Job { claim, item: &item, route };
         let attempt = self.destination.attempt(&job, &ledger);
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {

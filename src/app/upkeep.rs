@@ -119,6 +119,7 @@ pub(super) async fn watch_clock(inbox: Inbox, lease: Duration) {
 /// Logs the state every 15 minutes, so that the log alone shows whether all is well.
 pub(super) async fn report_status(inbox: Inbox, status: StatusSource) {
     report_backlog(&inbox, Instant::now()).await;
+    status.snapshot().await.warn_of_removed();
     loop {
         sleep(STATUS_EVERY).await;
         status.snapshot().await.log();

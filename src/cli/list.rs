@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use casebridge::config::Database;
+use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed, State};
 
 use super::{PAGE, reason};
@@ -20,7 +21,11 @@ pub async fn list(
     let inbox = Inbox::open_beside(database).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     if !as_json {
-        writeln!(out, "{:<7}  {:<20}  {:>8}  {:>8}  ID", "STATE", "RECEIVED", "ATTEMPTS", "TICKET")?;
+        writeln!(
+            out,
+            "{:<7}  {:<20}  {:>8}  {:<11}  {:>8}  ID",
+            "STATE", "RECEIVED", "ATTEMPTS", "DESTINATION", "TICKET"
+        )?;
     }
     let mut last: Option<Listed> = None;
     loop {
@@ -49,7 +54,8 @@ fn json_line(delivery: &Listed) -> Value {
         "state": delivery.state,
         "attempts": delivery.attempts,
         "tries": delivery.tries,
-        "ticket": delivery.reference,
+        "reference": delivery.reference,
+        "ticket": ticket(delivery),
         "reason": delivery.last_error,
         "received_at": time(delivery.received_at),
         "due_at": (delivery.state == "waiting").then(|| time(delivery.due_at)),
@@ -57,10 +63,15 @@ fn json_line(delivery: &Listed) -> Value {
     })
 }
 
+/// The number of its ticket; other destinations have other references.
+fn ticket(delivery: &Listed) -> Option<&str> {
+    delivery.reference.as_deref().filter(|_| delivery.destination == zendesk::NAME)
+}
+
 fn write_lines(out: &mut impl Write, delivery: &Listed) -> io::Result<()> {
-    let Listed { state, attempts, identity, .. } = delivery;
-    let (received, ticket) = (time(delivery.received_at), delivery.reference.as_deref().unwrap_or("-"));
-    writeln!(out, "{state:<7}  {received:<20}  {attempts:>8}  {ticket:>8}  {identity}")?;
+    let Listed { state, attempts, identity, destination, .. } = delivery;
+    let (received, ticket) = (time(delivery.received_at), ticket(delivery).unwrap_or("-"));
+    writeln!(out, "{state:<7}  {received:<20}  {attempts:>8}  {destination:<11}  {ticket:>8}  {identity}")?;
     if delivery.last_error.is_some() {
         writeln!(out, "         {}", reason(delivery))?;
     }

@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::bail;
 
 use casebridge::config::Database;
+use casebridge::destination::{Guarantee, guarantee};
 use casebridge::inbox::{Inbox, Listed, State};
 
 use super::{PAGE, reason};
@@ -40,34 +41,45 @@ impl Replay {
     }
 }
 
-/// Replays the named deliveries, or all dead ones if none is named.
-pub async fn replay(database: &Database, ids: &[String], how: Replay, dry_run: bool) -> anyhow::Result<()> {
+/// Replays the named deliveries, or all dead ones if none is named; of all destinations, or of one. Without its
+/// name, what a destination may have sent already is left out of all dead ones.
+pub async fn replay(
+    database: &Database,
+    ids: &[String],
+    destination: Option<&str>,
+    how: Replay,
+    dry_run: bool,
+) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let chosen = match ids {
-        [] => all_dead(&inbox).await?,
-        ids => named(&inbox, ids, how).await?,
+        [] => all_dead(&inbox, destination).await?,
+        ids => named(&inbox, ids, destination, how).await?,
     };
     let mut out = std::io::stdout().lock();
     let (one, all) = if dry_run { ("would replay", "would be replayed") } else { ("replayed", "replayed") };
     let mut replayed = 0;
     for delivery in &chosen {
         if let Some(refusal) = how.refusal(delivery) {
-            writeln!(out, "not replayed: {} {refusal}", delivery.identity)?;
+            writeln!(out, "not replayed: {} to {} {refusal}", delivery.identity, delivery.destination)?;
         // Another operator may have been quicker.
         } else if dry_run || how.apply(&inbox, delivery).await? {
             replayed += 1;
-            writeln!(out, "{one} {} ({})", delivery.identity, reason(delivery))?;
+            let Listed { identity, destination, .. } = delivery;
+            writeln!(out, "{one} {identity} to {destination} ({})", reason(delivery))?;
         }
     }
     writeln!(out, "{replayed} {all}")?;
     Ok(())
 }
 
-async fn all_dead(inbox: &Inbox) -> sqlx::Result<Vec<Listed>> {
+async fn all_dead(inbox: &Inbox, destination: Option<&str>) -> sqlx::Result<Vec<Listed>> {
+    let is_safe =
+        |dead: &Listed| destination.is_some() || guarantee(&dead.destination) != Some(Guarantee::AtMostOnce);
     let mut dead: Vec<Listed> = Vec::new();
     loop {
-        let page = inbox.list(Some(State::Dead), None, dead.last(), PAGE).await?;
+        let page = inbox.list(Some(State::Dead), destination, dead.last(), PAGE).await?;
         if page.is_empty() {
+            dead.retain(is_safe);
             return Ok(dead);
         }
         dead.extend(page);
@@ -75,10 +87,16 @@ async fn all_dead(inbox: &Inbox) -> sqlx::Result<Vec<Listed>> {
 }
 
 /// Finds all named deliveries, or fails: a typing error should not leave half a replay behind.
-async fn named(inbox: &Inbox, ids: &[String], how: Replay) -> anyhow::Result<Vec<Listed>> {
+async fn named(
+    inbox: &Inbox,
+    ids: &[String],
+    destination: Option<&str>,
+    how: Replay,
+) -> anyhow::Result<Vec<Listed>> {
     let mut chosen = Vec::new();
     for id in ids {
-        let found = inbox.find(id).await?;
+        let mut found = inbox.find(id).await?;
+        found.retain(|delivery| destination.is_none_or(|name| delivery.destination == name));
         // An id may have a delivery for each of several destinations: one that can be replayed is enough.
         let refusals: Option<Vec<String>> = found.iter().map(|delivery| how.refusal(delivery)).collect();
         match refusals.as_deref() {

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
 use super::template::{Context, Subject, Template};
-use super::{Alerts, Job, Ready, log_sent};
+use super::{Alerts, Guarantee, Job, Ready, log_sent};
 use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
@@ -27,6 +27,7 @@ use crate::route::Route;
 use crate::text::clean;
 
 pub const NAME: &str = "flow";
+pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 pub const CACHES: &[&str] = &[];
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 
@@ -141,6 +142,7 @@ pub struct Recipient {
 /// Whether any of its variables is set.
 pub fn is_configured(reader: &mut Reader) -> bool {
     reader.is_any_set(Variables::names())
+        || reader.is_any_set(BroadcastVariables::names().map(|name| format!("{PREFIX}{name}")))
 }
 
 /// Reads the settings; `None` with a problem.
@@ -256,34 +258,10 @@ impl Flow {
     /// # Errors
     /// It stopped before anything was sent.
     pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
-        let is_unsent = job.claim.request_memo.as_deref() == Some(UNSENT);
-        let body = match &job.claim.request {
-            // Bytes are frozen before the first one goes out, so without them nothing was sent.
-            Some(_) if job.claim.in_doubt && !is_unsent => {
-                return Ok(may_have_been_sent("an earlier attempt ended without an answer"));
-            }
-            Some(frozen) => {
-                if is_unsent {
-                    ledger.note("").await?;
-                }
-                frozen.clone()
-            }
-            None => {
-                let Some(broadcast) = self.settings.broadcasts.get(&job.claim.route) else {
-                    let reason = "its route no longer goes to Flow: add it again, and replay";
-                    return Ok(Outcome::Dead { reason: Reason::new(reason) });
-                };
-                let body = match request(&self.settings, broadcast, job) {
-                    Ok(body) => body.to_string(),
-                    Err(failure) => {
-                        let reason = format!("FLOW_TEXT: {failure}; correct the template, and replay");
-                        return Ok(Outcome::Refused { reason: Reason::new(reason) });
-                    }
-                };
-                ledger.freeze(job.claim, &body, "").await?;
-                body
-            }
-        };
+        let body = self.body(job, ledger).await.map_err(|stopped| match stopped {
+            Stopped::Outcome(outcome) => Stopped::Unasked(outcome),
+            stopped => stopped,
+        })?;
         let mut url = self.settings.url.clone();
         url.set_path(&format!("{}/broadcast/instant", url.path().trim_end_matches('/')));
         let mut authorization = HeaderValue::from_str(self.settings.authorization.expose_secret())
@@ -292,12 +270,46 @@ impl Flow {
         ledger.sending().await?;
         let request = self.http.post(url).timeout(self.timeout).header(AUTHORIZATION, authorization);
         let request = request.header("content-type", "application/json").body(body);
-        let answer = exchange::send(request).await;
-        if matches!(answer, Err(NoAnswer { unsent: true, .. })) {
-            // A replay is in doubt from the start. Without this note, the next attempt would end it.
+        let outcome = outcome(exchange::send(request).await);
+        if !matches!(outcome, Outcome::Done { .. } | Outcome::Uncertain { .. }) {
+            // Without this note, the next attempt of a delivery in doubt, such as a replay, would end it.
             let _ = ledger.note(UNSENT).await;
         }
-        Ok(outcome(answer))
+        Ok(outcome)
+    }
+
+    /// The bytes to send, frozen.
+    async fn body(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<String, Stopped> {
+        let claim = job.claim;
+        let is_unsent = claim.request_memo.as_deref() == Some(UNSENT);
+        match &claim.request {
+            // Bytes are frozen before the first one goes out, so without them nothing was sent.
+            Some(_) if claim.in_doubt && !is_unsent => {
+                return Err(may_have_been_sent("an earlier attempt ended without an answer").into());
+            }
+            Some(frozen) => {
+                if is_unsent {
+                    ledger.note("").await?;
+                }
+                return Ok(frozen.clone());
+            }
+            None => {}
+        }
+        // A replay has another revision.
+        if claim.revision == 0 && ledger.is_history(job.item).await? {
+            return Err(may_have_been_sent("the event is older than this database").into());
+        }
+        let Some(broadcast) = self.settings.broadcasts.get(&claim.route) else {
+            let reason = "its route no longer goes to Flow: add it again, and replay";
+            return Err(Outcome::Dead { reason: Reason::new(reason) }.into());
+        };
+        let body = request(&self.settings, broadcast, job).map_err(|failure| {
+            let reason = format!("FLOW_TEXT: {failure}; correct the template, and replay");
+            Outcome::Dead { reason: Reason::new(reason) }
+        })?;
+        let body = body.to_string();
+        ledger.freeze(claim, &body, "").await?;
+        Ok(body)
     }
 
     /// Flow has no harmless request.
@@ -314,7 +326,8 @@ impl Flow {
     }
 
     pub fn ready(&self, _now: Instant) -> Ready {
-        Ready::Now(usize::MAX)
+        // If Flow fails, each request under way is one that may have been sent.
+        Ready::Now(2)
     }
 }
 
@@ -348,7 +361,7 @@ fn request(settings: &Settings, broadcast: &Broadcast, job: &Job) -> Result<Valu
 }
 
 fn speech(template: &Template, job: &Job) -> Result<String, String> {
-    let cause = job.claim.cause().filter(Cause::is_of_ticket).unwrap_or_default();
+    let cause = job.claim.cause().filter(Cause::has_number).unwrap_or_default();
     let subject = Subject {
         item: job.item,
         label: job.route.label.as_deref().unwrap_or_default(),
@@ -358,7 +371,10 @@ fn speech(template: &Template, job: &Job) -> Result<String, String> {
         more_notes: 0,
     };
     let text = template.render(&Context::new(&subject).with_cause(&cause))?;
-    Ok(clean(&text).trim().chars().take(TEXT_CHARS).collect())
+    match clean(&text).trim() {
+        "" => Err("it gives no text for this item".to_owned()),
+        text => Ok(text.chars().take(TEXT_CHARS).collect()),
+    }
 }
 
 /// What a flow can use: each parameter is an array of values.
@@ -375,7 +391,10 @@ fn params(job: &Job) -> Map<String, Value> {
     ];
     let set =
         params.into_iter().filter_map(|(name, value)| Some((name, value.filter(|value| !value.is_empty())?)));
-    set.map(|(name, value)| (name.to_owned(), json!([{ "value": clean(&value) }]))).collect()
+    set.map(|(name, value)| {
+        (name.to_owned(), json!([{ "value": clean(&value).chars().take(TEXT_CHARS).collect::<String>() }]))
+    })
+    .collect()
 }
 
 fn may_have_been_sent(why: &str) -> Outcome {
@@ -394,15 +413,15 @@ fn outcome(answer: Result<Answer, NoAnswer>) -> Outcome {
         Err(NoAnswer { how, .. }) => return may_have_been_sent(&how),
     };
     let reason = answer.reason("Flow");
-    let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
+    let blocked = |reason| Outcome::Blocked { reason, doubt: Doubt::None };
     let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
     match answer.status {
         // Flow names no id: it has accepted the broadcast, and says no more.
         200..=299 if is_accepted(&answer.body) => Outcome::sent("accepted".to_owned()),
         200..=299 => may_have_been_sent("Flow's answer is not the one that it publishes"),
-        300..=399 | 404 | 405 => pause(alerting(ADDRESS)),
-        401 | 403 => pause(alerting(CREDENTIAL)),
-        429 => pause(reason),
+        300..=399 | 404 | 405 => blocked(alerting(ADDRESS)),
+        401 | 403 => blocked(alerting(CREDENTIAL)),
+        429 => Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after },
         400 | 406 | 411..=417 | 421..=424 => Outcome::Refused { reason },
         _ => may_have_been_sent(&reason.log),
     }
@@ -420,7 +439,9 @@ mod tests {
         let answer = Answer { status, retry_after: None, body: body.into() };
         match outcome(Ok(answer)) {
             Outcome::Done { .. } => "done",
-            Outcome::Pause { reason, .. } => reason.alert.unwrap_or("pause"),
+            Outcome::Pause { reason, .. } | Outcome::Blocked { reason, .. } => {
+                reason.alert.unwrap_or("pause")
+            }
             Outcome::Refused { .. } => "refused",
             Outcome::Uncertain { .. } => "uncertain",
             outcome => panic!("{outcome:?}"),

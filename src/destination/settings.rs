@@ -55,14 +55,14 @@ pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
 fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
     let common = Variables::read(reader, "");
     let common_to = destinations(reader, common.deliver_to()).unwrap_or_else(|| vec![zendesk::NAME]);
-    let common_then = destinations(reader, common.deliver_then()).unwrap_or_default();
+    let common_then = followers(reader, common.deliver_then()).unwrap_or_default();
     for route in routes {
         let own = match route.prefix.as_str() {
             "" => RouteVariables::default(),
             prefix => RouteVariables::read(reader, prefix),
         };
         route.to = destinations(reader, own.to()).unwrap_or_else(|| common_to.clone());
-        route.then = destinations(reader, own.then()).unwrap_or_else(|| common_then.clone());
+        route.then = followers(reader, own.then()).unwrap_or_else(|| common_then.clone());
         if let Some(twice) = route.then.iter().find(|name| route.to.contains(name)) {
             let name = &route.name;
             reader.problems.push(format!(
@@ -71,6 +71,14 @@ fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
         }
     }
     common_to
+}
+
+/// Reads a list of destinations, or `none`, which is an empty one.
+fn followers(reader: &mut Reader, setting: Setting) -> Option<Vec<&'static str>> {
+    match setting.value {
+        Some(text) if text.eq_ignore_ascii_case("none") => Some(Vec::new()),
+        _ => destinations(reader, setting),
+    }
 }
 
 /// Reads a list of destinations; `None` if it is not set.

@@ -20,7 +20,7 @@ use tokio::net::lookup_host;
 use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
-use super::{Alerts, Job, Ready, log_sent};
+use super::{Alerts, Guarantee, Job, Ready, log_sent};
 use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
@@ -33,6 +33,7 @@ use crate::report::{Finding, INCOMPLETE, Row, within};
 use crate::route::Route;
 
 pub const NAME: &str = "webhook";
+pub const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 pub const CACHES: &[&str] = &[];
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 
@@ -51,8 +52,6 @@ codes! {
 
 /// Standard Webhooks recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a refused item is tried before it counts as refused: receivers are changed more often than Zendesk.
-const REFUSALS: i64 = 3;
 /// How long a receiver that is gone is left alone; a restart ends it.
 const GONE_FOR: Duration = Duration::from_secs(3600);
 
@@ -173,7 +172,7 @@ impl Webhook {
         if matches!(&answer, Ok(Answer { status: 410, .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }
-        Ok(outcome(answer, id, job.claim.tries))
+        Ok(outcome(answer, id))
     }
 
     /// Any request would be a delivery.
@@ -241,7 +240,7 @@ fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str)
 /// The body: a payload of Standard Webhooks (`type`, `timestamp`, `data`) that is a CloudEvent as well.
 fn event(job: &Job, id: &str, payload: Payload) -> Value {
     let Job { claim, item, route } = *job;
-    let cause = claim.cause().filter(Cause::is_of_ticket);
+    let cause = claim.cause().filter(Cause::has_number);
     let kind = match &cause {
         Some(cause) => format!("casebridge.ticket.{}", cause.action),
         None => "casebridge.item.received".to_owned(),
@@ -296,7 +295,7 @@ fn add_texts(data: &mut Value, item: &Item) {
 }
 
 /// The table of outcomes. Nothing leaves a doubt: a message that comes twice has the same id.
-fn outcome(answer: Result<Answer, NoAnswer>, id: String, tries: i64) -> Outcome {
+fn outcome(answer: Result<Answer, NoAnswer>, id: String) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
         Err(NoAnswer { unsent, how }) => {
@@ -309,13 +308,14 @@ fn outcome(answer: Result<Answer, NoAnswer>, id: String, tries: i64) -> Outcome 
     };
     let reason = answer.reason("the webhook");
     let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
+    let blocked = |reason| Outcome::Blocked { reason, doubt: Doubt::None };
     let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
     match answer.status {
         200..=299 => Outcome::sent(id),
-        300..=399 | 404 => pause(alerting(ADDRESS)),
-        401 | 403 => pause(alerting(FORBIDDEN)),
+        300..=399 | 404 => blocked(alerting(ADDRESS)),
+        401 | 403 => blocked(alerting(FORBIDDEN)),
         410 => pause(alerting(GONE)),
-        400 | 405..=407 | 411..=417 | 421..=424 if tries >= REFUSALS => Outcome::Refused { reason },
+        400 | 405..=407 | 411..=417 | 421..=424 => Outcome::Refused { reason },
         429 | 503 => pause(reason),
         _ if answer.retry_after.is_some() => pause(reason),
         _ => Outcome::Retry { reason, doubt: Doubt::None },
@@ -326,11 +326,13 @@ fn outcome(answer: Result<Answer, NoAnswer>, id: String, tries: i64) -> Outcome 
 mod tests {
     use super::*;
 
-    fn outcome_of(status: u16, tries: i64) -> &'static str {
+    fn outcome_of(status: u16) -> &'static str {
         let answer = Answer { status, retry_after: None, body: Vec::new() };
-        match outcome(Ok(answer), "id".to_owned(), tries) {
+        match outcome(Ok(answer), "id".to_owned()) {
             Outcome::Done { .. } => "done",
-            Outcome::Pause { reason, .. } => reason.alert.unwrap_or("pause"),
+            Outcome::Pause { reason, .. } | Outcome::Blocked { reason, .. } => {
+                reason.alert.unwrap_or("pause")
+            }
             Outcome::Retry { .. } => "retry",
             Outcome::Refused { .. } => "refused",
             outcome => panic!("{outcome:?}"),
@@ -339,17 +341,17 @@ mod tests {
 
     #[test]
     fn the_table_of_outcomes() {
-        for (statuses, first, later) in [
-            (&[200, 201, 202, 204, 299][..], "done", "done"),
-            (&[301, 302, 307, 404], "webhook_address", "webhook_address"),
-            (&[401, 403], "webhook_forbidden", "webhook_forbidden"),
-            (&[410], "webhook_gone", "webhook_gone"),
-            (&[400, 413, 415, 422], "retry", "refused"),
-            (&[429, 503], "pause", "pause"),
-            (&[408, 409, 425, 500, 502, 504, 521], "retry", "retry"),
+        for (statuses, expected) in [
+            (&[200, 201, 202, 204, 299][..], "done"),
+            (&[301, 302, 307, 404], "webhook_address"),
+            (&[401, 403], "webhook_forbidden"),
+            (&[410], "webhook_gone"),
+            (&[400, 413, 415, 422], "refused"),
+            (&[429, 503], "pause"),
+            (&[408, 409, 425, 500, 502, 504, 521], "retry"),
         ] {
             for status in statuses {
-                assert_eq!((outcome_of(*status, 0), outcome_of(*status, 3)), (first, later), "{status}");
+                assert_eq!(outcome_of(*status), expected, "{status}");
             }
         }
     }

@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 
 use crate::alert::Reminder;
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
-use crate::destination::{Alerts, Ready};
+use crate::destination::{Alerts, Guarantee, Ready};
 use crate::item::with_lower_network;
 use crate::ledger::{Ledger, Memos, StorageError};
 pub use alerts::ALERT_CODES;
@@ -57,6 +57,7 @@ pub use token::{Grant, SCOPE};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
+pub const GUARANTEE: Guarantee = Guarantee::Once;
 pub const CACHES: &[&str] = &[AUTHORS];
 pub const ALERTS: Alerts = Alerts { down: alerts::DOWN, refuses: alerts::REFUSES };
 /// The scope of memos with the number of each author's user.

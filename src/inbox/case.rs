@@ -23,6 +23,11 @@ impl Inbox {
         Ok(History { latest, may_be_restored })
     }
 
+    /// When this database was first served: milliseconds since 1970, UTC.
+    pub async fn first_run(&self) -> sqlx::Result<Option<i64>> {
+        fetch!(self.reader, query_scalar("select min(began_at) from run").fetch_one)
+    }
+
     /// Returns the route and the payload of a delivery; the payload is empty once its texts were erased.
     pub async fn payload(&self, identity: &str, destination: &str) -> sqlx::Result<Option<(String, String)>> {
         let sql = "select route, payload from delivery where identity = $1 and destination = $2";

@@ -25,7 +25,7 @@ impl Inbox {
         lease: Duration,
     ) -> sqlx::Result<Vec<Claim>> {
         let filter = match filter {
-            ClaimFilter::Fresh => "and attempts = 0 and origin = 'push'",
+            ClaimFilter::Fresh => "and attempts = 0 and not in_doubt",
             ClaimFilter::Any => "",
         };
         let sql = CLAIM.replace("{filter}", filter);
@@ -80,7 +80,7 @@ impl Inbox {
 
     /// Stores the deliveries to other destinations that follow a claimed one, with its cause. It comes before
     /// [`Inbox::settle`]: if the process dies in between, the next attempt finds the delivery done, and stores them
-    /// once more, which changes nothing.
+    /// once more, which changes nothing but the cause of those that were not tried yet.
     pub async fn follow(&self, claim: &Claim, cause: &Cause, followers: &[&'static str]) -> sqlx::Result<()> {
         let cause = serde_json::to_string(cause).unwrap_or_default();
         for destination in followers {
@@ -143,7 +143,8 @@ const FOLLOW: &str = "
     select identity, $4, case_key, route, event_id, event_name, payload, origin, 'waiting', {now}, received_at, $5
       from delivery
      where identity = $1 and destination = $2 and attempts = $3 and leased
-    on conflict do nothing";
+    on conflict (identity, destination) do update set cause = excluded.cause
+     where delivery.state = 'waiting' and delivery.attempts = 0";
 
 /// Claims due deliveries. A delivery waits for older ones of its case, for a claimed one of its case, and for
 /// an unanswered request about its case until that must be over.

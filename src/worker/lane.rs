@@ -59,6 +59,8 @@ pub struct Lane {
     alerts: Alerts,
     has_worked: bool,
     down: Option<Down>,
+    /// When the first delivery failed since the last success.
+    failing_since: Option<Instant>,
     /// Deliveries that failed since the last success, and how often.
     suspects: HashMap<String, u32>,
     /// Deliveries that were blocked.
@@ -165,7 +167,7 @@ impl Lane {
         Outcome::Pause { reason, doubt, retry_after: None }
     }
 
-    /// If several deliveries fail, the destination is at fault. A single one uses up a try only if another has
+    /// If several deliveries fail, or nothing has passed for minutes, the destination is at fault. A single one uses up a try only if another has
     /// passed since it last failed.
     fn failed(
         &mut self,
@@ -178,7 +180,8 @@ impl Lane {
         let failures = self.suspects.entry(delivery.to_owned()).or_default();
         *failures += 1;
         let failures = *failures;
-        if self.suspects.len() >= SUSPECTS {
+        let failing_since = *self.failing_since.get_or_insert(now);
+        if self.suspects.len() >= SUSPECTS || now.duration_since(failing_since) >= ALARMING {
             self.pause(&reason, None, started, now);
             return Outcome::Pause { reason, doubt, retry_after: None };
         }
@@ -221,6 +224,7 @@ impl Lane {
     fn answered(&mut self, started: Instant) {
         self.has_worked = true;
         self.suspects.clear();
+        self.failing_since = None;
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
             self.reminder.clear();
@@ -252,7 +256,7 @@ impl Lane {
             (Some(asked), Some(_)) => asked.max(step),
             (None, _) => step,
         };
-        let since = self.down.as_ref().map_or(now, |down| down.since);
+        let since = self.down.as_ref().map(|down| down.since).or(self.failing_since).unwrap_or(now);
         let (until, asked_for) = (now + wait, retry_after.is_some());
         let (text, until_sent) = (reason.log.clone(), reason.until_sent);
         self.down = Some(Down { since, paused_at: now, until, asked_for, step, reason: text, until_sent });
@@ -261,7 +265,7 @@ impl Lane {
 
     fn log(&mut self, reason: &Reason, wait: Duration, down_for: Duration, now: Instant) {
         let (destination, seconds, reason_text) = (self.name, wait.as_secs(), &reason.log);
-        let code = reason.alert.or((down_for >= ALARMING).then_some(self.alerts.down));
+        let code = reason.alert.or((down_for.max(wait) >= ALARMING).then_some(self.alerts.down));
         match code {
             // By code: the texts contain request ids.
             Some(alert) if self.reminder.is_due(alert, now) => error!(

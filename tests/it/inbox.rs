@@ -353,7 +353,7 @@ on_all! {
         let claims = claim(&inbox, LEASE).await;
         assert_eq!(claims.iter().filter(|claim| claim.origin == Origin::Feed).count(), 1);
         let summary = inbox.summary().await.unwrap();
-        assert_eq!((summary.waiting(), summary.in_doubt(), summary.dead(), summary.done_24h), (2, 0, 1, 0));
+        assert_eq!((summary.waiting(), summary.in_doubt(), summary.dead(), summary.done_24h), (2, 1, 1, 0));
         assert!(summary.oldest_ms().is_some() && summary.last_event_ms.is_some());
     }
 

@@ -204,7 +204,7 @@ impl Model {
         };
         let rows = self.rows.iter();
         rows.filter(|row| row.state == "waiting" && row.destination == destination && row.is_due)
-            .filter(|row| pick == ClaimFilter::Any || row.attempts == 0 && row.origin == "push")
+            .filter(|row| pick == ClaimFilter::Any || row.attempts == 0 && !row.in_doubt)
             .filter(|row| !self.rows.iter().any(|other| waits_for(row, other)))
             .cloned()
             .collect()

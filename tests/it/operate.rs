@@ -25,7 +25,7 @@ on_both! {
         assert_eq!(
             fields,
             ["attempts", "case", "destination", "due_at", "event_id", "event_name", "id", "reason",
-                "received_at", "route", "settled_at", "state", "ticket", "tries"]
+                "received_at", "reference", "route", "settled_at", "state", "ticket", "tries"]
         );
         assert_eq!(list[0]["state"], "dead");
         assert_eq!(list[1]["id"], "khoros:1234:event-2:twitter:2");

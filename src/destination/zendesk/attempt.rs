@@ -24,6 +24,8 @@ pub(super) struct Attempt<'a> {
     pub(super) settings: &'a Ticket,
     /// The label of the route: the event itself may lack it.
     pub(super) label: &'a str,
+    /// Other destinations follow.
+    is_followed: bool,
     pub(super) claim: &'a Claim,
     pub(super) item: &'a Item,
     history: History,
@@ -45,7 +47,9 @@ impl Zendesk {
         };
         let (settings, label) =
             (self.settings.ticket(&claim.route), route.label.as_deref().unwrap_or_default());
-        let attempt = Attempt { zendesk: self, ledger, settings, label, claim, item, history, memory };
+        let is_followed = !route.then.is_empty();
+        let attempt =
+            Attempt { zendesk: self, ledger, settings, label, is_followed, claim, item, history, memory };
         attempt.run().await
     }
 }
@@ -248,6 +252,7 @@ impl Attempt<'_> {
             repeat: self.repeat(),
             status_change,
             urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
+            is_followed: self.is_followed && self.claim.request.is_none(),
             comment: &ticket::render_update(self.item, label, route, &changes),
             tags: &ticket::tags(self.item, label, self.settings, None),
         };

@@ -63,7 +63,9 @@ impl Zendesk {
                 );
                 return Ok(None);
             }
-            Err(Stopped::Outcome(outcome)) => return Ok(Some(wait_after(&outcome))),
+            Err(Stopped::Outcome(outcome) | Stopped::Unasked(outcome)) => {
+                return Ok(Some(wait_after(&outcome)));
+            }
             Err(Stopped::Storage(error)) => return Err(error),
         };
         match self.set_requester(ticket, user).await {

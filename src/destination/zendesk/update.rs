@@ -38,6 +38,8 @@ pub struct Update<'a> {
     pub status_change: StatusChange,
     /// Raises the priority.
     pub urgent: bool,
+    /// Other destinations follow.
+    pub is_followed: bool,
     pub comment: &'a Html,
     /// The tags of the route, in case another route created the ticket.
     pub tags: &'a [String],
@@ -195,8 +197,10 @@ impl Zendesk {
         if update.urgent && !has_priority && ticket.is_of(update.case_key) {
             changes["priority"] = json!("high");
         }
-        // Whoever finds the comment later knows what it did.
-        ledger.note(status_change.action(ticket).name()).await?;
+        if update.is_followed {
+            // An attempt that finds the comment says what it did.
+            ledger.note(status_change.action(ticket).name()).await?;
+        }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
         let reply = self.call(Call::Comment, request, Some(ledger)).await?;

@@ -1,5 +1,6 @@
 //! The table as it is, past the inbox.
 
+use casebridge::delivery::Origin;
 use casebridge::inbox::NewItem;
 use sqlx::{Connection, FromRow, PgConnection, SqliteConnection};
 
@@ -39,6 +40,7 @@ impl Row {
             payload: item.payload.clone(),
             origin: item.origin.name().to_owned(),
             state: if item.dead.is_some() { "dead" } else { "waiting" }.to_owned(),
+            in_doubt: item.origin == Origin::Feed,
             is_due: true,
             last_error: item.dead.clone(),
             ..Row::default()
