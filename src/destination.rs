@@ -23,6 +23,9 @@ use settings::DestinationSettings;
 use webhook::Webhook;
 use zendesk::Zendesk;
 
+/// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
+const IN_FLIGHT: usize = 27;
+
 /// The names of all destinations, as settings and the column `destination` have them.
 pub const NAMES: [&str; 3] = [zendesk::NAME, webhook::NAME, flow::NAME];
 
@@ -87,6 +90,14 @@ impl Destination {
             Destination::Zendesk(_) => zendesk::ALERTS,
             Destination::Webhook(_) => webhook::ALERTS,
             Destination::Flow(_) => flow::ALERTS,
+        }
+    }
+
+    /// The number of concurrent deliveries.
+    pub fn in_flight_limit(&self) -> usize {
+        match self {
+            Destination::Zendesk(_) | Destination::Webhook(_) => IN_FLIGHT,
+            Destination::Flow(_) => flow::IN_FLIGHT,
         }
     }
 

@@ -36,6 +36,8 @@ const API_URL: &str = "https://api.flow.ai/rest/v1";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The name of a number that has none: Flow demands one.
 const ANONYMOUS: &str = "Anonymous";
+/// The number of concurrent broadcasts: an outage ends this many deliveries before it is noticed.
+pub const IN_FLIGHT: usize = 4;
 /// The memo of a request that certainly has not reached Flow.
 const UNSENT: &str = "unsent";
 /// Flow documents no limit; a text message of more parts is rarely meant.
