@@ -2,46 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-/// Zendesk refuses the credential.
-pub const ZENDESK_CREDENTIAL: &str = "zendesk_credential";
-/// Zendesk accepts the credential, but refuses a permission that casebridge needs.
-pub const ZENDESK_FORBIDDEN: &str = "zendesk_forbidden";
-/// There is no Zendesk at `ZENDESK_API_URL`.
-pub const ZENDESK_ADDRESS: &str = "zendesk_address";
-/// Zendesk refuses ticket after ticket for the same reason.
-pub const ZENDESK_REFUSES: &str = "zendesk_refuses";
-/// Zendesk refuses fields that `TICKET_…` sets, and tickets are created without them.
-pub const ZENDESK_FIELDS: &str = "zendesk_fields";
-/// A ticket is not found, and not known to be deleted.
-pub const ZENDESK_TICKET_HIDDEN: &str = "zendesk_ticket_hidden";
-/// A first comment is public and should be private, or the reverse.
-pub const ZENDESK_PRIVACY: &str = "zendesk_privacy";
-/// Zendesk has not been usable for minutes.
-pub const ZENDESK_DOWN: &str = "zendesk_down";
-/// Deliveries were given up.
-pub const DELIVERY_DEAD: &str = "delivery_dead";
-/// Khoros refuses the token.
-pub const KHOROS_TOKEN: &str = "khoros_token";
-/// There is no Khoros API at `SPREDFAST_API_URL`.
-pub const KHOROS_ADDRESS: &str = "khoros_address";
-/// Khoros has not accepted the subscription for minutes.
-pub const KHOROS_DOWN: &str = "khoros_down";
-/// Another deployment keeps taking over the subscription.
-pub const SUBSCRIPTION_CONTESTED: &str = "subscription_contested";
-/// Events come only from the feeds, and cannot be read; or one event never can be.
-pub const KHOROS_PULL: &str = "khoros_pull";
-/// The public address is unknown, so casebridge cannot subscribe.
-pub const PUBLIC_URL: &str = "public_url";
-/// A busy route has no events any longer.
-pub const ROUTE_SILENT: &str = "route_silent";
-/// The database does not answer, or refuses writes.
-pub const STORAGE: &str = "storage";
-/// The service does not start: settings are missing or wrong.
-pub const CONFIGURATION: &str = "configuration";
-/// The service does not start, or has ended, because of this machine or a defect.
-pub const START: &str = "start";
-/// A defect of casebridge itself.
-pub const PANIC: &str = "panic";
+/// Declares codes as constants, and `ALERT_CODES` with all of them. Each module declares its own.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $code;)*
+
+        /// The codes of this module's alerts. The README has a remedy for each.
+        pub const ALERT_CODES: &[&str] = &[$($name),*];
+    };
+}
+
+pub(crate) use codes;
+
+codes! {
+    /// Deliveries were given up.
+    DELIVERY_DEAD = "delivery_dead";
+    /// The database does not answer, or refuses writes.
+    STORAGE = "storage";
+    /// The service does not start: settings are missing or wrong.
+    CONFIGURATION = "configuration";
+    /// The service does not start, or has ended, because of this machine or a defect.
+    START = "start";
+    /// A defect of casebridge itself.
+    PANIC = "panic";
+}
 
 /// How often a condition that lasts is logged again.
 pub const REMINDER: Duration = Duration::from_secs(3600);
@@ -73,6 +57,8 @@ impl Reminder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::destination;
+    use crate::source::khoros;
 
     #[test]
     fn a_line_is_due_on_change_and_then_hourly() {
@@ -94,14 +80,16 @@ mod tests {
     #[test]
     fn every_code_has_its_remedy_in_the_readme() {
         let readme = include_str!("../README.md");
-        let source = include_str!("alert.rs");
-        let codes = source.lines().filter_map(|line| {
-            line.strip_prefix("pub const ")?.split_once("&str = \"")?.1.strip_suffix("\";")
-        });
-        let codes: Vec<_> = codes.collect();
-        assert_eq!(codes.len(), 20);
-        for code in codes {
-            assert!(readme.contains(&format!("| `{code}` |")), "{code} is not in the README");
+        let (_, table) = readme.split_once("\n### Alerts\n").unwrap();
+        let table = table.lines().skip_while(|line| !line.starts_with('|')).skip(2);
+        let rows = table.take_while(|line| line.starts_with('|'));
+        let documented: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+        let of_destinations = destination::ALERT_CODES.iter().copied().flatten();
+        let codes = ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations);
+        let codes: Vec<&str> = codes.copied().collect();
+        for code in &codes {
+            assert!(documented.contains(code), "{code} is not in the README");
         }
+        assert_eq!(documented.len(), codes.len(), "{documented:?}");
     }
 }

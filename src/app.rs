@@ -1,6 +1,8 @@
 //! Builds all parts of the service, and starts and stops them. The only module that imports all others.
 
-use std::pin::Pin;
+mod storage;
+mod upkeep;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,33 +10,31 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
-use url::Url;
+use tracing::{info, warn};
 
-use crate::config::{Config, Database, Retention};
-use crate::destination::{self, Destination};
+pub use storage::{Storage, open_storage};
+
+use crate::config::{Config, General};
+use crate::connect;
+use crate::destination::{Destination, DestinationSettings};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
-use crate::inbox::{Committer, Inbox, Unusable};
+use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
-use crate::ledger::Memos;
 use crate::route::Route;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullStatus, Sources};
-use crate::source::khoros::public_url::{self, Probe};
+use crate::source::khoros::public_url::Probe;
+use crate::source::khoros::settings::KhorosSettings;
 use crate::source::khoros::silence;
-use crate::source::khoros::subscription::{self, Desired, Feeds, Reconciler, SubscriptionStatus};
+use crate::source::khoros::subscription::{
+    self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
+};
 use crate::status::StatusSource;
-use crate::worker::Worker;
+use crate::worker::{LaneStatus, Worker};
 
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
-/// Hosts want a port within 60 s of the start.
-const STORAGE_LIMIT: Duration = Duration::from_secs(45);
-const RETENTION_EVERY: Duration = Duration::from_secs(3600);
-const CLOCK_EVERY: Duration = Duration::from_secs(30);
-const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Serves until `stop`, then finishes the work in progress.
 ///
@@ -47,133 +47,167 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
-    let desired = desired(&config);
     let Config { khoros, destinations, general, .. } = config;
-    let client = http_client(general.is_local)?;
-    let (attempt_limit, lease) = (general.delivery.attempt_limit(), general.delivery.lease);
-    let routes: Arc<[Route]> = general.routes.clone().into();
-    let (mut workers, mut lanes) = (Vec::new(), Vec::new());
-    for destination in destination::build(destinations, &client, attempt_limit) {
-        let name = destination.name();
-        let (worker, lane) =
-            Worker::new(inbox.clone(), destination, general.delivery.clone(), routes.clone());
-        workers.push(Arc::new(worker));
-        lanes.push((name, lane));
-    }
-    let names: Vec<String> = general.routes.iter().map(|route| route.name.clone()).collect();
-    let subscription_begins =
-        if desired.is_some() { SubscriptionStatus::Pending } else { SubscriptionStatus::NoPublicUrl };
-    let (subscribed, subscription) =
-        watch::channel(names.iter().map(|name| (name.clone(), subscription_begins.clone())).collect());
-    let (feeds_known, feeds) = watch::channel(Feeds::new());
-
-    let mode = general.mode;
-    let pull_begins = if mode.polls() { PullStatus::Pending } else { PullStatus::Off };
-    let (pulls, pull) = watch::channel(pull_begins);
-    let missed = Arc::new(Notify::new());
-
-    let intake = Intake::new(inbox.clone());
-    let refused = Arc::new(Refused::default());
-    let status = StatusSource {
-        inbox: inbox.clone(),
-        routes: names.into(),
-        destinations: lanes.into(),
-        subscription,
-        pull,
-        refused: refused.clone(),
-        started: std::time::Instant::now(),
-    };
-    let state = Arc::new(AppState {
-        intake: intake.clone(),
-        company_id: khoros.company_id,
-        tokens: BearerTokens::new(&general.bearer_tokens),
-        refused,
-        missed: missed.clone(),
-        routes: general.routes.clone(),
-        deployment_id: deployment_id.clone(),
-        inbox: inbox.clone(),
-        status: status.clone(),
-        admin: general.admin_token.map(|token| BearerTokens::new(&[token])),
-        public_url_remedy: desired.is_none().then_some(general.public_url_remedy),
-        readiness: Readiness::default(),
-    });
-
+    let service = Service { client: connect::http_client(general.is_local)?, inbox, general, deployment_id };
     let address = listener.local_addr().context("the listener has no address")?;
-    let (version, storage) = (env!("CARGO_PKG_VERSION"), inbox.kind());
+    let (version, storage) = (env!("CARGO_PKG_VERSION"), service.inbox.kind());
     info!(event = "listening", %address, version, storage, "listening on {address}");
-    let mut tasks = JoinSet::new();
-    // At `stop`, these two finish their work; the others just end.
-    tasks.spawn(server::serve(listener, http::router(state), general.http_idle, stop.clone()));
-    for worker in &workers {
-        tasks.spawn(worker.clone().run(stop.clone()));
-    }
-    let mut until_stop = |task: Task| {
-        let stop = stop.clone();
-        tasks.spawn(async move { stop.run_until_cancelled(task).await.unwrap_or_default() });
-    };
-    for worker in workers {
-        until_stop(Box::pin(worker.clone().work_in_background()));
-        until_stop(Box::pin(worker.watch_credential()));
-    }
-    until_stop(Box::pin(erase_old_texts(inbox.clone(), general.retention)));
-    until_stop(Box::pin(watch_clock(inbox.clone(), lease)));
-    until_stop(Box::pin(report_status(inbox.clone(), status)));
-    if let Some(limit) = general.silence_alert {
-        until_stop(Box::pin(silence::watch(inbox.clone(), general.routes.clone(), limit)));
-    }
-    let client_of_khoros = Khoros::new(&khoros, client.clone());
-    if mode.polls() {
-        let sources = Sources { khoros: client_of_khoros.clone(), routes: general.routes, feeds, missed };
-        until_stop(Box::pin(Pull::new(sources, intake, &khoros, pulls).run()));
-    }
-    let remedy = general.public_url_remedy;
-    match desired {
-        Some(desired) => {
-            let address = general.public_url.filter(|_| mode.pushes());
-            let variable = general.public_url_variable;
-            let probe = address.map(|url| Probe { http: client, url, variable, remedy, deployment_id });
-            let reconciler = Reconciler::new(
-                client_of_khoros,
-                inbox.clone(),
-                desired,
-                khoros.check_every,
-                subscribed,
-                feeds_known,
-            );
-            until_stop(Box::pin(keep_subscribed(reconciler, probe, general.public_url_probe)));
-        }
-        None => until_stop(Box::pin(subscription::remind_of_public_url(remedy))),
-    }
-    // Requests in progress need the committer, so it stops last.
-    let committing = CancellationToken::new();
-    let mut committer = tokio::spawn(committer.run(committing.clone()));
 
-    let defect = tokio::select! {
-        () = stop.cancelled() => false,
-        () = first_panic(&mut tasks) => true,
-        _ = &mut committer => true,
+    let mut tasks = Tasks { tasks: JoinSet::new(), stop };
+    let lanes = service.start_workers(destinations, &mut tasks);
+    let (reports, watched) = channels(&service, &khoros);
+    let status = service.status(lanes, watched);
+    service.start_upkeep(&status, &mut tasks);
+    let (intake, missed) = (Intake::new(service.inbox.clone()), Arc::new(Notify::new()));
+    let state = service.state(&khoros, intake.clone(), missed.clone(), status);
+    let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
+    tasks.finishing_at_stop(serving);
+    let inbox = service.inbox.clone();
+    service.start_source(&khoros, reports, intake, missed, &mut tasks);
+    tasks.run(inbox, committer).await
+}
+
+/// What all parts of the service share.
+struct Service {
+    general: General,
+    inbox: Inbox,
+    client: reqwest::Client,
+    deployment_id: String,
+}
+
+/// Where the parts of the source report.
+struct Reports {
+    subscribed: watch::Sender<Subscriptions>,
+    feeds: (watch::Sender<Feeds>, watch::Receiver<Feeds>),
+    pulls: watch::Sender<PullStatus>,
+}
+
+type Watched = (watch::Receiver<Subscriptions>, watch::Receiver<PullStatus>);
+type Lanes = Vec<(&'static str, watch::Receiver<LaneStatus>)>;
+
+fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
+    let begins = match service.desired(khoros) {
+        Some(_) => SubscriptionStatus::Pending,
+        None => SubscriptionStatus::NoPublicUrl,
     };
-    info!(event = "stopping", "stopping after the work in progress");
-    stop.cancel();
-    let finish = async {
-        while tasks.join_next().await.is_some() {}
-        committing.cancel();
-        if !committer.is_finished() {
-            let _ = committer.await;
-        }
-        inbox.close().await;
-    };
-    match tokio::time::timeout(STOP_LIMIT, finish).await {
-        Ok(()) => info!(event = "stopped", "stopped"),
-        Err(_) => {
-            warn!(
-                event = "stopped_early",
-                "stopped before all work was finished: the next start takes it up again"
-            )
+    let routes = service.general.routes.iter().map(|route| (route.name.clone(), begins.clone()));
+    let (subscribed, subscription) = watch::channel(routes.collect());
+    let pull_begins = if khoros.mode.polls() { PullStatus::Pending } else { PullStatus::Off };
+    let (pulls, pull) = watch::channel(pull_begins);
+    (Reports { subscribed, feeds: watch::channel(Feeds::new()), pulls }, (subscription, pull))
+}
+
+impl Service {
+    /// Starts a worker for each destination.
+    fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
+        let delivery = &self.general.delivery;
+        let routes: Arc<[Route]> = self.general.routes.clone().into();
+        let destinations = settings.build(&self.client, delivery.attempt_limit());
+        let start = |destination: Destination| {
+            let name = destination.name();
+            let (worker, lane) =
+                Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
+            let worker = Arc::new(worker);
+            tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
+            tasks.until_stop(worker.clone().work_in_background());
+            tasks.until_stop(worker.watch_credential());
+            (name, lane)
+        };
+        destinations.into_iter().map(start).collect()
+    }
+
+    fn status(&self, lanes: Lanes, (subscription, pull): Watched) -> StatusSource {
+        StatusSource {
+            inbox: self.inbox.clone(),
+            routes: self.general.routes.iter().map(|route| route.name.clone()).collect(),
+            destinations: lanes.into(),
+            subscription,
+            pull,
+            refused: Arc::new(Refused::default()),
+            started: std::time::Instant::now(),
         }
     }
-    anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
-    Ok(())
+
+    fn start_upkeep(&self, status: &StatusSource, tasks: &mut Tasks) {
+        let (inbox, general) = (&self.inbox, &self.general);
+        tasks.until_stop(upkeep::erase_old_texts(inbox.clone(), general.retention));
+        tasks.until_stop(upkeep::watch_clock(inbox.clone(), general.delivery.lease));
+        tasks.until_stop(upkeep::report_status(inbox.clone(), status.clone()));
+        if let Some(limit) = general.silence_alert {
+            tasks.until_stop(silence::watch(inbox.clone(), general.routes.clone(), limit));
+        }
+    }
+
+    /// The state of the HTTP handlers.
+    fn state(
+        &self,
+        khoros: &KhorosSettings,
+        intake: Intake,
+        missed: Arc<Notify>,
+        status: StatusSource,
+    ) -> Arc<AppState> {
+        let general = &self.general;
+        Arc::new(AppState {
+            intake,
+            company_id: khoros.company_id,
+            tokens: BearerTokens::new(&general.bearer_tokens),
+            refused: status.refused.clone(),
+            missed,
+            routes: general.routes.clone(),
+            deployment_id: self.deployment_id.clone(),
+            inbox: self.inbox.clone(),
+            status,
+            admin: general.admin_token.clone().map(|token| BearerTokens::new(&[token])),
+            public_url_remedy: self.desired(khoros).is_none().then_some(general.public_url_remedy),
+            readiness: Readiness::default(),
+        })
+    }
+
+    /// Starts to read the feeds, and to keep the subscriptions.
+    fn start_source(
+        self,
+        khoros: &KhorosSettings,
+        reports: Reports,
+        intake: Intake,
+        missed: Arc<Notify>,
+        tasks: &mut Tasks,
+    ) {
+        let desired = self.desired(khoros);
+        let Service { general, inbox, client, deployment_id } = self;
+        let (feeds_known, feeds) = reports.feeds;
+        let (client_of_khoros, remedy) = (Khoros::new(khoros, client.clone()), general.public_url_remedy);
+        if khoros.mode.polls() {
+            let sources = Sources { khoros: client_of_khoros.clone(), routes: general.routes, feeds, missed };
+            tasks.until_stop(Pull::new(sources, intake, khoros, reports.pulls).run());
+        }
+        let Some(desired) = desired else {
+            return tasks.until_stop(subscription::remind_of_public_url(remedy));
+        };
+        let address = general.public_url.filter(|_| khoros.mode.pushes());
+        let variable = general.public_url_variable;
+        let probe = address.map(|url| Probe { http: client, url, variable, remedy, deployment_id });
+        let reconciler = Reconciler::new(
+            client_of_khoros,
+            inbox,
+            desired,
+            khoros.check_every,
+            reports.subscribed,
+            feeds_known,
+        );
+        tasks.until_stop(keep_subscribed(reconciler, probe, general.public_url_probe));
+    }
+
+    /// The desired subscription of each route. `None` if Khoros is to push and the public address is unknown.
+    fn desired(&self, khoros: &KhorosSettings) -> Option<Vec<Desired>> {
+        let general = &self.general;
+        let push = match (khoros.mode.pushes(), &general.public_url, general.bearer_tokens.first()) {
+            (false, ..) => None,
+            (true, Some(url), Some(token)) => Some((url, token)),
+            (true, ..) => return None,
+        };
+        let (url, token) = push.unzip();
+        Some(Desired::of_routes(khoros.company_id, &general.routes, url, token))
+    }
 }
 
 /// Subscribes once the public address leads here; finding the feeds need not wait for that.
@@ -185,210 +219,65 @@ async fn keep_subscribed(mut reconciler: Reconciler, probe: Option<Probe>, limit
     reconciler.run().await;
 }
 
-/// The desired subscription of each route. `None` if Khoros is to push and the public address is unknown.
-fn desired(config: &Config) -> Option<Vec<Desired>> {
-    let Config { khoros, general, .. } = config;
-    let push = match (general.mode.pushes(), &general.public_url, general.bearer_tokens.first()) {
-        (false, ..) => None,
-        (true, Some(url), Some(token)) => Some((url, token)),
-        (true, ..) => return None,
-    };
-    let desired = |route: &Route| Desired {
-        company_id: khoros.company_id,
-        route: route.clone(),
-        url: push.map(|(url, _)| route_url(url, &route.name)),
-        bearer_token: push.map(|(_, token)| token.clone()),
-    };
-    Some(general.routes.iter().map(desired).collect())
+/// The parts of the service while they run.
+struct Tasks {
+    tasks: JoinSet<()>,
+    stop: CancellationToken,
 }
 
-/// Where Khoros reaches the endpoint of a route.
-pub fn route_url(public_url: &Url, route: &str) -> Url {
-    public_url::below(public_url, &http::route_path(route))
-}
-
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Completes when a task panics; a task may also end because its work is done. A service without one of its
-/// parts would seem alive and do nothing, so it ends, and its host starts it again.
-async fn first_panic(tasks: &mut JoinSet<()>) {
-    loop {
-        match tasks.join_next().await {
-            Some(Ok(())) => {}
-            Some(Err(_)) => return,
-            None => std::future::pending().await,
-        }
+impl Tasks {
+    /// Runs a part that finishes its work at `stop`.
+    fn finishing_at_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(part);
     }
-}
 
-/// The result of [`open_storage`], for [`run`].
-pub type Storage = (Inbox, Committer, String);
+    /// Runs a part that just ends at `stop`.
+    fn until_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(part).await.unwrap_or_default() });
+    }
 
-/// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a
-/// port. `None`: the service was stopped while it waited.
-///
-/// # Errors
-/// It is [`Unusable`], or stays out of reach.
-pub async fn open_storage(database: &Database, stop: &CancellationToken) -> anyhow::Result<Option<Storage>> {
-    stop.run_until_cancelled(wait_for_storage(database)).await.transpose()
-}
-
-async fn wait_for_storage(database: &Database) -> anyhow::Result<Storage> {
-    let give_up = Instant::now() + STORAGE_LIMIT;
-    let mut wait = Duration::from_secs(1);
-    loop {
-        let opening = async {
-            let (inbox, committer) = Inbox::open(database).await?;
-            let deployment_id = inbox.deployment_id().await?;
-            anyhow::Ok((inbox, committer, deployment_id))
+    /// Runs until `stop`, and then at most [`STOP_LIMIT`] until all work in progress is finished.
+    async fn run(mut self, inbox: Inbox, committer: Committer) -> anyhow::Result<()> {
+        // Requests in progress need the committer, so it stops last.
+        let committing = CancellationToken::new();
+        let mut committer = tokio::spawn(committer.run(committing.clone()));
+        let stop = self.stop.clone();
+        let defect = tokio::select! {
+            () = stop.cancelled() => false,
+            () = self.first_panic() => true,
+            _ = &mut committer => true,
         };
-        let error = match opening.await {
-            Ok(opened) => {
-                info!(event = "database_opened", %database, "opened the database {database}");
-                return Ok(opened);
+        info!(event = "stopping", "stopping after the work in progress");
+        stop.cancel();
+        let finish = async {
+            while self.tasks.join_next().await.is_some() {}
+            committing.cancel();
+            if !committer.is_finished() {
+                let _ = committer.await;
             }
-            Err(error) if error.is::<Unusable>() => return Err(error),
-            Err(error) => error,
+            inbox.close().await;
         };
-        let left = give_up.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(
-                error.context(format!("the database was out of reach for {} s", STORAGE_LIMIT.as_secs()))
-            );
-        }
-        // The last try is at the end of the time.
-        let next = wait.min(left);
-        let wait_s = next.as_secs_f64();
-        warn!(
-            event = "database_unreachable",
-            wait_s, "waiting for the database, next try in {wait_s:.0} s: {error:#}"
-        );
-        sleep(next).await;
-        wait = (wait * 2).min(Duration::from_secs(10));
-    }
-}
-
-/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the
-/// proxies of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
-///
-/// # Errors
-/// This machine has no CA certificates.
-pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
-    let builder = reqwest::Client::builder();
-    let builder = if local { builder.no_proxy() } else { builder };
-    builder
-        .user_agent(concat!("casebridge/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(3))
-        .timeout(Duration::from_secs(15))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .build()
-        .context("cannot build the HTTPS client: are CA certificates installed?")
-}
-
-/// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
-async fn erase_old_texts(inbox: Inbox, retention: Retention) {
-    let mut checked_at = None;
-    loop {
-        let now = inbox.time().await;
-        if let Some(checked_at) = checked_at {
-            erase_due(&inbox, retention, checked_at).await;
-        }
-        match now {
-            Ok(now) => checked_at = Some(now),
-            Err(error) => warn!(
-                event = "retention_failed",
-                "could not read the database's clock, keeping old texts until the next try: {error}"
+        match tokio::time::timeout(STOP_LIMIT, finish).await {
+            Ok(()) => info!(event = "stopped", "stopped"),
+            Err(_) => warn!(
+                event = "stopped_early",
+                "stopped before all work was finished: the next start takes it up again"
             ),
         }
-        sleep(RETENTION_EVERY).await;
+        anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
+        Ok(())
     }
-}
 
-/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this
-/// process runs.
-async fn report_backlog(inbox: &Inbox, started: Instant) {
-    match inbox.summary().await {
-        Ok(summary) => {
-            let oldest_ms = summary.oldest_ms().unwrap_or(0);
-            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest <= started.elapsed().as_millis()) {
-                return;
-            }
-            let (waiting, oldest_s) = (summary.waiting(), oldest_ms / 1000);
-            info!(
-                event = "backlog_found",
-                waiting,
-                oldest_s,
-                "{waiting} deliveries are waiting from an earlier run, the oldest for {oldest_s} s"
-            );
-        }
-        Err(error) => warn!(
-            event = "backlog_unknown",
-            "could not count the waiting deliveries, delivering them anyway: {error}"
-        ),
-    }
-}
-
-/// In small steps, so that nothing else has to wait for the storage.
-async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
-    const ROWS: usize = 500;
-    loop {
-        match inbox.erase(retention, checked_at, ROWS).await {
-            Ok(0) => break,
-            Ok(count) => {
-                info!(event = "texts_erased", count, "erased the texts of {count} settled deliveries")
-            }
-            Err(error) => {
-                warn!(
-                    event = "retention_failed",
-                    "could not erase old texts, trying again in an hour: {error}"
-                );
-                break;
+    /// Completes when a part panics; a part may also end because its work is done. A service without one of its
+    /// parts would seem alive and do nothing, so it ends, and its host starts it again.
+    async fn first_panic(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return,
+                None => std::future::pending().await,
             }
         }
-    }
-    if let Err(error) = forget_old_memos(inbox, retention).await {
-        warn!(event = "retention_failed", "could not remove old authors, trying again in an hour: {error}");
-    }
-}
-
-async fn forget_old_memos(inbox: &Inbox, retention: Retention) -> sqlx::Result<()> {
-    for destination in destination::NAMES {
-        Destination::forget_older(&Memos::new(inbox.clone(), destination), retention.dead).await?;
-    }
-    Ok(())
-}
-
-/// Corrects times that were stored while the clock ran ahead: deliveries would otherwise stay due in the
-/// future, and later events would seem older than these.
-async fn watch_clock(inbox: Inbox, lease: Duration) {
-    loop {
-        match inbox.stamp().await {
-            Ok(None) => {}
-            Ok(Some(newest)) => match inbox.correct_times(newest, lease).await {
-                Ok(count) => warn!(
-                    event = "clock_corrected",
-                    count, "the database's clock was set back: {count} waiting deliveries are due again"
-                ),
-                Err(error) => {
-                    warn!(
-                        event = "clock_correction_failed",
-                        "the database's clock was set back and the stored times could not be corrected, trying \
-                         again: {error}"
-                    )
-                }
-            },
-            Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
-        }
-        sleep(CLOCK_EVERY).await;
-    }
-}
-
-/// Logs the state every 15 minutes, so that the log alone shows whether all is well.
-async fn report_status(inbox: Inbox, status: StatusSource) {
-    report_backlog(&inbox, Instant::now()).await;
-    loop {
-        sleep(STATUS_EVERY).await;
-        status.snapshot().await.log();
     }
 }

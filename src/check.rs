@@ -8,9 +8,8 @@ mod clock;
 
 use std::path::Path;
 
-use crate::app;
 use crate::config::{Database, Partial};
-use crate::destination;
+use crate::connect;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
 use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
 use crate::source::khoros;
@@ -28,7 +27,7 @@ pub enum Moment {
 /// rows that need it.
 pub async fn run(moment: Moment) -> CheckReport {
     let config = &Partial::from_env();
-    let client = match app::http_client(config.general.is_local) {
+    let client = match connect::http_client(config.general.is_local) {
         Ok(client) => client,
         Err(error) => {
             let remedy = "install the system's CA certificates (Debian: the package ca-certificates)";
@@ -42,10 +41,12 @@ pub async fn run(moment: Moment) -> CheckReport {
         (survey.map_or_else(|finding| finding, storage), public_url)
     };
     let khoros = async {
-        let answers = khoros::check::Answers::gather(config, config.khoros.as_ref()?, client.clone());
+        let (routes, public_url) = (&config.general.routes, config.general.public_url.as_ref());
+        let answers =
+            khoros::check::Answers::gather(config.khoros.as_ref()?, routes, public_url, client.clone());
         Some(answers.await)
     };
-    let destinations = destination::check::rows(&config.destinations, &config.general.routes, &client);
+    let destinations = config.destinations.check(&config.general.routes, &client);
     let ((storage, public_url), khoros, destinations, clock) =
         tokio::join!(storage_and_public_url, khoros, destinations, clock::findings(config, &client));
     let incomplete = || vec![Finding::not_checked(INCOMPLETE)];

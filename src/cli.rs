@@ -6,6 +6,7 @@ mod list;
 pub mod log;
 mod render;
 mod replay;
+mod settings;
 mod unsubscribe;
 
 use std::io::Write;
@@ -19,6 +20,7 @@ pub use demo::demo;
 pub use list::list;
 pub use render::{TicketForm, render};
 pub use replay::{Replay, replay};
+pub use settings::{Format, help, settings};
 pub use unsubscribe::unsubscribe;
 
 /// Rows read at once, since all rows need not fit into memory.

@@ -21,9 +21,10 @@ pub use database::Database;
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
 
-use crate::destination::settings::{self as destinations, DestinationSettings};
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
+use crate::destination::{self, DestinationSettings, settings as destinations};
 pub use crate::env::Problems;
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::typos::Names;
 use crate::env::{Reader, variables};
@@ -54,18 +55,96 @@ pub struct Partial {
 variables! {
     /// The variables of casebridge itself, and those of hosts.
     Variables:
-    port listen http_idle_seconds public_url public_url_probe_seconds database_url database_pooler
-    retry_schedule lease_seconds retention_days admin_token allow_ephemeral_store log_format rust_log
-    dyno heroku_app_name heroku_app_default_domain_name render_external_url railway_public_domain fly_app_name
+    /// Where Khoros reaches this service from the internet. Without an address, casebridge does not subscribe.
+    ///
+    /// If it contains a path, the proxy has to remove that path.
+    public_url = required().note("unless the host sets it").app_optional(
+        "The address of this app, which `heroku info -s` shows as web_url. You know it only once the app exists: \
+         leave this empty now, and set it afterwards. The app's own page shows the command.");
+    /// casebridge first checks whether the public address leads back to it. It tries for this many seconds, 0 to
+    /// 3600, and then subscribes anyway. `0`: no check.
+    public_url_probe_seconds = default("60").app();
+    /// `sqlite://FILE` (relative), `sqlite:///FILE` (absolute) or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The
+    /// container image's default is `sqlite:///data/casebridge.db`.
+    ///
+    /// The folder of an SQLite file must exist. A PostgreSQL address may be pasted as the host prints it: casebridge
+    /// ignores options that only other clients use, with a warning. Percent-encode special characters in the
+    /// password.
+    database_url = default(database::DEFAULT_FILE);
+    /// Whether PostgreSQL is behind a pooler in transaction mode (PgBouncer, Supavisor). `1`: it is, as with
+    /// `?pgbouncer=true`. `0`: it is not. Set this only if the log gets it wrong.
+    database_pooler = unset().note("detected at each start");
+    /// The port to listen on; `0` lets the system choose. Most hosts set it.
+    port = default("8080");
+    /// The IP address to listen on. `[::]`: all interfaces, IPv6 and IPv4. `0.0.0.0`: all IPv4 interfaces.
+    /// `127.0.0.1`: only this machine.
+    ///
+    /// Where the system has no IPv6, `[::]` means IPv4 alone.
+    listen = default("[::]");
+    /// How long a connection may wait for its next request, in seconds, 1 to 3600. It must be longer than the proxy
+    /// in front keeps idle connections.
+    ///
+    /// Heroku's router keeps them for 90 s, Google's load balancers for 600 s.
+    http_idle_seconds = default("100");
+    /// The waits after each failed attempt of a delivery, in seconds. After the last one, the delivery is dead.
+    ///
+    /// Each wait is up to 20 % longer, at random. 1 to 50 waits, each at most a week.
+    retry_schedule = default("5,30,120,600,1800,7200,21600,43200").app();
+    /// How long one attempt may hold a delivery, in seconds, 6 to 3600.
+    ///
+    /// The time-outs of all requests of an attempt fit into it.
+    lease_seconds = default("60").app();
+    /// For this many days after a delivery is done, the database keeps its texts; three times as long if it is dead.
+    /// 1 to 3650.
+    ///
+    /// See [docs/data.md](docs/data.md).
+    retention_days = default("30").app();
+    /// The bearer token for `GET /status`, at least 16 characters. Without it, that page does not exist.
+    ///
+    /// 24 or more characters are better; at least 8 of them must be different.
+    admin_token = unset().app();
+    /// `1` allows SQLite on a Heroku dyno, whose disk is erased at least daily: only for trials without Postgres.
+    allow_ephemeral_store = default("0").app();
+    /// `text`, `logfmt` or `json`.
+    log_format = default("text").note("`logfmt` on Heroku").app();
+    /// How much to log: `error`, `warn`, `info`, `debug`, or a filter by module, as in
+    /// `info,casebridge=debug`.
+    rust_log = default("info").app();
+    /// casebridge runs on a Heroku dyno.
+    dyno = set_by("Heroku");
+    /// Gives the public address, if the app has the feature `runtime-dyno-metadata`.
+    heroku_app_default_domain_name = set_by("Heroku");
+    /// Gives the public address.
+    render_external_url = set_by("Render");
+    /// Gives the public address.
+    railway_public_domain = set_by("Railway");
+    /// Gives the public address `https://{name}.fly.dev`.
+    fly_app_name = set_by("Fly.io");
+    /// The tutorial's variable. casebridge guesses the public address from it, with a warning: the guess is right
+    /// only for apps created before 2023-06-14.
+    heroku_app_name = old_name().app_text(
+        "Leave it empty, and set PUBLIC_URL. This one gives the right address only for apps that were created before \
+         2023-06-14.");
+}
+
+const SECTION: Section = Section {
+    title: "The service",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS)],
+    prefixes: &["RETENTION_", "RETRY_", "LEASE_"],
+};
+
+/// All settings, in the order of the documents.
+pub fn sections() -> impl Iterator<Item = &'static Section> {
+    let of_destinations = destination::SECTIONS.iter().copied().flatten();
+    let first = [&khoros::SECTION, &khoros::route::SECTION, &destinations::SECTION];
+    first.into_iter().chain(of_destinations).chain([&SECTION])
 }
 
 /// The names of all variables.
 pub fn names() -> Names {
     let mut names = Names::default();
-    names.variables.extend(Variables::names().chain(khoros::Variables::names()));
-    names.route_ends.extend(khoros::route::RouteVariables::names());
-    names.prefixes.extend(["RETENTION_", "RETRY_", "LEASE_"].into_iter().chain(khoros::PREFIXES));
-    destinations::add_names(&mut names);
+    sections().for_each(|section| section.add_to(&mut names));
     names
 }
 
@@ -194,9 +273,7 @@ impl Partial {
         let destinations = destinations::read(&mut reader, &mut routes);
         let database = database::read(&mut reader, &variables);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
-            && destinations.zendesk.as_ref().is_none_or(|zendesk| parse::is_loopback(&zendesk.url))
-            && destinations.webhook.as_ref().is_none_or(|webhook| parse::is_loopback(&webhook.url))
-            && destinations.flow.as_ref().is_none_or(|flow| parse::is_loopback(&flow.url));
+            && destinations.urls().all(parse::is_loopback);
         let general = general(&mut reader, &variables, &of_khoros, routes, mode, is_local);
         reader.find_typos(&names);
         let (warnings, problems) = reader.finish();

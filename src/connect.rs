@@ -1,7 +1,28 @@
-//! Why a request got no answer. Each reason has its own remedy, so the log names it.
+//! The HTTP client, and why a request got no answer. Each reason has its own remedy, so the log names it.
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// Builds the one HTTP client. It follows no redirect, since the credential would go with it. It uses the
+/// proxies of the environment (`HTTPS_PROXY`), except for services on this machine (`local`).
+///
+/// # Errors
+/// This machine has no CA certificates.
+pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
+    let builder = reqwest::Client::builder();
+    let builder = if local { builder.no_proxy() } else { builder };
+    builder
+        .user_agent(concat!("casebridge/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(3))
+        .timeout(Duration::from_secs(15))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .build()
+        .context("cannot build the HTTPS client: are CA certificates installed?")
+}
 
 /// The step at which a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

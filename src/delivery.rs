@@ -123,7 +123,7 @@ pub enum Latest {
 pub enum Outcome {
     /// It is done under this reference. Only the destination can read the `memo`, which is stored for the next
     /// delivery of the case. Other destinations follow if there is a `cause`.
-    Done { reference: String, action: Action, memo: String, cause: Option<Cause> },
+    Done { reference: String, action: Action, memo: String, cause: Option<Box<Cause>> },
     /// This delivery failed; the next one may succeed.
     Retry { reason: Reason, doubt: Doubt },
     /// Nothing gets through to the destination. It pauses, and the delivery uses up no try.
@@ -152,7 +152,7 @@ impl Outcome {
         let action = Action::Sent;
         let cause =
             Cause { reference: reference.clone(), action: action.name().to_owned(), ..Cause::default() };
-        Outcome::Done { reference, action, memo: String::new(), cause: Some(cause) }
+        Outcome::Done { reference, action, memo: String::new(), cause: Some(Box::new(cause)) }
     }
 
     /// Why the delivery is not done; `None` if it is.
@@ -272,7 +272,7 @@ pub enum Transition {
     Done {
         reference: String,
         memo: String,
-        cause: Option<Cause>,
+        cause: Option<Box<Cause>>,
     },
     /// Refused for good: the destination has nothing of it.
     Dead {

@@ -1,7 +1,10 @@
-//! The destinations of deliveries. A closed set, so an enum: `match` finds every place that a new one touches.
-//! A destination turns an item into somebody else's state. It never sees the inbox, only its [`Ledger`].
+//! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
+//! its [`Ledger`].
+//!
+//! Each is a module with the same parts: its `NAME`, `ALERTS`, `ALERT_CODES`, `CACHES`, `IN_FLIGHT`, `SECTIONS` and
+//! `Settings`, how they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`,
+//! `check_access`, `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
 
-pub mod check;
 pub mod exchange;
 pub mod flow;
 pub mod html;
@@ -13,26 +16,20 @@ pub mod zendesk;
 use std::time::{Duration, Instant};
 
 use tracing::info;
+use url::Url;
 
 use crate::delivery::{Action, Claim, Outcome};
+use crate::env::Reader;
+use crate::env::doc::Section;
 use crate::item::Item;
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
+use crate::report::Row;
 use crate::route::Route;
-use flow::Flow;
-use settings::DestinationSettings;
-use webhook::Webhook;
-use zendesk::Zendesk;
 
-/// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
-const IN_FLIGHT: usize = 27;
-
-/// The names of all destinations, as settings and the column `destination` have them.
-pub const NAMES: [&str; 3] = [zendesk::NAME, webhook::NAME, flow::NAME];
-
-pub enum Destination {
-    Zendesk(Zendesk),
-    Webhook(Webhook),
-    Flow(Flow),
+destinations! {
+    Zendesk: zendesk,
+    Webhook: webhook,
+    Flow: flow,
 }
 
 /// One attempt's work.
@@ -62,114 +59,152 @@ pub struct Alerts {
     pub refuses: &'static str,
 }
 
-/// Builds the configured destinations. `attempt_limit` is the longest that one delivery may take.
-pub fn build(
-    settings: DestinationSettings,
-    http: &reqwest::Client,
-    attempt_limit: Duration,
-) -> Vec<Destination> {
-    let DestinationSettings { zendesk, webhook, flow } = settings;
-    let zendesk = zendesk.map(|it| Destination::Zendesk(Zendesk::new(it, http.clone(), attempt_limit)));
-    let webhook = webhook.map(|it| Destination::Webhook(Webhook::new(it, http.clone(), attempt_limit)));
-    let flow = flow.map(|it| Destination::Flow(Flow::new(it, http.clone(), attempt_limit)));
-    [zendesk, webhook, flow].into_iter().flatten().collect()
+/// Logs a delivery that is done under a reference that is no ticket.
+fn log_sent(claim: &Claim, action: Action, reference: &str) {
+    let (action, attempts) = (action.name(), claim.attempts);
+    let Claim { case_key: case, identity: delivery, destination, .. } = claim;
+    info!(
+        event = "delivery_done",
+        case, delivery, destination, attempts, action, reference, "sent {case} to {destination}"
+    );
 }
 
-impl Destination {
-    /// The value in the column `destination`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Destination::Zendesk(_) => zendesk::NAME,
-            Destination::Webhook(_) => webhook::NAME,
-            Destination::Flow(_) => flow::NAME,
+/// Makes one list into the closed set of destinations, and calls each by its name.
+macro_rules! destinations {
+    ($($variant:ident: $module:ident,)*) => {
+        pub enum Destination {
+            $($variant(Box<$module::$variant>),)*
         }
-    }
 
-    pub fn alerts(&self) -> Alerts {
-        match self {
-            Destination::Zendesk(_) => zendesk::ALERTS,
-            Destination::Webhook(_) => webhook::ALERTS,
-            Destination::Flow(_) => flow::ALERTS,
+        /// The names of all destinations, as settings and the column `destination` have them.
+        pub const NAMES: &[&str] = &[$($module::NAME),*];
+
+        /// The scopes of memos that each destination can do without: it looks them up again.
+        pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
+
+        /// The codes of each destination's alerts.
+        pub const ALERT_CODES: &[&[&str]] = &[$($module::ALERT_CODES),*];
+
+        /// The documentation of each destination's settings.
+        pub const SECTIONS: &[&[Section]] = &[$($module::SECTIONS),*];
+
+        /// The settings of all destinations; `None` for those that are not configured.
+        #[derive(Default)]
+        pub struct DestinationSettings {
+            $(pub $module: Option<$module::Settings>,)*
         }
-    }
 
-    /// The number of concurrent deliveries.
-    pub fn in_flight_limit(&self) -> usize {
-        match self {
-            Destination::Zendesk(_) | Destination::Webhook(_) => IN_FLIGHT,
-            Destination::Flow(_) => flow::IN_FLIGHT,
+        impl DestinationSettings {
+            /// Reads the settings of the destinations that are used or configured, and names the latter.
+            fn read(
+                reader: &mut Reader,
+                routes: &[Route],
+                is_used: impl Fn(&str) -> bool,
+            ) -> (DestinationSettings, Vec<&'static str>) {
+                let (mut settings, mut configured) = (DestinationSettings::default(), Vec::new());
+                $(
+                    let is_configured = $module::is_configured(reader);
+                    if is_configured {
+                        configured.push($module::NAME);
+                    }
+                    if is_configured || is_used($module::NAME) {
+                        settings.$module = $module::read(reader, routes);
+                    }
+                )*
+                (settings, configured)
+            }
+
+            /// The addresses of the configured destinations.
+            pub fn urls(&self) -> impl Iterator<Item = &Url> {
+                [$(self.$module.as_ref().map(|settings| &settings.url)),*].into_iter().flatten()
+            }
+
+            /// Builds the configured destinations. `attempt_limit` is the longest that one delivery may take.
+            pub fn build(self, http: &reqwest::Client, attempt_limit: Duration) -> Vec<Destination> {
+                let mut built = Vec::new();
+                $(built.extend(self.$module.map(|settings| {
+                    let destination = $module::$variant::new(settings, http.clone(), attempt_limit);
+                    Destination::$variant(Box::new(destination))
+                }));)*
+                built
+            }
+
+            /// The rows of `casebridge check`: of the destinations that are configured, and of those that a
+            /// route goes to.
+            pub async fn check(&self, routes: &[Route], http: &reqwest::Client) -> Vec<Row> {
+                let is_used = |name: &str| routes.iter().any(|route| route.goes_to(name));
+                let mut rows = Vec::new();
+                $(if self.$module.is_some() || is_used($module::NAME) {
+                    rows.extend($module::rows(self.$module.as_ref(), http).await);
+                })*
+                rows
+            }
         }
-    }
 
-    /// Attempts a delivery.
-    ///
-    /// # Errors
-    /// It stopped early.
-    pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
-        match self {
-            Destination::Zendesk(zendesk) => zendesk.attempt(job, ledger).await,
-            Destination::Webhook(webhook) => webhook.attempt(job, ledger).await,
-            Destination::Flow(flow) => flow.attempt(job, ledger).await,
+        impl Destination {
+            /// The value in the column `destination`.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Destination::$variant(_) => $module::NAME,)*
+                }
+            }
+
+            pub fn alerts(&self) -> Alerts {
+                match self {
+                    $(Destination::$variant(_) => $module::ALERTS,)*
+                }
+            }
+
+            /// The number of concurrent deliveries.
+            pub fn in_flight_limit(&self) -> usize {
+                match self {
+                    $(Destination::$variant(_) => $module::IN_FLIGHT,)*
+                }
+            }
+
+            /// Attempts a delivery.
+            ///
+            /// # Errors
+            /// It stopped early.
+            pub async fn attempt(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+                match self {
+                    $(Destination::$variant(it) => it.attempt(job, ledger).await,)*
+                }
+            }
+
+            /// Checks the credential: the error is the outcome that a delivery would have now. `None`: any
+            /// request to it would be a delivery.
+            pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+                match self {
+                    $(Destination::$variant(it) => it.check_access().await,)*
+                }
+            }
+
+            /// Returns how much can be sent now without exceeding our share of the destination's limits.
+            pub fn ready(&self, now: Instant) -> Ready {
+                match self {
+                    $(Destination::$variant(it) => it.ready(now),)*
+                }
+            }
+
+            /// Does one piece of the work that comes after all deliveries. Returns the wait before the next call;
+            /// `None` if there is no such work.
+            ///
+            /// # Errors
+            /// The storage failed; the work is due again later.
+            pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+                match self {
+                    $(Destination::$variant(it) => it.work_in_background(memos).await,)*
+                }
+            }
+
+            /// Logs a delivery that is done, in the destination's own terms.
+            pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+                match self {
+                    $(Destination::$variant(it) => it.log_done(claim, action, reference),)*
+                }
+            }
         }
-    }
-
-    /// Checks the credential: the error is the outcome that a delivery would have now. `None`: any request to it
-    /// would be a delivery.
-    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
-        match self {
-            Destination::Zendesk(zendesk) => Some(zendesk.check_access().await),
-            Destination::Webhook(_) | Destination::Flow(_) => None,
-        }
-    }
-
-    /// Returns how much can be sent now without exceeding our share of the limits of the destination.
-    pub fn ready(&self, now: Instant) -> Ready {
-        match self {
-            Destination::Zendesk(zendesk) => zendesk.ready(now),
-            Destination::Webhook(webhook) => webhook.ready(now),
-            Destination::Flow(flow) => flow.ready(now),
-        }
-    }
-
-    /// Does one piece of the work that comes after all deliveries. Returns the wait before the next call; `None` if
-    /// there is no such work.
-    ///
-    /// # Errors
-    /// The storage failed; the work is due again later.
-    pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        match self {
-            Destination::Zendesk(zendesk) => zendesk.set_pending_requester(memos).await.map(Some),
-            Destination::Webhook(_) | Destination::Flow(_) => Ok(None),
-        }
-    }
-
-    /// Forgets what it has remembered for longer than `age`.
-    ///
-    /// # Errors
-    /// The storage failed.
-    pub async fn forget_older(memos: &Memos, age: Duration) -> Result<(), StorageError> {
-        memos.forget_older(zendesk::AUTHORS, age).await
-    }
-
-    /// Logs a delivery that is done, in the destination's own terms.
-    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
-        let (action, attempts) = (action.name(), claim.attempts);
-        let Claim { case_key: case, identity: delivery, destination, .. } = claim;
-        match self {
-            Destination::Zendesk(_) => info!(
-                event = "delivery_done",
-                case,
-                delivery,
-                destination,
-                attempts,
-                action,
-                ticket = reference,
-                "{action} ticket {reference} for {case}"
-            ),
-            Destination::Webhook(_) | Destination::Flow(_) => info!(
-                event = "delivery_done",
-                case, delivery, destination, attempts, action, reference, "sent {case} to {destination}"
-            ),
-        }
-    }
+    };
 }
+use destinations;

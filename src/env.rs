@@ -4,6 +4,7 @@
 //! with one safe reading is accepted; an unsafe one is refused. All problems are reported at once, by the
 //! names of the variables and never with a value.
 
+pub mod doc;
 pub mod parse;
 pub mod typos;
 
@@ -25,18 +26,29 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Makes one list of names into the struct that envy fills, and a method for each variable.
+/// Makes one list of variables into the struct that envy fills, a method for each variable, and `DOCS`, from which
+/// `casebridge settings` makes the documents. Each entry is the variable's meaning, its name, and what else the
+/// documents say ([`doc`]).
 macro_rules! variables {
-    ($(#[$doc:meta])* $group:ident: $($name:ident)*) => {
+    (
+        $(#[$doc:meta])* $group:ident:
+        $($(#[doc = $text:literal])* $name:ident = $entry:expr;)*
+    ) => {
         $(#[$doc])*
         #[derive(Default, serde::Deserialize)]
         pub struct $group {
             #[serde(skip)]
             prefix: String,
-            $(pub $name: Option<String>,)*
+            $($(#[doc = $text])* pub $name: Option<String>,)*
         }
 
         impl $group {
+            /// The documentation of all variables.
+            pub const DOCS: &[$crate::env::doc::Doc] = {
+                use $crate::env::doc::*;
+                &[$($entry.named(stringify!($name), concat!($($text, "\n"),*))),*]
+            };
+
             /// Reads the variables whose names begin with `prefix`.
             pub fn read(reader: &mut $crate::env::Reader, prefix: &str) -> $group {
                 let values = reader.values(prefix, Self::names());
@@ -47,7 +59,13 @@ macro_rules! variables {
 
             /// All names, without the prefix.
             pub fn names() -> impl Iterator<Item = String> {
-                [$($crate::env::upper(stringify!($name))),*].into_iter()
+                Self::DOCS.iter().map($crate::env::doc::Doc::name)
+            }
+
+            /// Whether any of them has a value.
+            #[allow(dead_code, reason = "some groups do not need it")]
+            pub fn is_any_set(&self) -> bool {
+                [$(self.$name.is_some()),*].contains(&true)
             }
 
             $(pub fn $name(&self) -> $crate::env::Setting<'_> {

@@ -26,16 +26,12 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::route::Route;
-use crate::source::khoros::event::Event;
-use crate::source::khoros::public_url;
+use crate::source::khoros::{endpoint, public_url};
 use crate::status::StatusSource;
 pub use auth::BearerTokens;
 use error::ApiError;
 pub use refused::Refused;
 
-/// The paths of the 2017 example, in upper or lower case: its subscription works until casebridge replaces
-/// it.
-pub const OLD_PATHS: [&str; 2] = ["/createTicket", "/createticket"];
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The shared state of the handlers.
@@ -58,11 +54,6 @@ pub struct AppState {
     /// The command or line that sets the public address, if it is needed and unknown.
     pub public_url_remedy: Option<&'static str>,
     pub readiness: Readiness,
-}
-
-/// The endpoint of a route; also the path that its subscription gives to Khoros.
-pub fn route_path(route: &str) -> String {
-    format!("/khoros/{route}")
 }
 
 /// Whether notifications can be stored, and when this was last tried.
@@ -90,9 +81,9 @@ pub fn router(state: Arc<AppState>) -> Router {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
     };
-    let of_labels = state.routes.iter().find(|route| Event::named(&route.event) == Event::Label);
-    let old = of_labels.into_iter().flat_map(|route| OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
-    let named = state.routes.iter().map(|route| (route_path(&route.name), route.clone()));
+    let old = endpoint::of_old_paths(&state.routes).into_iter();
+    let old = old.flat_map(|route| endpoint::OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
+    let named = state.routes.iter().map(|route| (endpoint::path(&route.name), route.clone()));
     let routes = named.chain(old).fold(Router::new(), |router, (path, route)| {
         let route = Arc::new(route);
         let receive = post(move |state, body| receive::receive(route.clone(), state, body));

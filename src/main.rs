@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,9 +18,9 @@ use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
-use casebridge::{alert, app, check};
+use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{Replay, TicketForm};
+use cli::{Format, Replay, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -28,31 +29,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A label in the Khoros Marketing inbox becomes a Zendesk ticket.
 ///
-/// Configured by environment variables alone; the README has the table.
+/// Configured by environment variables alone: `casebridge settings` and the README describe them.
 #[derive(Parser)]
-#[command(version, about, after_help = AFTER_HELP)]
+#[command(version, about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
 const AFTER_HELP: &str = "\
-Needed by serve:
-  SPREDFAST_API_TOKEN SPREDFAST_COMPANY_ID SPREDFAST_LABEL_NAME NOTIFICATION_BEARER_TOKEN
-  ZENDESK_API_URL ZENDESK_OAUTH_CLIENT_ID ZENDESK_OAUTH_CLIENT_SECRET
-Instead of SPREDFAST_LABEL_NAME, or beside it: more labels and other events
-  ROUTE_<NAME>_LABEL ROUTE_<NAME>_QUERY ROUTE_<NAME>_EVENT ROUTE_<NAME>_TICKET_…
-Needed to subscribe, unless the platform provides it:
-  PUBLIC_URL
-The database (default sqlite://casebridge.db):
-  DATABASE_URL
-The address to listen on (default [::] and 8080):
-  LISTEN PORT HTTP_IDLE_SECONDS
-Events and monitoring, all optional:
-  SPREDFAST_MODE SPREDFAST_POLL_SECONDS SPREDFAST_CHECK_MINUTES SILENCE_ALERT_HOURS ADMIN_TOKEN ...
-The tickets, all optional; try them with render:
-  TICKET_SUBJECT TICKET_COMMENT TICKET_CUSTOM_FIELDS TICKET_TAGS TICKET_PUBLIC TICKET_REQUESTER ...
-
 To check the settings and all connections without changing anything:
   casebridge check --before-start
   casebridge check
@@ -92,6 +77,9 @@ enum Command {
         /// Only deliveries in this state
         #[arg(long, value_enum)]
         state: Option<State>,
+        /// Only deliveries to this destination
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
         /// One JSON object a line
         #[arg(long)]
         json: bool,
@@ -113,6 +101,11 @@ enum Command {
         /// Print the comment as the HTML that is sent, not as agents see it
         #[arg(long)]
         html: bool,
+    },
+    /// Print the documentation of all settings, and no values
+    Settings {
+        #[arg(long, value_enum, default_value = "markdown")]
+        format: Format,
     },
     /// End the subscriptions at Khoros; a running service leaves them alone until its next start
     Unsubscribe {
@@ -220,7 +213,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve => return Ok(serve_and_log().await),
         Command::Check { json, before_start } => return check(json, before_start).await,
         Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
-        Command::List { state, json } => cli::list(&Database::from_env()?, state, json).await?,
+        Command::List { state, destination, json } => {
+            cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
+        }
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?
         }
@@ -233,6 +228,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             cli::render(&Preview::from_env()?, &file, route.as_deref(), form)?;
         }
+        Command::Settings { format } => cli::settings(format)?,
         Command::Unsubscribe { external_id } => {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
         }

@@ -12,7 +12,8 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use casebridge::config::HTTP_IDLE;
-use casebridge::http::{BearerTokens, route_path, server};
+use casebridge::http::{BearerTokens, server};
+use casebridge::source::khoros::endpoint;
 use casebridge::source::khoros::notification;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -44,7 +45,7 @@ pub async fn serve(port: u16) {
     tracing_subscriber::fmt().with_target(false).with_ansi(false).init();
     let tokens = Arc::new(BearerTokens::new(&[BEARER.into()]));
     let router = Router::new()
-        .route(&route_path("label"), post(receive))
+        .route(&endpoint::path("label"), post(receive))
         .route("/readyz", axum::routing::get(|| async { "ready" }))
         .layer(middleware::from_fn(in_span))
         .layer(CatchPanicLayer::new())

@@ -11,7 +11,12 @@ use casebridge::inbox::{Inbox, Listed, State};
 use super::{PAGE, reason};
 
 /// Prints deliveries, the oldest first.
-pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> anyhow::Result<()> {
+pub async fn list(
+    database: &Database,
+    state: Option<State>,
+    destination: Option<&str>,
+    as_json: bool,
+) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     if !as_json {
@@ -19,7 +24,7 @@ pub async fn list(database: &Database, state: Option<State>, as_json: bool) -> a
     }
     let mut last: Option<Listed> = None;
     loop {
-        let page = inbox.list(state, last.as_ref(), PAGE).await?;
+        let page = inbox.list(state, destination, last.as_ref(), PAGE).await?;
         for delivery in &page {
             match as_json {
                 true => writeln!(out, "{}", json_line(delivery))?,

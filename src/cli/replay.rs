@@ -66,7 +66,7 @@ pub async fn replay(database: &Database, ids: &[String], how: Replay, dry_run: b
 async fn all_dead(inbox: &Inbox) -> sqlx::Result<Vec<Listed>> {
     let mut dead: Vec<Listed> = Vec::new();
     loop {
-        let page = inbox.list(Some(State::Dead), dead.last(), PAGE).await?;
+        let page = inbox.list(Some(State::Dead), None, dead.last(), PAGE).await?;
         if page.is_empty() {
             return Ok(dead);
         }

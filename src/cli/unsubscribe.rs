@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::bail;
 
-use casebridge::app;
 use casebridge::config::Config;
+use casebridge::connect;
 use casebridge::inbox::Inbox;
-use casebridge::source::khoros::client::{Khoros, Refusal, RemoteStatus};
+use casebridge::source::khoros::client::{Khoros, Refusal, RemoteStatus, RemoteSubscription};
 use casebridge::source::khoros::subscription;
 
 /// Ends subscriptions at Khoros: the named ones, or those of our routes if none is named. Before it disables
@@ -18,7 +18,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     if names.is_empty() {
         names = config.general.routes.iter().map(|route| &route.external_id).collect();
     }
-    let khoros = Khoros::new(&config.khoros, app::http_client(config.general.is_local)?);
+    let khoros = Khoros::new(&config.khoros, connect::http_client(config.general.is_local)?);
     let mut out = std::io::stdout().lock();
     let inbox = match Inbox::open_beside(&config.database).await {
         Ok(inbox) => Some(inbox),
@@ -41,15 +41,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
             subscription::restore_mark(inbox, name, before.as_deref()).await?;
         }
     }
-    let remote = match observed {
-        Ok(remote) => remote,
-        Err(Refusal::NotOffered) => bail!(
-            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
-             ask Khoros support to end {}",
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        ),
-        Err(refusal) => bail!("{refusal}"),
-    };
+    let remote = listed(observed, &names)?;
     let mut failed = 0;
     for (index, name) in names.into_iter().enumerate() {
         let mut active = subscription::named(&remote, name, config.khoros.company_id);
@@ -76,5 +68,21 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     match failed {
         0 => Ok(()),
         _ => bail!("{failed} subscription(s) could not be ended: try again"),
+    }
+}
+
+/// The subscriptions that Khoros lists.
+fn listed(
+    observed: Result<Vec<RemoteSubscription>, Refusal>,
+    names: &[&String],
+) -> anyhow::Result<Vec<RemoteSubscription>> {
+    match observed {
+        Ok(remote) => Ok(remote),
+        Err(Refusal::NotOffered) => bail!(
+            "Khoros does not show its subscriptions at SPREDFAST_API_URL, so none can be ended from here: \
+             ask Khoros support to end {}",
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+        Err(refusal) => bail!("{refusal}"),
     }
 }

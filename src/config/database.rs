@@ -7,7 +7,7 @@ use super::Variables;
 use super::postgres::{self, Pooler, PostgresServer};
 use crate::env::{Problems, Reader, parse};
 
-const DEFAULT_FILE: &str = "sqlite://casebridge.db";
+pub(super) const DEFAULT_FILE: &str = "sqlite://casebridge.db";
 
 /// `DATABASE_URL`
 pub enum Database {

@@ -1,3 +1,5 @@
+mod documents;
+
 use secrecy::ExposeSecret;
 use sqlx::postgres::PgSslMode;
 

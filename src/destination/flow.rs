@@ -15,29 +15,38 @@ use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
 use super::template::{Context, Subject, Template};
-use super::{Alerts, Job, Ready};
-use crate::delivery::{Cause, Doubt, Outcome, Reason};
+use super::{Alerts, Job, Ready, log_sent};
+use crate::alert::codes;
+use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
-use crate::env::typos::Names;
 use crate::env::{Reader, variables};
-use crate::ledger::{Ledger, Stopped};
-use crate::report::Finding;
+use crate::ledger::{Ledger, Memos, Stopped, StorageError};
+use crate::report::{Finding, INCOMPLETE, Row};
 use crate::route::Route;
 use crate::text::clean;
 
 pub const NAME: &str = "flow";
-pub const ALERTS: Alerts = Alerts { down: "flow_down", refuses: "flow_refuses" };
-/// Flow refuses the key: 401 or 403.
-const CREDENTIAL: &str = "flow_credential";
-/// There is no Flow API at `FLOW_API_URL`.
-const ADDRESS: &str = "flow_address";
+pub const CACHES: &[&str] = &[];
+/// The number of concurrent broadcasts: an outage ends this many deliveries before it is noticed.
+pub const IN_FLIGHT: usize = 4;
+pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
+
+codes! {
+    /// Flow has not been usable for minutes.
+    DOWN = "flow_down";
+    /// Flow refuses item after item for the same reason.
+    REFUSES = "flow_refuses";
+    /// Flow refuses the key: 401 or 403.
+    CREDENTIAL = "flow_credential";
+    /// There is no Flow API at `FLOW_API_URL`.
+    ADDRESS = "flow_address";
+}
 
 const API_URL: &str = "https://api.flow.ai/rest/v1";
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The name of a number that has none: Flow demands one.
 const ANONYMOUS: &str = "Anonymous";
-/// The number of concurrent broadcasts: an outage ends this many deliveries before it is noticed.
-pub const IN_FLIGHT: usize = 4;
 /// The memo of a request that certainly has not reached Flow.
 const UNSENT: &str = "unsent";
 /// Flow documents no limit; a text message of more parts is rarely meant.
@@ -47,18 +56,41 @@ const PREFIX: &str = "FLOW_";
 variables! {
     /// The variables of Flow, except those of routes.
     Variables:
-    flow_api_url flow_api_key flow_auth_prefix flow_channel_name flow_external_id
+    /// The key of Flow's REST API.
+    flow_api_key = needed("for Flow").app();
+    /// What identifies your end of the channel in Flow, such as the sending number.
+    flow_external_id = needed("for Flow").example("+15557654321").app();
+    /// The channel in Flow: `khoros`, `whatsapp`, `messenger`, `twilio`, `messagemedia`, `telekom` or `rbm`.
+    flow_channel_name = default("khoros").app();
+    /// A word in front of the key in the header `Authorization`, if your account needs one.
+    flow_auth_prefix = unset().example("Bearer");
+    /// The REST API of Flow.
+    flow_api_url = default(API_URL);
 }
 
 variables! {
     /// The variables of a broadcast: `FLOW_…`, and `ROUTE_<NAME>_FLOW_…` for one route.
     BroadcastVariables:
-    event_name text to
+    /// The phone numbers that get the broadcast, separated by commas, each with its country code, and with a
+    /// name if you like.
+    to = needed("for Flow").example("'+15551234567, Jane Doe <+4917012345678>'").app();
+    /// The event that triggers a flow.
+    event_name = needed("for Flow unless `FLOW_TEXT` is set").example("ticket-created").app();
+    /// A [template](#templates) instead of an event. Its text goes through intent classification, as if a customer had
+    /// written it.
+    text = unset().app();
 }
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Khoros Flow",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS), Group::per_route(PREFIX, BroadcastVariables::DOCS)],
+    prefixes: &[PREFIX],
+}];
 
 /// The settings of Flow.
 #[derive(Clone)]
-pub struct FlowSettings {
+pub struct Settings {
     /// `FLOW_API_URL`
     pub url: Url,
     /// The value of the header `Authorization`: `FLOW_API_KEY` behind `FLOW_AUTH_PREFIX`.
@@ -108,21 +140,13 @@ pub struct Recipient {
     pub number: String,
 }
 
-/// Adds the names of its variables.
-pub fn add_names(names: &mut Names) {
-    let broadcast = || BroadcastVariables::names().map(|name| format!("{PREFIX}{name}"));
-    names.variables.extend(Variables::names().chain(broadcast()));
-    names.route_ends.extend(broadcast());
-    names.prefixes.push(PREFIX);
-}
-
 /// Whether any of its variables is set.
 pub fn is_configured(reader: &mut Reader) -> bool {
     reader.is_any_set(Variables::names())
 }
 
 /// Reads the settings; `None` with a problem.
-pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<FlowSettings> {
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let variables = Variables::read(reader, "");
     let url = reader.optional(variables.flow_api_url().or_default(API_URL), parse::url);
     let prefix = variables.flow_auth_prefix.as_deref().map(|prefix| format!("{} ", prefix.trim()));
@@ -133,7 +157,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<FlowSettings> {
     });
     let external_id = reader.required(variables.flow_external_id(), parse::text);
     let broadcasts = read_broadcasts(reader, routes);
-    Some(FlowSettings {
+    Some(Settings {
         url: url?,
         authorization: authorization?,
         channel,
@@ -217,14 +241,14 @@ fn recipients(text: &str) -> Parsed<Vec<Recipient>> {
 }
 
 pub struct Flow {
-    settings: FlowSettings,
+    settings: Settings,
     http: reqwest::Client,
     timeout: Duration,
 }
 
 impl Flow {
     /// `attempt_limit` is the longest that one delivery may take.
-    pub fn new(settings: FlowSettings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
+    pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
         let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
         Flow { settings, http, timeout }
     }
@@ -278,13 +302,31 @@ impl Flow {
         Ok(outcome(answer))
     }
 
+    /// Flow has no harmless request.
+    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+        None
+    }
+
+    pub async fn work_in_background(&self, _memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        Ok(None)
+    }
+
+    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+        log_sent(claim, action, reference);
+    }
+
     pub fn ready(&self, _now: Instant) -> Ready {
         Ready::Now(usize::MAX)
     }
 }
 
 /// The row of Flow in `casebridge check`.
-pub fn finding(settings: &FlowSettings) -> Finding {
+pub async fn rows(settings: Option<&Settings>, _http: &reqwest::Client) -> Vec<Row> {
+    let finding = settings.map_or_else(|| Finding::not_checked(INCOMPLETE), finding);
+    vec![Row::of(NAME, [finding])]
+}
+
+fn finding(settings: &Settings) -> Finding {
     let host = settings.url.host_str().unwrap_or_default();
     let numbers: usize = settings.broadcasts.values().map(|broadcast| broadcast.to.len()).sum();
     let text = format!("{host}, {numbers} number(s); not called: Flow has no harmless request");
@@ -292,7 +334,7 @@ pub fn finding(settings: &FlowSettings) -> Finding {
 }
 
 /// The body of `POST /broadcast/instant`.
-fn request(settings: &FlowSettings, broadcast: &Broadcast, job: &Job) -> Result<Value, String> {
+fn request(settings: &Settings, broadcast: &Broadcast, job: &Job) -> Result<Value, String> {
     let audience = broadcast.to.iter();
     let audience = audience.map(|to| json!({ "name": to.name, "phoneNumber": to.number }));
     let mut payload = match &broadcast.payload {

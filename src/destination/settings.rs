@@ -1,69 +1,58 @@
 //! The settings of all destinations, and which route goes where: `DELIVER_TO`, `DELIVER_THEN`,
 //! `ROUTE_<NAME>_TO` and `ROUTE_<NAME>_THEN`.
 
-use super::flow::{self, FlowSettings};
-use super::webhook::{self, WebhookSettings};
-use super::zendesk::settings::{self as zendesk_settings, ZendeskSettings};
-use super::{NAMES, zendesk};
-use crate::env::typos::Names;
+use super::{DestinationSettings, NAMES, zendesk};
+use crate::env::doc::{self, Group, Section};
 use crate::env::{Reader, Setting, variables};
 use crate::route::Route;
 
 variables! {
-    /// Where routes go that do not say so themselves.
+    /// The destinations of routes without their own.
     Variables:
-    deliver_to deliver_then
+    /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`.
+    deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
+    /// The destinations that follow once Zendesk has made or changed the ticket. They also get its number and its link.
+    ///
+    /// Zendesk must be the first one of `DELIVER_TO`.
+    deliver_then = unset().example("flow").app();
 }
 
 variables! {
-    /// Where one route goes.
+    /// The destinations of one route.
     RouteVariables:
-    to then
+    /// The destinations of this route.
+    to = unset().note("as `DELIVER_TO`").example("webhook");
+    /// The destinations that follow for this route.
+    then = unset().note("as `DELIVER_THEN`").example("flow");
 }
 
-/// The settings of the destinations; `None` for those that are not configured.
-pub struct DestinationSettings {
-    pub zendesk: Option<ZendeskSettings>,
-    pub webhook: Option<WebhookSettings>,
-    pub flow: Option<FlowSettings>,
-}
-
-/// Adds the names of all variables of destinations.
-pub fn add_names(names: &mut Names) {
-    names.variables.extend(Variables::names());
-    names.route_ends.extend(RouteVariables::names());
-    names.prefixes.push("DELIVER_");
-    zendesk_settings::add_names(names);
-    webhook::add_names(names);
-    flow::add_names(names);
-}
+/// Which route goes where; the destinations have sections of their own.
+pub const SECTION: Section = Section {
+    title: "Destinations",
+    intro: "See [Several destinations](#several-destinations).",
+    groups: &[Group::new("", Variables::DOCS), Group::new(doc::ROUTE, RouteVariables::DOCS)],
+    prefixes: &["DELIVER_"],
+};
 
 /// Reads the settings of all destinations, and sets those of each route.
 pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
-    read_routes(reader, routes);
-    let is_used = |name| routes.iter().any(|route| route.goes_to(name));
-    let (zendesk_is_set, webhook_is_set, flow_is_set) = (
-        zendesk_settings::is_configured(reader),
-        webhook::is_configured(reader),
-        flow::is_configured(reader),
-    );
-    for (name, is_set) in
-        [(zendesk::NAME, zendesk_is_set), (webhook::NAME, webhook_is_set), (flow::NAME, flow_is_set)]
-    {
-        if is_set && !is_used(name) && !routes.is_empty() {
-            reader.warnings.push(format!(
-                "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN or \
-                 ROUTE_<NAME>_TO"
-            ));
-        }
+    let common = read_routes(reader, routes);
+    // Without a route there is a problem already; what is missing beside it should be known at once.
+    let is_used = |name: &str| match routes.is_empty() {
+        true => common.contains(&name),
+        false => routes.iter().any(|route| route.goes_to(name)),
+    };
+    let (settings, configured) = DestinationSettings::read(reader, routes, is_used);
+    for name in configured.into_iter().filter(|name| !is_used(name) && !routes.is_empty()) {
+        reader.warnings.push(format!(
+            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN or ROUTE_<NAME>_TO"
+        ));
     }
-    let zendesk = (is_used(zendesk::NAME) || zendesk_is_set).then(|| zendesk_settings::read(reader, routes));
-    let webhook = (is_used(webhook::NAME) || webhook_is_set).then(|| webhook::read(reader));
-    let flow = (is_used(flow::NAME) || flow_is_set).then(|| flow::read(reader, routes));
-    DestinationSettings { zendesk: zendesk.flatten(), webhook: webhook.flatten(), flow: flow.flatten() }
+    settings
 }
 
-fn read_routes(reader: &mut Reader, routes: &mut [Route]) {
+/// Sets the destinations of each route. Returns those of routes that name none themselves.
+fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
     let common = Variables::read(reader, "");
     let common_to = destinations(reader, common.deliver_to()).unwrap_or_else(|| vec![zendesk::NAME]);
     let common_then = destinations(reader, common.deliver_then()).unwrap_or_default();
@@ -81,6 +70,7 @@ fn read_routes(reader: &mut Reader, routes: &mut [Route]) {
             ));
         }
     }
+    common_to
 }
 
 /// Reads a list of destinations; `None` if it is not set.

@@ -20,24 +20,36 @@ use tokio::net::lookup_host;
 use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
-use super::{Alerts, Job, Ready};
-use crate::delivery::{Cause, Doubt, Outcome, Reason};
+use super::{Alerts, Job, Ready, log_sent};
+use crate::alert::codes;
+use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
-use crate::env::typos::Names;
 use crate::env::{Reader, variables};
 use crate::item::{Item, Note};
 use crate::json::hex;
-use crate::ledger::{Ledger, Stopped};
-use crate::report::{Finding, within};
+use crate::ledger::{Ledger, Memos, Stopped, StorageError};
+use crate::report::{Finding, INCOMPLETE, Row, within};
+use crate::route::Route;
 
 pub const NAME: &str = "webhook";
-pub const ALERTS: Alerts = Alerts { down: "webhook_down", refuses: "webhook_refuses" };
-/// The receiver refuses us: 401 or 403.
-const FORBIDDEN: &str = "webhook_forbidden";
-/// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
-const ADDRESS: &str = "webhook_address";
-/// The receiver wants no more: 410.
-const GONE: &str = "webhook_gone";
+pub const CACHES: &[&str] = &[];
+/// The number of concurrent messages.
+pub const IN_FLIGHT: usize = 27;
+pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
+
+codes! {
+    /// The webhook has not been usable for minutes.
+    DOWN = "webhook_down";
+    /// The receiver refuses item after item for the same reason.
+    REFUSES = "webhook_refuses";
+    /// The receiver refuses us: 401 or 403.
+    FORBIDDEN = "webhook_forbidden";
+    /// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
+    ADDRESS = "webhook_address";
+    /// The receiver wants no more: 410.
+    GONE = "webhook_gone";
+}
 
 /// Standard Webhooks recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -49,12 +61,29 @@ const GONE_FOR: Duration = Duration::from_secs(3600);
 variables! {
     /// The variables of the webhook.
     Variables:
-    webhook_url webhook_secret webhook_payload
+    /// The address of the webhook's receiver.
+    ///
+    /// A query in it is kept.
+    webhook_url = needed("for the webhook").example("https://example.com/casebridge").app();
+    /// The secret that signs the webhook's requests: `whsec_` and 24 to 64 bytes in base64.
+    /// `echo whsec_$(openssl rand -base64 32)` makes one. During a rotation it may hold several, separated by commas:
+    /// each signs.
+    webhook_secret = needed("for the webhook").app();
+    /// What the webhook's requests contain. `thin`: ids, links, route, label, times and the ticket. `full`: also the
+    /// text, the author and the notes.
+    webhook_payload = default("thin").app();
 }
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Webhook",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS)],
+    prefixes: &["WEBHOOK_"],
+}];
 
 /// The settings of the webhook.
 #[derive(Clone)]
-pub struct WebhookSettings {
+pub struct Settings {
     /// `WEBHOOK_URL`
     pub url: Url,
     /// `WEBHOOK_SECRET`, comma-separated: each signs, so that the receiver can change from one to the next.
@@ -74,26 +103,20 @@ pub enum Payload {
     Full,
 }
 
-/// Adds the names of its variables.
-pub fn add_names(names: &mut Names) {
-    names.variables.extend(Variables::names());
-    names.prefixes.push("WEBHOOK_");
-}
-
 /// Whether any of its variables is set.
 pub fn is_configured(reader: &mut Reader) -> bool {
     reader.is_any_set(Variables::names())
 }
 
 /// Reads the settings; `None` with a problem.
-pub fn read(reader: &mut Reader) -> Option<WebhookSettings> {
+pub fn read(reader: &mut Reader, _routes: &[Route]) -> Option<Settings> {
     let variables = Variables::read(reader, "");
     let url = reader.required(variables.webhook_url(), parse::url_with_query);
     let secrets = reader.required(variables.webhook_secret(), secrets);
     let payload = reader.or(variables.webhook_payload(), Payload::default(), |text| {
         parse::variant(text, "is neither thin nor full")
     });
-    Some(WebhookSettings { url: url?, secrets: secrets?, payload })
+    Some(Settings { url: url?, secrets: secrets?, payload })
 }
 
 fn secrets(text: &str) -> Parsed<Vec<SecretSlice<u8>>> {
@@ -109,7 +132,7 @@ fn secrets(text: &str) -> Parsed<Vec<SecretSlice<u8>>> {
 }
 
 pub struct Webhook {
-    settings: WebhookSettings,
+    settings: Settings,
     http: reqwest::Client,
     timeout: Duration,
     /// The receiver answered 410.
@@ -118,7 +141,7 @@ pub struct Webhook {
 
 impl Webhook {
     /// `attempt_limit` is the longest that one delivery may take.
-    pub fn new(settings: WebhookSettings, http: reqwest::Client, attempt_limit: Duration) -> Webhook {
+    pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Webhook {
         let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
         Webhook { settings, http, timeout, is_gone: AtomicBool::new(false) }
     }
@@ -155,6 +178,19 @@ impl Webhook {
         Ok(outcome(answer, id, job.claim.tries))
     }
 
+    /// Any request would be a delivery.
+    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+        None
+    }
+
+    pub async fn work_in_background(&self, _memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        Ok(None)
+    }
+
+    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+        log_sent(claim, action, reference);
+    }
+
     pub fn ready(&self, now: Instant) -> Ready {
         match self.is_gone.load(Ordering::Relaxed) {
             true => Ready::At(now + GONE_FOR),
@@ -163,8 +199,17 @@ impl Webhook {
     }
 }
 
-/// The row of the webhook in `casebridge check`. Nothing is sent, since that would be a delivery.
-pub async fn finding(settings: &WebhookSettings) -> Finding {
+/// The row of the webhook in `casebridge check`.
+pub async fn rows(settings: Option<&Settings>, _http: &reqwest::Client) -> Vec<Row> {
+    let finding = match settings {
+        Some(settings) => finding(settings).await,
+        None => Finding::not_checked(INCOMPLETE),
+    };
+    vec![Row::of(NAME, [finding])]
+}
+
+/// Nothing is sent, since that would be a delivery.
+async fn finding(settings: &Settings) -> Finding {
     let host = settings.url.host_str().unwrap_or_default();
     let port = settings.url.port_or_known_default().unwrap_or(443);
     let found = within(lookup_host((host.trim_matches(['[', ']']), port))).await;

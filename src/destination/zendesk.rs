@@ -3,11 +3,13 @@
 //! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
 //! unique, so the ticket is looked up whenever an earlier request may have created it.
 
+mod alerts;
 mod attempt;
 mod audits;
 mod author;
 mod budget;
 pub mod check;
+mod create;
 mod deleted;
 mod legacy;
 pub mod memory;
@@ -32,29 +34,35 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::alert::{self, Reminder};
-use crate::delivery::{Doubt, Outcome, Reason};
+use crate::alert::Reminder;
+use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::destination::{Alerts, Ready};
 use crate::item::with_lower_network;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Memos, StorageError};
+pub use alerts::ALERT_CODES;
 use audits::Audit;
 pub use author::AuthorLookup;
 use author::Authors;
 use budget::{ASSUMED_REQUESTS, ASSUMED_UPDATES, Budget};
+pub use check::rows;
 use deleted::DeletedTickets;
 use outcome::{Call, lost_outcome, outcome};
 use reply::Reply;
 pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
+pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
 use token::{Credential, Key};
 pub use token::{Grant, SCOPE};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
-pub const ALERTS: Alerts = Alerts { down: alert::ZENDESK_DOWN, refuses: alert::ZENDESK_REFUSES };
+pub const CACHES: &[&str] = &[AUTHORS];
+/// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
+pub const IN_FLIGHT: usize = 27;
+pub const ALERTS: Alerts = Alerts { down: alerts::DOWN, refuses: alerts::REFUSES };
 /// The scope of memos with the number of each author's user.
-pub(super) const AUTHORS: &str = "author";
+const AUTHORS: &str = "author";
 /// The scope of memos for tickets whose requester is to become their author: by ticket, the delivery that created
 /// it.
 const REQUESTERS: &str = "requester";
@@ -239,13 +247,37 @@ impl Zendesk {
     ///
     /// # Errors
     /// The outcome that a delivery would have now.
-    pub async fn check_access(&self) -> Result<(), Outcome> {
+    pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
+        Some(self.check_credential().await)
+    }
+
+    async fn check_credential(&self) -> Result<(), Outcome> {
         let request = || self.request(Method::GET, "/api/v2/tickets/count");
         let reply = self.repeatable(Call::Check, request).await?;
         match reply.json::<Value>() {
             Some(body) if reply.is_success() && body["count"].is_object() => Ok(()),
             _ => Err(outcome(Call::Check, &reply)),
         }
+    }
+
+    /// Sets the requester of a ticket that waits for it.
+    pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        self.set_pending_requester(memos).await.map(Some)
+    }
+
+    pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
+        let (action, attempts) = (action.name(), claim.attempts);
+        let Claim { case_key: case, identity: delivery, destination, .. } = claim;
+        info!(
+            event = "delivery_done",
+            case,
+            delivery,
+            destination,
+            attempts,
+            action,
+            ticket = reference,
+            "{action} ticket {reference} for {case}"
+        );
     }
 
     /// Where agents find a ticket.
@@ -261,10 +293,10 @@ impl Zendesk {
 
     /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
     pub fn report_refused_fields(&self, case_key: &str, reason: &Reason) {
-        match self.refused_fields.lock().is_due(alert::ZENDESK_FIELDS, Instant::now()) {
+        match self.refused_fields.lock().is_due(alerts::FIELDS, Instant::now()) {
             true => error!(
                 event = "ticket_fields_refused",
-                alert = alert::ZENDESK_FIELDS,
+                alert = alerts::FIELDS,
                 case = case_key,
                 "Zendesk refuses values of TICKET_… settings, so tickets go out without them, tagged {}. \
                  Correct them: {}",
@@ -284,16 +316,16 @@ impl Zendesk {
     /// duplicate.
     pub fn report_hidden_ticket(&self, case_key: &str, ticket: &str) -> Outcome {
         let text = format!("ticket {ticket} is neither found nor listed as deleted");
-        if self.hidden_tickets.lock().is_due(alert::ZENDESK_TICKET_HIDDEN, Instant::now()) {
+        if self.hidden_tickets.lock().is_due(alerts::TICKET_HIDDEN, Instant::now()) {
             error!(
                 event = "ticket_hidden",
-                alert = alert::ZENDESK_TICKET_HIDDEN,
+                alert = alerts::TICKET_HIDDEN,
                 case = case_key,
                 ticket,
                 "{text}; not replacing it. Give the service user access, then replay"
             );
         }
-        Outcome::Stuck { reason: Reason::alert(alert::ZENDESK_TICKET_HIDDEN, text) }
+        Outcome::Stuck { reason: Reason::alert(alerts::TICKET_HIDDEN, text) }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -395,7 +427,7 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
     let case = create.case_key;
     error!(
         event = "ticket_privacy_wrong",
-        alert = alert::ZENDESK_PRIVACY,
+        alert = alerts::PRIVACY,
         case,
         ticket,
         "the first comment of ticket {ticket} is {result}: correct it, and check the role of the service user"

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, header};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::AppState;
@@ -21,7 +22,7 @@ use crate::route::Route;
 use crate::source::khoros::notification;
 
 const BODY_LIMIT: usize = 2 << 20;
-/// A body of this size takes milliseconds to parse. A few compressed bytes can inflate to the whole limit.
+/// A larger body is read on another thread. A few compressed bytes can inflate to the whole limit.
 const LARGE_BODY: usize = 16 << 10;
 const READ_LIMIT: usize = 8 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,11 +44,11 @@ pub async fn receive(
     State(state): State<Arc<AppState>>,
     Authenticated(body): Authenticated,
 ) -> Result<Json<Received>, ApiError> {
-    let read = || {
-        notification::read_for(&route, &body, state.company_id, Origin::Push).map_err(|_| ApiError::NotJson)
+    let (length, company, of_route) = (body.len(), state.company_id, route.clone());
+    let read = move || {
+        notification::read_for(&of_route, &body, company, Origin::Push).map_err(|_| ApiError::NotJson)
     };
-    let notification = apart_if_large(body.len(), read)?;
-    drop(body);
+    let notification = apart_if_large(length, read).await?;
     let received = notification.items();
     let (event_id, event_name) = (notification.event.clone(), notification.event_name.clone());
     let stored = state.intake.store(vec![notification], Origin::Push).await;
@@ -76,49 +77,58 @@ impl FromRequest<Arc<AppState>> for Authenticated {
         match tokio::time::timeout(BODY_TIMEOUT, read(request.into_body())).await {
             Ok(body) => {
                 let body = body?;
-                apart_if_large(body.len(), || encoding.decode(body)).map(Authenticated)
+                let Some(encoding) = encoding else { return Ok(Authenticated(body)) };
+                apart_if_large(body.len(), move || encoding.decode(&body)).await.map(Authenticated)
             }
             Err(_) => Err(ApiError::TooSlow),
         }
     }
 }
 
-/// Does work on a body of this length; for a large one, moves other requests away from this thread.
-fn apart_if_large<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    match bytes > LARGE_BODY {
-        true => tokio::task::block_in_place(work),
-        false => work(),
+/// Does work on a body of this length; for a large one, on another thread, so that other requests need not
+/// wait. One at a time: the allocator keeps freed memory for each thread that has done such work, and one
+/// thread reads faster than the database stores.
+async fn apart_if_large<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> T {
+    static TURN: Semaphore = Semaphore::const_new(1);
+    if bytes <= LARGE_BODY {
+        return work();
     }
+    // This is never closed. Work that has begun keeps its turn, even if its client is gone.
+    let turn = TURN.acquire().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    });
+    done.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
 }
 
-/// The encoding of a body: proxies on the way may compress it.
+/// The compression of a body, by a proxy on the way.
 #[derive(Clone, Copy)]
 enum Encoding {
-    Identity,
     Gzip,
     /// In zlib's format by the standard (RFC 9110, 8.4.1.2); some senders use the raw format.
     Deflate,
 }
 
 impl Encoding {
-    fn of(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    /// `None`: the body is as it is.
+    fn of(headers: &HeaderMap) -> Result<Option<Encoding>, ApiError> {
         let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
         let encoding = encodings.next().map_or(Ok(""), |encoding| encoding.to_str());
         match encoding.unwrap_or("unknown").trim().to_ascii_lowercase().as_str() {
             _ if encodings.next().is_some() => Err(ApiError::UnknownEncoding),
-            "" | "identity" => Ok(Encoding::Identity),
-            "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-            "deflate" => Ok(Encoding::Deflate),
+            "" | "identity" => Ok(None),
+            "gzip" | "x-gzip" => Ok(Some(Encoding::Gzip)),
+            "deflate" => Ok(Some(Encoding::Deflate)),
             _ => Err(ApiError::UnknownEncoding),
         }
     }
 
-    fn decode(self, body: Vec<u8>) -> Result<Vec<u8>, ApiError> {
+    fn decode(self, body: &[u8]) -> Result<Vec<u8>, ApiError> {
         match self {
-            Encoding::Identity => Ok(body),
-            Encoding::Gzip => inflate(MultiGzDecoder::new(body.as_slice())),
-            Encoding::Deflate => inflate(ZlibDecoder::new(body.as_slice())).or_else(|error| match error {
-                ApiError::Garbled => inflate(DeflateDecoder::new(body.as_slice())),
+            Encoding::Gzip => inflate(MultiGzDecoder::new(body)),
+            Encoding::Deflate => inflate(ZlibDecoder::new(body)).or_else(|error| match error {
+                ApiError::Garbled => inflate(DeflateDecoder::new(body)),
                 error => Err(error),
             }),
         }

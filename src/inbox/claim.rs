@@ -94,6 +94,7 @@ impl Inbox {
                 storable(&cause)
             )?;
         }
+        self.arrived.notify_waiters();
         Ok(())
     }
 

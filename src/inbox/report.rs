@@ -77,24 +77,30 @@ pub struct LastEvent {
 }
 
 impl Inbox {
-    /// Lists the deliveries of a state, or all, oldest first: the page of `limit` that follows `after`.
+    /// Lists the deliveries of a state and a destination, or all, oldest first: the page of `limit` that follows
+    /// `after`.
     pub async fn list(
         &self,
         state: Option<State>,
+        destination: Option<&str>,
         after: Option<&Listed>,
         limit: usize,
     ) -> sqlx::Result<Vec<Listed>> {
         // Not bound, so that the planner finds a partial index.
         let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
         let sql = format!(
-            "{LISTED} where {of_state} (received_at, identity, destination) > ($1, $2, $3)
+            "{LISTED} where {of_state} destination = coalesce($5, destination)
+                        and (received_at, identity, destination) > ($1, $2, $3)
                       order by received_at, identity, destination limit $4"
         );
-        let (received_at, identity, destination) = match after {
+        let (received_at, identity, last_destination) = match after {
             Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
             None => (-1, "", ""),
         };
-        fetch!(self.reader, query_as(&sql, received_at, identity, destination, limit as i64).fetch_all)
+        fetch!(
+            self.reader,
+            query_as(&sql, received_at, identity, last_destination, limit as i64, destination).fetch_all
+        )
     }
 
     /// Finds the deliveries under this identity, one for each destination.

@@ -65,7 +65,7 @@ on_all! {
         assert_eq!(inbox.receive(vec![one.clone(), one.clone()]).await.unwrap(), 1);
         assert_eq!(inbox.receive(vec![one, two]).await.unwrap(), 1);
         assert_eq!(inbox.receive(Vec::new()).await.unwrap(), 0);
-        assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), 2);
+        assert_eq!(inbox.list(None, None, None, 10).await.unwrap().len(), 2);
     }
 
     async fn a_poison_row_fails_alone(world: World) {
@@ -79,7 +79,7 @@ on_all! {
         );
         assert!(refused.is_err() && same.is_err(), "acknowledged and not there");
         assert_eq!(stored.unwrap(), 1);
-        let list = inbox.list(None, None, 10).await.unwrap();
+        let list = inbox.list(None, None, None, 10).await.unwrap();
         let mut stored: Vec<&str> = list.iter().map(|row| row.event_id.as_str()).collect();
         stored.sort();
         assert_eq!(stored, ["e1", "e2", "e3", "e4"]);
@@ -91,7 +91,7 @@ on_all! {
         let nul = NewItem { payload: "\0".to_owned(), ..delivery("e1", "p1") };
         // SQLite takes a NUL, PostgreSQL does not.
         let received = inbox.receive(vec![nul]).await;
-        assert_eq!(inbox.list(None, None, 10).await.unwrap().len(), usize::from(received.is_ok()));
+        assert_eq!(inbox.list(None, None, None, 10).await.unwrap().len(), usize::from(received.is_ok()));
     }
 
     async fn a_full_queue_refuses_at_once(world: World) {
@@ -121,7 +121,7 @@ on_all! {
             assert_eq!(inbox.receive(half).await.unwrap(), known);
             assert_eq!(inbox.receive(rows(count).collect()).await.unwrap(), count - known);
         }
-        let list = inbox.list(None, None, 10_000).await.unwrap();
+        let list = inbox.list(None, None, None, 10_000).await.unwrap();
         assert_eq!(list.len(), (1..70).sum::<usize>() + 95 + 96 + 97 + 255 + 256 + 257);
         let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 10_000, LEASE).await.unwrap();
         assert!(claims.iter().all(|claim| claim.payload == "{}"));
@@ -134,7 +134,7 @@ on_all! {
             NewItem { dead, ..delivery("e", &format!("p{n}")) }
         });
         assert_eq!(inbox.receive(rows.collect()).await.unwrap(), 10);
-        for listed in inbox.list(None, None, 20).await.unwrap() {
+        for listed in inbox.list(None, None, None, 20).await.unwrap() {
             let is_dead = listed.state == "dead";
             assert_eq!(is_dead, ["p0", "p3", "p6", "p9"].iter().any(|post| listed.case_key.ends_with(post)));
             assert_eq!((listed.settled_at.is_some(), listed.last_error.is_some()), (is_dead, is_dead));
@@ -203,7 +203,7 @@ on_all! {
         assert!(inbox.freeze(&second, "bytes", "memo").await.unwrap());
         assert!(inbox.settle(&second, &done("7")).await.unwrap());
         assert!(!inbox.settle(&second, &done("8")).await.unwrap(), "a settled delivery is nobody's");
-        assert_eq!(inbox.list(None, None, 10).await.unwrap()[0].reference.as_deref(), Some("7"));
+        assert_eq!(inbox.list(None, None, None, 10).await.unwrap()[0].reference.as_deref(), Some("7"));
     }
 
     async fn frozen_bytes_and_doubt_stay_until_it_is_done(world: World) {
@@ -274,7 +274,7 @@ on_all! {
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         assert!(claim(&inbox, LEASE).await.is_empty(), "the destination may be at work on it still");
 
-        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap().remove(0);
         assert!(inbox.replay(&dead, false).await.unwrap());
         assert!(claim(&inbox, LEASE).await.is_empty(), "a replay waits as long");
     }
@@ -292,7 +292,7 @@ on_all! {
         assert_eq!(inbox.history(&sibling).await.unwrap().latest, Latest::Unknown);
         inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
 
-        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap();
+        let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap();
         assert!(inbox.replay(&dead[0], false).await.unwrap());
         let again = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((again.request.as_deref(), again.in_doubt), (Some("bytes"), true));
@@ -305,7 +305,7 @@ on_all! {
         let first = claim(&inbox, LEASE).await.remove(0);
         inbox.freeze(&first, "bytes", "memo").await.unwrap();
         inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
-        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap().remove(0);
         assert!(inbox.replay(&dead, false).await.unwrap());
         assert!(!inbox.replay(&dead, false).await.unwrap(), "it is not dead any more");
 
@@ -337,7 +337,7 @@ on_all! {
         while inbox.erase(all, i64::MAX, 10).await.unwrap() == 0 {}
         assert_eq!(inbox.erase(all, i64::MAX, 10).await.unwrap(), 0, "what waits is never blanked");
 
-        let list = inbox.list(None, None, 10).await.unwrap();
+        let list = inbox.list(None, None, None, 10).await.unwrap();
         assert_eq!(list.len(), 3);
         assert!(list.iter().all(|delivery| delivery.last_error.is_none()));
         let first = list.iter().find(|delivery| delivery.identity == claims[0].identity).unwrap();
@@ -376,13 +376,13 @@ on_all! {
             let heard = inbox.last_events().await.unwrap().into_iter();
             heard.map(|last| (last.route, last.at)).collect::<BTreeMap<_, _>>()
         };
-        let rows = inbox.list(None, None, 10).await.unwrap();
+        let rows = inbox.list(None, None, None, 10).await.unwrap();
         let received = |event: &str| rows.iter().find(|row| row.event_id == event).unwrap().received_at;
         let expected = [("label", "e2"), ("vip", "done-4"), ("dm", "done-5"), ("unprocessable", "e6")];
         let expected = BTreeMap::from(expected.map(|(route, event)| (route.to_owned(), received(event))));
         assert_eq!(last_events().await, expected);
 
-        let dead = inbox.list(Some(State::Dead), None, 10).await.unwrap().remove(0);
+        let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap().remove(0);
         assert!(inbox.replay(&dead, false).await.unwrap());
         assert_eq!(last_events().await, expected, "a replay is no event");
         // By one and the same clock.
@@ -400,7 +400,7 @@ on_all! {
             inbox.receive(vec![delivery(event, event)]).await.unwrap();
         }
         inbox.receive(vec![NewItem { route: "vip".to_owned(), ..delivery("e5", "e5") }]).await.unwrap();
-        let rows = inbox.list(None, None, 20).await.unwrap();
+        let rows = inbox.list(None, None, None, 20).await.unwrap();
         let check = async || {
             let heard = inbox.last_events().await.unwrap();
             let last = heard.iter().find(|last| last.route == "label").unwrap();
@@ -425,7 +425,7 @@ on_all! {
         let mut seen = BTreeSet::new();
         let mut last = None;
         loop {
-            let page = inbox.list(None, last.as_ref(), 250).await.unwrap();
+            let page = inbox.list(None, None, last.as_ref(), 250).await.unwrap();
             seen.extend(page.iter().map(|delivery| delivery.identity.clone()));
             match page.into_iter().next_back() {
                 Some(delivery) => last = Some(delivery),
@@ -480,7 +480,7 @@ async fn the_log_is_moved_into_the_file_beside_the_writer() {
         while std::fs::metadata(file).unwrap().len() < 20 << 20 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(inbox.list(None, None, 100).await.unwrap().len(), 20);
+        assert_eq!(inbox.list(None, None, None, 100).await.unwrap().len(), 20);
     })
     .await;
 }

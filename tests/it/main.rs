@@ -18,6 +18,7 @@ mod failover;
 mod flow;
 mod inbox;
 mod keep;
+mod layers;
 mod log;
 mod markup;
 mod model;

@@ -402,7 +402,7 @@ impl Trial {
                 false
             }
             Step::Replay { delivery } => {
-                let mut list = inbox.list(None, None, ALL).await.unwrap();
+                let mut list = inbox.list(None, None, None, ALL).await.unwrap();
                 list.sort_by_key(|listed| listed.state != "dead");
                 let Some(listed) = list.get(delivery % list.len().max(1)) else { return false };
                 let changed = inbox.replay(listed, false).await.unwrap();
@@ -454,7 +454,7 @@ impl Trial {
 
     /// The end of a life, as the operator sees it.
     async fn check_list(&self, inbox: &Inbox) {
-        let list = inbox.list(None, None, ALL).await.unwrap();
+        let list = inbox.list(None, None, None, ALL).await.unwrap();
         let listed: Vec<_> = list
             .iter()
             .map(|row| {
@@ -614,7 +614,7 @@ async fn two_instances(world: World) {
         worked.unwrap();
     }
     assert_eq!(hands.done.lock().unwrap().len(), EVENTS * POSTS);
-    assert!(one.list(None, None, ALL).await.unwrap().iter().all(|listed| listed.state == "done"));
+    assert!(one.list(None, None, None, ALL).await.unwrap().iter().all(|listed| listed.state == "done"));
 }
 
 /// Both instances are sent everything.

@@ -10,7 +10,9 @@ use sqlx::{Connection, Executor, SqliteConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{ADMIN, BEARER, Cluster, Kind, PRIVATE, World, event, on_both, run_on_sqlite};
+use crate::harness::{
+    ADMIN, BEARER, Cluster, Kind, PRIVATE, World, event, event_with, on_both, run_on_sqlite,
+};
 
 #[tokio::test]
 async fn without_a_valid_bearer_nothing_is_read() {
@@ -278,12 +280,17 @@ async fn a_compressed_body_is_inflated_under_the_same_limit() {
         let zlib = |text: &str| all(ZlibEncoder::new(text.as_bytes(), fast));
         let bare = |text: &str| all(DeflateEncoder::new(text.as_bytes(), fast));
         let text = |number| event(&format!("event-{number}"), &format!("{number}"));
+        // Large even when it is compressed.
+        let digits: String = (0..20_000u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
+        let long = event_with("event-7", "7", |item| item["text"] = json!(digits));
+        assert!(gzip(&long).len() > 64 << 10);
         for (encoding, body) in [
             ("gzip", gzip(&text(1))),
             ("X-GZIP", gzip(&text(2))),
             ("deflate", zlib(&text(3))),
             ("deflate", bare(&text(4))),
             ("identity", text(5).into_bytes()),
+            ("gzip", gzip(&long)),
         ] {
             let response = send(encoding, body).await;
             assert_eq!(response.status(), 200, "{encoding}");
@@ -304,7 +311,7 @@ async fn a_compressed_body_is_inflated_under_the_same_limit() {
             let accepted = response.headers().get("accept-encoding").map(|value| value.to_str().unwrap());
             assert_eq!(accepted, (status == 415).then_some("gzip, deflate"));
         }
-        assert_eq!(world.list().await.len(), 5);
+        assert_eq!(world.list().await.len(), 6);
     })
     .await;
 }

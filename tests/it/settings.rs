@@ -1,5 +1,7 @@
 //! Wrong settings, and how the service reports them.
 
+use std::process::Command;
+
 use casebridge_sandbox::zendesk;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -158,4 +160,37 @@ async fn a_postgresql_that_stays_away_is_waited_for_45_s() {
         assert_eq!((&last["alert"], &last["level"]), (&json!("storage"), &json!("ERROR")), "{log}");
     })
     .await;
+}
+
+fn documented(format: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));
+    // A value of the environment must never appear.
+    let command = command.env_clear().env("ADMIN_TOKEN", "secret-of-this-test");
+    let output = command.args(["settings", "--format", format]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && !text.contains("secret-of-this-test"));
+    text
+}
+
+#[test]
+fn the_documents_contain_all_settings() {
+    let readme = include_str!("../../README.md");
+    let (_, tables) = readme.split_once("<!-- settings:begin -->\n").unwrap();
+    let (tables, _) = tables.split_once("<!-- settings:end -->").unwrap();
+    assert!(
+        tables == documented("markdown"),
+        "README.md is out of date. Renew it with: casebridge settings | sed -i -e '/settings:begin/r /dev/stdin' \
+         -e '/settings:begin/,/settings:end/{{//!d}}' README.md"
+    );
+    assert!(
+        include_str!("../../.env.example") == documented("env"),
+        ".env.example is out of date. Renew it with: casebridge settings --format env > .env.example"
+    );
+    let app: Value = serde_json::from_str(include_str!("../../app.json")).unwrap();
+    let env: Value = serde_json::from_str(&documented("json")).unwrap();
+    assert!(
+        app["env"] == env,
+        "app.json is out of date. Renew it with: jq --argjson env \"$(casebridge settings --format json)\" \
+         '.env = $env' app.json > app.json.new && mv app.json.new app.json"
+    );
 }

@@ -10,8 +10,7 @@ use jiff::tz::TimeZone;
 use super::settings::ticket::{Reference, ReferenceKind};
 use super::settings::{ZendeskCredentials, ZendeskSettings};
 use super::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
-use crate::report::Finding;
-use crate::report::{STEP, within};
+use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
 /// The day on which Zendesk ends all API tokens.
 const END_OF_API_TOKENS: Date = date(2027, 4, 30);
@@ -33,8 +32,17 @@ const FIELDS_REMEDY: &str = "set the variable to the number of one that is in us
 const UNKNOWN_REMEDY: &str =
     "see the number in Admin Center, or run the check with a credential that may see it";
 
+/// The rows of Zendesk in `casebridge check`.
+pub async fn rows(settings: Option<&ZendeskSettings>, http: &reqwest::Client) -> Vec<Row> {
+    let [credential, fields] = match settings {
+        Some(settings) => findings(settings, http.clone()).await,
+        None => std::array::from_fn(|_| vec![Finding::not_checked(INCOMPLETE)]),
+    };
+    vec![Row::of("zendesk credential", credential), Row::of("zendesk fields", fields)]
+}
+
 /// The findings of two rows: the credential, and everything that is configured by its number.
-pub async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Finding>; 2] {
+async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Finding>; 2] {
     let references = config.references.as_slice();
     // A call may take three tenths of an attempt.
     let zendesk = Zendesk::new(config.clone(), client, STEP * 10 / 3);

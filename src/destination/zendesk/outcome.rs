@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::alerts;
 use super::reply::{Lost, Reply};
 use super::token;
-use crate::alert;
 use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The purpose of a request; the table of outcomes distinguishes them.
@@ -37,8 +37,8 @@ pub fn outcome(call: Call, reply: &Reply) -> Outcome {
     let blocked = |reason, doubt| Outcome::Blocked { reason, doubt };
     match reply.status {
         // A page of another server, which does not count tickets.
-        200..=299 if call == Call::Check => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
-        300..=399 | 404 => blocked(alerting(alert::ZENDESK_ADDRESS), Doubt::None),
+        200..=299 if call == Call::Check => blocked(alerting(alerts::ADDRESS), Doubt::None),
+        300..=399 | 404 => blocked(alerting(alerts::ADDRESS), Doubt::None),
         // Even several of them in a row are the fault of their texts, not of a setting.
         422 if reply.refuses_blank_comment() => Outcome::Dead { reason },
         400 | 413 | 422 => Outcome::Refused { reason },
@@ -47,7 +47,7 @@ pub fn outcome(call: Call, reply: &Reply) -> Outcome {
         403 if call.is_about_one_ticket() => Outcome::Retry { reason, doubt: Doubt::None },
         // Checks and lookups need no such permission.
         403 => {
-            let reason = Reason { until_sent: true, ..alerting(alert::ZENDESK_FORBIDDEN) };
+            let reason = Reason { until_sent: true, ..alerting(alerts::FORBIDDEN) };
             blocked(reason, Doubt::None)
         }
         // Each of these has its own limit, which says nothing about creates.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, info};
 
-use super::attempt::find_author;
+use super::create::find_author;
 use super::settings::ticket::RequesterLater;
 use super::ticket::author_profile;
 use super::{AuthorLookup, REQUESTERS, RequesterUpdate, Zendesk};

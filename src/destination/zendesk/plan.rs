@@ -40,7 +40,7 @@ pub enum RequesterUser {
     /// The user of the credential.
     #[default]
     Service,
-    /// The user of the credential until the author has a user: the ticket has the tag [`NO_AUTHOR_TAG`].
+    /// The user of the credential until the author has a user: the ticket has the tag [`NO_AUTHOR_TAG`](super::settings::ticket::NO_AUTHOR_TAG).
     Pending,
 }
 
@@ -58,7 +58,7 @@ impl RequesterUser {
 pub enum Fields {
     #[default]
     Configured,
-    /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`].
+    /// Nothing that an account may refuse, and the tag [`FALLBACK_TAG`](super::settings::ticket::FALLBACK_TAG).
     Plain,
 }
 

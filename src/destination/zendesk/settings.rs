@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::env::typos::Names;
+use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
 use crate::item::Kind;
 use crate::route::Route;
-use ticket::{Reference, TICKET_PREFIX, Ticket, TicketVariables};
+use ticket::{Reference, TICKET_PREFIX, Ticket};
 
 /// Access to Zendesk.
 #[derive(Clone)]
@@ -43,17 +43,37 @@ impl ZendeskSettings {
 variables! {
     /// The variables of the access to Zendesk.
     Variables:
-    zendesk_api_url zendesk_app_url zendesk_user_email zendesk_api_token
-    zendesk_oauth_client_id zendesk_oauth_client_secret zendesk_budget_percent zendesk_update_budget_percent
+    /// The address of your Zendesk account, as in `https://acme.zendesk.com`. The address of any of its pages will do.
+    zendesk_api_url = required().app();
+    /// The 2017 example's name for `ZENDESK_API_URL`. It still works, with a warning.
+    zendesk_app_url = old_name();
+    /// The identifier of a Zendesk OAuth client of the kind *Confidential* (Admin Center > Apps and integrations >
+    /// APIs > OAuth clients).
+    zendesk_oauth_client_id = required().note("unless you use an API token").app_optional("");
+    /// The secret of that OAuth client, which Zendesk shows once.
+    zendesk_oauth_client_secret = required().note("unless you use an API token").app_optional("");
+    /// The e-mail address for the Zendesk API token. Leave it empty if you have an OAuth client.
+    zendesk_user_email = needed("if there is no OAuth client").app();
+    /// A Zendesk API token that you already have. Zendesk makes no new ones and ends all on 2027-04-30. Leave it
+    /// empty if you have an OAuth client.
+    zendesk_api_token = needed("if there is no OAuth client").app();
+    /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
+    ///
+    /// casebridge reads the account's limit from Zendesk's answers; until then it assumes 200.
+    zendesk_budget_percent = default("60").app();
+    /// The share of the account's ticket updates per minute that casebridge may use, in percent, 1 to 100. Agents'
+    /// clicks are updates, too.
+    zendesk_update_budget_percent = default("30").app();
 }
 
-/// Adds the names of its variables.
-pub fn add_names(names: &mut Names) {
-    let ticket = || TicketVariables::names().map(|name| format!("{TICKET_PREFIX}{name}"));
-    names.variables.extend(Variables::names().chain(ticket()));
-    names.route_ends.extend(ticket());
-    names.prefixes.extend(["ZENDESK_", TICKET_PREFIX]);
-}
+pub const SECTIONS: &[Section] = &[SECTION, ticket::SECTION];
+
+const SECTION: Section = Section {
+    title: "Zendesk",
+    intro: "Not needed if no route goes to Zendesk.",
+    groups: &[Group::new("", Variables::DOCS)],
+    prefixes: &["ZENDESK_"],
+};
 
 #[derive(Clone)]
 pub enum ZendeskCredentials {

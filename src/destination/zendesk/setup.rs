@@ -4,10 +4,10 @@
 use reqwest::Method;
 use serde_json::Value;
 
+use super::alerts;
 use super::settings::ticket::{Reference, ReferenceKind};
 use super::token::Grant;
 use super::{Call, Reply, Zendesk};
-use crate::alert;
 use crate::delivery::Outcome;
 
 /// Why the credential does not work. The texts contain nothing secret.
@@ -47,7 +47,7 @@ impl Zendesk {
     /// # Errors
     /// [`AccessError`]
     pub async fn access(&self) -> Result<(), AccessError> {
-        self.check_access().await.map_err(|outcome| access_error(&outcome))
+        self.check_credential().await.map_err(|outcome| access_error(&outcome))
     }
 
     /// Returns the grant of the OAuth token; `None` before the first, and for an API token.
@@ -110,8 +110,8 @@ fn access_error(outcome: &Outcome) -> AccessError {
     let log = outcome.log().to_owned();
     let alert = outcome.reason().and_then(|reason| reason.alert);
     match (alert, outcome) {
-        (Some(alert::ZENDESK_ADDRESS), _) => AccessError::Address(log),
-        (Some(alert::ZENDESK_FORBIDDEN), _) => AccessError::Forbidden(log),
+        (Some(alerts::ADDRESS), _) => AccessError::Address(log),
+        (Some(alerts::FORBIDDEN), _) => AccessError::Forbidden(log),
         // Without the advice of the log: the check has its own, which knows the kind of credential.
         (Some(_), Outcome::Pause { reason, .. }) => AccessError::Credential(reason.kind.clone()),
         (_, Outcome::Pause { retry_after: Some(_), .. } | Outcome::Later { .. }) => AccessError::Busy(log),

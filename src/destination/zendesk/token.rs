@@ -12,9 +12,9 @@ use tokio::sync::Mutex as AsyncMutex;
 use tracing::{info, warn};
 use url::Url;
 
+use super::alerts;
 use super::reply::{Reply, send};
 use super::settings::ZendeskCredentials;
-use crate::alert;
 use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The remedy for a 401, as logged.
@@ -283,7 +283,7 @@ impl Token {
 /// Adds the remedy to the reason of a refused credential.
 pub fn advised(reason: Reason) -> Reason {
     let log = format!("{}: {CREDENTIAL_ADVICE}", reason.log);
-    Reason { log, alert: Some(alert::ZENDESK_CREDENTIAL), ..reason }
+    Reason { log, alert: Some(alerts::CREDENTIAL), ..reason }
 }
 
 /// The outcome without a token: nothing gets through, and that is no delivery's fault.
@@ -291,10 +291,10 @@ fn refused(reply: &Reply) -> Outcome {
     let reason = reply.reason("the request for an OAuth token");
     let reason = match reply.status {
         429 | 500..=599 => reason,
-        300..=399 | 404 => Reason { alert: Some(alert::ZENDESK_ADDRESS), ..reason },
+        300..=399 | 404 => Reason { alert: Some(alerts::ADDRESS), ..reason },
         401 | 403 => advised(reason),
         // The page of another server: Zendesk would refuse in JSON.
-        _ if reply.is_html() => Reason { alert: Some(alert::ZENDESK_ADDRESS), ..reason },
+        _ if reply.is_html() => Reason { alert: Some(alerts::ADDRESS), ..reason },
         _ => advised(reason),
     };
     Outcome::Pause { reason, doubt: Doubt::None, retry_after: reply.retry_after }

@@ -3,14 +3,13 @@
 
 use jiff::Timestamp;
 use regex::Regex;
+use url::Url;
 
-use crate::app;
-use crate::config::Partial;
-use crate::http;
 use crate::report::{Finding, Mark};
 use crate::report::{INCOMPLETE, within};
 use crate::route::Route;
 use crate::source::khoros::client::{Company, Khoros, Label, Refusal, RemoteSubscription, TokenUser};
+use crate::source::khoros::endpoint;
 use crate::source::khoros::settings::route::SPECIAL;
 use crate::source::khoros::settings::{KhorosSettings, Mode};
 use crate::source::khoros::subscription::{Desired, Field};
@@ -54,21 +53,17 @@ pub struct Answers<'a> {
 impl<'a> Answers<'a> {
     /// Asks whose token it is, and then for the rest if Khoros answers at all.
     pub async fn gather(
-        partial: &Partial,
         config: &'a KhorosSettings,
+        routes: &[Route],
+        public_url: Option<&Url>,
         client: reqwest::Client,
     ) -> Answers<'a> {
-        let public_url = partial.general.public_url.as_ref().filter(|_| config.mode.pushes());
-        let desired = partial.general.routes.iter().map(|route| Desired {
-            company_id: config.company_id,
-            route: route.clone(),
-            url: public_url.map(|url| app::route_url(url, &route.name)),
-            bearer_token: None,
-        });
+        let public_url = public_url.filter(|_| config.mode.pushes());
+        let desired = Desired::of_routes(config.company_id, routes, public_url, None);
         let khoros = Khoros::new(config, client);
         let answers = Answers {
             config,
-            desired: desired.collect(),
+            desired,
             user: in_time(khoros.who_am_i()).await,
             expiry: khoros.token_expiry(),
             labels: Err(Refusal::NotOffered),
@@ -154,7 +149,12 @@ impl<'a> Answers<'a> {
     fn subscription(&self, is_reached: bool) -> Vec<Finding> {
         match &self.remote {
             Ok(remote) => {
-                let judge = |desired| judge_subscription(desired, remote, is_reached);
+                let routes: Vec<Route> = self.desired.iter().map(|desired| desired.route.clone()).collect();
+                let of_old_paths = endpoint::of_old_paths(&routes).map(|route| route.name.as_str());
+                let judge = |desired: &Desired| {
+                    let is_old_path_served = of_old_paths == Some(desired.route.name.as_str());
+                    judge_subscription(desired, remote, is_reached, is_old_path_served)
+                };
                 self.desired.iter().map(judge).collect()
             }
             Err(Refusal::NotOffered) => {
@@ -319,7 +319,12 @@ fn judge_label(route: &Route, label: &str, labels: &[Label]) -> Finding {
 }
 
 /// Judges the subscription that the service would keep.
-fn judge_subscription(desired: &Desired, remote: &[RemoteSubscription], is_reached: bool) -> Finding {
+fn judge_subscription(
+    desired: &Desired,
+    remote: &[RemoteSubscription],
+    is_reached: bool,
+    is_old_path_served: bool,
+) -> Finding {
     let route = &desired.route;
     let name = &route.external_id;
     let Some((chosen, duplicates)) = desired.choose(remote) else {
@@ -328,8 +333,10 @@ fn judge_subscription(desired: &Desired, remote: &[RemoteSubscription], is_reach
     let differences = desired.differences(chosen);
     if !differences.is_empty() {
         let old_path =
-            |path: &str| http::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
-        if differences.iter().all(|it| it.field == Field::Address && old_path(&it.theirs)) {
+            |path: &str| endpoint::OLD_PATHS.iter().any(|old| path.trim_end_matches('/').ends_with(old));
+        if is_old_path_served
+            && differences.iter().all(|it| it.field == Field::Address && old_path(&it.theirs))
+        {
             let text = format!("`{name}` points to the address of the 2017 example, which is served");
             return Finding::warning(text, REPAIR_REMEDY);
         }

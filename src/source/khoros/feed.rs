@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, error, info};
 
-use crate::alert;
+use super::alerts;
 use crate::delivery::Origin;
 use crate::intake::Intake;
 use crate::route::Route;
@@ -194,7 +194,7 @@ impl Pull {
                     (skipped, reading.offset) = (skipped + 1, offset + 1);
                     error!(
                         event = "feed_event_skipped",
-                        alert = alert::KHOROS_PULL,
+                        alert = alerts::PULL,
                         route = route.name,
                         offset,
                         "skipped the event at offset {offset} of the feed: it is longer than 16 MiB, or nests too \

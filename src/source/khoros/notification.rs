@@ -107,12 +107,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
                 format!("{own}:{}", escape_id(&entity)),
                 format!("khoros:{company}:{}", case_entity(&entity)),
             ),
-            // Without an id, the event is its own case; if it has several items, each item is one.
-            None if only => (own.clone(), event.clone()),
-            None => {
-                let hash = sha256(&item.to_string());
-                (format!("{own}:{hash}"), format!("{event}:{hash}"))
-            }
+            None => without_entity(&own, &event, (!only).then_some(&item)),
         };
         // If one notification has a post twice with different contents, both are stored.
         let identity = match seen.get(&identity) {
@@ -132,6 +127,17 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         arrivals.push(arrival(identity, case_key, envelope.to_string(), unprocessable));
     }
     arrivals
+}
+
+/// Identity and case of an item without an id: the event is its own case; of several items, each is one.
+fn without_entity(own: &str, event: &str, one_of_several: Option<&Value>) -> (String, String) {
+    match one_of_several {
+        None => (own.to_owned(), event.to_owned()),
+        Some(item) => {
+            let hash = sha256(&item.to_string());
+            (format!("{own}:{hash}"), format!("{event}:{hash}"))
+        }
+    }
 }
 
 /// The fields of an envelope that a ticket uses, as far as they are short.

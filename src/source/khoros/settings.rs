@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
 
@@ -52,13 +53,59 @@ impl Mode {
 variables! {
     /// The variables of Khoros, except those of routes.
     Variables:
-    spredfast_api_token spredfast_company_id spredfast_label_name spredfast_api_url spredfast_external_id
-    spredfast_mode spredfast_check_minutes spredfast_poll_seconds silence_alert_hours
-    notification_bearer_token notifier_bearer_token
+    /// Your Khoros API Access Token, from Profile Settings. A company admin has to ask Khoros support to enable API
+    /// access.
+    ///
+    /// casebridge removes a pasted `Bearer `.
+    spredfast_api_token = required().app();
+    /// The number of your company at Khoros. Thousands separators may stay, as in `20,307,234`.
+    spredfast_company_id = required().app();
+    /// The Khoros label that makes a ticket, for example `CreateCase`. Khoros reads it as a regular expression.
+    ///
+    /// casebridge removes invisible characters. The log warns if the expression does not match the label's own name,
+    /// or if it contains a `#`.
+    spredfast_label_name = required().note("unless a `ROUTE_…` names the events").app();
+    /// The secret that Khoros sends with each notification: at least 16 characters, 8 of them different, no spaces.
+    /// `openssl rand -hex 32` makes a good one. During a rotation it may hold several, separated by commas: Khoros
+    /// gets the first, and casebridge accepts all.
+    ///
+    /// 24 or more characters are better.
+    notification_bearer_token = required().note("unless `SPREDFAST_MODE=poll`").app_generated(
+        "The secret that Khoros sends with each notification. Heroku generates it, and casebridge gives it to Khoros.");
+    /// The 2017 example's name for `NOTIFICATION_BEARER_TOKEN`. It still works, with a warning.
+    notifier_bearer_token = old_name();
+    /// The name under which Khoros stores the subscription. Each environment needs its own: with the same name,
+    /// staging would take over production's subscription.
+    ///
+    /// The subscription of a `ROUTE_<NAME>_…` is named `send-to-zendesk-{name}`.
+    spredfast_external_id = default(EXTERNAL_ID).app();
+    /// The events API of Khoros.
+    ///
+    /// That of 2017 is `https://api.spredfast.com/v1/events/company/{id}`.
+    spredfast_api_url = default(API_URL).app();
+    /// How events arrive. `push`: Khoros sends them. `poll`: casebridge reads them from the feeds of its
+    /// subscriptions, which needs neither a public address nor `NOTIFICATION_BEARER_TOKEN`. `both`: Khoros sends
+    /// them, and casebridge reads lost ones from the feed.
+    spredfast_mode = default("both").app();
+    /// Seconds between two readings of the feeds, 1 to 86400.
+    spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
+    /// Minutes between two checks of the subscriptions, which also repair them; at most 1440. `0.5` is half a minute.
+    spredfast_check_minutes = default("10").app();
+    /// After this many hours without an event of a busy route, the log has the alert `route_silent`; at most 8760.
+    /// `0.5` is half an hour. Without it, never.
+    ///
+    /// A route is busy if it had five events in the seven days before its last one.
+    silence_alert_hours = unset().app();
 }
 
-/// Prefixes of names that are meant for it.
-pub const PREFIXES: [&str; 4] = ["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "SILENCE_"];
+pub const SECTION: Section = Section {
+    title: "Khoros",
+    intro: "",
+    groups: &[Group::new("", Variables::DOCS)],
+    prefixes: &["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "SILENCE_"],
+};
+
+const EXTERNAL_ID: &str = "send-to-zendesk";
 const API_URL: &str = "https://api.spredfast.com/v2/events";
 const CHECK_EVERY: Duration = Duration::from_secs(600);
 /// While Khoros pushes, the feed only repairs lost pushes.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use crate::alert::{self, Reminder};
+use super::alerts;
+use crate::alert::Reminder;
 use crate::inbox::{Inbox, LastEvent};
 use crate::route::Route;
 
@@ -103,7 +104,7 @@ impl Watch {
             self.reminder.clear();
             return Some(SilenceChange::Active);
         }
-        if is_silent && self.reminder.is_due(alert::ROUTE_SILENT, now) {
+        if is_silent && self.reminder.is_due(alerts::ROUTE_SILENT, now) {
             self.silent_after = Some(last.at);
             return Some(SilenceChange::Silent);
         }
@@ -118,7 +119,7 @@ fn log_silence(route: &Route, age: Duration) {
     };
     error!(
         event = "route_silent",
-        alert = alert::ROUTE_SILENT,
+        alert = alerts::ROUTE_SILENT,
         route = route.name,
         external_id = route.external_id,
         silent_s = age.as_secs(),

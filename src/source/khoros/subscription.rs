@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
+use super::alerts;
 use crate::alert;
 use crate::inbox::Inbox;
 use crate::source::khoros::client::{Khoros, Refusal, RemoteSubscription};
@@ -89,7 +90,7 @@ pub async fn remind_of_public_url(remedy: &str) {
     loop {
         error!(
             event = "public_url_missing",
-            alert = alert::PUBLIC_URL,
+            alert = alerts::PUBLIC_URL,
             "not subscribed, because our public address is unknown. Set it and restart: {remedy}"
         );
         tokio::time::sleep(alert::REMINDER).await;

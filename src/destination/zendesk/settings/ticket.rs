@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use crate::destination::template::Template;
+use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, Setting, variables};
 
@@ -15,9 +16,54 @@ pub const TICKET_PREFIX: &str = "TICKET_";
 variables! {
     /// The variables of a ticket.
     TicketVariables:
-    requester requester_later repeat public priority r#type status group_id assignee_id brand_id form_id tags
-    subject comment comment_format custom_fields
+    /// The requester of the ticket. `author`: the author of the post. `service`: the user of the credential.
+    requester = default("author").app();
+    /// A ticket that cannot wait for its author's Zendesk user has the service user as requester and the tag
+    /// `casebridge_no_author`. `1`: casebridge makes the author the requester later and removes the tag. `0`: both
+    /// stay.
+    requester_later = default("1").app();
+    /// What a later event about a post does to its ticket. `new`: it adds a comment if something is new. `comment`: it
+    /// always adds a comment. `ignore`: nothing.
+    repeat = default("new").app();
+    /// `1` makes the first comment public, and leaves out the notes of Khoros' users.
+    ///
+    /// See [The ticket](#the-ticket).
+    public = default("0").app();
+    /// `urgent`, `high`, `normal` or `low`.
+    priority = default("normal").app();
+    /// `problem`, `incident`, `question` or `task`.
+    r#type = unset();
+    /// `new`, `open`, `pending`, `hold` or `solved`.
+    status = unset();
+    /// The number of the group that gets the tickets.
+    group_id = unset().app();
+    /// The number of the agent who gets the tickets.
+    assignee_id = unset();
+    /// The number of the brand.
+    brand_id = unset();
+    /// The number of the ticket form.
+    form_id = unset().app();
+    /// Tags in addition to casebridge's own, separated by commas.
+    ///
+    /// Up to 20 tags of 80 characters: letters, digits and `_-/.:`.
+    tags = unset().example("social,vip").app();
+    /// The [template](#templates) of the subject.
+    subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'").app();
+    /// The [template](#templates) of the first comment.
+    comment = unset().note("built in").app();
+    /// The format of `TICKET_COMMENT`. `text`: shown as written. `html`: markup, in which casebridge escapes the
+    /// values.
+    comment_format = default("text").app();
+    /// A JSON object: the numbers of ticket fields, and their values or the [templates](#templates) of them.
+    custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#).app();
 }
+
+pub const SECTION: Section = Section {
+    title: "Tickets",
+    intro: "See [The ticket](#the-ticket), and try these settings with `casebridge render`.",
+    groups: &[Group::per_route(TICKET_PREFIX, TicketVariables::DOCS)],
+    prefixes: &[TICKET_PREFIX],
+};
 
 /// The settings of a ticket: `TICKET_*`.
 #[derive(Clone, Debug, Default)]

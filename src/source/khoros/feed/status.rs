@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{Level, error, info, warn};
 
-use crate::alert::{self, Reminder};
+use crate::alert::Reminder;
+use crate::source::khoros::alerts;
 use crate::source::khoros::settings::Mode;
 
 /// If events come from the feeds alone and none can be read for this long, somebody has to act.
@@ -73,7 +74,7 @@ impl StatusLog {
             None => {}
             Some(Level::ERROR) => error!(
                 event = "feed_status",
-                alert = alert::KHOROS_PULL,
+                alert = alerts::PULL,
                 status,
                 "no events arrive, since SPREDFAST_MODE=poll reads only feeds: {explanation}"
             ),
@@ -84,7 +85,7 @@ impl StatusLog {
         }
     }
 
-    /// The level at which to log the status now, if at all; an error has the code [`alert::KHOROS_PULL`].
+    /// The level at which to log the status now, if at all; an error has the code [`alerts::PULL`].
     fn level(&mut self, status: &PullStatus, now: Instant) -> Option<Level> {
         let has_changed = std::mem::replace(&mut self.logged, status.as_str()) != status.as_str();
         if *status == PullStatus::Available {
@@ -94,7 +95,7 @@ impl StatusLog {
         }
         let since = *self.since.get_or_insert(now);
         if self.mode == Mode::Poll && now.duration_since(since) >= ALARMING {
-            return self.reminder.is_due(alert::KHOROS_PULL, now).then_some(Level::ERROR);
+            return self.reminder.is_due(alerts::PULL, now).then_some(Level::ERROR);
         }
         match (status, self.mode) {
             (PullStatus::Failing(reason), _) => self.reminder.is_due(reason, now).then_some(Level::WARN),

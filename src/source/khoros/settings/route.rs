@@ -5,7 +5,8 @@ use std::ffi::OsString;
 
 use regex::Regex;
 
-use super::Variables;
+use super::{EXTERNAL_ID, Variables};
+use crate::env::doc::{self, Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::typos::{self, Names, ROUTE_PREFIX};
 use crate::env::{Reader, variables};
@@ -15,8 +16,26 @@ use crate::source::khoros::event::Event;
 variables! {
     /// The variables of a route that are about its events.
     RouteVariables:
-    event label query
+    /// The label, exactly as it is written: casebridge escapes and anchors it (`^VIP$`).
+    ///
+    /// If no events arrive, Khoros may compare it with `Label set - VIP`: set a query instead.
+    label = needed("for labels unless the query is set").example("VIP");
+    /// A regular expression instead of a label, for any event for which Khoros takes one.
+    query = unset();
+    /// The event, one of [Khoros' events](#the-ticket).
+    ///
+    /// Those of the vault are `vault-account-` with `create`, `update`, `delete`, `credential-update`, `user-create`,
+    /// `user-update`, `user-delete` or `session-create`, and `vault-user-` with `create`, `update` or `delete`.
+    event = default(LABEL_APPLIED);
 }
+
+pub const SECTION: Section = Section {
+    title: "Routes",
+    intro: "Further labels and other events. See [More than one label](#more-than-one-label). `<NAME>` is a name of \
+            your choice, up to 40 letters and digits.",
+    groups: &[Group::new(doc::ROUTE, RouteVariables::DOCS)],
+    prefixes: &[],
+};
 
 /// The event that the tutorial is about.
 const LABEL_APPLIED: &str = "stream-item-label-applied";
@@ -26,7 +45,7 @@ pub const SPECIAL: [char; 14] = ['\\', '.', '[', ']', '{', '}', '(', ')', '*', '
 
 /// Reads all routes, the tutorial's first.
 pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Route> {
-    let external_id = variables.spredfast_external_id().or_default("send-to-zendesk");
+    let external_id = variables.spredfast_external_id().or_default(EXTERNAL_ID);
     let external_id = reader.optional(external_id, parse::text).unwrap_or_default();
     let label = reader.optional(variables.spredfast_label_name(), parse::label);
     warn_of_label(reader, "SPREDFAST_LABEL_NAME", label.as_deref(), true);
@@ -36,7 +55,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
             .problems
             .push("SPREDFAST_LABEL_NAME is not set, and neither is any ROUTE_<NAME>_LABEL".to_owned());
     }
-    let mut routes = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
     routes.extend(label.map(|label| Route {
         name: LABEL.to_owned(),
         event: LABEL_APPLIED.to_owned(),
@@ -47,9 +66,9 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
         ..Route::default()
     }));
     for (lower, name) in names {
-        if let Some(tutorial) = routes.first_mut().filter(|_| lower == LABEL) {
-            let prefix = format!("{ROUTE_PREFIX}{name}_");
-            if reader.is_any_set(RouteVariables::names().map(|end| format!("{prefix}{end}"))) {
+        let prefix = format!("{ROUTE_PREFIX}{name}_");
+        if let Some(tutorial) = routes.first_mut().filter(|route| lower == LABEL && route.name == LABEL) {
+            if RouteVariables::read(reader, &prefix).is_any_set() {
                 reader.problems.push(format!(
                     "{prefix}…: there is a route `{LABEL}` already, that of SPREDFAST_LABEL_NAME: choose another name"
                 ));

@@ -11,6 +11,7 @@ use url::Url;
 use crate::json::hex;
 use crate::route::Route;
 use crate::source::khoros::client::{RemoteStatus, RemoteSubscription, SubscriptionRequest};
+use crate::source::khoros::endpoint;
 
 /// The desired subscription of a route.
 pub struct Desired {
@@ -82,6 +83,22 @@ impl fmt::Display for Difference {
 }
 
 impl Desired {
+    /// The desired subscriptions of all routes. Without a public address, Khoros is to push none of them.
+    pub fn of_routes(
+        company_id: u64,
+        routes: &[Route],
+        public_url: Option<&Url>,
+        bearer_token: Option<&SecretString>,
+    ) -> Vec<Desired> {
+        let desired = |route: &Route| Desired {
+            company_id,
+            route: route.clone(),
+            url: public_url.map(|url| endpoint::url(url, &route.name)),
+            bearer_token: bearer_token.cloned(),
+        };
+        routes.iter().map(desired).collect()
+    }
+
     pub fn declaration(&self) -> SubscriptionRequest<'_> {
         SubscriptionRequest {
             company_id: self.company_id,

@@ -6,9 +6,10 @@ use tracing::{debug, error, info, warn};
 
 use super::desired::{Desired, Difference, Field, Repair};
 use super::{DECLARED, Observed, ended_mark};
-use crate::alert::{self, Reminder};
+use crate::alert::Reminder;
 use crate::inbox::Inbox;
 use crate::route::Route;
+use crate::source::khoros::alerts;
 use crate::source::khoros::client::{Khoros, Refusal, RemoteStatus};
 
 /// After this many corrections in a day, either somebody else keeps changing the subscription, or Khoros does
@@ -55,10 +56,10 @@ impl Problem {
     /// The alert to log, if somebody has to act.
     fn alert(&self, is_lasting: bool) -> Option<&'static str> {
         match self {
-            Problem::Refused(Refusal::Token(_)) => Some(alert::KHOROS_TOKEN),
-            Problem::Refused(Refusal::Address(_)) => Some(alert::KHOROS_ADDRESS),
-            Problem::Contested { .. } => Some(alert::SUBSCRIPTION_CONTESTED),
-            Problem::Refused(_) | Problem::Uncorrectable(_) => is_lasting.then_some(alert::KHOROS_DOWN),
+            Problem::Refused(Refusal::Token(_)) => Some(alerts::TOKEN),
+            Problem::Refused(Refusal::Address(_)) => Some(alerts::ADDRESS),
+            Problem::Contested { .. } => Some(alerts::SUBSCRIPTION_CONTESTED),
+            Problem::Refused(_) | Problem::Uncorrectable(_) => is_lasting.then_some(alerts::DOWN),
         }
     }
 }
