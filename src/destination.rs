@@ -1,9 +1,9 @@
 //! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
 //! its [`Ledger`].
 //!
-//! Each is a module with the same parts: its `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`, `CACHES`, `SECTIONS` and `Settings`, how
-//! they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`, `check_access`,
-//! `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
+//! Each is a module with the same parts: its `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`, `CACHES`, `IN_FLIGHT`, `SECTIONS` and
+//! `Settings`, how they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`,
+//! `check_access`, `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
 
 pub mod exchange;
 pub mod flow;
@@ -171,6 +171,13 @@ macro_rules! destinations {
             pub fn alerts(&self) -> Alerts {
                 match self {
                     $(Destination::$variant(_) => $module::ALERTS,)*
+                }
+            }
+
+            /// The number of concurrent deliveries.
+            pub fn in_flight_limit(&self) -> usize {
+                match self {
+                    $(Destination::$variant(_) => $module::IN_FLIGHT,)*
                 }
             }
 

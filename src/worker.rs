@@ -25,8 +25,6 @@ use crate::route::Route;
 use crate::source;
 use lane::{Gate, Lane};
 
-/// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
-const IN_FLIGHT: usize = 27;
 /// How often the worker checks for deliveries that another process has stored.
 const POLL: Duration = Duration::from_secs(1);
 /// How often the credential is checked while it works, and otherwise.
@@ -142,7 +140,7 @@ impl Worker {
     async fn start_due(self: &Arc<Self>, under_way: &mut JoinSet<()>, first: &mut ClaimFilter) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {
-            Gate::Open => IN_FLIGHT.saturating_sub(under_way.len()),
+            Gate::Open => self.destination.in_flight_limit().saturating_sub(under_way.len()),
             Gate::Probe => usize::from(under_way.is_empty()),
             Gate::Closed(until) => return (until - now).min(POLL),
         };

@@ -29,6 +29,8 @@ use crate::text::clean;
 pub const NAME: &str = "flow";
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 pub const CACHES: &[&str] = &[];
+/// The number of concurrent broadcasts: an outage ends this many deliveries before it is noticed.
+pub const IN_FLIGHT: usize = 4;
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 
 codes! {
@@ -326,8 +328,7 @@ impl Flow {
     }
 
     pub fn ready(&self, _now: Instant) -> Ready {
-        // If Flow fails, each request under way is one that may have been sent.
-        Ready::Now(2)
+        Ready::Now(usize::MAX)
     }
 }
 

@@ -229,6 +229,28 @@ async fn one_doubtful_broadcast_holds_the_others_back() {
 }
 
 #[tokio::test]
+async fn an_outage_ends_no_more_than_four_broadcasts() {
+    run_on_sqlite(|mut world| async move {
+        let flow = with_follower(&mut world).await;
+        flow.model().faults.outage = Some(Fault::HangAfter);
+        let bridge = world.start().await;
+        for post in 0..12 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for("destination_paused destination=flow").await;
+        flow.model().faults.outage = None;
+        bridge.wait_for_nth("delivery_done destination=zendesk", 12).await;
+        bridge.wait_for_nth("delivery_done destination=flow", 8).await;
+        let dead = bridge.count("delivery_dead");
+        assert!((1..=4).contains(&dead), "{dead} of 12");
+        bridge.wait_for_nth("delivery_done destination=flow", 12 - dead).await;
+        assert_eq!(counts(&flow), (12, 12));
+        world.check_one_ticket_per_case().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_definite_refusal_of_flow_is_no_doubt() {
     run_on_sqlite(|mut world| async move {
         let flow = with_follower(&mut world).await;

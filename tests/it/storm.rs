@@ -1,5 +1,5 @@
-//! The storm: the bridge is killed again and again while notifications come in and both neighbours fail. Every
-//! acknowledged notification has exactly one ticket in the end.
+//! The storm: the bridge is killed again and again while notifications come in and all neighbours fail. In the end,
+//! every acknowledged notification has exactly one ticket and its message, and at most one broadcast.
 //!
 //! `CASEBRIDGE_STORM_KILLS=1000 cargo test --release --test it storm -- --nocapture` makes it long,
 //! and `CASEBRIDGE_STORM_SEED` repeats one.
@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use casebridge_sandbox::flow::{self, Flow};
+use casebridge_sandbox::webhook::{self, Webhook};
 use casebridge_sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
 use futures_util::future::{join_all, select_all};
@@ -15,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::failover::{make_read_only, make_writable};
 use crate::harness::{
-    BEARER, Bridge, Kind, PRIVATE, World, event_with, free_port, number, run_behind_pooler_for, run_for,
+    BEARER, Bridge, Kind, PRIVATE, World, data, event_with, free_port, number, run_behind_pooler_for, run_for,
 };
 
 const KILLS: usize = 20;
@@ -55,26 +57,26 @@ async fn storm_with_failovers(mut world: World, processes: usize) {
             tokio::time::sleep(WRITABLE).await;
         }
     };
-    let (bridges, sent) = tokio::select! {
+    let (bridges, sent, receivers) = tokio::select! {
         stormed = rage(&mut world, processes) => stormed,
         () = failovers => unreachable!("they go on until the storm is over"),
     };
     make_writable(&database).await;
-    finish(&world, &bridges, &sent).await;
+    finish(&world, &bridges, &sent, &receivers).await;
 }
 
 async fn storm(mut world: World, processes: usize) {
-    let (bridges, sent) = rage(&mut world, processes).await;
-    finish(&world, &bridges, &sent).await;
+    let (bridges, sent, receivers) = rage(&mut world, processes).await;
+    finish(&world, &bridges, &sent, &receivers).await;
 }
 
 /// Sends notifications and kills one process after the other. Returns the processes that run in the end.
-async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent) {
+async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent, Receivers) {
     let kills = number("CASEBRIDGE_STORM_KILLS").unwrap_or(KILLS as u64) as usize;
     let seed = number("CASEBRIDGE_STORM_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("storm of {kills} kills, seed {seed}");
     let mut chance = Rng::with_seed(seed);
-    prepare(world, &mut chance);
+    let receivers = prepare(world, &mut chance).await;
 
     let ports: Vec<u16> = (0..processes).map(|_| free_port()).collect();
     let mut bridges = Vec::new();
@@ -88,19 +90,116 @@ async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent) {
         bridges.remove(victim).end().await;
         bridges.insert(victim, world.start_beside(ports[victim]).await);
     }
-    (bridges, sent)
+    (bridges, sent, receivers)
 }
 
-async fn finish(world: &World, bridges: &[Bridge], sent: &Sent) {
+async fn finish(world: &World, bridges: &[Bridge], sent: &Sent, receivers: &Receivers) {
     world.zendesk.model().chaos = None;
-    calm(world, bridges).await;
+    // Most of what follows is sent now.
+    calm(world, bridges, Some("zendesk")).await;
+    receivers.webhook.model().faults.chaos = None;
+    receivers.flow.model().faults.chaos = None;
+    calm(world, bridges, None).await;
     check(world, sent).await;
+    receivers.check_messages(world).await;
+    let uncertain = receivers.check_broadcasts(world, sent).await;
+    let (posts, acknowledged) = (sent.posts.len(), sent.acknowledged.len());
+    let tickets = world.zendesk.model().tickets.len();
+    let (messages, sends) = receivers.messages_and_sends();
+    let broadcasts = receivers.flow.model().broadcasts.len();
     println!(
-        "{} notifications acknowledged of {} posts, {} tickets, none lost, none doubled",
-        sent.acknowledged.len(),
-        sent.posts.len(),
-        world.zendesk.model().tickets.len()
+        "{acknowledged} notifications acknowledged of {posts} posts, {tickets} tickets, none lost, none doubled; \
+         {messages} messages in {sends} requests; {broadcasts} broadcasts, {uncertain} deliveries may have been sent"
     );
+}
+
+/// What follows each change of a ticket.
+struct Receivers {
+    webhook: Webhook,
+    flow: Flow,
+}
+
+impl Receivers {
+    async fn start(world: &mut World, chance: &mut Rng) -> Receivers {
+        let (webhook, flow) = (world.with_webhook().await, world.with_flow().await);
+        world.set("DELIVER_THEN", "webhook,flow");
+        // A broadcast that says which notification it is about.
+        world.unset("FLOW_EVENT_NAME");
+        world.set("FLOW_TEXT", "{% for note in notes %}{{ note.text }}{% endfor %}");
+        let faults = vec![
+            webhook::Fault::Status(500),
+            webhook::Fault::StatusAfter(500),
+            webhook::Fault::StatusAfter(502),
+            webhook::Fault::ResetBefore,
+            webhook::Fault::ResetAfter,
+            webhook::Fault::Hang,
+            webhook::Fault::HangAfter,
+            webhook::Fault::TooMany(1),
+        ];
+        let chaos = webhook::Chaos { chance: chance.fork(), percent: 25, faults };
+        webhook.model().faults.chaos = Some(chaos.clone());
+        // Each doubt is a pause.
+        flow.model().faults.chaos = Some(flow::Chaos { chance: chance.fork(), percent: 5, ..chaos });
+        Receivers { webhook, flow }
+    }
+
+    fn messages_and_sends(&self) -> (usize, usize) {
+        let model = self.webhook.model();
+        (model.distinct_ids(), model.sends())
+    }
+
+    /// Each event changed its ticket, so each has one message, and each ticket was created once.
+    async fn check_messages(&self, world: &World) {
+        let tickets: BTreeMap<String, Value> = by_identity(world.list_of("zendesk").await);
+        let rows = by_identity(world.list_of("webhook").await);
+        assert_eq!(rows.keys().collect::<Vec<_>>(), tickets.keys().collect::<Vec<_>>());
+        let messages = data(&self.webhook);
+        let of: BTreeMap<&str, &Value> =
+            messages.iter().map(|data| (data["delivery"].as_str().unwrap(), data)).collect();
+        assert_eq!(of.len(), messages.len(), "a delivery has two ids");
+        assert_eq!(self.webhook.model().changed_bodies(), 0);
+        let mut created = BTreeSet::new();
+        for (identity, ticket) in &tickets {
+            assert_eq!(rows[identity]["state"], "done", "{}", rows[identity]);
+            let data = of.get(identity.as_str()).unwrap_or_else(|| panic!("no message of {identity}"));
+            assert_eq!(data["ticket"]["number"], ticket["ticket"], "{data}");
+            if data["ticket"]["action"] == "created" {
+                assert!(created.insert(ticket["case"].to_string()), "created twice: {data}");
+            } else {
+                assert_eq!(data["ticket"]["action"], "commented", "{data}");
+            }
+        }
+        assert_eq!((of.len(), created.len()), (tickets.len(), world.zendesk.model().tickets.len()));
+    }
+
+    /// No notification has two broadcasts, and those that are not certain are listed. Returns their number.
+    async fn check_broadcasts(&self, world: &World, sent: &Sent) -> usize {
+        let mut broadcasts: BTreeMap<String, usize> = BTreeMap::new();
+        for broadcast in &self.flow.model().broadcasts {
+            *broadcasts.entry(broadcast["payload"]["speech"].as_str().unwrap().to_owned()).or_default() += 1;
+        }
+        let rows = by_identity(world.list_of("flow").await);
+        let zendesk = by_identity(world.list_of("zendesk").await);
+        assert_eq!(rows.keys().collect::<Vec<_>>(), zendesk.keys().collect::<Vec<_>>());
+        let mut uncertain = 0;
+        for notification in sent.notifications.iter().filter(|sent| rows.contains_key(&sent.identity)) {
+            let row = &rows[&notification.identity];
+            let count = broadcasts.remove(&notification.note).unwrap_or_default();
+            let is_certain = row["state"] == "done";
+            if !is_certain {
+                assert_eq!(row["state"], "dead", "{row}");
+                assert!(row["reason"].as_str().unwrap().starts_with("may have been sent"), "{row}");
+                uncertain += 1;
+            }
+            assert!(count == 1 || (count == 0 && !is_certain), "{count} broadcasts: {row}");
+        }
+        assert!(broadcasts.is_empty(), "nobody asked for {broadcasts:?}");
+        uncertain
+    }
+}
+
+fn by_identity(list: Vec<Value>) -> BTreeMap<String, Value> {
+    list.into_iter().map(|row| (row["id"].as_str().unwrap().to_owned(), row)).collect()
 }
 
 /// The notifications, and those that were answered with 200.
@@ -121,7 +220,8 @@ struct Notification {
     body: String,
 }
 
-fn prepare(world: &mut World, chance: &mut Rng) {
+async fn prepare(world: &mut World, chance: &mut Rng) -> Receivers {
+    let receivers = Receivers::start(world, chance).await;
     world.set("RETRY_SCHEDULE", ["1"; 50].join(","));
     world.set("ZENDESK_BUDGET_PERCENT", "100");
     world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
@@ -142,6 +242,8 @@ fn prepare(world: &mut World, chance: &mut Rng) {
     let mut model = world.zendesk.model();
     (model.limit, model.update_limit) = (100_000, 100_000);
     model.chaos = Some(Chaos { chance: chance.fork(), percent: 15, faults });
+    drop(model);
+    receivers
 }
 
 /// Sends a burst of new posts, labels applied again and redeliveries, and kills one process in between.
@@ -198,11 +300,12 @@ fn next(sent: &mut Sent, chance: &mut Rng) -> Notification {
     notification
 }
 
-/// Waits until everything is settled, which one of the processes logs.
-async fn calm(world: &World, bridges: &[Bridge]) {
+/// Waits until everything is settled, or everything for one destination, which one of the processes logs.
+async fn calm(world: &World, bridges: &[Bridge], destination: Option<&str>) {
+    let is_awaited = |row: &Value| destination.is_none_or(|name| row["destination"] == name);
     loop {
         let seen: Vec<usize> = bridges.iter().map(Bridge::line_count).collect();
-        if world.waiting().await.is_empty() {
+        if !world.waiting().await.iter().any(is_awaited) {
             return;
         }
         let more = bridges.iter().zip(seen).map(|(bridge, seen)| Box::pin(bridge.wait_for_lines(seen + 1)));
