@@ -34,3 +34,4 @@ mod storage;
 mod storm;
 mod subscribe;
 mod ticket;
+mod upgrade;
