@@ -132,7 +132,7 @@ pub async fn run_behind_pooler_for<F: Future<Output = ()>>(limit: Duration, stor
 }
 
 /// Says by name that a test is left out.
-fn leave_out(missing: &str) {
+pub fn leave_out(missing: &str) {
     let name = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not `eprintln!`, which the test runner keeps to itself when a test passes.
     let _ = writeln!(std::io::stderr(), "left out, there is no {missing}: {name}");

@@ -38,4 +38,5 @@ mod storm;
 mod subscribe;
 mod ticket;
 mod tutorial;
+mod upgrade;
 mod webhook;
