@@ -238,6 +238,7 @@ impl Tasks {
     }
 
     /// Runs until `stop`, and then at most [`STOP_LIMIT`] until all work in progress is finished.
+    #[allow(clippy::disallowed_methods, reason = "its end is waited for below")]
     async fn run(mut self, inbox: Inbox, committer: Committer) -> anyhow::Result<()> {
         // Requests in progress need the committer, so it stops last.
         let committing = CancellationToken::new();

@@ -238,7 +238,7 @@ impl Config {
     /// # Errors
     /// [`Problems`], all of them at once.
     pub fn from_env() -> Result<Config, Problems> {
-        Config::from_vars(std::env::vars_os())
+        Config::from_vars(crate::env::variables_of_process())
     }
 
     /// Reads the settings from given variables; names of other programs are ignored.
@@ -259,7 +259,7 @@ impl Config {
 
 impl Partial {
     pub fn from_env() -> Partial {
-        Partial::read(std::env::vars_os())
+        Partial::read(crate::env::variables_of_process())
     }
 
     fn read(vars: impl Iterator<Item = (OsString, OsString)>) -> Partial {
@@ -325,7 +325,7 @@ fn general(
 impl Logging {
     /// Never fails: [`Config::from_env`] reports a wrong `LOG_FORMAT`.
     pub fn from_env() -> Logging {
-        let mut reader = Reader::new(std::env::vars_os());
+        let mut reader = Reader::new(crate::env::variables_of_process());
         let variables = Variables::read(&mut reader, "");
         let default = if variables.dyno().value.is_some() { LogFormat::Logfmt } else { LogFormat::Text };
         Logging {
@@ -338,7 +338,7 @@ impl Logging {
 /// The variables of this process that are about tickets, for a bridge that it starts within itself.
 pub fn ticket_variables() -> impl Iterator<Item = (OsString, OsString)> {
     let is_ours = |name: &OsString| name.to_str().is_some_and(|name| name.starts_with(TICKET_PREFIX));
-    std::env::vars_os().filter(move |(name, _)| is_ours(name))
+    crate::env::variables_of_process().filter(move |(name, _)| is_ours(name))
 }
 
 /// Accepts a level or a filter. EnvFilter would take a misspelt level for a module, and silence all others.

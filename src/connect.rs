@@ -11,6 +11,7 @@ use anyhow::Context;
 ///
 /// # Errors
 /// This machine has no CA certificates.
+#[allow(clippy::disallowed_methods, reason = "this is the one client")]
 pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder();
     let builder = if local { builder.no_proxy() } else { builder };

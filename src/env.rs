@@ -118,6 +118,12 @@ pub struct Reader {
     pub hints: Vec<String>,
 }
 
+/// The variables of this process.
+#[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+pub fn variables_of_process() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+}
+
 impl Reader {
     pub fn new(vars: impl Iterator<Item = (OsString, OsString)>) -> Reader {
         Reader { vars: vars.collect(), ..Reader::default() }

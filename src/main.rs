@@ -302,6 +302,7 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
 }
 
 /// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.
+#[allow(clippy::disallowed_methods, reason = "it lives as long as the process")]
 fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -11,7 +11,13 @@
 //! loopback. Each figure is from a few seconds on a database of its own. Nothing is asserted: a number
 //! depends on the machine, and on what else runs there, which is told with each section.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 mod accept;
 mod bridge;

@@ -31,7 +31,7 @@ impl fmt::Display for Database {
 impl Database {
     /// Reads the one setting of `casebridge list` and `casebridge replay`.
     pub fn from_env() -> Result<Database, Problems> {
-        let mut reader = Reader::new(std::env::vars_os());
+        let mut reader = Reader::new(crate::env::variables_of_process());
         let mut variables = Variables::read(&mut reader, "");
         variables.allow_ephemeral_store.get_or_insert_with(|| "1".to_owned());
         let database = read(&mut reader, &variables);

@@ -29,7 +29,7 @@ impl Preview {
     /// # Errors
     /// [`Problems`], all of them at once.
     pub fn from_env() -> Result<Preview, Problems> {
-        let mut reader = Reader::new(std::env::vars_os());
+        let mut reader = Reader::new(crate::env::variables_of_process());
         let mut variables = Variables::read(&mut reader, "");
         let mut assumptions = Vec::new();
         let mut assume = |name: &str, value: &mut Option<String>, default: &str| {
@@ -39,7 +39,7 @@ impl Preview {
             }
         };
         assume("SPREDFAST_COMPANY_ID", &mut variables.spredfast_company_id, "1234");
-        if route::names(&mut Reader::new(std::env::vars_os()), &names()).is_empty() {
+        if route::names(&mut Reader::new(crate::env::variables_of_process()), &names()).is_empty() {
             assume("SPREDFAST_LABEL_NAME", &mut variables.spredfast_label_name, "CreateCase");
         }
         let company_id = reader.required(variables.spredfast_company_id(), khoros::company_id);

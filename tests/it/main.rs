@@ -1,7 +1,13 @@
 //! The bridge from outside: environment in, HTTP in, requests to both neighbours out. The neighbours
 //! are the stand-ins of `casebridge demo`, which speak HTTP and hold state.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
 
 mod harness;
 
