@@ -11,9 +11,9 @@ variables! {
     Variables:
     /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`.
     deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
-    /// The destinations that follow once Zendesk has made or changed the ticket. They also get its number and its link.
+    /// The destinations that follow once the first one of `DELIVER_TO` is done.
     ///
-    /// Zendesk must be the first one of `DELIVER_TO`.
+    /// After Zendesk, they also get the ticket's number and link.
     deliver_then = unset().example("flow").app();
 }
 
@@ -22,7 +22,7 @@ variables! {
     RouteVariables:
     /// The destinations of this route.
     to = unset().note("as `DELIVER_TO`").example("webhook");
-    /// The destinations that follow for this route.
+    /// The destinations that follow for this route; `none`: nothing follows.
     then = unset().note("as `DELIVER_THEN`").example("flow");
 }
 
