@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::postgres::on_postgres;
-use super::{NewItem, Store, limited, storable};
+use super::{NewItem, Store, fetch, limited, storable};
 use crate::delivery::Origin;
 
 /// Requests that may wait for the committer; further ones are turned away at once.
@@ -33,13 +33,17 @@ const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 /// Inserts the rows of items; returns the identities of the new ones. `$keeps`: whether the database may keep it
 /// prepared.
 macro_rules! insert {
-    ($executor:expr, $keeps:expr, $items:expr, $now:expr) => {{
+    ($executor:expr, $keeps:expr, $items:expr, $now:expr, $known_by:expr) => {{
         let (items, now): (&[&NewItem], &str) = ($items, $now);
+        let (before, after) = match $known_by {
+            KnownBy::Key => (INSERT, " on conflict do nothing returning identity"),
+            KnownBy::Identity => (INSERT_UNLESS_KNOWN, UNLESS_KNOWN),
+        };
         let rows = || {
             items.iter().flat_map(|item| item.destinations.iter().map(|destination| (*item, *destination)))
         };
         let count = rows().count();
-        let mut statement = QueryBuilder::new(INSERT);
+        let mut statement = QueryBuilder::new(before);
         // The repeated row is known to the database by then, so its payload does not matter.
         let repeated = rows().last().into_iter().cycle().map(|(item, destination)| (item, destination, ""));
         let padding = repeated.take(statement_rows(count) - count);
@@ -68,7 +72,7 @@ macro_rules! insert {
                 .push_unseparated(" end")
                 .push_bind(dead);
         });
-        statement.push(UNLESS_KNOWN);
+        statement.push(after);
         statement.build_query_scalar().persistent($keeps).fetch_all($executor).await
     }};
 }
@@ -103,6 +107,24 @@ pub struct Committer {
     store: Store,
     arrived: Arc<Notify>,
     health: WriteHealth,
+    stored: Mutex<Stored>,
+}
+
+/// The destinations that have deliveries.
+enum Stored {
+    Unread,
+    /// This one, or none.
+    Only(Option<String>),
+    Several,
+}
+
+/// What tells whether an item is known.
+#[derive(Clone, Copy)]
+enum KnownBy {
+    /// Its delivery to the one destination.
+    Key,
+    /// Any delivery of it, to whichever destination.
+    Identity,
 }
 
 /// Whether the last write failed: a full disk can still be read.
@@ -130,7 +152,11 @@ pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, WriteHealth
     let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
     let room = Arc::new(Semaphore::new(QUEUE_BYTES));
     let health = WriteHealth::default();
-    (Queue { requests, room }, health.clone(), Committer { queue, store, arrived, health })
+    (
+        Queue { requests, room },
+        health.clone(),
+        Committer { queue, store, arrived, health, stored: Mutex::new(Stored::Unread) },
+    )
 }
 
 impl Queue {
@@ -275,14 +301,44 @@ impl Committer {
         }
     }
 
+    /// How the statement finds known items. While all deliveries go to one destination, the primary key is enough,
+    /// and costs a twentieth less.
+    async fn known_by(&self, items: &[&NewItem]) -> KnownBy {
+        if matches!(*self.stored.lock(), Stored::Unread)
+            && let Ok(read) = fetch!(self.reader, query_as(DESTINATIONS).fetch_one)
+        {
+            *self.stored.lock() = match read {
+                (first, last) if first == last => Stored::Only(first),
+                (_, _) => Stored::Several,
+            };
+        }
+        let only = |item: &&NewItem| (item.destinations.len() == 1).then(|| item.destinations[0]);
+        let first = items.first().and_then(only);
+        let is_one = first.is_some() && items.iter().all(|item| only(item) == first);
+        let mut stored = self.stored.lock();
+        match &*stored {
+            Stored::Only(known) if is_one && known.as_deref().is_none_or(|known| Some(known) == first) => {
+                *stored = Stored::Only(first.map(str::to_owned));
+                KnownBy::Key
+            }
+            Stored::Unread => KnownBy::Identity,
+            Stored::Only(_) | Stored::Several => {
+                *stored = Stored::Several;
+                KnownBy::Identity
+            }
+        }
+    }
+
     async fn insert(&self, rows: &[&NewItem]) -> sqlx::Result<Vec<String>> {
         let now = self.store.fill("{now}");
+        let known_by = self.known_by(rows).await;
         let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
                 let inserting = async {
                     let mut connection = limited(writer.acquire()).await?;
                     file.check_in_place()?;
-                    let inserted = limited(async { insert!(&mut *connection, true, rows, &now) }).await;
+                    let inserted =
+                        limited(async { insert!(&mut *connection, true, rows, &now, known_by) }).await;
                     if inserted.is_err() {
                         // It may still be at work.
                         connection.close_on_drop();
@@ -294,7 +350,7 @@ impl Committer {
             Store::Postgres(postgres) => {
                 let keeps = postgres.keeps_statements();
                 limited(async {
-                    on_postgres!(postgres, executor => async { insert!(executor, keeps, rows, &now) })
+                    on_postgres!(postgres, executor => async { insert!(executor, keeps, rows, &now, known_by) })
                 })
                 .await
             }
@@ -357,12 +413,19 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
 }
 
 const INSERT: &str = "insert into delivery (identity, destination, case_key, route, event_id,
+    event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error) ";
+
+const INSERT_UNLESS_KNOWN: &str = "insert into delivery (identity, destination, case_key, route, event_id,
     event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error)
     select * from (";
 
 const UNLESS_KNOWN: &str = ") as new
      where not exists (select 1 from delivery as known where known.identity = new.column1)
     on conflict do nothing returning identity";
+
+/// Each comes from the end of an index.
+const DESTINATIONS: &str = "
+    select (select min(destination) from delivery) as first, (select max(destination) from delivery) as last";
 
 /// Whether the database works but refuses this row: it breaks a constraint, or has a value that the database
 /// cannot store.
