@@ -20,7 +20,7 @@ pub struct Claim {
     pub cause: Option<String>,
     /// The bytes of the request, once they are frozen.
     pub request: Option<String>,
-    /// What was decided when they were frozen. Older versions stored none.
+    /// A memo of the decisions behind these bytes. Older versions stored none.
     pub request_memo: Option<String>,
     pub revision: i64,
     /// The fence: each claim raises it.
@@ -28,7 +28,7 @@ pub struct Claim {
     pub tries: i64,
     pub in_doubt: bool,
     pub received_at: i64,
-    /// The operator has said that what the case has at the destination is gone for good.
+    /// The operator has declared the case's earlier result at the destination gone for good.
     pub anew: bool,
 }
 
@@ -41,7 +41,7 @@ impl Claim {
         }
     }
 
-    /// What the delivery follows; `None` if it follows none.
+    /// Returns the cause that the delivery follows, if there is one.
     pub fn cause(&self) -> Option<Cause> {
         serde_json::from_str(self.cause.as_deref()?).ok()
     }
@@ -73,27 +73,27 @@ impl From<String> for Origin {
     }
 }
 
-/// What a delivery did that others follow.
+/// The result of a delivery that other deliveries follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cause {
-    /// What the destination calls it, as in `reference` of the delivery.
+    /// The destination's reference, as in `reference` of the delivery.
     pub reference: String,
-    /// The same for people.
+    /// The number by which people know it; empty for a message that was only sent.
     pub number: String,
     pub url: String,
-    /// The name of the action; that of an earlier attempt if this one found it done.
+    /// The name of the action; the earlier attempt's if this one found the work done.
     pub action: String,
 }
 
 impl Cause {
-    /// Whether it can be opened under a number, and is not only a message that was sent.
+    /// Whether it has a number by which it can be opened, unlike a message that was only sent.
     pub fn has_number(&self) -> bool {
         !self.number.is_empty()
     }
 }
 
-/// What a case has at a destination.
+/// The results of a case at a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct History {
     pub latest: Latest,
@@ -139,8 +139,8 @@ pub enum Outcome {
     Stuck { reason: Reason },
     /// The destination refuses the content. The delivery is dead unless others are refused for the same reason.
     Refused { reason: Reason },
-    /// It may have been done, and nobody can look it up. The delivery is dead, and only a replay sends it again.
-    /// The destination pauses, so that one outage does not end all deliveries.
+    /// The request may have been carried out, which cannot be looked up. The delivery is dead, and only a replay
+    /// sends it again. The destination pauses, so that one outage does not end all deliveries.
     Uncertain { reason: Reason },
     /// The destination will never accept the content. This says nothing about other deliveries.
     Dead { reason: Reason },
@@ -207,7 +207,7 @@ pub enum Action {
     Solved,
     /// There was nothing to add.
     Unchanged,
-    /// The same, without a question to the destination.
+    /// There was nothing to add, which was clear without asking the destination.
     Ignored,
     /// Sent a message, which the destination accepted.
     Sent,

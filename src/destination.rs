@@ -1,9 +1,10 @@
-//! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox, only
-//! its [`Ledger`].
+//! The destinations of deliveries. A destination turns an item into somebody else's state. It never sees the inbox,
+//! only its [`Ledger`].
 //!
-//! Each is a module with the same parts: its `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`, `CACHES`, `IN_FLIGHT`, `SECTIONS` and
-//! `Settings`, how they are read (`is_configured`, `read`), its `rows` in the check, and a type with `new`, `attempt`,
-//! `check_access`, `ready`, `work_in_background` and `log_done`. `docs/architecture.md` says what each has to promise.
+//! Each destination is a module with the same parts: the constants `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`,
+//! `CACHES`, `IN_FLIGHT` and `SECTIONS`; its `Settings` and their readers (`is_configured`, `read`); its `rows` in the
+//! check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background` and `log_done`.
+//! `docs/architecture.md` describes the guarantees.
 
 pub mod exchange;
 pub mod flow;
@@ -37,18 +38,18 @@ destinations! {
 pub struct Job<'a> {
     pub claim: &'a Claim,
     pub item: &'a Item,
-    /// Only its name if it was removed from the configuration.
+    /// Has only a name if the route was removed from the configuration.
     pub route: &'a Route,
 }
 
-/// What a destination promises of each item.
+/// How often a destination may get an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guarantee {
-    /// It can look up what it may have done.
+    /// Exactly once: earlier requests can be looked up at the destination.
     Once,
-    /// The receiver can drop a double by its id.
+    /// The receiver can drop a duplicate by its id.
     AtLeastOnce,
-    /// What may have been sent is not sent again, except by a replay that names it.
+    /// A request that may have been sent is repeated only by a replay that names the delivery or the destination.
     AtMostOnce,
 }
 
@@ -70,7 +71,7 @@ pub struct Alerts {
     pub refuses: &'static str,
 }
 
-/// Logs a delivery that is done under a reference that is no ticket.
+/// Logs a delivery that is done and made no ticket.
 fn log_sent(claim: &Claim, action: Action, reference: &str) {
     let (action, attempts) = (action.name(), claim.attempts);
     let Claim { case_key: case, identity: delivery, destination, .. } = claim;
@@ -80,7 +81,7 @@ fn log_sent(claim: &Claim, action: Action, reference: &str) {
     );
 }
 
-/// Makes one list into the closed set of destinations, and calls each by its name.
+/// Makes one list into the closed set of destinations, and dispatches each call to the right module.
 macro_rules! destinations {
     ($($variant:ident: $module:ident,)*) => {
         pub enum Destination {
@@ -90,7 +91,7 @@ macro_rules! destinations {
         /// The names of all destinations, as settings and the column `destination` have them.
         pub const NAMES: &[&str] = &[$($module::NAME),*];
 
-        /// What the destination of this name promises.
+        /// The guarantee of the destination of this name.
         pub fn guarantee(name: &str) -> Option<Guarantee> {
             match name {
                 $($module::NAME => Some($module::GUARANTEE),)*
@@ -98,7 +99,7 @@ macro_rules! destinations {
             }
         }
 
-        /// The scopes of memos that each destination can do without: it looks them up again.
+        /// The scopes of memos that each destination only caches: it can look the values up again.
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
 
         /// The codes of each destination's alerts.
@@ -114,7 +115,8 @@ macro_rules! destinations {
         }
 
         impl DestinationSettings {
-            /// Reads the settings of the destinations that are used or configured, and names the latter.
+            /// Reads the settings of the destinations that are used or configured, and returns the names of those
+            /// that are configured.
             fn read(
                 reader: &mut Reader,
                 routes: &[Route],
@@ -148,8 +150,7 @@ macro_rules! destinations {
                 built
             }
 
-            /// The rows of `casebridge check`: of the destinations that are configured, and of those that a
-            /// route goes to.
+            /// The rows of `casebridge check` for each destination that is configured or that a route goes to.
             pub async fn check(&self, routes: &[Route], http: &reqwest::Client) -> Vec<Row> {
                 let is_used = |name: &str| routes.iter().any(|route| route.goes_to(name));
                 let mut rows = Vec::new();
@@ -191,8 +192,8 @@ macro_rules! destinations {
                 }
             }
 
-            /// Checks the credential: the error is the outcome that a delivery would have now. `None`: any
-            /// request to it would be a delivery.
+            /// Checks the credential: the error is the outcome that a delivery would have now. `None`: this cannot
+            /// be checked, since any request would be a delivery.
             pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
                 match self {
                     $(Destination::$variant(it) => it.check_access().await,)*
@@ -206,11 +207,11 @@ macro_rules! destinations {
                 }
             }
 
-            /// Does one piece of the work that comes after all deliveries. Returns the wait before the next call;
-            /// `None` if there is no such work.
+            /// Does one piece of the work that has lower priority than deliveries. Returns the wait before the next
+            /// call; `None` if there is no such work.
             ///
             /// # Errors
-            /// The storage failed; the work is due again later.
+            /// The storage failed; the work becomes due again later.
             pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
                 match self {
                     $(Destination::$variant(it) => it.work_in_background(memos).await,)*

@@ -26,9 +26,9 @@ impl<'a> Setting<'a> {
     }
 }
 
-/// Makes one list of variables into the struct that envy fills, a method for each variable, and `DOCS`, from which
-/// `casebridge settings` makes the documents. Each entry is the variable's meaning, its name, and what else the
-/// documents say ([`doc`]).
+/// Makes one list of variables into three things: the struct that envy fills, a method for each variable, and `DOCS`,
+/// from which `casebridge settings` makes the documents. Each entry has the variable's meaning, its name, and further
+/// documentation, such as the default ([`doc`]).
 macro_rules! variables {
     (
         $(#[$doc:meta])* $group:ident:
@@ -78,12 +78,12 @@ macro_rules! variables {
 
 pub(crate) use variables;
 
-/// The name of a variable, of the field that holds its value.
+/// Returns the name of the variable whose value the field holds.
 pub fn upper(field: &str) -> String {
     field.trim_start_matches("r#").to_uppercase()
 }
 
-/// All problems of the environment: variables and reasons, never values.
+/// All problems of the configuration: variables and reasons, never values.
 #[derive(Debug)]
 pub struct Problems(Vec<String>);
 
@@ -113,8 +113,8 @@ pub struct Reader {
     pub vars: HashMap<OsString, OsString>,
     pub problems: Vec<String>,
     pub warnings: Vec<String>,
-    /// Warnings of names that look like ours. With other problems they are problems, since they may be the
-    /// cause.
+    /// Warnings of names that look like ours. If there are other problems, these become problems, too, since they may
+    /// be the cause.
     pub hints: Vec<String>,
 }
 
@@ -185,7 +185,7 @@ impl Reader {
         self.optional(setting, parse)
     }
 
-    /// Returns a setting of the tutorial, or its value under the name that the 2017 example reads.
+    /// Returns a setting of the tutorial. If it is not set, its value comes from the 2017 example's name for it.
     pub fn aliased<'a>(&mut self, setting: Setting<'a>, old: Setting<'a>) -> Setting<'a> {
         if setting.value.is_none() && old.value.is_some() {
             self.warnings.push(format!("{} is the 2017 example's name: call it {}", old.name, setting.name));

@@ -1,12 +1,12 @@
-//! What arrived, whoever sent it. No I/O, no clock.
+//! Items: posts and events, independent of their source. No I/O, no clock.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// One thing to deliver: a post, comment or message of a network, or an event that is about no post. Fields that
-/// could not be read are empty.
+/// One thing to deliver: a post, comment or message of a network, or an event that is not about a post.
+/// Fields that could not be read are empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
     pub kind: Kind,
@@ -20,7 +20,7 @@ pub struct Item {
     /// Set for events that are not about a post. The post fields are then empty, except where the event has a
     /// field of the same name.
     pub report: Option<Report>,
-    /// The rule that was applied to it.
+    /// The rule that was applied to the item.
     pub rule: Option<String>,
     /// `{network}:{native id}`
     pub entity_id: Option<String>,
@@ -40,15 +40,15 @@ pub struct Item {
 /// Why an item came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// A person applied a label to it.
+    /// A person applied a label to the item.
     #[default]
     Label,
-    /// A rule chose it.
+    /// A rule selected the item.
     Rule,
     Other,
 }
 
-/// What an item says about the thing that its case is about.
+/// The condition that an item reports of its case's subject.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Condition {
     #[default]
@@ -75,8 +75,8 @@ pub enum Repetition {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arrival {
     /// `{source}:{company}:{event}:{entity}`: the same for a redelivery, another one for a label that is applied
-    /// again. An event that is about no post has no entity, except the id of a message. Separators within the
-    /// ids are escaped.
+    /// again. An event that is not about a post has no entity, except the id of a message. Separators within
+    /// the ids are escaped.
     pub identity: String,
     /// What the item is about: `{source}:{company}:{entity}`. Networks are in lower case.
     pub case_key: String,
@@ -93,7 +93,7 @@ pub type Unprocessable = &'static str;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Author {
-    /// The id in the network, which outlives a change of name.
+    /// The id in the network, which stays the same if the name changes.
     pub id: Option<String>,
     pub name: Option<String>,
     pub screen_name: Option<String>,
@@ -116,7 +116,7 @@ pub struct Note {
 pub struct Report {
     /// The case within its company, as in `credential:instagram:673abc9794`. `None`: each event is a case.
     pub case: Option<String>,
-    /// Distinguishes it from others of the same event.
+    /// Distinguishes this report from others of the same event.
     pub id: Option<String>,
     /// Where it happened: the network as people write it, or the product.
     pub place: String,
@@ -149,19 +149,19 @@ impl Item {
         self.condition == Condition::Repaired
     }
 
-    /// Whether it is added to its case even if repeated events are ignored.
+    /// Whether the item is added to its case even if repeated events are ignored.
     pub fn is_status_change(&self) -> bool {
         self.condition != Condition::Unchanged
     }
 
-    /// When it happened, in a form that can be compared: `2018-03-14 00:31 UTC`.
+    /// Returns the time of the event, in a form that can be compared: `2018-03-14 00:31 UTC`.
     pub fn happened(&self) -> Option<&str> {
         let when = self.report.as_ref()?.when.as_deref()?;
         (when.len() == "2018-03-14 00:31 UTC".len() && when.ends_with(" UTC")).then_some(when)
     }
 
-    /// The part of the entity's id before its *first* colon (a native id may hold more of them). An event that is
-    /// about no post names its network itself.
+    /// The part of the entity's id before its *first* colon (a native id may contain more colons). The report of
+    /// an event that is not about a post names the network.
     pub fn network(&self) -> Option<&str> {
         if let Some(report) = &self.report {
             return report.network.as_deref();

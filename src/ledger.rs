@@ -1,4 +1,4 @@
-//! What a destination may ask of the storage while it works on one delivery. It never sees the inbox.
+//! A destination's access to the storage while it works on one delivery. The destination never sees the inbox.
 //!
 //! A machine can be suspended at any moment, and its timers with it. When it wakes up, another instance may have
 //! sent the request already. So the claim is checked once more immediately before the first byte.
@@ -46,12 +46,12 @@ impl From<sqlx::Error> for Stopped {
 }
 
 impl<'a> Ledger<'a> {
-    /// For a delivery that was claimed just now for the length of `lease`.
+    /// Creates the ledger of a delivery that was claimed just now, for `lease`.
     pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
         Ledger { inbox, claim, claimed: Uptime::now(), lease, sent: AtomicBool::new(false) }
     }
 
-    /// What the case has at this destination.
+    /// Returns the results of earlier deliveries of the case to this destination.
     ///
     /// # Errors
     /// [`Stopped::Storage`]
@@ -59,7 +59,7 @@ impl<'a> Ledger<'a> {
         Ok(self.inbox.history(self.claim).await?)
     }
 
-    /// Whether the item is older than the database: another database may have delivered it.
+    /// Whether the item comes from a feed and is older than the database: another database may have delivered it.
     ///
     /// # Errors
     /// [`Stopped::Storage`]
@@ -70,8 +70,8 @@ impl<'a> Ledger<'a> {
         Ok(item.event_made.is_none_or(|made| made.as_millisecond() < first_run))
     }
 
-    /// Stores the bytes of a request with a memo, before its first byte goes out. `claim` is that of the attempt,
-    /// with another revision for other bytes.
+    /// Stores the bytes of a request with a memo, before the first byte goes out. `claim` is the attempt's claim, with
+    /// a new revision if the bytes have changed.
     ///
     /// # Errors
     /// [`Stopped::LeaseExpired`] and [`Stopped::Storage`]
@@ -82,8 +82,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Stores what is about to be sent, for a request that need not keep its bytes: an attempt that finds it done
-    /// knows from this memo what it was.
+    /// Stores a memo about a request without its bytes, so that a later attempt that finds the request done knows what
+    /// it was.
     ///
     /// # Errors
     /// As [`Ledger::freeze`].
@@ -94,7 +94,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Checks the claim. Call it immediately before the first byte is sent: from here on, it may have happened.
+    /// Checks the claim. Call it immediately before the first byte is sent: from then on, the request
+    /// may have been sent.
     ///
     /// # Errors
     /// Nothing may be sent: the lease has expired, or the database does not answer.
@@ -118,20 +119,20 @@ impl<'a> Ledger<'a> {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// What the destination remembers beside its deliveries.
+    /// Returns the destination's memos.
     pub fn memos(&self) -> Memos {
         Memos { inbox: self.inbox.clone(), destination: self.claim.destination.clone() }
     }
 }
 
-/// What a destination remembers beside its deliveries: small values in scopes of its own.
+/// Small values that a destination stores apart from its deliveries, in its own scopes.
 #[derive(Clone)]
 pub struct Memos {
     inbox: Inbox,
     destination: String,
 }
 
-/// The error of the storage.
+/// An error of the storage.
 pub type StorageError = sqlx::Error;
 
 impl Memos {

@@ -136,7 +136,7 @@ enum Command {
         now: bool,
         /// Only deliveries to this destination
         ///
-        /// What Flow may have sent already is part of --all-dead only if this names flow.
+        /// --all-dead leaves out deliveries to Flow, which may have been sent, unless this is flow.
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
         destination: Option<String>,
         /// Print what would be replayed, and change nothing

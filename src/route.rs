@@ -1,4 +1,4 @@
-//! Routes: which events of which source, and where they go.
+//! Routes: which events casebridge receives, and which destinations they go to.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,14 @@ pub const LABEL: &str = "label";
 pub struct Route {
     /// Lower-case letters and digits.
     pub name: String,
-    /// The prefix of its variables: `ROUTE_<NAME>_`. Empty for the tutorial's route, unless `ROUTE_LABEL_…` is set.
+    /// The prefix of its variables: `ROUTE_<NAME>_`. Empty for the tutorial's route, unless a `ROUTE_LABEL_…` is set.
     pub prefix: String,
     /// The name of its event at the source.
     pub event: String,
     pub kind: Kind,
     /// A regular expression by which the source selects among these events.
     pub query: Option<String>,
-    /// The label that it is about, which the event itself may lack.
+    /// The label of its events, which the events themselves may lack.
     pub label: Option<String>,
     /// The name of its subscription at the source.
     pub external_id: String,
@@ -42,7 +42,7 @@ impl Route {
         self.to.iter().chain(&self.then).any(|name| *name == destination)
     }
 
-    /// The destinations that follow one that is done.
+    /// The destinations that follow once `destination` is done.
     pub fn followers(&self, destination: &str) -> &[&'static str] {
         if self.to.first() == Some(&destination) { &self.then } else { &[] }
     }

@@ -31,7 +31,7 @@ pub struct StatusSource {
 
 /// The state of the service at one moment.
 pub struct Status {
-    /// The error of the storage as text.
+    /// The counts of the storage, or its error as text.
     stored: Result<(Summary, Vec<LastEvent>), String>,
     storage: &'static str,
     routes: Arc<[String]>,
@@ -105,7 +105,7 @@ impl Status {
         json!(all)
     }
 
-    /// Warns of deliveries that wait for a destination without settings: nobody works on them.
+    /// Warns of deliveries to a destination that is not configured any longer: no worker delivers them.
     pub fn warn_of_removed(&self) {
         for counts in self.stored.iter().flat_map(|(summary, _)| &summary.destinations) {
             let destination = counts.destination.as_str();
@@ -122,7 +122,7 @@ impl Status {
         }
     }
 
-    /// Logs one line.
+    /// Logs the status line.
     pub fn log(&self) {
         let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.as_str());
         let destinations = self.destinations.iter().map(|(name, lane)| format!("{name}={}", lane.as_str()));

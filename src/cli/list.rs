@@ -63,7 +63,7 @@ fn json_line(delivery: &Listed) -> Value {
     })
 }
 
-/// The number of its ticket; other destinations have other references.
+/// Returns the number of the delivery's ticket. The references of other destinations are not ticket numbers.
 fn ticket(delivery: &Listed) -> Option<&str> {
     delivery.reference.as_deref().filter(|_| delivery.destination == zendesk::NAME)
 }

@@ -15,14 +15,14 @@ use super::{PAGE, reason};
 pub enum Replay {
     /// Dead deliveries get a new schedule.
     Again,
-    /// The same, and a new ticket if Zendesk does not find the old one.
+    /// Dead deliveries get a new schedule, and a new ticket if Zendesk does not find the old one.
     NewTicket,
     /// Waiting deliveries are due now; dead ones get a new schedule.
     Now,
 }
 
 impl Replay {
-    /// Why a delivery is not replayed; `None` if it is.
+    /// Returns the reason why a delivery cannot be replayed; `None` if it can.
     fn refusal(self, delivery: &Listed) -> Option<String> {
         match delivery.state.as_str() {
             _ if delivery.erased => Some("cannot be replayed: its texts were erased".to_owned()),
@@ -41,8 +41,8 @@ impl Replay {
     }
 }
 
-/// Replays the named deliveries, or all dead ones if none is named; of all destinations, or of one. Without its
-/// name, what a destination may have sent already is left out of all dead ones.
+/// Replays the named deliveries, or all dead ones if none is named; to all destinations, or to one. Unless
+/// `destination` is given, "all dead ones" leaves out destinations with at-most-once delivery.
 pub async fn replay(
     database: &Database,
     ids: &[String],
@@ -61,7 +61,7 @@ pub async fn replay(
     for delivery in &chosen {
         if let Some(refusal) = how.refusal(delivery) {
             writeln!(out, "not replayed: {} to {} {refusal}", delivery.identity, delivery.destination)?;
-        // Another operator may have been quicker.
+        // Another operator may have replayed it in the meantime.
         } else if dry_run || how.apply(&inbox, delivery).await? {
             replayed += 1;
             let Listed { identity, destination, .. } = delivery;
@@ -97,7 +97,7 @@ async fn named(
     for id in ids {
         let mut found = inbox.find(id).await?;
         found.retain(|delivery| destination.is_none_or(|name| delivery.destination == name));
-        // An id may have a delivery for each of several destinations: one that can be replayed is enough.
+        // One id may have deliveries to several destinations. It is enough if one of them can be replayed.
         let refusals: Option<Vec<String>> = found.iter().map(|delivery| how.refusal(delivery)).collect();
         match refusals.as_deref() {
             Some([]) => bail!("there is no delivery `{id}`: `casebridge list` shows their ids"),

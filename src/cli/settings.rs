@@ -1,4 +1,4 @@
-//! `casebridge settings`: the documents of the settings. Prints no values of the environment.
+//! `casebridge settings`: prints the documentation of the settings, and no values of the environment.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -58,7 +58,7 @@ fn markdown_section(section: &Section) -> String {
     text
 }
 
-/// The form of a group's names for one route.
+/// An example of a group's names for one route.
 fn per_route(group: &Group) -> Option<String> {
     let first = group.settings.first().filter(|_| group.per_route)?;
     Some(format!("{ROUTE}{}", group.name(first)))
@@ -151,7 +151,7 @@ fn env_comment(markdown: &str) -> String {
     format!("{}\n", textwrap::fill(&plain(markdown), lines))
 }
 
-/// Removes the marks of Markdown. Links lead into the README.
+/// Removes Markdown's markup. A link becomes its text and "(README)".
 fn plain(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;

@@ -1,4 +1,4 @@
-//! One HTTP exchange with an endpoint of somebody else's choice: its answer may be anything, or not come at all.
+//! One HTTP exchange with an endpoint that we do not control: it may answer anything, or not at all.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use reqwest::header::RETRY_AFTER;
 use crate::connect;
 use crate::delivery::Reason;
 
-/// The bytes that are read of an answer.
+/// The largest part of an answer that is read, in bytes.
 const BODY_LIMIT: usize = 64 << 10;
-/// The longest `Retry-After` that is believed.
+/// Longer values of `Retry-After` are cut to this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// An answer.
@@ -26,7 +26,7 @@ pub struct Answer {
 pub struct NoAnswer {
     /// The request cannot have reached the other side.
     pub unsent: bool,
-    /// Why, without the address.
+    /// The reason, without the address.
     pub how: String,
 }
 
@@ -48,7 +48,7 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_LIMIT - body.len())]),
             Ok(None) => break,
-            // The status has come, and says what happened.
+            // The status has arrived, and it decides the outcome.
             Err(_) => break,
         }
     }

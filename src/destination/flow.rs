@@ -1,7 +1,7 @@
 //! Khoros Flow: each item as one broadcast to configured numbers, at most once.
 //!
-//! Flow's answer has no id, and nothing can be looked up. So only what certainly failed before its first byte is tried
-//! again; any other failure ends the delivery as one that may have been sent, which only a replay repeats.
+//! Flow's answer has no id, and a broadcast cannot be looked up. So a request is repeated only if Flow certainly did
+//! not act on it. Any other failure ends the delivery as one that may have been sent, and only a replay sends it again.
 //! Reference: <https://developer.khoros.com/khoros-flow/reference/broadcast-to-msisdn>.
 
 use std::time::{Duration, Instant};
@@ -46,11 +46,11 @@ codes! {
 
 const API_URL: &str = "https://api.flow.ai/rest/v1";
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The name of a number that has none: Flow demands one.
+/// The name of a recipient without a name: Flow requires one.
 const ANONYMOUS: &str = "Anonymous";
-/// The memo of a request that certainly has not reached Flow.
+/// The memo of a request that Flow certainly did not act on.
 const UNSENT: &str = "unsent";
-/// Flow documents no limit; a text message of more parts is rarely meant.
+/// The longest text, in characters. Flow documents no limit; a longer text message is rarely intended.
 const TEXT_CHARS: usize = 1600;
 const PREFIX: &str = "FLOW_";
 
@@ -94,7 +94,7 @@ pub const SECTIONS: &[Section] = &[Section {
 pub struct Settings {
     /// `FLOW_API_URL`
     pub url: Url,
-    /// The value of the header `Authorization`: `FLOW_API_KEY` behind `FLOW_AUTH_PREFIX`.
+    /// The value of the header `Authorization`: `FLOW_API_KEY` after `FLOW_AUTH_PREFIX`.
     pub authorization: SecretString,
     /// `FLOW_CHANNEL_NAME`
     pub channel: Channel,
@@ -130,7 +130,7 @@ pub struct Broadcast {
 pub enum Payload {
     /// `FLOW_EVENT_NAME`: the event that triggers a flow.
     Event(String),
-    /// `FLOW_TEXT`: a text that goes through the classification of intents, as if a customer had written it.
+    /// `FLOW_TEXT`: a text that goes through intent classification, as if a customer had written it.
     Text(Template),
 }
 
@@ -147,7 +147,7 @@ pub fn is_configured(reader: &mut Reader) -> bool {
         || reader.is_any_set(BroadcastVariables::names().map(|name| format!("{PREFIX}{name}")))
 }
 
-/// Reads the settings; `None` with a problem.
+/// Reads the settings. Returns `None` if there is a problem.
 pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let variables = Variables::read(reader, "");
     let url = reader.optional(variables.flow_api_url().or_default(API_URL), parse::url);
@@ -176,7 +176,7 @@ fn authorization(prefix: &str, key: &str) -> Parsed<SecretString> {
     }
 }
 
-/// Reads the broadcast of each route that goes to Flow; a route's settings come before the common ones.
+/// Reads the broadcast of each route that goes to Flow; a route's own settings take precedence.
 fn read_broadcasts(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Broadcast>> {
     let common = BroadcastVariables::read(reader, PREFIX);
     let mut broadcasts = BTreeMap::new();
@@ -204,7 +204,7 @@ fn read_broadcast(
     let payload = match (from.event_name().value, from.text().value) {
         (Some(_), Some(_)) => {
             let (event, text) = (from.event_name().name, from.text().name);
-            reader.problem(format!("{event} and {text} are both set: one of them"));
+            reader.problem(format!("{event} and {text} are both set: set only one of them"));
             None
         }
         (Some(_), None) => reader.optional(from.event_name(), parse::text).map(Payload::Event),
@@ -274,18 +274,18 @@ impl Flow {
         let request = request.header("content-type", "application/json").body(body);
         let outcome = outcome(exchange::send(request).await);
         if !matches!(outcome, Outcome::Done { .. } | Outcome::Uncertain { .. }) {
-            // Without this note, the next attempt of a delivery in doubt, such as a replay, would end it.
+            // Without this note, the next attempt at a delivery in doubt, such as a replay, would end the delivery.
             let _ = ledger.note(UNSENT).await;
         }
         Ok(outcome)
     }
 
-    /// The bytes to send, frozen.
+    /// Returns the bytes to send, which are then frozen.
     async fn body(&self, job: &Job<'_>, ledger: &Ledger<'_>) -> Result<String, Stopped> {
         let claim = job.claim;
         let is_unsent = claim.request_memo.as_deref() == Some(UNSENT);
         match &claim.request {
-            // Bytes are frozen before the first one goes out, so without them nothing was sent.
+            // Bytes are frozen before the first one goes out, so nothing was sent if there are none.
             Some(_) if claim.in_doubt && !is_unsent => {
                 return Err(may_have_been_sent("an earlier attempt ended without an answer").into());
             }
@@ -302,7 +302,7 @@ impl Flow {
             return Err(may_have_been_sent("the event is older than this database").into());
         }
         let Some(broadcast) = self.settings.broadcasts.get(&claim.route) else {
-            let reason = "its route no longer goes to Flow: add it again, and replay";
+            let reason = "its route no longer goes to Flow: add Flow to the route again, and replay";
             return Err(Outcome::Dead { reason: Reason::new(reason) }.into());
         };
         let body = request(&self.settings, broadcast, job).map_err(|failure| {
@@ -314,7 +314,7 @@ impl Flow {
         Ok(body)
     }
 
-    /// Flow has no harmless request.
+    /// Returns `None`, since Flow has no harmless request.
     pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
         None
     }
@@ -378,7 +378,7 @@ fn speech(template: &Template, job: &Job) -> Result<String, String> {
     }
 }
 
-/// What a flow can use: each parameter is an array of values.
+/// The parameters that a flow can use. Each is an array of values.
 fn params(job: &Job) -> Map<String, Value> {
     let Cause { number, url, .. } = job.claim.cause().unwrap_or_default();
     let author = job.item.author.name.clone().or_else(|| job.item.author.screen_name.clone());
@@ -403,7 +403,7 @@ fn may_have_been_sent(why: &str) -> Outcome {
     Outcome::Uncertain { reason: Reason::new(reason) }
 }
 
-/// The table of outcomes. A definite refusal is no doubt; whatever else went wrong after the first byte is.
+/// The table of outcomes. A definite refusal leaves no doubt; any other failure after the first byte does.
 fn outcome(answer: Result<Answer, NoAnswer>) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,
@@ -417,9 +417,9 @@ fn outcome(answer: Result<Answer, NoAnswer>) -> Outcome {
     let blocked = |reason| Outcome::Blocked { reason, doubt: Doubt::None };
     let alerting = |code| Reason { alert: Some(code), until_sent: true, ..reason.clone() };
     match answer.status {
-        // Flow names no id: it has accepted the broadcast, and says no more.
+        // The answer has no id. It says only that Flow has accepted the broadcast.
         200..=299 if is_accepted(&answer.body) => Outcome::sent("accepted".to_owned()),
-        200..=299 => may_have_been_sent("Flow's answer is not the one that it publishes"),
+        200..=299 => may_have_been_sent("Flow's answer is not the documented one"),
         300..=399 | 404 | 405 => blocked(alerting(ADDRESS)),
         401 | 403 => blocked(alerting(CREDENTIAL)),
         429 => Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after },

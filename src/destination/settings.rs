@@ -26,7 +26,7 @@ variables! {
     then = unset().note("as `DELIVER_THEN`").example("flow");
 }
 
-/// Which route goes where; the destinations have sections of their own.
+/// Which route goes where. Each destination has its own section.
 pub const SECTION: Section = Section {
     title: "Destinations",
     intro: "See [Several destinations](#several-destinations).",
@@ -37,7 +37,7 @@ pub const SECTION: Section = Section {
 /// Reads the settings of all destinations, and sets those of each route.
 pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
     let common = read_routes(reader, routes);
-    // Without a route there is a problem already; what is missing beside it should be known at once.
+    // Having no route is a problem already. Missing settings of destinations should be reported together with it.
     let is_used = |name: &str| match routes.is_empty() {
         true => common.contains(&name),
         false => routes.iter().any(|route| route.goes_to(name)),
@@ -45,13 +45,13 @@ pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
     let (settings, configured) = DestinationSettings::read(reader, routes, is_used);
     for name in configured.into_iter().filter(|name| !is_used(name) && !routes.is_empty()) {
         reader.warnings.push(format!(
-            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN or ROUTE_<NAME>_TO"
+            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN, ROUTE_<NAME>_TO or ROUTE_<NAME>_THEN"
         ));
     }
     settings
 }
 
-/// Sets the destinations of each route. Returns those of routes that name none themselves.
+/// Sets the destinations of each route. Returns those of routes that name none.
 fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
     let common = Variables::read(reader, "");
     let common_to = destinations(reader, common.deliver_to()).unwrap_or_else(|| vec![zendesk::NAME]);
@@ -73,7 +73,7 @@ fn read_routes(reader: &mut Reader, routes: &mut [Route]) -> Vec<&'static str> {
     common_to
 }
 
-/// Reads a list of destinations, or `none`, which is an empty one.
+/// Reads a list of destinations, or `none`, which means an empty list.
 fn followers(reader: &mut Reader, setting: Setting) -> Option<Vec<&'static str>> {
     match setting.value {
         Some(text) if text.eq_ignore_ascii_case("none") => Some(Vec::new()),

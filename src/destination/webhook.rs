@@ -1,8 +1,8 @@
-//! A signed webhook: each item as one `POST` to an address of the operator's, at least once.
+//! A signed webhook: each item as one `POST` to the address that the operator configures, at least once.
 //!
-//! Headers and signature are those of [Standard Webhooks](https://www.standardwebhooks.com) 1.0.0; the body is a
-//! CloudEvent 1.0 as well. All tries of one delivery have the same `webhook-id` and the same bytes, so that the
-//! receiver can drop what it has already.
+//! Headers and signature are those of [Standard Webhooks](https://www.standardwebhooks.com) 1.0.0; the body is also
+//! a CloudEvent 1.0. All tries of one delivery have the same `webhook-id` and the same bytes, so that the receiver can
+//! drop duplicates.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,13 +48,13 @@ codes! {
     FORBIDDEN = "webhook_forbidden";
     /// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
     ADDRESS = "webhook_address";
-    /// The receiver wants no more: 410.
+    /// The receiver wants no more events: 410.
     GONE = "webhook_gone";
 }
 
 /// Standard Webhooks recommends 15 to 30 s.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a receiver that is gone is left alone; a restart ends it.
+/// The wait after a 410, which each check renews: nothing is sent until the next start.
 const GONE_FOR: Duration = Duration::from_secs(3600);
 
 variables! {
@@ -85,7 +85,7 @@ pub const SECTIONS: &[Section] = &[Section {
 pub struct Settings {
     /// `WEBHOOK_URL`
     pub url: Url,
-    /// `WEBHOOK_SECRET`, comma-separated: each signs, so that the receiver can change from one to the next.
+    /// `WEBHOOK_SECRET`, comma-separated. Each of them signs, so that the receiver can change from one to the next.
     pub secrets: Vec<SecretSlice<u8>>,
     /// `WEBHOOK_PAYLOAD`
     pub payload: Payload,
@@ -98,7 +98,7 @@ pub enum Payload {
     /// Ids, links, route, label, times and ticket: nothing that a person wrote.
     #[default]
     Thin,
-    /// The text, the author and the notes as well.
+    /// Also the text, the author and the notes.
     Full,
 }
 
@@ -107,7 +107,7 @@ pub fn is_configured(reader: &mut Reader) -> bool {
     reader.is_any_set(Variables::names())
 }
 
-/// Reads the settings; `None` with a problem.
+/// Reads the settings. Returns `None` if there is a problem.
 pub fn read(reader: &mut Reader, _routes: &[Route]) -> Option<Settings> {
     let variables = Variables::read(reader, "");
     let url = reader.required(variables.webhook_url(), parse::url_with_query);
@@ -177,7 +177,7 @@ impl Webhook {
         Ok(outcome(answer, id))
     }
 
-    /// Any request would be a delivery.
+    /// Returns `None`, since any request would be a delivery.
     pub async fn check_access(&self) -> Option<Result<(), Outcome>> {
         None
     }
@@ -207,13 +207,13 @@ pub async fn rows(settings: Option<&Settings>, _http: &reqwest::Client) -> Vec<R
     vec![Row::of(NAME, [finding])]
 }
 
-/// Nothing is sent, since that would be a delivery.
+/// Checks only the receiver's host name: a request would be a delivery.
 async fn finding(settings: &Settings) -> Finding {
     let host = settings.url.host_str().unwrap_or_default();
     let port = settings.url.port_or_known_default().unwrap_or(443);
     let found = within(lookup_host((host.trim_matches(['[', ']']), port))).await;
     let Some(address) = found.and_then(Result::ok).and_then(|mut addresses| addresses.next()) else {
-        let remedy = "see WEBHOOK_URL, and whether this host knows the name (DNS)";
+        let remedy = "check WEBHOOK_URL, and whether this host resolves the name (DNS)";
         return Finding::failed(format!("{host} is not known here"), remedy);
     };
     let secrets = settings.secrets.len();
@@ -222,8 +222,8 @@ async fn finding(settings: &Settings) -> Finding {
     Finding::ok(text)
 }
 
-/// The id of a delivery's message: the same for all its tries. A hash, since an id must not contain dots or
-/// anything of foreign choice.
+/// The id of a delivery's message: the same for all its tries. It is a hash, since an id must not contain dots or text
+/// from outside.
 fn message_id(identity: &str) -> String {
     format!("msg_{:.32}", hex(Sha256::digest(identity)))
 }
@@ -231,7 +231,7 @@ fn message_id(identity: &str) -> String {
 /// The value of `webhook-signature`: one signature for each secret.
 fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str) -> String {
     let sign = |secret: &SecretSlice<u8>| {
-        // Any length is a key.
+        // HMAC takes keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret()).ok()?;
         mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
         Some(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
@@ -239,7 +239,7 @@ fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str)
     secrets.iter().filter_map(sign).collect::<Vec<_>>().join(" ")
 }
 
-/// The body: a payload of Standard Webhooks (`type`, `timestamp`, `data`) that is a CloudEvent as well.
+/// The body: a payload of Standard Webhooks (`type`, `timestamp`, `data`) that is also a CloudEvent.
 fn event(job: &Job, id: &str, payload: Payload) -> Value {
     let Job { claim, item, route } = *job;
     let cause = claim.cause().filter(Cause::has_number);
@@ -296,7 +296,7 @@ fn add_texts(data: &mut Value, item: &Item) {
     }
 }
 
-/// The table of outcomes. Nothing leaves a doubt: a message that comes twice has the same id.
+/// The table of outcomes. No answer leaves a doubt: a message that arrives twice has the same id.
 fn outcome(answer: Result<Answer, NoAnswer>, id: String) -> Outcome {
     let answer = match answer {
         Ok(answer) => answer,

@@ -1,4 +1,4 @@
-//! The documentation of settings: `casebridge settings` makes the README's tables and other documents of it.
+//! The documentation of settings: `casebridge settings` makes the README's tables and other documents from it.
 //!
 //! Each module lists its settings with `variables!`, next to where it reads them.
 
@@ -14,11 +14,11 @@ pub struct Section {
     pub prefixes: &'static [&'static str],
 }
 
-/// Settings whose names begin alike.
+/// Settings whose names have the same prefix.
 pub struct Group {
     /// `TICKET_`, [`ROUTE`], or nothing.
     pub prefix: &'static str,
-    /// Each of them can also be set for one route: `ROUTE_<NAME>_TICKET_PRIORITY`.
+    /// Whether each of them can also be set for one route: `ROUTE_<NAME>_TICKET_PRIORITY`.
     pub per_route: bool,
     pub settings: &'static [Doc],
 }
@@ -73,7 +73,7 @@ pub struct Doc {
     /// Follows the default, or says when the setting is required.
     pub note: &'static str,
     pub example: &'static str,
-    /// How it appears in `app.json`; `None`: not at all.
+    /// The entry in `app.json`; `None` if it has none.
     pub app: Option<App>,
 }
 
@@ -82,13 +82,13 @@ pub struct Doc {
 pub enum Kind {
     /// The usual setup does not start without it.
     Required,
-    /// It is required in the case that the note names.
+    /// Required under the condition in the note.
     Needed,
     Default(&'static str),
     Unset,
-    /// Its host sets it; nobody else should.
+    /// The host sets it; nobody else should.
     Host,
-    /// An old name, or one for an old way.
+    /// An old name, or the name of a superseded setting.
     Old,
 }
 
@@ -147,7 +147,7 @@ impl Doc {
         Doc { app: Some(App { text, required, generated: false }), ..self }
     }
 
-    /// Includes it in `app.json` with this text, as one that may stay empty.
+    /// Includes it in `app.json` with this text, as a setting that may stay empty.
     pub const fn app_optional(self, text: &'static str) -> Doc {
         Doc { app: Some(App { text, required: false, generated: false }), ..self }
     }

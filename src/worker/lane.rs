@@ -272,12 +272,12 @@ impl Lane {
                 event = "destination_paused",
                 alert,
                 destination,
-                "{destination} is paused, next try in {seconds} s, nothing is lost: {reason_text}"
+                "{destination} is paused, next try in {seconds} s, its deliveries wait: {reason_text}"
             ),
             _ => warn!(
                 event = "destination_paused",
                 destination,
-                "{destination} is paused, next try in {seconds} s, nothing is lost: {reason_text}"
+                "{destination} is paused, next try in {seconds} s, its deliveries wait: {reason_text}"
             ),
         }
     }
