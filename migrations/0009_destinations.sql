@@ -29,3 +29,7 @@ insert into memo (scope, key, value, at)
     select 'khoros.declared', external_id, declared, 0 from subscription where declared is not null;
 insert into memo (scope, key, value, at)
     select 'khoros.ended', external_id, cast(ended_at as text), ended_at from subscription where ended_at is not null;
+
+-- Until when what a run has stored is taken over; empty for runs of the version before. Runs that store everything in
+-- the new way need none.
+alter table run add column taken_over_at bigint;

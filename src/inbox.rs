@@ -211,8 +211,8 @@ impl Inbox {
             self,
             // Stored deliveries were received before this run, whatever the clocks said. As a sub-select, the
             // maximum comes from an index: SQLite would read all rows otherwise.
-            "insert into run (id, began_at, seen_at)
-             select $1, max(at), {now}
+            "insert into run (id, began_at, seen_at, taken_over_at)
+             select $1, max(at), {now}, 9223372036854775807
                from (select {now} as at union all select (select max(received_at) from delivery) + 1) as times
               where true
              on conflict (id) do nothing",
@@ -300,6 +300,15 @@ impl Inbox {
             Store::Postgres(postgres) => postgres.migrate().await,
         };
         migrated.context("the database cannot be brought up to date")?;
+        self.take_over().await.context("the database cannot be brought up to date")
+    }
+
+    /// Takes over what processes of the version before have stored since it was last done.
+    async fn take_over(&self) -> sqlx::Result<()> {
+        let runs: i64 = fetch!(self.reader, query_scalar(COUNT_OLD_RUNS).fetch_one)?;
+        if runs == 0 {
+            return Ok(());
+        }
         for statement in TAKE_OVER.split_inclusive(';').filter(|statement| statement.contains(' ')) {
             execute!(self, statement)?;
         }
@@ -331,6 +340,9 @@ impl Store {
 
 /// What the version before stores in its own way.
 const TAKE_OVER: &str = include_str!("inbox/take_over.sql");
+/// Counts the runs that have stored something since it was taken over.
+const COUNT_OLD_RUNS: &str =
+    "select count(*) from run where taken_over_at is null or seen_at > taken_over_at";
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
 
 /// Additive migrations only; an unknown newer one is no error, so that an older version can start again.

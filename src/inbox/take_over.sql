@@ -6,3 +6,4 @@ insert into memo (scope, key, value, at)
     select destination || '.requester', ticket, identity, due_at from pending_requester where true
     on conflict (scope, key) do nothing;
 delete from pending_requester;
+update run set taken_over_at = seen_at where taken_over_at is null or seen_at > taken_over_at;
