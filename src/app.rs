@@ -132,7 +132,7 @@ impl Service {
         let (inbox, general) = (&self.inbox, &self.general);
         tasks.until_stop(upkeep::erase_old_texts(inbox.clone(), general.retention));
         tasks.until_stop(upkeep::watch_clock(inbox.clone(), general.delivery.lease));
-        tasks.until_stop(upkeep::report_status(inbox.clone(), status.clone()));
+        tasks.until_stop(upkeep::report_status(status.clone()));
         if let Some(limit) = general.silence_alert {
             tasks.until_stop(silence::watch(inbox.clone(), general.routes.clone(), limit));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ pub struct Status {
     subscriptions: Subscriptions,
     pull: PullStatus,
     refused: BTreeMap<u16, u64>,
-    uptime_s: u64,
+    uptime: Duration,
 }
 
 impl StatusSource {
@@ -54,7 +54,7 @@ impl StatusSource {
             subscriptions: self.subscription.borrow().clone(),
             pull: self.pull.borrow().clone(),
             refused: self.refused.totals(),
-            uptime_s: self.started.elapsed().as_secs(),
+            uptime: self.started.elapsed(),
         }
     }
 }
@@ -65,7 +65,7 @@ impl Status {
         let stored = self.stored.as_ref().ok();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_s": self.uptime_s,
+            "uptime_s": self.uptime.as_secs(),
             "storage": { "kind": self.storage, "ready": stored.is_some() },
             "subscriptions": self.subscriptions,
             "routes": stored.map(|(_, events)| self.ages(events)),
@@ -103,6 +103,29 @@ impl Status {
             destination["oldest_waiting_s"] = json!(counts.oldest_ms.map(seconds));
         }
         json!(all)
+    }
+
+    /// Logs how many deliveries an earlier process has left: the oldest has then waited for longer than this process
+    /// runs.
+    pub fn log_backlog(&self) {
+        let (waiting, oldest_ms) = match &self.stored {
+            Ok((summary, _)) => (summary.waiting(), summary.oldest_ms().unwrap_or(0)),
+            Err(error) => {
+                return warn!(
+                    event = "backlog_unknown",
+                    "could not count the waiting deliveries, delivering them anyway: {error}"
+                );
+            }
+        };
+        if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest > self.uptime.as_millis()) {
+            let oldest_s = seconds(oldest_ms);
+            info!(
+                event = "backlog_found",
+                waiting,
+                oldest_s,
+                "{waiting} deliveries are waiting from an earlier run, the oldest for {oldest_s} s"
+            );
+        }
     }
 
     /// Warns of deliveries to a destination that is not configured any longer: no worker delivers them.

@@ -1,6 +1,6 @@
 //! A stand-in for Zendesk Support: credentials with scopes, users, tickets and their audits,
 //! `external_id`, `Idempotency-Key`, limits on requests, strictness about fields, and faults that a test
-//! can queue. A logical clock gives every change of a ticket a time of its own.
+//! can queue. A logical clock gives every change of a ticket a different time.
 
 mod answer;
 mod audits;

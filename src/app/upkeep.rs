@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::config::Retention;
@@ -31,30 +31,6 @@ pub(super) async fn erase_old_texts(inbox: Inbox, retention: Retention) {
             ),
         }
         sleep(RETENTION_EVERY).await;
-    }
-}
-
-/// Logs how many deliveries an earlier process has left: then the oldest has waited for longer than this
-/// process runs.
-async fn report_backlog(inbox: &Inbox, started: Instant) {
-    match inbox.summary().await {
-        Ok(summary) => {
-            let oldest_ms = summary.oldest_ms().unwrap_or(0);
-            if u128::try_from(oldest_ms).is_ok_and(|oldest| oldest <= started.elapsed().as_millis()) {
-                return;
-            }
-            let (waiting, oldest_s) = (summary.waiting(), oldest_ms / 1000);
-            info!(
-                event = "backlog_found",
-                waiting,
-                oldest_s,
-                "{waiting} deliveries are waiting from an earlier run, the oldest for {oldest_s} s"
-            );
-        }
-        Err(error) => warn!(
-            event = "backlog_unknown",
-            "could not count the waiting deliveries, delivering them anyway: {error}"
-        ),
     }
 }
 
@@ -117,9 +93,10 @@ pub(super) async fn watch_clock(inbox: Inbox, lease: Duration) {
 }
 
 /// Logs the state every 15 minutes, so that the log alone shows whether all is well.
-pub(super) async fn report_status(inbox: Inbox, status: StatusSource) {
-    report_backlog(&inbox, Instant::now()).await;
-    status.snapshot().await.warn_of_removed();
+pub(super) async fn report_status(status: StatusSource) {
+    let at_start = status.snapshot().await;
+    at_start.log_backlog();
+    at_start.warn_of_removed();
     loop {
         sleep(STATUS_EVERY).await;
         status.snapshot().await.log();

@@ -56,10 +56,6 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
 }
 
 impl Answer {
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-
     /// The status as a reason: `the webhook answered 503`. Answers are not quoted: they may contain anything.
     pub fn reason(&self, who: &str) -> Reason {
         Reason::new(format!("{who} answered {}", self.status))

@@ -45,7 +45,8 @@ pub fn read(reader: &mut Reader, routes: &mut [Route]) -> DestinationSettings {
     let (settings, configured) = DestinationSettings::read(reader, routes, is_used);
     for name in configured.into_iter().filter(|name| !is_used(name) && !routes.is_empty()) {
         reader.warnings.push(format!(
-            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN, ROUTE_<NAME>_TO or ROUTE_<NAME>_THEN"
+            "{name} is configured, but no route goes there: name it in DELIVER_TO, DELIVER_THEN, ROUTE_<NAME>_TO or \
+             ROUTE_<NAME>_THEN"
         ));
     }
     settings
@@ -88,8 +89,9 @@ fn destinations(reader: &mut Reader, setting: Setting) -> Option<Vec<&'static st
         let mut names = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let name = NAMES.iter().find(|name| name.eq_ignore_ascii_case(part));
-            let name =
-                name.ok_or_else(|| format!("names no destination: the destinations are {}", known()))?;
+            let name = name.ok_or_else(|| {
+                format!("contains a name that is no destination: the destinations are {}", known())
+            })?;
             if !names.contains(name) {
                 names.push(*name);
             }

@@ -48,7 +48,7 @@ codes! {
     FORBIDDEN = "webhook_forbidden";
     /// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
     ADDRESS = "webhook_address";
-    /// The receiver wants no more events: 410.
+    /// The receiver refuses all further events: 410.
     GONE = "webhook_gone";
 }
 
@@ -69,7 +69,7 @@ variables! {
     /// each signs.
     webhook_secret = needed("for the webhook").app();
     /// What the webhook's requests contain. `thin`: ids, links, route, label, times and the ticket. `full`: also the
-    /// text, the author and the notes.
+    /// text, the author, the labels and the notes.
     webhook_payload = default("thin").app();
 }
 
@@ -95,10 +95,10 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Payload {
-    /// Ids, links, route, label, times and ticket: nothing that a person wrote.
+    /// Ids, links, route, label, times and ticket: nothing that a person wrote. A link may contain a user name.
     #[default]
     Thin,
-    /// Also the text, the author and the notes.
+    /// Also the text, the author, the labels and the notes.
     Full,
 }
 

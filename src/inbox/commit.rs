@@ -118,7 +118,7 @@ enum Stored {
     Several,
 }
 
-/// What tells whether an item is known.
+/// How the statement finds out whether an item is known.
 #[derive(Clone, Copy)]
 enum KnownBy {
     /// Its delivery to the one destination.

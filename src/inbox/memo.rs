@@ -1,4 +1,4 @@
-//! What sources and destinations remember beside their deliveries: small values in scopes of their own.
+//! Memos: small values that sources and destinations keep beside their deliveries, each in its own scopes.
 
 use std::time::Duration;
 

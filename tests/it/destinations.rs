@@ -31,7 +31,7 @@ on_both! {
         let webhook = world.with_webhook().await;
         world.set("DELIVER_TO", "zendesk,webhook");
         let bridge = world.start().await;
-        // Khoros is told of items, not of rows.
+        // The answer to Khoros counts items, not rows.
         assert_eq!(world.notify(&event("event-1", "1")).await, json!({"received": 1, "new": 1}));
         bridge.wait_for("delivery_done destination=zendesk").await;
         bridge.wait_for("delivery_done destination=webhook").await;

@@ -234,7 +234,7 @@ async fn fail_and_recover(mut world: World, failure: Failure) {
     world.check_one_ticket_per_case().await;
 }
 
-/// Checks that all tries of a message have the same bytes, and that the last has a time of its own. Returns the number
+/// Checks that all tries of a message have the same bytes, and that the last has a new timestamp. Returns the number
 /// of tries.
 fn check_tries(webhook: &Webhook) -> usize {
     let model = webhook.model();

@@ -88,7 +88,7 @@ impl Style {
     }
 }
 
-/// Only lists have pages to tell of, and the published example tells nothing.
+/// Only lists report their pages, and the published example reports none.
 fn under_data(value: Value) -> Value {
     match value.is_array() {
         true => json!({"data": value, "pagination": {}, "status": {"succeeded": true}}),

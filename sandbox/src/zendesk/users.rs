@@ -1,4 +1,4 @@
-//! End users: the authors of posts. They have no e-mail address, and are told apart by `external_id`.
+//! End users: the authors of posts. They have no e-mail address, and are distinguished by `external_id`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
