@@ -18,7 +18,7 @@ use casebridge::inbox::{self, Listed};
 #[cfg(feature = "demo")]
 pub use demo::demo;
 pub use list::list;
-pub use render::{TicketForm, render};
+pub use render::{Part, TicketForm, render};
 pub use replay::{Replay, replay};
 pub use settings::{Format, help, settings};
 pub use unsubscribe::unsubscribe;

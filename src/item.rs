@@ -29,7 +29,14 @@ pub struct Item {
     pub author: Author,
     /// As published: ISO 8601 for posts.
     pub created: Option<String>,
+    /// `post`, `comment` or `message`, as published.
+    pub content_type: Option<String>,
+    /// `{network}:{native id}` of the posts that it refers to.
     pub in_reply_to: Option<String>,
+    pub reposted_from: Option<String>,
+    pub parent_post: Option<String>,
+    /// The ids of the groups of users in whose care it is.
+    pub initiatives: Vec<String>,
     /// The labels of the event, then those of the item. Both may be empty in an event about a label.
     pub labels: Vec<String>,
     pub notes: Vec<Note>,
@@ -98,6 +105,8 @@ pub struct Author {
     pub name: Option<String>,
     pub screen_name: Option<String>,
     pub link: Option<String>,
+    /// The address of a picture.
+    pub icon: Option<String>,
     /// A number, as text.
     pub followers: Option<String>,
 }
@@ -122,7 +131,9 @@ pub struct Report {
     pub place: String,
     /// As in `{network}:{native id}`.
     pub network: Option<String>,
-    /// For a subject.
+    /// The names of what it is about, without a word of ours: `Instagram "acme"`. Empty if it has none.
+    pub subject: String,
+    /// For the subject of a ticket.
     pub headline: String,
     /// The event in a sentence, without its full stop.
     pub opening: String,

@@ -1,5 +1,7 @@
 //! Cleans foreign text: removes invisible characters and defuses placeholders. Pure.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Removes invisible characters from a text: control characters, bidirectional overrides and other
@@ -77,12 +79,21 @@ pub fn one_line(text: &str) -> String {
     clean(text).split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `2011-05-26T18:23:31.000Z` → `2011-05-26 18:23 UTC`; a text that is no such date stays as it is.
-pub fn time(published: &str) -> String {
-    match published.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-        Err(_) => published.to_owned(),
+/// A date as `2011-05-26 20:23 CEST`, or as `20:23` if it is on the same day as `day`. Any other text stays as it
+/// is.
+pub fn time(published: &str, zone: &TimeZone, day: &str) -> String {
+    let local = |text: &str| date(text).map(|time| time.to_zoned(zone.clone()));
+    match (local(published), local(day)) {
+        (Some(time), Some(day)) if time.date() == day.date() => time.strftime("%H:%M").to_string(),
+        (Some(time), _) => time.strftime("%Y-%m-%d %H:%M %Z").to_string(),
+        (None, _) => published.to_owned(),
     }
+}
+
+/// Reads the two forms of a date in an item: `2011-05-26T18:23:31.000Z` and `2011-05-26 18:23 UTC`.
+fn date(text: &str) -> Option<Timestamp> {
+    let minute = |text: &str| Some(format!("{}:00Z", text.strip_suffix(" UTC")?));
+    text.parse().ok().or_else(|| minute(text)?.parse().ok())
 }
 
 /// Cuts a text between graphemes, so that the result with its `mark` has at most `room` bytes.
@@ -128,6 +139,22 @@ mod tests {
         let named: Vec<&str> = named.find_iter(&all).map(|c| c.as_str()).collect();
         let ours: String = all.chars().filter(|c| is_invisible(*c)).collect();
         assert_eq!(named.concat(), ours);
+    }
+
+    #[test]
+    fn a_time_is_that_of_its_zone() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        for (published, zone, day, expected) in [
+            ("2011-05-26T18:23:31.000Z", &TimeZone::UTC, "", "2011-05-26 18:23 UTC"),
+            ("2011-05-26T22:23:31.000Z", &berlin, "", "2011-05-27 00:23 CEST"),
+            ("2011-12-26 18:23 UTC", &berlin, "", "2011-12-26 19:23 CET"),
+            ("2011-05-26T18:23:31Z", &berlin, "2011-05-26 21:59 UTC", "20:23"),
+            ("2011-05-26T18:23:31Z", &berlin, "2011-05-26 22:00 UTC", "2011-05-26 20:23 CEST"),
+            ("last week", &berlin, "last week", "last week"),
+            ("", &berlin, "", ""),
+        ] {
+            assert_eq!(time(published, zone, day), expected);
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use casebridge::config::Preview;
 use casebridge::destination::html::visible_text;
+use casebridge::destination::zendesk::memory::Changes;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::settings::ticket::{Requester, Ticket};
 use casebridge::destination::zendesk::ticket::{self, Draft};
@@ -28,8 +29,23 @@ pub enum TicketForm {
     Json,
 }
 
+/// The printed part of a ticket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The ticket of a first event.
+    Ticket,
+    /// The comment about a later event.
+    Update,
+}
+
 /// Prints the tickets that a notification would make by a route; by the first route if none is named.
-pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketForm) -> anyhow::Result<()> {
+pub fn render(
+    preview: &Preview,
+    file: &Path,
+    route: Option<&str>,
+    part: Part,
+    form: TicketForm,
+) -> anyhow::Result<()> {
     let name = route.map(str::to_lowercase);
     let is_named = |route: &&Route| name.as_ref().is_none_or(|name| route.name == *name);
     let Some(route) = preview.routes.iter().find(is_named) else {
@@ -54,7 +70,13 @@ pub fn render(preview: &Preview, file: &Path, route: Option<&str>, form: TicketF
     let mut unprocessable = 0;
     for (number, arrival) in (1..).zip(&arrivals) {
         match arrival.unprocessable.map_or_else(|| source::item(&arrival.payload), Err) {
-            Ok(item) => write!(out, "{}", render_item(route, settings, arrival, &item, form)?)?,
+            Ok(item) => {
+                let rendered = match part {
+                    Part::Ticket => render_item(route, settings, arrival, &item, form)?,
+                    Part::Update => render_update(route, settings, &item, form)?,
+                };
+                out.write_all(rendered.as_bytes())?;
+            }
             Err(reason) => {
                 unprocessable += 1;
                 let mut err = std::io::stderr();
@@ -89,10 +111,7 @@ fn render_item(
         plan: Plan { requester, fields: Fields::Configured, follow_up: None },
         service_user: None,
     });
-    for failure in &rendered.failures {
-        let mut err = std::io::stderr();
-        writeln!(err, "casebridge: a template failed, so the ticket would go out without it: {failure}")?;
-    }
+    report_failures(&rendered.failures)?;
     let mut body = rendered.ticket;
     if let Some(ticket) = body["ticket"].as_object_mut() {
         ticket.remove("requester_id");
@@ -112,6 +131,34 @@ fn render_item(
     };
     let comment = take_comment(&mut body, form);
     Ok(format!("{}\n\n{comment}\nRequester: {requester}\n\n", serde_json::to_string_pretty(&body)?))
+}
+
+/// Renders the comment about a later event as if its text and all of its notes were new.
+fn render_update(route: &Route, settings: &Ticket, item: &Item, form: TicketForm) -> anyhow::Result<String> {
+    let changes = Changes {
+        text_changed: item.text.is_some(),
+        notes: item.notes.clone(),
+        is_report: item.report.is_some(),
+        other_route: false,
+    };
+    let label = route.label.as_deref().unwrap_or_default();
+    let rendered = ticket::render_update(item, label, &route.name, settings, &changes);
+    report_failures(&rendered.failures)?;
+    let mut body = json!({ "ticket": {
+        "comment": { "html_body": rendered.comment.as_str(), "public": false },
+    }});
+    Ok(match form {
+        TicketForm::Json => format!("{body}\n"),
+        TicketForm::Readable | TicketForm::Html => format!("{}\n", take_comment(&mut body, form)),
+    })
+}
+
+fn report_failures(failures: &[String]) -> anyhow::Result<()> {
+    for failure in failures {
+        let mut err = std::io::stderr();
+        writeln!(err, "casebridge: a template failed, so the ticket would go out without it: {failure}")?;
+    }
+    Ok(())
 }
 
 /// Takes the comment out of `body` to print it separately: a JSON string would be unreadable.

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -370,6 +371,7 @@ fn speech(template: &Template, job: &Job) -> Result<String, String> {
         is_public: false,
         notes: &job.item.notes,
         more_notes: 0,
+        time_zone: &TimeZone::UTC,
     };
     let text = template.render(&Context::new(&subject).with_cause(&cause))?;
     match clean(&text).trim() {

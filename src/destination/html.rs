@@ -15,7 +15,8 @@ pub struct Html(String);
 
 /// The longest HTML of a line: it is a name, a link or a date, and a hostile one may be of any length.
 const LINE_BYTES: usize = 2_000;
-const CUT: &str = "… (cut here)";
+/// Marks a link, as most agents know it from other products.
+const LEADS_AWAY: &str = "↗";
 
 impl Html {
     /// A link that shows where it leads if it leads to a web page whose host is visible; otherwise text.
@@ -29,6 +30,21 @@ impl Html {
         }
     }
 
+    /// A link of the form `Open on twitter.com ↗`: it shows only the host. An address that cannot be a link is
+    /// shown as text behind `before`.
+    pub fn link_to_host(before: &str, address: &str) -> Html {
+        let before = escaped(&line(before));
+        let space = if before.is_empty() { "" } else { " " };
+        match visible_web_url(address) {
+            Some(url) => {
+                let (href, host) = (escaped(url.as_str()), escaped(url.host_str().unwrap_or_default()));
+                let text = format!("{before}{space}{host} {LEADS_AWAY}");
+                Html(format!("<a href=\"{href}\" rel=\"noopener noreferrer\">{text}</a>"))
+            }
+            None => Html(format!("{before}{space}{}", escaped(&line(address)))),
+        }
+    }
+
     /// A text of several lines as it was typed, in a quotation of at most `room` bytes. Zendesk may refuse
     /// an invisible text: "(no text)" replaces it.
     pub fn quote(text: &str, room: usize) -> Html {
@@ -36,7 +52,7 @@ impl Html {
         if is_blank(text) {
             return Html("<p>(no text)</p>".to_owned());
         }
-        let text = cut(&clean(text), room.saturating_sub(TAGS), CUT);
+        let text = cut(&clean(text), room.saturating_sub(TAGS));
         Html(format!("<blockquote>{}</blockquote>", escaped(&text)))
     }
 
@@ -63,7 +79,17 @@ impl Html {
 
 /// Text on one line whose HTML has at most 2,000 bytes.
 pub fn line(text: &str) -> String {
-    cut(&one_line(text), LINE_BYTES, "…")
+    line_of(text, LINE_BYTES)
+}
+
+/// Text on one line whose HTML has at most `room` bytes.
+pub fn line_of(text: &str, room: usize) -> String {
+    cut(&one_line(text), room)
+}
+
+/// The host of a web address, as a reader sees it in a link.
+pub fn visible_host(address: &str) -> Option<String> {
+    visible_web_url(address)?.host_str().map(str::to_owned)
 }
 
 /// Text as HTML that shows it as it was typed.
@@ -85,13 +111,14 @@ fn visible_web_url(address: &str) -> Option<Url> {
     (shows_host && is_plain && url.username().is_empty() && url.password().is_none()).then_some(url)
 }
 
-/// Cuts clean text between graphemes, so that its HTML has at most `room` bytes.
-fn cut(text: &str, room: usize, mark: &str) -> String {
+/// Cuts clean text between graphemes, so that its HTML has at most `room` bytes, and says how much is missing.
+fn cut(text: &str, room: usize) -> String {
     // Most texts are short, and no text gets shorter.
     if text.len() <= room && escaped(text).len() <= room {
         return text.to_owned();
     }
-    let room = room.saturating_sub(mark.len());
+    let mark = |characters: usize| format!("… ({characters} more characters)");
+    let room = room.saturating_sub(mark(text.len()).len());
     let (mut kept, mut end) = (Escaper::default(), 0);
     for grapheme in graphemes(text) {
         kept.push(grapheme);
@@ -100,7 +127,7 @@ fn cut(text: &str, room: usize, mark: &str) -> String {
         }
         end += grapheme.len();
     }
-    text[..end].to_owned() + mark
+    text[..end].to_owned() + &mark(text[end..].chars().count())
 }
 
 /// Escapes text piece by piece.
@@ -268,7 +295,7 @@ mod tests {
             for room in [60, 500, 2999] {
                 let quote = Html::quote(&format!("x{long}"), room);
                 assert!(
-                    quote.bytes() <= room && quote.as_str().ends_with("(cut here)</blockquote>"),
+                    quote.bytes() <= room && quote.as_str().ends_with(" more characters)</blockquote>"),
                     "{quote:?}"
                 );
             }

@@ -12,6 +12,7 @@ mod samples;
 use std::io;
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 
 pub use context::{Context, Subject, author_name, handle, labels, template_names, visible_line};
@@ -37,6 +38,8 @@ pub struct Template {
     name: String,
     source: String,
     format: Format,
+    /// It uses a field of `event`, as in `event.time`.
+    uses_event_fields: bool,
     /// Contains only this template, under an empty name.
     environment: Arc<Environment<'static>>,
 }
@@ -112,8 +115,11 @@ impl Template {
         environment.set_fuel(Some(STEPS));
         environment.remove_global("debug");
         let compiled = environment.add_template_owned("", text.to_owned());
+        let names = environment.get_template("").map(|template| template.undeclared_variables(true));
+        let uses_event_fields = names.is_ok_and(|names| names.iter().any(|name| name.starts_with("event.")));
         let (name, source) = (name.to_owned(), text.to_owned());
-        (Template { name, source, format, environment: Arc::new(environment) }, compiled)
+        let environment = Arc::new(environment);
+        (Template { name, source, format, uses_event_fields, environment }, compiled)
     }
 
     fn try_on(&self, item: &Item) -> Result<String, minijinja::Error> {
@@ -124,6 +130,7 @@ impl Template {
             is_public: false,
             notes: &item.notes,
             more_notes: 1,
+            time_zone: &TimeZone::UTC,
         }))
     }
 
@@ -171,8 +178,8 @@ impl Template {
 
     fn render_with(&self, context: &Context) -> Result<String, minijinja::Error> {
         let mut output = Output::default();
-        let rendered =
-            self.environment.get_template("")?.render_captured_to(context.value(), &mut output).map(drop);
+        let values = context.value(self.uses_event_fields);
+        let rendered = self.environment.get_template("")?.render_captured_to(values, &mut output).map(drop);
         match rendered {
             Err(_) if output.is_full => {}
             rendered => rendered?,

@@ -21,7 +21,7 @@ on_both! {
             assert_eq!(ticket["subject"], format!("[{name}] @author: Post Text"));
             let body = ticket["comment"]["body"].as_str().unwrap();
             assert!(body.starts_with(&format!("https://{network}.com/link\n\nPost Text\n")), "{body}");
-            assert!(body.contains("Author: author (@author)\n"), "{body}");
+            assert!(body.contains("\nauthor (@author · "), "{body}");
             assert_eq!(ticket["comment"]["public"], false);
             assert_eq!(ticket["tags"][1], format!("khoros_{network}"));
         }

@@ -32,6 +32,7 @@ mod oauth;
 mod operate;
 mod outage;
 mod parser;
+mod pictures;
 mod pooler;
 mod public_url;
 mod pull;

@@ -26,27 +26,37 @@ struct Seen {
     elements: BTreeSet<String>,
     /// Address and text of each link.
     links: Vec<(String, String)>,
-    /// The texts of the quotations.
-    quotes: Vec<String>,
-    /// The lines outside of them.
-    lines: Vec<String>,
+    /// The blocks, each by its element and its text; of a list, its items.
+    blocks: Vec<(String, String)>,
 }
 
 impl Seen {
     fn of(html: &str) -> Seen {
         let document = Html::parse_fragment(html);
-        let mut seen =
-            Seen { elements: BTreeSet::new(), links: Vec::new(), quotes: Vec::new(), lines: Vec::new() };
+        let mut seen = Seen { elements: BTreeSet::new(), links: Vec::new(), blocks: Vec::new() };
         for block in document.root_element().child_elements() {
-            let text = seen.read(block);
             match block.value().name() {
-                "blockquote" => seen.quotes.push(text),
-                _ => seen.lines.extend(text.split('\n').map(str::to_owned)),
+                "ul" => block.child_elements().for_each(|item| seen.add(item)),
+                _ => seen.add(block),
             }
         }
         let outside = document.root_element().children().filter_map(|node| node.value().as_text());
         assert_eq!(outside.count(), 0, "text outside of a block: {html}");
         seen
+    }
+
+    fn add(&mut self, block: ElementRef) {
+        let text = self.read(block);
+        self.blocks.push((block.value().name().to_owned(), text));
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.blocks.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// The texts of all blocks of one kind.
+    fn texts(&self, name: &str) -> Vec<&str> {
+        self.blocks.iter().filter(|(own, _)| own == name).map(|(_, text)| text.as_str()).collect()
     }
 
     fn read(&mut self, element: ElementRef) -> String {
@@ -120,7 +130,7 @@ fn foreign_text() -> impl Strategy<Value = String> {
             "<", ">", "&", "\"", "'", "<br>", "<p>", "</p>", "</blockquote>", "<script>alert(1)</script>",
             "<a href=\"https://evil.example\">", "<img src=x onerror=alert(1)>", "&lt;", "&#60;", "&nbsp;",
             "[https://bank.example](https://evil.example)", "![](https://evil.example/p.png)", "**", "__",
-            "# ", "> ", "`", "~~", "1. ", "{{", "{%", "}}", "{", "Notes in Khoros:", "Author: me",
+            "# ", "> ", "`", "~~", "1. ", "{{", "{%", "}}", "{", "Khoros notes (internal)", "refund approved", " · ", "</li><li>",
             "\n", "\r\n", "\u{2028}", "  ", "\t", "\u{202e}", "\u{2066}", "\u{200b}", "\u{200d}", "\u{fe0f}",
             "javascript:alert(1)", "https://t.example/a?b=1&c=2", "<!--", "-->", "<![CDATA[", "\0",
             "👩\u{200d}👧", "é", "日本",
@@ -144,39 +154,39 @@ fn foreign_text_is_shown_as_typed() {
         let html = ticket["comment"]["html_body"].as_str().unwrap();
         let seen = Seen::of(html);
         check_markup(html, &seen);
-        let quotes: Vec<&String> = seen.quotes.iter().collect();
-        assert_eq!(quotes.len(), 2, "{html}");
-        assert!(is_quoted(quotes[0], item.text.as_deref().unwrap()), "{html}");
-        assert!(is_quoted(quotes[1], &item.notes[0].text), "{html}");
-        check_lines(&seen, html);
-        let named = on_one_line(&name);
-        if !named.is_empty() {
-            let is_author =
-                |line: &String| line.replace('\u{2060}', "").starts_with(&format!("Author: {named}"));
-            assert!(seen.lines.iter().any(is_author), "{html}");
-        }
+        check_places(&seen, &item, html);
         let subject = ticket["subject"].as_str().unwrap();
         assert!(!subject.contains(['\n', '\r', '\u{202e}']) && !subject.contains("{{"), "{subject}");
     });
 }
 
-/// Each line outside of a quotation begins as ours do, whatever a post says.
-fn check_lines(seen: &Seen, html: &str) {
-    const STARTS: &[&str] = &["Author: ", "Profile: ", "Labels: ", "A public reply to this ticket"];
-    let place = seen.lines.iter().position(|line| line == "Notes in Khoros:");
-    for (number, line) in seen.lines.iter().enumerate() {
-        let is_ours = STARTS.iter().any(|start| line.starts_with(start))
-            || number == 0 && line.starts_with("https://t.example/")
-            || Some(number) == place
-            // Who wrote the note, and when.
-            || place.is_some_and(|place| number == place + 1 && line.ends_with(':'));
-        assert!(is_ours, "{line:?} of {html}");
-    }
-    assert_eq!(seen.lines.iter().filter(|line| *line == "Notes in Khoros:").count(), 1);
+/// Everything of the item stands in its own place, and nothing outside of the quotation has a second line.
+fn check_places(seen: &Seen, item: &Item, html: &str) {
+    let labels = item.labels.iter().map(|label| on_one_line(label));
+    let has_others = labels.clone().any(|label| !label.is_empty() && label != "CreateCase");
+    let labels = if has_others { &["p"][..] } else { &[] };
+    assert_eq!(seen.names(), [&["p", "blockquote", "p"][..], labels, &["p", "li"]].concat(), "{html}");
+    assert!(is_quoted(seen.texts("blockquote")[0], item.text.as_deref().unwrap()), "{html}");
+    let lines = seen.texts("p");
+    assert!(lines.iter().all(|line| !line.contains('\n')), "{html}");
+    assert!(lines[0].starts_with("Open on t.example ↗ · ") || lines[0].starts_with("Address: "), "{html}");
+    assert!(
+        lines[0].ends_with(
+            " · reply there: a reply to this ticket does not reach the author · labelled \"CreateCase\""
+        ),
+        "{html}"
+    );
+    let name = on_one_line(item.author.name.as_deref().unwrap_or_default());
+    assert!(lines[1].replace('\u{2060}', "").starts_with(&name), "{html}");
+    assert_eq!(lines.last(), Some(&"Khoros notes (internal)"), "{html}");
+    let note = seen.texts("li")[0].replace('\u{2060}', "");
+    let author = if name.is_empty() { "Khoros user" } else { &name };
+    assert!(note.starts_with(author) && note.ends_with(&on_one_line(&item.notes[0].text)), "{html}");
+    assert!(!note.contains('\n'), "{html}");
 }
 
 fn check_markup(html: &str, seen: &Seen) {
-    let known = ["a", "blockquote", "br", "p"].map(str::to_owned).into();
+    let known = ["a", "blockquote", "br", "li", "p", "strong"].map(str::to_owned).into();
     assert!(seen.elements.is_subset(&known), "{:?} of {html}", seen.elements);
     for (address, text) in &seen.links {
         assert!(address.starts_with("https://") || address.starts_with("http://"), "{html}");
@@ -198,29 +208,36 @@ fn a_later_comment_and_templates_are_no_markup_either() {
             "entityId": "twitter:1", "text": format!("t{text}"), "notes": [{"text": format!("n{note}")}],
         }));
         let notes = item.notes.clone();
-        let news = ticket::render_update(
+        let update = ticket::render_update(
             &item,
             &text,
             &note,
+            &Ticket::default(),
             &Changes { text_changed: true, notes, ..Changes::default() },
         );
-        let seen = Seen::of(news.as_str());
-        check_markup(news.as_str(), &seen);
-        assert!(is_quoted(&seen.quotes[0], item.text.as_deref().unwrap()), "{news:?}");
-        assert!(is_quoted(&seen.quotes[1], &item.notes[0].text), "{news:?}");
+        let html = update.comment.as_str();
+        let seen = Seen::of(html);
+        check_markup(html, &seen);
+        assert_eq!(seen.names(), ["p", "p", "blockquote", "p", "li"], "{html}");
+        assert!(is_quoted(seen.texts("blockquote")[0], item.text.as_deref().unwrap()), "{html}");
+        let note = format!("Khoros user: {}", on_one_line(&item.notes[0].text));
+        assert_eq!(seen.texts("li")[0].replace('\u{2060}', ""), note, "{html}");
 
         let ticket = rendered(&item, &as_text);
         let html = ticket["comment"]["html_body"].as_str().unwrap();
         let seen = Seen::of(html);
         check_markup(html, &seen);
-        assert!(is_quoted(&seen.quotes[0], clean(item.text.as_deref().unwrap()).trim()), "{html}");
+        assert!(
+            is_quoted(seen.texts("blockquote")[0], clean(item.text.as_deref().unwrap()).trim()),
+            "{html}"
+        );
 
         let ticket = rendered(&item, &as_html);
         let html = ticket["comment"]["html_body"].as_str().unwrap();
         let html = html.split_once("<p title=").map(|(first, _)| first).unwrap();
         let seen = Seen::of(html);
         check_markup(html, &seen);
-        let all = seen.lines.join("\n");
+        let all = seen.texts("p").join("\n");
         assert!(is_quoted(&all, &format!("t{text}")), "{html}");
     });
 }
@@ -254,8 +271,8 @@ async fn markdown_in_a_post_reaches_zendesk_as_typed() {
             let html = ticket["comment"]["html_body"].as_str().unwrap();
             let seen = Seen::of(html);
             check_markup(html, &seen);
-            assert_eq!(seen.quotes, [format!("{PRIVATE}: {post}")]);
-            assert!(seen.lines.contains(&"Author: Jane Doe (@_jane_doe_)".to_owned()), "{html}");
+            assert_eq!(seen.texts("blockquote"), [format!("{PRIVATE}: {post}")]);
+            assert!(seen.texts("p")[1].starts_with("Jane Doe (@_jane_doe_ · "), "{html}");
         }
     })
     .await;

@@ -1,15 +1,18 @@
 //! The values of the names in a template.
 
 use std::collections::BTreeMap;
+use std::fmt::{Formatter, Result as FmtResult};
+use std::sync::Arc;
 
-use minijinja::value::Value;
+use jiff::tz::TimeZone;
+use minijinja::value::{Object, Value};
 use serde_json::Value as Json;
 
 use super::bounds::{self, MEMBERS};
 use crate::delivery::Cause;
 use crate::destination::html;
 use crate::item::{Item, Kind, Note, Report};
-use crate::text::is_blank;
+use crate::text::{is_blank, time};
 
 /// The fields of an item that Khoros publishes, in its order.
 const ITEM: &[&str] = &[
@@ -49,12 +52,42 @@ const OTHERS: &[&str] = &[
     "route",
 ];
 const TICKET: &[&str] = &["number", "url", "action"];
+const EVENT: &[&str] = &["name", "time", "rule", "id"];
+const CHANGES: &[&str] = &["text", "route", "notes"];
 /// The bytes of HTML that [`super::Template`] leaves to the text of the item.
 pub(super) const TEXT_BYTES_NAME: &str = "text_bytes";
+/// The time zone of all times.
+pub(super) const TIME_ZONE_NAME: &str = "time_zone";
 
 /// The values of all names, for one item.
 #[derive(Clone)]
-pub struct Context(BTreeMap<&'static str, Value>);
+pub struct Context {
+    values: BTreeMap<&'static str, Value>,
+    event: Arc<Event>,
+}
+
+/// A time zone as a value.
+#[derive(Debug)]
+pub(super) struct Zone(pub TimeZone);
+
+impl Object for Zone {}
+
+/// The event. Printed as a whole, it is its name.
+#[derive(Debug)]
+struct Event {
+    name: String,
+    fields: BTreeMap<String, Value>,
+}
+
+impl Object for Event {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.fields.get(key.as_str()?).cloned()
+    }
+
+    fn render(self: &Arc<Self>, f: &mut Formatter<'_>) -> FmtResult {
+        f.write_str(&self.name)
+    }
+}
 
 /// The subject of a ticket or a comment.
 #[derive(Clone, Copy)]
@@ -69,11 +102,12 @@ pub struct Subject<'a> {
     pub notes: &'a [Note],
     /// The number of notes for which it has no room.
     pub more_notes: usize,
+    pub time_zone: &'a TimeZone,
 }
 
 impl Context {
     pub fn new(subject: &Subject) -> Context {
-        let Subject { item, label, route, is_public, notes, more_notes } = *subject;
+        let Subject { item, label, route, is_public, notes, more_notes, time_zone } = *subject;
         let author = &item.author;
         let text = |text: &Option<String>| bounded(text.as_deref().unwrap_or_default());
         let author = map([
@@ -92,7 +126,16 @@ impl Context {
             Kind::Other => "other",
         };
         let labels = labels(item, label).map(html::line).filter(|label| !label.is_empty());
-        Context(BTreeMap::from([
+        let made = item.event_made.map(|made| Value::from(made.to_string()));
+        let name = item.event_name.as_deref().map(|name| bounds::start_of(name, bounds::TEXT_BYTES));
+        let event = fields([
+            ("name", text(&item.event_name)),
+            ("time", made.unwrap_or_else(|| Value::from(""))),
+            ("rule", text(&item.rule)),
+            ("id", text(&item.event_id)),
+        ]);
+        let event = Arc::new(Event { name: name.unwrap_or_default().to_owned(), fields: event });
+        let values = BTreeMap::from([
             ("item", map(ITEM.iter().map(|field| (*field, field_of(item, field, is_public))))),
             ("author", author),
             ("text", bounded(item.text.as_deref().filter(|text| !is_blank(text)).unwrap_or_default())),
@@ -101,40 +144,49 @@ impl Context {
             ("notes", notes.iter().map(note).collect()),
             ("more_notes", Value::from(more_notes)),
             ("rule", text(&item.rule)),
-            ("report", item.report.as_ref().map_or_else(|| Value::from(()), report)),
+            ("report", item.report.as_ref().map_or_else(|| Value::from(()), |it| report(it, time_zone))),
             ("public", Value::from(is_public)),
             ("event", text(&item.event_name)),
             ("event_kind", Value::from(kind)),
             ("label", Value::from(label)),
             ("route", Value::from(route)),
             ("ticket", ticket(&Cause::default())),
+            ("changes", changes(false, false, &[])),
             (TEXT_BYTES_NAME, Value::from(usize::MAX)),
-        ]))
+            (TIME_ZONE_NAME, Value::from_object(Zone(time_zone.clone()))),
+        ]);
+        Context { values, event }
     }
 
-    /// Adds the changes of the event: whether its text is new, and whether its route is.
+    /// Adds the changes of the event: whether its text is new, whether its route is, and its new notes.
     #[must_use]
-    pub fn with_changes(mut self, text: bool, route: bool) -> Context {
-        self.0.insert("changes", map([("text", Value::from(text)), ("route", Value::from(route))]));
+    pub fn with_changes(mut self, text: bool, route: bool, notes: &[Note]) -> Context {
+        self.values.insert("changes", changes(text, route, notes));
         self
     }
 
     /// Adds what the delivery follows: the number, the address and the action of a ticket.
     #[must_use]
     pub fn with_cause(mut self, cause: &Cause) -> Context {
-        self.0.insert("ticket", ticket(cause));
+        self.values.insert("ticket", ticket(cause));
         self
     }
 
     /// Limits the text of the item to this many bytes of HTML.
     #[must_use]
     pub(super) fn with_text_bytes(mut self, bytes: usize) -> Context {
-        self.0.insert(TEXT_BYTES_NAME, Value::from(bytes));
+        self.values.insert(TEXT_BYTES_NAME, Value::from(bytes));
         self
     }
 
-    pub(super) fn value(&self) -> Value {
-        map(self.0.iter().map(|(name, value)| (*name, value.clone())))
+    /// The values for a template. `with_event_fields`: it uses a field of the event. Otherwise `event` is its name, a
+    /// text that can be compared with another.
+    pub(super) fn value(&self, with_event_fields: bool) -> Value {
+        let mut values = fields(self.values.iter().map(|(name, value)| (*name, value.clone())));
+        if with_event_fields {
+            values.insert("event".to_owned(), Value::from_dyn_object(self.event.clone()));
+        }
+        Value::from(values)
     }
 }
 
@@ -143,7 +195,10 @@ pub fn template_names() -> Vec<String> {
     let item = ITEM.iter().map(|field| format!("item.{field}"));
     let author = AUTHOR.iter().map(|field| format!("author.{field}"));
     let ticket = TICKET.iter().map(|field| format!("ticket.{field}"));
-    item.chain(author).chain(ticket).chain(OTHERS.iter().map(|name| (*name).to_owned())).collect()
+    let event = EVENT.iter().map(|field| format!("event.{field}"));
+    let changes = CHANGES.iter().map(|field| format!("changes.{field}"));
+    let others = OTHERS.iter().map(|name| (*name).to_owned());
+    item.chain(author).chain(ticket).chain(event).chain(changes).chain(others).collect()
 }
 
 /// Whether a template may use a name. Of `item.notes.0.text`, only the first two parts are known.
@@ -153,7 +208,9 @@ pub(super) fn is_known(name: &str) -> bool {
         (Some("item"), Some(field)) => ITEM.contains(&field),
         (Some("author"), Some(field)) => AUTHOR.contains(&field),
         (Some("ticket"), Some(field)) => TICKET.contains(&field),
-        (Some("item" | "author" | "ticket"), None) => true,
+        (Some("event"), Some(field)) => EVENT.contains(&field),
+        (Some("changes"), Some(field)) => CHANGES.contains(&field),
+        (Some("item" | "author" | "ticket" | "changes"), None) => true,
         (Some(name), _) => OTHERS.contains(&name),
         (None, _) => false,
     }
@@ -190,6 +247,14 @@ pub fn labels<'a>(item: &'a Item, label: &'a str) -> impl Iterator<Item = &'a st
     applied.into_iter().chain(others)
 }
 
+fn changes(text: bool, route: bool, notes: &[Note]) -> Value {
+    map([
+        ("text", Value::from(text)),
+        ("route", Value::from(route)),
+        ("notes", notes.iter().take(MEMBERS).map(note).collect()),
+    ])
+}
+
 /// Empty without a ticket.
 fn ticket(cause: &Cause) -> Value {
     map([
@@ -199,17 +264,19 @@ fn ticket(cause: &Cause) -> Value {
     ])
 }
 
-fn report(report: &Report) -> Value {
+fn report(report: &Report, time_zone: &TimeZone) -> Value {
     let optional = |text: Option<&str>| Value::from(text.unwrap_or_default());
     let lines = report.lines.iter().map(|(name, value)| {
-        Value::from_iter([Value::from(html::line(name)), Value::from(html::line(value))])
+        let value = time(&html::line(value), time_zone, "");
+        Value::from_iter([Value::from(html::line(name)), Value::from(value)])
     });
     map([
         ("place", bounded(&report.place)),
+        ("subject", bounded(&report.subject)),
         ("headline", bounded(&report.headline)),
         ("opening", bounded(&report.opening)),
         ("meaning", optional(report.meaning)),
-        ("when", bounded(report.when.as_deref().unwrap_or_default())),
+        ("when", bounded(&time(report.when.as_deref().unwrap_or_default(), time_zone, ""))),
         ("lines", lines.collect()),
         ("advice", optional(report.advice)),
     ])
@@ -267,8 +334,10 @@ fn value(json: &Json) -> Value {
     }
 }
 
-fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
-    let fields: BTreeMap<String, Value> =
-        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Value::from(fields)
+fn map<'a>(values: impl IntoIterator<Item = (&'a str, Value)>) -> Value {
+    Value::from(fields(values))
+}
+
+fn fields<'a>(values: impl IntoIterator<Item = (&'a str, Value)>) -> BTreeMap<String, Value> {
+    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

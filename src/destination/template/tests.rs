@@ -9,7 +9,15 @@ fn item(fields: Value) -> Item {
 }
 
 fn context(item: &Item, label: &str, route: &str) -> Context {
-    Context::new(&Subject { item, label, route, is_public: false, notes: &item.notes, more_notes: 0 })
+    Context::new(&Subject {
+        item,
+        label,
+        route,
+        is_public: false,
+        notes: &item.notes,
+        more_notes: 0,
+        time_zone: &TimeZone::UTC,
+    })
 }
 
 fn rendered(text: &str, fields: Value) -> Result<String, String> {
@@ -61,7 +69,7 @@ fn missing_values_are_empty() {
         let expected = match name.as_str() {
             "item.text" | "text" => "[t]",
             "event_kind" => "[other]",
-            "event" => "[e]",
+            "event" | "event.name" => "[e]",
             "label" => "[CreateCase]",
             "route" => "[label]",
             _ => "[]",
@@ -79,7 +87,8 @@ fn the_sample_has_every_field() {
         url: "https://example.com/7".to_owned(),
         action: "created".to_owned(),
     };
-    let context = context(&sample, "Label", "route").with_cause(&cause);
+    let context =
+        context(&sample, "Label", "route").with_cause(&cause).with_changes(true, true, &sample.notes);
     for name in template_names() {
         let template = Template::new("T", &format!("{{{{ {name} }}}}")).unwrap();
         assert!(!template.render(&context).unwrap().trim_matches(['[', ']']).is_empty(), "{name}");

@@ -242,6 +242,7 @@ impl Attempt<'_> {
         let (route, label) = (&self.claim.route, self.label);
         let changes = self.changes(&current.memory_of);
         let status_change = self.status_change(&current.memory_of);
+        let rendered = ticket::render_update(self.item, label, route, self.settings, &changes);
         let update = Update {
             ticket: &current.number,
             case_key: &self.claim.case_key,
@@ -253,9 +254,10 @@ impl Attempt<'_> {
             status_change,
             urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
             is_followed: self.is_followed && self.claim.request.is_none(),
-            comment: &ticket::render_update(self.item, label, route, &changes),
-            tags: &ticket::tags(self.item, label, self.settings, None),
+            comment: &rendered.comment,
+            tags: &ticket::tags(self.item, label, route, self.settings, None),
         };
+        self.report_failures(&rendered.failures);
         let updated = self.zendesk.update(&update, self.ledger).await;
         // The comment may have been added although its answer said otherwise.
         updated.map_err(|stopped| match stopped {
@@ -331,7 +333,15 @@ impl Attempt<'_> {
         if action == Action::Unchanged && self.settings.repeat == Repeat::Ignore {
             return known;
         }
-        let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
+        let changes = self.changes(ticket);
+        let added = match &self.settings.update {
+            None => ticket::fitting(&changes.notes).to_vec(),
+            // It may leave notes out.
+            Some(_) => {
+                let (route, settings) = (&self.claim.route, self.settings);
+                ticket::render_update(self.item, self.label, route, settings, &changes).notes
+            }
+        };
         known.with(&self.claim.case_key, &self.content(ticket, &added))
     }
 

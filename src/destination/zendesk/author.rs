@@ -321,23 +321,40 @@ impl Zendesk {
         // Set before the request in case this attempt is stopped, and after it so that no two requests can
         // come closer on their way.
         *last = Some(Instant::now());
-        let created = self.create_or_update(profile).await;
+        let mut created = self.create_or_update(profile, profile.photo.as_deref()).await;
+        if let Ok(Answer::Rejected(reply)) = &created
+            && reply.refused_fields().iter().any(|field| field.contains("photo"))
+        {
+            tokio::time::sleep(BETWEEN).await;
+            created = self.create_or_update(profile, None).await;
+        }
         *last = Some(Instant::now());
-        created
+        self.created(profile, created?)
     }
 
     /// `POST /api/v2/users/create_or_update`: safe to repeat, since it matches by `external_id`. The request
     /// names no role, which would change the role of an existing user.
-    async fn create_or_update(&self, profile: &Profile) -> Result<AuthorLookup, Outcome> {
-        let user = json!({
+    async fn create_or_update(
+        &self,
+        profile: &Profile,
+        photo: Option<&str>,
+    ) -> Result<Answer<UserReply>, Outcome> {
+        let mut user = json!({
             "name": profile.name,
             "external_id": profile.key,
             "details": profile.details,
             "skip_verify_email": true,
         });
+        if let Some(photo) = photo {
+            user["remote_photo_url"] = json!(photo);
+        }
         let request =
             || self.request(Method::POST, "/api/v2/users/create_or_update").json(&json!({ "user": user }));
-        match self.ask_users::<UserReply>(request).await? {
+        self.ask_users(request).await
+    }
+
+    fn created(&self, profile: &Profile, created: Answer<UserReply>) -> Result<AuthorLookup, Outcome> {
+        match created {
             Answer::Ok(UserReply { user }) => {
                 self.authors.rejected.lock().clear();
                 Ok((&user).into())

@@ -80,19 +80,26 @@ impl Attempt<'_> {
         let render = || ticket::render(&draft);
         let rendered = if claim.payload.len() > LONG_PAYLOAD { block_in_place(render) } else { render() };
         // Further revisions fail in the same way.
-        for failure in rendered.failures.iter().filter(|_| claim.revision == self.claim.revision) {
-            warn!(
-                event = "template_failed",
-                case = claim.case_key,
-                delivery = claim.identity,
-                "a template failed, sending the ticket without it; test it with `casebridge render`: {failure}"
-            );
+        if claim.revision == self.claim.revision {
+            self.report_failures(&rendered.failures);
         }
         let memory = self.memory_of_created(Some(&rendered.notes));
         let decision = Decision { plan, public: rendered.is_public, memory };
         let body = rendered.ticket.to_string();
         self.ledger.freeze(claim, &body, &decision.to_memo()).await?;
         Ok((decision, body))
+    }
+
+    /// Logs the templates that failed.
+    pub(super) fn report_failures(&self, failures: &[String]) {
+        for failure in failures {
+            warn!(
+                event = "template_failed",
+                case = self.claim.case_key,
+                delivery = self.claim.identity,
+                "a template failed, sending the ticket without it; test it with `casebridge render`: {failure}"
+            );
+        }
     }
 
     /// Returns the plan after a refusal; `None` if there is nothing left to leave out.

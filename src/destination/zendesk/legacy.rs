@@ -1,5 +1,6 @@
 //! Requests that were frozen before their decisions were stored beside them: these are read from the bytes.
 
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::memory::CaseMemory;
@@ -35,5 +36,5 @@ pub(super) fn notes_in_ticket(item: &Item, bytes: &str) -> Vec<Note> {
         Some(html) => html::visible_text(html, ""),
         None => comment["body"].as_str().unwrap_or_default().to_owned(),
     };
-    shown_notes(item, &shown)
+    shown_notes(&item.notes, &shown, &TimeZone::UTC)
 }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
@@ -21,6 +22,10 @@ const SUBJECT_CHARS: usize = 2000;
 /// Zendesk takes about 65,000 bytes of a comment, counted as HTML.
 const COMMENT_BYTES: usize = 60_000;
 const NOTES_BYTES: usize = 20_000;
+/// The notes in a comment: more would push the post out of sight.
+const NOTES: usize = 20;
+/// The longest HTML of a note, as the built-in templates print it.
+const NOTE_BYTES: usize = 4_000;
 /// Zendesk documents no limit for the text of a custom field.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
 /// The characters by which a note is recognised in a comment. A shorter note is recognised with its author.
@@ -35,13 +40,12 @@ const TAGS: usize = 20;
 pub const SUBJECT: &str = include_str!("templates/subject.txt");
 /// The first comment without `TICKET_COMMENT`.
 pub const COMMENT: &str = include_str!("templates/comment.html");
-/// A comment about a later event.
-const UPDATE: &str = include_str!("templates/update.html");
+/// A comment about a later event without `TICKET_UPDATE`.
+pub const UPDATE: &str = include_str!("templates/update.html");
 static SUBJECT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in(SUBJECT));
 static COMMENT_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(COMMENT));
-static AUTHOR_TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
-    Template::built_in_html("{{ [('Author', author.display_name), ('Profile', author.link|link)]|facts }}")
-});
+static AUTHOR_TEMPLATE: LazyLock<Template> =
+    LazyLock::new(|| Template::built_in_html("<p>{{ [author.display_name, author.link|link]|row }}</p>"));
 static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in_html(UPDATE));
 
 /// Everything that a ticket is made of.
@@ -82,7 +86,7 @@ pub fn render(draft: &Draft) -> Rendered {
         "comment": { "html_body": comment.as_str(), "public": is_public },
         "priority": priority(item, Priority::default()),
         "external_id": draft.case_key,
-        "tags": tags(item, label, settings, Some(plan)),
+        "tags": tags(item, label, draft.route, settings, Some(plan)),
         "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(html::line) },
     });
     let mut set = |name: &str, value: Option<Value>| {
@@ -103,7 +107,7 @@ pub fn render(draft: &Draft) -> Rendered {
         set("ticket_form_id", settings.form_id.map(Value::from));
         set("custom_fields", custom_fields(settings, &mut templates));
     }
-    let notes = shown_notes(item, &html::visible_text(comment.as_str(), ""));
+    let notes = shown_notes(&item.notes, &html::visible_text(comment.as_str(), ""), &settings.time_zone);
     Rendered { ticket: json!({ "ticket": ticket }), is_public, notes, failures: templates.failures }
 }
 
@@ -128,6 +132,8 @@ pub struct Profile {
     pub name: String,
     /// Lines with the address and the handle, as far as they are known, for agents.
     pub details: String,
+    /// The address of a picture.
+    pub photo: Option<String>,
 }
 
 /// The author's profile. `None` without an id: several people may share a name.
@@ -140,22 +146,45 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
         .unwrap_or_else(|| format!("{} user {}", item.network_name().unwrap_or_default(), html::line(id)));
     let lines = [("Profile", visible_line(item.author.link.as_deref())), ("Handle", handle(item))];
     let lines = lines.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", value?)));
+    let photo = item.author.icon.as_ref().filter(|icon| html::visible_host(icon).is_some());
     Some(Profile {
         // A comma would end the key where several are looked up at once.
         key: json::key(&format!("khoros:{network}:{}", id.replace('%', "%25").replace(',', "%2C"))),
         name: first_chars(&name, USER_NAME_CHARS),
         details: lines.collect::<Vec<_>>().join("\n"),
+        photo: photo.cloned(),
     })
 }
 
-/// An internal comment about a later event of a case that has a ticket.
-pub fn render_update(item: &Item, label: &str, route: &str, changes: &Changes) -> Html {
-    let notes = fitting(&changes.notes);
+/// A comment about a later event.
+#[derive(Debug)]
+pub struct RenderedUpdate {
+    pub comment: Html,
+    /// The new notes that the comment shows.
+    pub notes: Vec<Note>,
+    /// As in [`Rendered`].
+    pub failures: Vec<String>,
+}
+
+/// Renders an internal comment about a later event of a case that has a ticket.
+pub fn render_update(
+    item: &Item,
+    label: &str,
+    route: &str,
+    settings: &Ticket,
+    changes: &Changes,
+) -> RenderedUpdate {
+    let (notes, time_zone) = (fitting(&changes.notes), &settings.time_zone);
     let more_notes = changes.notes.len() - notes.len();
-    let subject = Subject { item, label, route, is_public: false, notes, more_notes };
-    let context = Context::new(&subject).with_changes(changes.text_changed, changes.other_route);
-    let update = UPDATE_TEMPLATE.render_html(&context, COMMENT_BYTES);
-    update.unwrap_or_else(|_| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES))
+    let subject = Subject { item, label, route, is_public: false, notes, more_notes, time_zone };
+    let context = Context::new(&subject).with_changes(changes.text_changed, changes.other_route, notes);
+    let mut templates = Templates { context, failures: Vec::new() };
+    let comment = templates.render_comment(settings.update.as_ref(), COMMENT_BYTES);
+    let comment = comment.or_else(|| templates.render_comment(Some(&UPDATE_TEMPLATE), COMMENT_BYTES));
+    let comment =
+        comment.unwrap_or_else(|| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES));
+    let notes = shown_notes(&changes.notes, &html::visible_text(comment.as_str(), ""), time_zone);
+    RenderedUpdate { comment, notes, failures: templates.failures }
 }
 
 /// Renders templates for one item, and collects their failures.
@@ -170,7 +199,8 @@ impl Templates {
         let is_public = is_public(item, draft.settings);
         let all: &[Note] = if is_public { &[] } else { &item.notes };
         let notes = fitting(all);
-        let subject = Subject { item, label, route, is_public, notes, more_notes: all.len() - notes.len() };
+        let (more_notes, time_zone) = (all.len() - notes.len(), &draft.settings.time_zone);
+        let subject = Subject { item, label, route, is_public, notes, more_notes, time_zone };
         Templates { context: Context::new(&subject), failures: Vec::new() }
     }
 
@@ -263,38 +293,52 @@ fn author_lines(templates: &mut Templates) -> Html {
     templates.render_comment(Some(&AUTHOR_TEMPLATE), COMMENT_BYTES).unwrap_or_default()
 }
 
-/// The notes that a comment has room for: at least one, which may be cut. The others come with the next event.
+/// The notes that a comment has room for: at least one. The others come with the next event.
 pub fn fitting(notes: &[Note]) -> &[Note] {
-    const TAGS: usize = "<p>:</p><blockquote></blockquote>".len();
+    const TAGS: usize = "<li>, : </li>".len();
     let mut room = NOTES_BYTES;
     let fits = |note: &&Note| {
-        let bytes = html::escaped(&clean(&note.text)).len() + html::escaped(&note_author(note)).len() + TAGS;
+        let parts = [note_author(note), note.created.as_deref().map(html::line).unwrap_or_default()];
+        let head: usize = parts.iter().map(|part| html::escaped(part).len()).sum();
+        let bytes = TAGS + head + html::escaped(&html::line_of(&note.text, NOTE_BYTES)).len();
         let fits = bytes <= room;
         room = room.saturating_sub(bytes);
         fits
     };
-    let count = notes.iter().take_while(fits).count().max(1);
+    let count = notes.iter().take(NOTES).take_while(fits).count().max(1);
     &notes[..count.min(notes.len())]
 }
 
 fn note_author(note: &Note) -> String {
-    let author = visible_line(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned());
-    let created = note.created.as_deref().map(|created| format!(", {}", time(&html::line(created))));
-    author + &created.unwrap_or_default()
+    visible_line(note.author.as_deref()).unwrap_or_else(|| "Khoros user".to_owned())
 }
 
-/// The notes of an item that a comment shows: a template may have left them out, or may have been cut.
-pub(super) fn shown_notes(item: &Item, comment: &str) -> Vec<Note> {
+/// The notes that a comment shows: a template may have left some out, or may have been cut.
+pub(super) fn shown_notes(notes: &[Note], comment: &str, time_zone: &TimeZone) -> Vec<Note> {
     let shown = without_white_space(comment);
     let is_contained = |note: &&Note| {
         let start: String = clean(&note.text).chars().take(NOTE_START).collect();
         // A note such as "ok" would be found anywhere.
         match start.chars().count() < SHORT_NOTE {
-            true => shown.contains(&without_white_space(&format!("{}:{start}", note_author(note)))),
+            true => heads(note, time_zone)
+                .iter()
+                .any(|head| shown.contains(&without_white_space(&format!("{head}:{start}")))),
             false => shown.contains(&without_white_space(&start)),
         }
     };
-    item.notes.iter().filter(is_contained).cloned().collect()
+    notes.iter().filter(is_contained).cloned().collect()
+}
+
+/// The forms in which author and time precede a note: with the whole time, and with the time of day.
+fn heads(note: &Note, time_zone: &TimeZone) -> Vec<String> {
+    let author = note_author(note);
+    match note.created.as_deref().map(html::line) {
+        None => vec![author],
+        Some(created) => {
+            let times = [time(&created, time_zone, ""), time(&created, time_zone, &created)];
+            times.iter().map(|time| format!("{author}, {time}")).collect()
+        }
+    }
 }
 
 /// The text without white space, to compare texts whose lines were broken differently.
@@ -305,14 +349,20 @@ fn without_white_space(text: &str) -> String {
 /// The tags of a ticket. Ours have a prefix: a bare tag can select the value of a custom field. Configured tags,
 /// and the tags for a ticket without its fields or its author, are never left out. Without a plan, they are the
 /// tags of a later event.
-pub fn tags(item: &Item, label: &str, settings: &Ticket, plan: Option<Plan>) -> Vec<String> {
-    let network = item.network().map(|network| format!("khoros_{}", slug(network)));
+pub fn tags(item: &Item, label: &str, route: &str, settings: &Ticket, plan: Option<Plan>) -> Vec<String> {
+    let of = |prefix: &'static str, text: &str| {
+        Some(slug(text)).filter(|slug| !slug.is_empty()).map(|slug| format!("khoros_{prefix}{slug}"))
+    };
+    let network = item.network().and_then(|network| of("", network));
     let event = item.event_name.as_deref().filter(|_| item.kind != Kind::Label);
-    let event = event.map(|event| format!("khoros_event_{}", slug(event)));
-    let labels = labels(item, label).map(slug).filter(|slug| !slug.is_empty());
-    let labels = labels.map(|slug| format!("khoros_label_{slug}"));
+    let kind = item.content_type.as_deref();
+    let named =
+        [("route_", Some(route)), ("type_", kind), ("event_", event), ("rule_", item.rule.as_deref())];
+    let named = named.into_iter().filter_map(|(prefix, text)| of(prefix, text?));
+    let labels = labels(item, label).filter_map(|label| of("label_", label));
+    let initiatives = item.initiatives.iter().filter_map(|id| of("initiative_", id));
     let mut tags = vec!["khoros".to_owned()];
-    for mut tag in network.into_iter().chain(event).chain(labels) {
+    for mut tag in network.into_iter().chain(named).chain(labels).chain(initiatives) {
         if tags.len() == TAGS {
             break;
         }

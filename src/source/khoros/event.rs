@@ -181,8 +181,11 @@ fn network(body: &Value) -> Option<String> {
 fn credential(change: CredentialChange, body: &Value) -> Report {
     let (service, id, name) = (text(&body["service"]), text(&body["serviceId"]), text(&body["name"]));
     let label = name.as_ref().map(|name| format!("\"{name}\"")).or_else(|| id.clone());
-    let account = [service.clone(), Some("account".to_owned()), label];
-    let account = account.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let label = label.unwrap_or_else(|| "account".to_owned());
+    let account = match &service {
+        Some(service) => format!("{} {label}", item::network_name(service)),
+        None => label,
+    };
     let (became, opening, meaning, advice) = match change {
         CredentialChange::Authorised => {
             ("was authorised", "The account was authorised in Khoros", None, None)
@@ -196,7 +199,7 @@ fn credential(change: CredentialChange, body: &Value) -> Report {
         CredentialChange::Deauthorised => (
             "lost its authorisation",
             "Khoros can no longer use this account: its authorisation ended and could not be refreshed",
-            Some("Until it is authorised again, nothing is published to it and nothing comes in from it."),
+            Some("Nothing is published to it and nothing comes in from it."),
             Some("Re-authorise the account in Khoros: Company Settings > Accounts."),
         ),
         CredentialChange::Deleted => (
@@ -213,6 +216,7 @@ fn credential(change: CredentialChange, body: &Value) -> Report {
         case: case.map(|(service, id)| format!("credential:{}:{id}", service.to_ascii_lowercase())),
         network: network(body),
         headline: format!("{account} {became}"),
+        subject: account,
         opening: opening.to_owned(),
         meaning,
         when: moment::of(&body["when"]),
@@ -240,6 +244,7 @@ fn conversation(body: &Value) -> Report {
         case,
         network: network(body),
         headline: format!("conversation{with} passed to a bot"),
+        subject: customer.clone().unwrap_or_default(),
         opening: opening.to_owned(),
         when: moment::of(&body["timestampRequested"]),
         lines: lines([("Customer's account", customer), ("Own account", own)]),
@@ -253,14 +258,22 @@ fn crm_error(body: &Value) -> Report {
     let call = &body["externalCall"];
     let (operation, code) = (text(&body["operation"]), text(&call["responseCode"]));
     let part = |part: &Option<String>| part.clone().unwrap_or_else(|| "-".to_owned());
-    let of = operation.as_ref().map(|operation| format!(": {operation}")).unwrap_or_default();
-    let with = code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+    let code_part = code.as_ref().map(|code| format!("({code})"));
+    let subject = [operation.clone(), code_part].into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let of = if operation.is_some() {
+        ": "
+    } else if subject.is_empty() {
+        ""
+    } else {
+        " "
+    };
     // The query may contain a customer's name.
     let address = text(&call["requestUri"]).map(|uri| uri.split(['?', '#']).next().unwrap_or("").to_owned());
     let request = [text(&call["requestMethod"]), address].into_iter().flatten().collect::<Vec<_>>().join(" ");
     Report {
         case: Some(format!("crm:{}:{}", part(&operation), part(&code))),
-        headline: format!("call to the CRM failed{of}{with}"),
+        headline: format!("call to the CRM failed{of}{subject}"),
+        subject,
         opening: "A call from Khoros to the CRM failed".to_owned(),
         lines: lines([
             ("Operation", operation),
@@ -284,9 +297,10 @@ fn vault(event: &str, body: &Value) -> Report {
         &["createdDate", "actorDirectoryUserId", "directoryCompanyId", "change", "eventName"];
     let (what, done) = vault_phrase(event);
     let article = if what.starts_with('a') { "An" } else { "A" };
-    let user = text(&body["actorDirectoryUserId"]).map(|id| format!("Khoros user {id}"));
+    let user = text(&body["actorDirectoryUserId"]);
     let company = text(&body["directoryCompanyId"]);
-    let mut lines = lines([("Who", user), ("Change", text(&body["change"])), ("Directory company", company)]);
+    let mut lines =
+        lines([("Khoros user", user), ("Change", text(&body["change"])), ("Directory company", company)]);
     let fields = body.as_object().into_iter().flatten();
     let others = fields.filter(|(name, _)| !KNOWN.contains(&name.as_str()));
     let others = others.filter_map(|(name, value)| Some((Cow::Owned(name.clone()), text(value)?)));
@@ -486,9 +500,9 @@ mod tests {
             json!({"actorDirectoryUserId": 1, "change": "c", "accountId": 2, "vaultAccount": {"a": 1}});
         let report = report("vault-account-update", data);
         assert_eq!(report.opening, "An account was updated in Khoros' vault");
-        assert_eq!(values(&report), ["Khoros user 1", "c", "2"]);
+        assert_eq!(values(&report), ["1", "c", "2"]);
         let wrapped =
             self::report("vault-user-create", json!({"VaultUserCreate": {"actorDirectoryUserId": 1}}));
-        assert_eq!(values(&wrapped), ["Khoros user 1"]);
+        assert_eq!(values(&wrapped), ["1"]);
     }
 }

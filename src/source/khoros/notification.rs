@@ -191,10 +191,15 @@ fn item_of_post(envelope: &Value, item: &Value) -> Item {
             name: text(&item["author"]),
             screen_name: text(&item["authorScreenName"]),
             link: text(&item["authorLink"]),
+            icon: text(&item["authorIcon"]),
             followers: text(&item["followerCount"]),
         },
         created: text(&item["createdDate"]),
+        content_type: text(&item["contentType"]),
         in_reply_to: text(&item["inReplyTo"]),
+        reposted_from: text(&item["repostedFrom"]),
+        parent_post: text(&item["parentPost"]),
+        initiatives: ids(&item["initiativeIds"]),
         labels: all_labels,
         notes: notes(&item["notes"]),
         fields: item.clone(),
@@ -304,6 +309,14 @@ fn labels(value: &Value) -> Vec<String> {
 
 fn labels_of_one(value: &Value) -> Option<String> {
     text(value).or_else(|| text(&value["name"]))
+}
+
+/// A list of ids, or one.
+fn ids(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(ids) => ids.iter().take(MEMBERS).filter_map(text).collect(),
+        id => text(id).into_iter().collect(),
+    }
 }
 
 /// The name of a rule, or its id.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
@@ -51,9 +52,13 @@ variables! {
     subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'").app();
     /// The [template](#templates) of the first comment.
     comment = unset().note("built in").app();
-    /// The format of `TICKET_COMMENT`. `text`: shown as written. `html`: markup, in which casebridge escapes the
-    /// values.
+    /// The [template](#templates) of an internal comment about a later event.
+    update = unset().note("built in").app();
+    /// The format of `TICKET_COMMENT` and `TICKET_UPDATE`. `text`: shown as written. `html`: markup, in which casebridge
+    /// escapes the values.
     comment_format = default("text").app();
+    /// The time zone of the times in a ticket: a name of the IANA database, as in `Europe/Berlin`.
+    time_zone = default("UTC").app();
     /// A JSON object: the numbers of ticket fields, and their values or the [templates](#templates) of them.
     custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#).app();
 }
@@ -66,7 +71,7 @@ pub const SECTION: Section = Section {
 };
 
 /// The settings of a ticket: `TICKET_*`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ticket {
     pub requester: Requester,
     pub requester_later: RequesterLater,
@@ -90,8 +95,35 @@ pub struct Ticket {
     pub subject: Option<Template>,
     /// `TICKET_COMMENT`, in the format that `TICKET_COMMENT_FORMAT` says.
     pub comment: Option<Template>,
+    /// `TICKET_UPDATE`, in the same format.
+    pub update: Option<Template>,
+    pub time_zone: TimeZone,
     /// `TICKET_CUSTOM_FIELDS`, by their ids.
     pub custom_fields: Vec<CustomField>,
+}
+
+impl Default for Ticket {
+    fn default() -> Ticket {
+        Ticket {
+            requester: Requester::default(),
+            requester_later: RequesterLater::default(),
+            repeat: Repeat::default(),
+            public: false,
+            priority: Priority::default(),
+            kind: None,
+            status: None,
+            group_id: None,
+            assignee_id: None,
+            brand_id: None,
+            form_id: None,
+            tags: Vec::new(),
+            subject: None,
+            comment: None,
+            update: None,
+            time_zone: TimeZone::UTC,
+            custom_fields: Vec::new(),
+        }
+    }
 }
 
 impl Ticket {
@@ -242,6 +274,7 @@ pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut V
             variables.assignee_id().name
         ));
     }
+    let format = comment_format(reader, &variables, base);
     Ticket {
         requester: reader.or(variables.requester(), base.requester, |text| {
             parse::variant(text, "is neither author nor service")
@@ -264,7 +297,9 @@ pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut V
         form_id: reference(reader, references, variables.form_id(), ReferenceKind::Form).or(base.form_id),
         tags: reader.or(variables.tags(), base.tags.clone(), tags),
         subject: subject(reader, variables.subject()).or_else(|| base.subject.clone()),
-        comment: comment(reader, &variables, base.comment.as_ref()),
+        comment: comment(reader, variables.comment(), format, base.comment.as_ref()),
+        update: comment(reader, variables.update(), format, base.update.as_ref()),
+        time_zone: reader.or(variables.time_zone(), base.time_zone.clone(), time_zone),
         custom_fields: custom_fields(reader, references, variables.custom_fields(), &base.custom_fields),
     }
 }
@@ -290,19 +325,33 @@ fn checked(reader: &mut Reader, name: &str, template: Result<Template, String>) 
     template.map_err(|problem| reader.problems.push(format!("{name}: {problem}"))).ok()
 }
 
-/// Reads the comment. If only a format is set, it is the format of the comment in `base`.
-fn comment(reader: &mut Reader, variables: &TicketVariables, base: Option<&Template>) -> Option<Template> {
-    let format = reader.optional(variables.comment_format(), |text| {
-        parse::variant::<CommentFormat>(text, "is neither text nor html")
-    });
-    let Setting { name, value } = variables.comment();
+/// Reads the format of the comments.
+fn comment_format(reader: &mut Reader, variables: &TicketVariables, base: &Ticket) -> Option<CommentFormat> {
+    let format =
+        reader.optional(variables.comment_format(), |text| parse::variant(text, "is neither text nor html"));
+    let is_used = base.comment.is_some()
+        || base.update.is_some()
+        || variables.comment().value.is_some()
+        || variables.update().value.is_some();
+    if format.is_some() && !is_used {
+        let (format, comment) = (variables.comment_format().name, variables.comment().name);
+        let update = variables.update().name;
+        reader.warnings.push(format!(
+            "{format} does nothing without {comment} or {update}: the built-in comments are used"
+        ));
+    }
+    format
+}
+
+/// Reads the template of a comment. If only a format is set, it is the format of the template in `base`.
+fn comment(
+    reader: &mut Reader,
+    Setting { name, value }: Setting,
+    format: Option<CommentFormat>,
+    base: Option<&Template>,
+) -> Option<Template> {
     let inherited = base.map(Template::is_html);
     let is_html = format.map_or(inherited == Some(true), |format| format == CommentFormat::Html);
-    if value.is_none() && base.is_none() && format.is_some() {
-        reader
-            .warnings
-            .push(format!("{name}_FORMAT does nothing without {name}: the built-in comment is used"));
-    }
     let text = match value {
         Some(text) => text,
         None if inherited.is_none_or(|inherited| inherited == is_html) => return base.cloned(),
@@ -372,6 +421,10 @@ fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {
 fn requester_later(text: &str) -> Parsed<RequesterLater> {
     let is_set = parse::switch(text)?;
     Ok(if is_set { RequesterLater::Set } else { RequesterLater::Keep })
+}
+
+fn time_zone(text: &str) -> Parsed<TimeZone> {
+    TimeZone::get(text).map_err(|_| "is not the name of a time zone, as in Europe/Berlin or America/New_York")
 }
 
 fn status(text: &str) -> Parsed<TicketStatus> {

@@ -38,20 +38,24 @@ fn the_published_example() {
             "subject": "[Twitter] @author: Post Text",
             "comment": {
                 "html_body": "<p><a href=\"https://twitter.com/link\" rel=\"noopener noreferrer\">\
-                    https://twitter.com/link</a></p><blockquote>Post Text</blockquote>\
-                    <p>Author: author (@author)<br>\
-                    Profile: <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
-                    https://twitter.com/author</a><br>\
-                    Posted: 2011-05-26 18:23 UTC<br>\
-                    Followers: 8424<br>\
-                    Labels: CreateCase<br>\
-                    In reply to: twitter:855485181481934848</p>\
-                    <p>A public reply to this ticket does not reach the author: answer on Twitter.</p>",
+                    Open on twitter.com ↗</a> · <strong>reply there</strong>: a reply to this ticket does not \
+                    reach the author · labelled \"CreateCase\" at 2017-04-12 14:01 UTC</p>\
+                    <blockquote>Post Text</blockquote>\
+                    <p>author (@author · <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
+                    twitter.com ↗</a>) · 8,424 followers · posted 2011-05-26 18:23 UTC · \
+                    in reply to twitter:855485181481934848</p>",
                 "public": false,
             },
             "priority": "normal",
             "external_id": "khoros:1234:twitter:1",
-            "tags": ["khoros", "khoros_twitter", "khoros_label_createcase"],
+            "tags": [
+                "khoros",
+                "khoros_twitter",
+                "khoros_route_label",
+                "khoros_type_post",
+                "khoros_label_createcase",
+                "khoros_initiative_5"
+            ],
             "metadata": {
                 "delivery": "khoros:1234:e:twitter:1",
                 "eventUuid": "67c53595-efc3-46aa-963b-89650bd4bd98",
@@ -68,15 +72,15 @@ fn labels_and_notes() {
                   {"text": "second"}],
     })));
     let body = seen(&ticket);
-    assert!(body.contains("Labels: CreateCase, VIP - Gold!, 日本\n"), "{body}");
-    let notes = "\n\nNotes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> call {\u{2060}{them}}\n\n\
-        Khoros user:\n\n> second\n";
-    assert!(body.contains(notes), "{body}");
+    let end = "\n\nLabels: CreateCase, VIP - Gold!, 日本\n\nKhoros notes (internal)\n\n\
+        Ann, 2017-04-12 09:01 UTC: call {\u{2060}{them}}\n\nKhoros user: second";
+    assert!(body.ends_with(end), "{body}");
     assert_eq!(
         ticket["tags"],
         json!([
             "khoros",
             "khoros_facebook",
+            "khoros_route_label",
             "khoros_label_createcase",
             "khoros_label_vip_gold",
             "khoros_label_u65e5u672c"
@@ -89,7 +93,9 @@ fn an_item_without_text_is_a_ticket_that_says_so() {
     let ticket =
         ticket(&item(json!({"entityId": "instagram:1", "link": "https://i.example/p/1", "text": " "})));
     assert_eq!(ticket["subject"], "[Instagram] unknown author: (no text)");
-    assert!(seen(&ticket).starts_with("https://i.example/p/1\n\n(no text)\n\n"));
+    let start = "Open on i.example ↗ · reply there: a reply to this ticket does not reach the author · \
+        labelled \"CreateCase\"\n\n(no text)\n\nUnknown author";
+    assert_eq!(seen(&ticket), start);
 }
 
 #[test]
@@ -103,8 +109,10 @@ fn invisible_text_is_no_text() {
             "notes": [{"text": blank, "createdByDisplayName": blank}],
         })));
         assert_eq!(ticket["subject"], "[Twitter] unknown author: (no text)");
-        let expected = "(no text)\n\nLabels: CreateCase\n\nNotes in Khoros:\n\nKhoros user:\n\n(no text)\n\n";
-        assert!(seen(&ticket).starts_with(expected), "{}", seen(&ticket));
+        let expected = "No public link: find twitter:1 in Khoros · reply there: a reply to this ticket does not \
+            reach the author · labelled \"CreateCase\"\n\n(no text)\n\nUnknown author\n\n\
+            Khoros notes (internal)\n\nKhoros user: (no text)";
+        assert_eq!(seen(&ticket), expected);
         let author = json!({"entityId": "twitter:1", "authorId": "9", "author": blank});
         assert_eq!(author_profile(&item(author)).unwrap().name, "Twitter user 9");
     }
@@ -136,7 +144,7 @@ fn placeholders_are_defused_everywhere() {
 fn control_characters_are_removed() {
     let ticket =
         ticket(&item(json!({"entityId": "twitter:1", "text": "a\u{0}b\u{1b}[31m\u{7f}\u{9b}\r\nc\td"})));
-    assert!(seen(&ticket).starts_with("> ab[31m\n> c    d\n"), "{}", seen(&ticket));
+    assert!(seen(&ticket).contains("\n> ab[31m\n> c    d\n"), "{}", seen(&ticket));
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn a_comment_fits_whatever_it_is_made_of() {
         })));
         let body = sent(&ticket);
         assert!(body.len() <= COMMENT_BYTES, "{} bytes of {text}", body.len());
-        assert!(body.ends_with("answer on the network.</p>"));
+        assert!(body.ends_with("</li></ul>"), "of {text}");
     }
 }
 
@@ -183,7 +191,7 @@ fn settings(vars: &[(&str, &str)]) -> Ticket {
 fn whole_item() -> Item {
     item(json!({
         "entityId": "twitter:1", "text": "help", "link": "https://t.example/1", "author": "Jane Doe",
-        "authorId": 42, "authorScreenName": "@jane", "authorLink": "https://t.example/jane",
+        "authorId": 42, "authorIcon": "https://t.example/jane.jpg", "authorScreenName": "@jane", "authorLink": "https://t.example/jane",
         "followerCount": "9", "createdDate": "2011-05-26T18:23:31.000Z", "inReplyTo": "twitter:0",
         "labels": ["VIP"], "notes": [{"text": "internal", "createdByDisplayName": "Ann"}],
     }))
@@ -274,6 +282,7 @@ fn a_plain_ticket_has_none_of_the_accounts_own_fields() {
     let tags = json!([
         "khoros",
         "khoros_twitter",
+        "khoros_route_label",
         "khoros_label_createcase",
         "khoros_label_vip",
         "vip",
@@ -299,8 +308,8 @@ fn a_public_comment_has_nothing_internal() {
     let body = rendered(&whole_item(), &public, plan(None, Fields::Configured), None).ticket;
     assert_eq!(
         seen(&body["ticket"]),
-        "https://t.example/1\n\n> help\n\nAuthor: Jane Doe (@jane)\n\
-         Profile: https://t.example/jane\nPosted: 2011-05-26 18:23 UTC\nIn reply to: twitter:0"
+        "Open on t.example ↗\n\n> help\n\nJane Doe (@jane · t.example ↗) · posted 2011-05-26 18:23 UTC · \
+         in reply to twitter:0"
     );
     assert_eq!(body["ticket"]["comment"]["public"], true);
     let template = ("TICKET_COMMENT", "{{ item.notes|length }} {{ item.labels|join }}");
@@ -319,14 +328,14 @@ fn the_author_is_somewhere_on_the_ticket() {
         seen(&body["ticket"])
     };
     let template = ("TICKET_COMMENT", "{{ item.text }}");
-    let lines = "> help\n\nAuthor: Jane Doe (@jane)\nProfile: https://t.example/jane";
+    let lines = "> help\n\nJane Doe (@jane) · https://t.example/jane";
     assert_eq!(comment(&[template], None, &whole_item()), lines);
     assert_eq!(comment(&[template], Some(AUTHOR), &whole_item()), "> help");
     assert_eq!(comment(&[template, ("TICKET_REQUESTER", "service")], None, &whole_item()), "> help");
     assert_eq!(comment(&[template], None, &item(json!({"text": "help"}))), "> help");
     let long = item(json!({"text": "&".repeat(COMMENT_BYTES), "author": "Jane"}));
     let cut = comment(&[template], None, &long);
-    assert!(cut.ends_with("… (cut here)\n\nAuthor: Jane"));
+    assert!(cut.ends_with(" more characters)\n\nJane"), "{cut}");
 }
 
 #[test]
@@ -372,7 +381,7 @@ fn an_html_template_escapes_its_values() {
         assert_eq!(of(template, text), (expected.to_owned(), vec![]), "{template}");
     }
     let (built_in, failures) = of("<p>{{ item.text }}</p>", &"x".repeat(COMMENT_BYTES));
-    assert!(built_in.starts_with("<blockquote>xxx"));
+    assert!(built_in.contains("</p><blockquote>xxx"));
     assert_eq!(failures, ["TICKET_COMMENT: the rendered HTML is longer than a comment may be"]);
     assert!(of("<p><br></p>&nbsp;", "seen").0.contains("seen"), "nobody would see anything");
 }
@@ -427,6 +436,7 @@ fn the_author_as_a_user() {
             key: "khoros:twitter:42".to_owned(),
             name: "Jane Doe".to_owned(),
             details: "Profile: https://t.example/jane\nHandle: @jane".to_owned(),
+            photo: Some("https://t.example/jane.jpg".to_owned()),
         })
     );
     for (fields, key, name) in [
@@ -452,7 +462,7 @@ fn the_author_as_a_user() {
     let strange =
         profile(json!({"entityId": "twitter:1", "authorId": "été", "author": "é".repeat(300)})).unwrap();
     assert!(strange.key.starts_with("sha256:") && strange.name.chars().count() == USER_NAME_CHARS);
-    assert_eq!(strange.details, "");
+    assert_eq!((strange.details.as_str(), strange.photo), ("", None));
     assert_eq!(profile(json!({"entityId": "twitter:1", "author": "Jane"})), None);
     assert_eq!(profile(json!({"text": "t", "authorId": "2"})), None);
 }
@@ -465,8 +475,8 @@ fn a_later_event_of_a_post_is_a_comment() {
         created: Some("2017-04-12T09:01:11Z".to_owned()),
         text: "{{call}}".to_owned(),
     };
-    let shown = |of: Changes| html::visible_text(render_update(&item, "VIP", "care", &of).as_str(), "> ");
-    assert_eq!(shown(Changes::default()), "The label \"VIP\" was applied again in Khoros.");
+    let shown = |of: Changes| shown_update(&item, "care", &of);
+    assert_eq!(shown(Changes::default()), "Labelled \"VIP\" again · open on t.example ↗");
     assert_eq!(
         shown(Changes {
             other_route: true,
@@ -474,51 +484,61 @@ fn a_later_event_of_a_post_is_a_comment() {
             notes: vec![note.clone()],
             ..Changes::default()
         }),
-        "The label \"VIP\" was applied in Khoros (route \"care\").\n\
+        "Labelled \"VIP\" · route \"care\" · open on t.example ↗\n\n\
          The text of the post has changed:\n\n> help\n\n\
-         New notes in Khoros:\n\nAnn, 2017-04-12 09:01 UTC:\n\n> {\u{2060}{call}}"
+         New Khoros notes (internal)\n\nAnn, 2017-04-12 09:01 UTC: {\u{2060}{call}}"
     );
     let long = item_of_length(COMMENT_BYTES);
     let cut = render_update(
         &long,
         "VIP",
         "care",
+        &Ticket::default(),
         &Changes { text_changed: true, notes: vec![note], ..Changes::default() },
     );
-    assert!(cut.as_str().contains("… (cut here)</blockquote><p>New notes") && cut.bytes() <= COMMENT_BYTES);
+    let cut = cut.comment;
+    assert!(cut.as_str().contains(" more characters)</blockquote><p>New Khoros notes"), "{cut:?}");
+    assert!(cut.bytes() <= COMMENT_BYTES);
 }
 
 #[test]
 fn a_later_rule_or_unknown_event_is_a_comment() {
     let again = Changes::default();
     let rule = Item { kind: Kind::Rule, rule: Some("Angry".to_owned()), ..whole_item() };
-    let shown =
-        |item: &Item, of: &Changes| html::visible_text(render_update(item, "VIP", "r", of).as_str(), "");
-    assert_eq!(shown(&rule, &again), "The rule \"Angry\" was applied again in Khoros.");
+    let shown = |item: &Item, of: &Changes| shown_update(item, "r", of);
+    assert_eq!(shown(&rule, &again), "Rule \"Angry\" applied again · open on t.example ↗");
     let other = Changes { other_route: true, ..Changes::default() };
     let unknown = Item { kind: Kind::Other, event_name: Some("e".to_owned()), ..whole_item() };
-    assert_eq!(shown(&unknown, &other), "The event \"e\" happened in Khoros (route \"r\").");
+    assert_eq!(shown(&unknown, &other), "Event \"e\" · route \"r\" · open on t.example ↗");
+}
+
+/// The update as a person sees it.
+fn shown_update(item: &Item, route: &str, of: &Changes) -> String {
+    let update = render_update(item, "VIP", route, &Ticket::default(), of);
+    assert_eq!(update.failures, [""; 0]);
+    html::visible_text(update.comment.as_str(), "> ")
 }
 
 #[test]
 fn an_account_that_works_again_solves_its_ticket() {
     let shown = |json: &str| {
         let item = published(json);
-        let news = Changes { is_report: true, ..Changes::default() };
-        let news = super::render_update(&item, "VIP", "route", &news);
-        (item.is_resolution(), html::visible_text(news.as_str(), "> "))
+        let changes = Changes { is_report: true, ..Changes::default() };
+        (item.is_resolution(), shown_update(&item, "route", &changes))
     };
     assert_eq!(
         shown(include_str!("../../../../tests/fixtures/credential-reauth-instagram.json")),
         (
             true,
-            "The account was re-authorised in Khoros (2018-03-14 00:31 UTC). It can be used again.\n\n\
+            "The account was re-authorised in Khoros · at 2018-03-14 00:31 UTC · It can be used again.\n\n\
              Account: will.i.am\nAccount id: 673abc9794"
                 .to_owned()
         )
     );
     let (solves, lost) = shown(include_str!("../../../../tests/fixtures/credential-deauth-instagram.json"));
-    assert!(!solves && lost.ends_with("Company Settings > Accounts."), "{lost}");
+    let start =
+        "Re-authorise the account in Khoros: Company Settings > Accounts.\nDown since 2018-03-14 00:31 UTC. ";
+    assert!(!solves && lost.starts_with(start), "{lost}");
 }
 
 #[test]
@@ -526,12 +546,11 @@ fn a_changed_message_is_a_new_comment() {
     let json = include_str!("../../../../tests/fixtures/message-needs-approval-facebook.json");
     let item = published(json);
     let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
-    let shown = html::visible_text(render_update(&item, "VIP", "route", &of).as_str(), "> ");
-    let start = "The message needs approval in Khoros (2021-03-17 20:02 UTC).\n\
-        The text has changed:\n\n> This is the best day";
+    let shown = shown_update(&item, "route", &of);
+    let start = "Approve or reject the message in Khoros.\nThe message needs approval in Khoros · \
+        at 2021-03-17 20:02 UTC\n\nThe text has changed:\n\n> This is the best day";
     assert!(shown.starts_with(start), "{shown}");
-    let end = "Approve or reject the message in Khoros.\n\nNew notes in Khoros:\n\n\
-        Ann, 2021-03-17 20:00 UTC:\n\n> Legal has to see this first";
+    let end = "\n\nNew Khoros notes (internal)\n\nAnn, 20:00: Legal has to see this first";
     assert!(shown.ends_with(end), "{shown}");
 }
 
@@ -551,7 +570,10 @@ fn a_lost_account_is_urgent_and_internal() {
     }
     let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
     assert_eq!(public["comment"]["public"], false);
-    assert!(seen(&public).starts_with("Khoros can no longer use"));
+    let start = "Re-authorise the account in Khoros: Company Settings > Accounts.\n\
+        Down since 2018-03-14 00:31 UTC. Nothing is published to it and nothing comes in from it.\n\n\
+        Khoros can no longer use this account";
+    assert!(seen(&public).starts_with(start), "{}", seen(&public));
 }
 
 #[test]
@@ -566,7 +588,7 @@ fn events_without_a_post_are_cleaned_and_cut() {
         let ticket = ticket(&published(&event.to_string()));
         let body = sent(&ticket);
         assert!(body.len() <= COMMENT_BYTES, "{} bytes", body.len());
-        assert!(body.ends_with("Approve or reject the message in Khoros.</p>"));
+        assert!(body.starts_with("<p><strong>Approve or reject the message in Khoros.</strong>"));
         assert!(ticket["subject"].as_str().unwrap().graphemes(true).count() <= SUBJECT_GRAPHEMES);
         assert!(!ticket.to_string().contains("{{"));
     }
@@ -574,4 +596,64 @@ fn events_without_a_post_are_cleaned_and_cut() {
 
 fn item_of_length(length: usize) -> Item {
     item(json!({"text": "<".repeat(length)}))
+}
+
+#[test]
+fn times_are_those_of_the_configured_zone() {
+    let settings = settings(&[("TICKET_TIME_ZONE", "Europe/Berlin")]);
+    let json = json!({"eventUuid": "e", "createdDate": "Thu May 26 22:30:00 UTC 2011", "data": {"items": [{
+        "entityId": "twitter:1", "text": "t", "createdDate": "2011-05-26T22:05:00Z",
+        "notes": [{"text": "n", "createdByDisplayName": "Ann", "createdDate": "2011-05-26T21:05:00Z"}],
+    }]}});
+    let Rendered { ticket, notes, .. } =
+        rendered(&published(&json.to_string()), &settings, plan(None, Fields::Configured), None);
+    let seen = seen(&ticket["ticket"]);
+    assert!(seen.contains("labelled \"CreateCase\" at 2011-05-27 00:30 CEST\n"), "{seen}");
+    assert!(seen.contains(" · posted 00:05\n") && seen.ends_with("Ann, 2011-05-26 23:05 CEST: n"), "{seen}");
+    assert_eq!(notes.len(), 1, "a short note is recognised by its author and its time");
+}
+
+#[test]
+fn a_comment_names_the_post_it_belongs_to() {
+    let last = |fields: Value| {
+        let mut all = json!({"entityId": "facebook:1", "text": "t", "author": "Bob"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        seen(&ticket(&item(all))).lines().last().unwrap().to_owned()
+    };
+    for (fields, expected) in [
+        (json!({"contentType": "comment", "parentPost": "facebook:2"}), "Bob · comment on facebook:2"),
+        (
+            json!({"contentType": "comment", "parentPost": "facebook:2", "inReplyTo": "facebook:3"}),
+            "Bob · comment on facebook:2 · in reply to facebook:3",
+        ),
+        (json!({"inReplyTo": "x:2", "parentPost": "x:3"}), "Bob · in reply to x:2 · part of x:3"),
+        (json!({"inReplyTo": "x:2", "parentPost": "x:2", "repostedFrom": "x:2"}), "Bob · in reply to x:2"),
+        (json!({"repostedFrom": "https://x.example/4"}), "Bob · repost of x.example ↗"),
+        (json!({"followerCount": "1"}), "Bob · 1 follower"),
+    ] {
+        assert_eq!(last(fields), expected);
+    }
+}
+
+#[test]
+fn notes_fold_after_20() {
+    let notes: Vec<Value> = (0..500).map(|n| json!({"text": format!("this is note {n}.")})).collect();
+    let item = item(json!({"entityId": "twitter:1", "text": "t", "notes": notes}));
+    let rendered = rendered(&item, &Ticket::default(), plan(None, Fields::Configured), None);
+    let seen = seen(&rendered.ticket["ticket"]);
+    assert!(seen.ends_with("\n\nKhoros user: this is note 19.\n\n… and 480 more in Khoros"), "{seen}");
+    assert_eq!(rendered.notes.len(), 20);
+}
+
+#[test]
+fn a_long_name_of_a_rule_is_clipped() {
+    let json = json!({"eventName": "rule-applied", "eventUuid": "e", "data": {
+        "ruleMatched": {"ruleName": "Angry ".repeat(50)}, "items": [{"entityId": "twitter:1", "text": "late"}],
+    }});
+    let ticket = ticket(&published(&json.to_string()));
+    let subject = ticket["subject"].as_str().unwrap();
+    assert!(subject.starts_with("[Twitter] Rule \"Angry Angry ") && subject.ends_with(": late"), "{subject}");
+    let tags = ticket["tags"].as_array().unwrap();
+    let rule = tags.iter().find_map(|tag| tag.as_str().filter(|tag| tag.starts_with("khoros_rule_angry")));
+    assert_eq!(rule.unwrap().len(), TAG_LENGTH);
 }

@@ -25,15 +25,17 @@ pub(super) fn describe(step: MessageStep, message: &Value) -> Report {
         ),
         MessageStep::Published => ("message published", "The message was published"),
     };
+    let when = results(message).find_map(|result| moment::of(&result["datePublished"]));
     let has_failed = results(message).any(|result| result["status"] == "ERROR");
     Report {
         case: id.as_ref().map(|id| format!("message:{id}")),
         id: id.clone(),
         network: network(message),
         headline: format!("{headline}: {name}"),
+        subject: name,
         opening: opening.to_owned(),
-        when: results(message).find_map(|result| moment::of(&result["datePublished"])),
-        lines: lines(message, title, id),
+        lines: lines(message, title, id, when.as_deref()),
+        when,
         text: message_text,
         advice: match step {
             MessageStep::NeedsApproval => Some("Approve or reject the message in Khoros."),
@@ -44,7 +46,7 @@ pub(super) fn describe(step: MessageStep, message: &Value) -> Report {
     }
 }
 
-fn lines(message: &Value, title: Option<String>, id: Option<String>) -> Vec<Line> {
+fn lines(message: &Value, title: Option<String>, id: Option<String>, when: Option<&str>) -> Vec<Line> {
     let content = &message["content"];
     let accounts: Vec<String> = list(&message["targetAccountIds"]).filter_map(text).collect();
     let mut lines = super::lines([
@@ -56,7 +58,7 @@ fn lines(message: &Value, title: Option<String>, id: Option<String>) -> Vec<Line
         ("Visibility", readable(&message["organicVisibility"]).filter(|state| state != "visible")),
         ("Delegation", readable(&message["delegationStatus"]).filter(|state| state != "not delegated")),
     ]);
-    lines.extend(results(message).take(MAX_LINES).filter_map(result));
+    lines.extend(results(message).take(MAX_LINES).flat_map(|one| result(one, when)));
     let images = std::iter::once(content).chain(list(&content["images"]));
     let images = images.filter_map(|image| Some(("Image".into(), text(&image["temporaryImageUrl"])?)));
     lines.extend(images.take(MAX_LINES));
@@ -68,24 +70,23 @@ fn results(message: &Value) -> impl Iterator<Item = &Value> {
     list(&message["publicationResults"])
 }
 
-/// Where the message is published, on which account, and since when.
-fn result(result: &Value) -> Option<Line> {
+/// Where the message is published, on which account, and since when, unless that is the time of the report.
+fn result(result: &Value, when: Option<&str>) -> impl Iterator<Item = Line> {
     let name = match readable(&result["status"]).as_deref() {
         None | Some("published") => "Published".to_owned(),
         Some("error") => "Not published".to_owned(),
         Some("pending") => "Not published yet".to_owned(),
         Some(status) => format!("Publication {status}"),
     };
-    let account = text(&result["accountId"]).map(|id| format!("account {id}"));
-    let details = [moment::of(&result["datePublished"]), account];
-    let details = details.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let account = text(&result["accountId"]);
     let place = text(&result["serviceLink"]).or_else(|| text(&result["serviceId"]));
-    let value = match (place, details.is_empty()) {
-        (Some(place), true) => place,
-        (Some(place), false) => format!("{place} ({details})"),
-        (None, _) => details,
+    let value = match (place, account) {
+        (Some(place), Some(account)) => Some(format!("{place} ({account})")),
+        (place, account) => place.or(account),
     };
-    (!value.is_empty()).then_some((name.into(), value))
+    let time = moment::of(&result["datePublished"]).filter(|time| Some(time.as_str()) != when);
+    let time = time.map(|time| ("Published at".into(), time));
+    value.map(|value| (name.into(), value)).into_iter().chain(time)
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -145,7 +146,7 @@ mod tests {
                 "Accounts: 7",
                 "Visibility: invisible",
                 "Published: https://a.example",
-                "Not published: account 8",
+                "Not published: 8",
                 "Publication deleted: 9",
             ]
         );
