@@ -133,7 +133,7 @@ pub struct Report {
     pub network: Option<String>,
     /// The names of what it is about, without a word of ours: `Instagram "acme"`. Empty if it has none.
     pub subject: String,
-    /// For the subject of a ticket.
+    /// For a subject line.
     pub headline: String,
     /// The event in a sentence, without its full stop.
     pub opening: String,

@@ -354,6 +354,26 @@ async fn an_unusual_author_id_costs_no_ticket() {
     .await;
 }
 
+#[tokio::test]
+async fn a_new_user_has_the_picture_of_the_author_unless_zendesk_refuses_it() {
+    run_on_sqlite(|mut world| async move {
+        // Two users take two seconds, which is more than a short lease leaves for one.
+        world.set("LEASE_SECONDS", "60");
+        let bridge = world.start().await;
+        world.notify(&by("77", "e1", "1")).await;
+        bridge.wait_for("delivery_done ticket=1000").await;
+        world.zendesk.model().refuse_photos = true;
+        world.notify(&by("78", "e2", "2")).await;
+        bridge.wait_for("delivery_done ticket=1001").await;
+        let model = world.zendesk.model();
+        let photos: Vec<&Value> = model.users.iter().map(|user| &user["remote_photo_url"]).collect();
+        assert_eq!(photos, [&json!("https://pbs.twimg.com/profile_images"), &Value::Null]);
+        drop(model);
+        assert!(!requesters(&world).contains(&SERVICE_USER));
+    })
+    .await;
+}
+
 /// The first revision names the service user; then that cannot be looked up, and the group is refused.
 #[tokio::test]
 async fn a_private_comment_is_never_left_unsigned_beside_an_author() {

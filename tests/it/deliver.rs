@@ -20,7 +20,8 @@ on_both! {
             let ticket = tickets.iter().find(|ticket| ticket["external_id"] == *case).unwrap();
             assert_eq!(ticket["subject"], format!("[{name}] @author: Post Text"));
             let body = ticket["comment"]["body"].as_str().unwrap();
-            assert!(body.starts_with(&format!("https://{network}.com/link\n\nPost Text\n")), "{body}");
+            assert!(body.starts_with(&format!("Open on {network}.com ↗ · ")), "{body}");
+            assert!(body.contains("\n\nPost Text\n\n"), "{body}");
             assert!(body.contains("\nauthor (@author · "), "{body}");
             assert_eq!(ticket["comment"]["public"], false);
             assert_eq!(ticket["tags"][1], format!("khoros_{network}"));

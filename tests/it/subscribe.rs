@@ -168,7 +168,7 @@ async fn every_route_has_its_own_subscription_endpoint_and_ticket() {
             said["body"]
                 .as_str()
                 .unwrap()
-                .contains("The label \"VIP (gold)+\" was applied in Khoros (route \"vip\")")
+                .starts_with("Labelled \"VIP (gold)+\" at 2017-04-12 14:01 UTC · route \"vip\"")
         );
         world.check_one_ticket_per_case().await;
         assert_eq!(
@@ -194,7 +194,7 @@ async fn one_event_at_two_endpoints_is_delivered_by_both() {
         bridge.wait_for("delivery_done ticket=1000 action=commented").await;
         assert_eq!(world.list().await.len(), 2);
         let said = world.zendesk.model().comments(1000).remove(1)["body"].to_string();
-        assert!(said.contains(r#"A label was applied in Khoros (route \"vip\")"#), "{said}");
+        assert!(said.contains(r#"Labelled at 2017-04-12 14:01 UTC · route \"vip\""#), "{said}");
         let tags = world.tickets(1).await[0]["tags"].to_string();
         assert!(tags.contains("gold") && tags.contains("khoros_label_createcase"), "{tags}");
         world.check_one_ticket_per_case().await;

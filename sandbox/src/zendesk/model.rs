@@ -119,6 +119,8 @@ pub struct Model {
     pub too_many_updates: u32,
     /// Whether the role of the service user denies access to other users.
     pub forbid_users: bool,
+    /// No address of a picture is accepted.
+    pub refuse_photos: bool,
     /// The status that the endpoints of users answer, while those of tickets work.
     pub user_outage: Option<u16>,
     /// Calls of `GET /api/v2/users/show_many`.

@@ -75,6 +75,9 @@ impl Model {
             return too_many(seconds);
         }
         let user = match valid_user(&parsed) {
+            Ok(user) if self.refuse_photos && user.contains_key("remote_photo_url") => {
+                return invalid(wrong("remote_photo_url", "is not a picture"));
+            }
             Ok(user) => user,
             Err(details) => return invalid(details),
         };
@@ -82,7 +85,7 @@ impl Model {
             Some(place) => (StatusCode::OK, place),
             None => (StatusCode::CREATED, self.add_user()),
         };
-        for field in ["external_id", "details"] {
+        for field in ["external_id", "details", "remote_photo_url"] {
             if let Some(value) = user.get(field) {
                 self.users[place][field] = value.clone();
             }
@@ -113,7 +116,7 @@ fn is_of(user: &Value, external_id: &str) -> bool {
 
 fn valid_user(body: &Value) -> Result<&Map<String, Value>, Value> {
     let user = body["user"].as_object().ok_or_else(|| wrong("base", "no user"))?;
-    only(user, &["name", "external_id", "details", "skip_verify_email"])?;
+    only(user, &["name", "external_id", "details", "remote_photo_url", "skip_verify_email"])?;
     if user.get("name").and_then(Value::as_str).unwrap_or_default().trim().is_empty() {
         return Err(flaw("name", "Name: is too short (minimum is 1 character)", "ValueTooShort"));
     }
@@ -121,6 +124,7 @@ fn valid_user(body: &Value) -> Result<&Map<String, Value>, Value> {
     match () {
         () if !text("external_id") => Err(wrong("external_id", "is not a text")),
         () if user.get("external_id").is_some_and(|id| id == "") => Err(wrong("external_id", "is empty")),
+        () if !text("remote_photo_url") => Err(wrong("remote_photo_url", "is not a text")),
         () if !text("details") => Err(wrong("details", "is not a text")),
         () if user.get("skip_verify_email").is_some_and(|skip| !skip.is_boolean()) => {
             Err(wrong("skip_verify_email", "is neither true nor false"))
