@@ -21,7 +21,7 @@ use crate::harness::{
 };
 
 const KILLS: usize = 20;
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(3 * 3600);
 const READ_ONLY: Duration = Duration::from_secs(10);
 const WRITABLE: Duration = Duration::from_secs(20);
 
