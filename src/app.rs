@@ -228,12 +228,13 @@ struct Tasks {
 impl Tasks {
     /// Runs a part that finishes its work at `stop`.
     fn finishing_at_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(part);
+        self.tasks.spawn(Box::pin(part));
     }
 
     /// Runs a part that just ends at `stop`.
     fn until_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+        // In place, each layer around it would take as much memory again.
+        let (stop, part) = (self.stop.clone(), Box::pin(part));
         self.tasks.spawn(async move { stop.run_until_cancelled(part).await.unwrap_or_default() });
     }
 

@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -157,7 +158,7 @@ const OPEN_FILES: u64 = 4096;
 const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
-    let command = Arguments::parse().command.unwrap_or(Command::Serve);
+    let command = command();
     let log = match start_log(&command) {
         Ok(log) => log,
         Err(error) => return fail(&error),
@@ -170,6 +171,17 @@ fn main() -> ExitCode {
     // Everything before this may still log.
     drop(log);
     code
+}
+
+/// Reads the command line. The description of all commands takes memory that the service would keep for its
+/// whole life, so a plain `serve` is recognised without it.
+fn command() -> Command {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match &arguments[..] {
+        [] => Command::Serve,
+        [only] if only == "serve" => Command::Serve,
+        _ => Arguments::parse().command.unwrap_or(Command::Serve),
+    }
 }
 
 fn start_log(command: &Command) -> anyhow::Result<Option<Log>> {
@@ -290,7 +302,7 @@ async fn serve_and_log() -> ExitCode {
 /// Serves until a signal. An error comes with its code of `alert.rs`.
 async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
     let start_failed = |error| (alert::START, error);
-    let config = Config::from_env().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
+    let config = read_config().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
     let stop = stop_on_signal().map_err(start_failed)?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
@@ -306,6 +318,13 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
         .with_context(|| format!("cannot listen on port {port}"))
         .map_err(start_failed)?;
     app::run(config, storage, listener, stop).await.map_err(start_failed)
+}
+
+/// Reads the settings on a thread, which takes its deep stack along when it ends. That of the main thread would stay
+/// in memory.
+fn read_config() -> Result<Config, Problems> {
+    let read = std::thread::scope(|scope| scope.spawn(Config::from_env).join());
+    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.
