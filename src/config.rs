@@ -97,7 +97,7 @@ variables! {
     /// For this many days after a delivery is done, the database keeps its texts; three times as long if it is dead.
     /// 1 to 3650.
     ///
-    /// See [docs/data.md](docs/data.md).
+    /// See [Retention and erasure](security.md#retention-and-erasure).
     retention_days = default("30").app();
     /// The bearer token for `GET /status`, at least 16 characters. Without it, that page does not exist.
     ///

@@ -30,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A label in the Khoros Marketing inbox becomes a Zendesk ticket.
 ///
-/// Configured by environment variables alone: `casebridge settings` and the README describe them.
+/// Configured by environment variables alone: `casebridge settings` and docs/configuration.md describe them.
 #[derive(Parser)]
 #[command(version, about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
 struct Arguments {

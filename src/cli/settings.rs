@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// The documents.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum Format {
-    /// The tables of the README
+    /// The tables of docs/configuration.md
     Markdown,
     /// The file .env.example
     Env,
@@ -89,7 +89,7 @@ const HEADER: &str = "\
 # Settings of casebridge, for `docker run --env-file`, a systemd EnvironmentFile, or a shell
 # (set -a; . ./.env; set +a). casebridge itself reads the environment and no file.
 # Copy this file to .env and fill in the first part. An empty value counts as not set.
-# The README has more on each of them.
+# docs/configuration.md has more on each of them.
 ";
 
 fn env() -> String {
@@ -151,14 +151,16 @@ fn env_comment(markdown: &str) -> String {
     format!("{}\n", textwrap::fill(&plain(markdown), lines))
 }
 
-/// Removes Markdown's markup. A link becomes its text and "(README)".
+/// Removes Markdown's markup. A link becomes its text and, in parentheses, the page it leads to.
 fn plain(markdown: &str) -> String {
     let mut text = String::new();
     let mut rest = markdown;
     while let Some((before, after)) = rest.split_once("](") {
         let (start, label) = before.rsplit_once('[').unwrap_or((before, ""));
-        text.extend([start, label, " (README)"]);
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+        let (target, after) = after.split_once(')').unwrap_or((after, ""));
+        let page = target.split('#').next().unwrap_or_default();
+        text.extend([start, label, " (docs/", page, ")"]);
+        rest = after;
     }
     text.push_str(rest);
     text.replace(['`', '*'], "")

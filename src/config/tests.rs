@@ -377,7 +377,7 @@ fn every_wrong_route_is_named() {
     assert_eq!(
         config.warnings,
         [
-            "ROUTE_SERVICE_HOST is not a casebridge setting: see the table in the README",
+            "ROUTE_SERVICE_HOST is not a casebridge setting: `casebridge settings` lists them",
             "ROUTE_V_TICKET_PRIO is not a casebridge setting: did you mean ROUTE_V_TICKET_PRIORITY?",
         ]
     );

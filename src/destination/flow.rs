@@ -78,8 +78,8 @@ variables! {
     to = needed("for Flow").example("'+15551234567, Jane Doe <+4917012345678>'").app();
     /// The event that triggers a flow.
     event_name = needed("for Flow unless `FLOW_TEXT` is set").example("ticket-created").app();
-    /// A [template](#templates) instead of an event. Its text goes through intent classification, as if a customer had
-    /// written it.
+    /// A [template](tickets.md#templates) instead of an event. Its text goes through intent classification, as if a
+    /// customer had written it.
     text = unset().app();
 }
 

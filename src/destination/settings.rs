@@ -29,7 +29,7 @@ variables! {
 /// Which route goes where. Each destination has its own section.
 pub const SECTION: Section = Section {
     title: "Destinations",
-    intro: "See [Several destinations](#several-destinations).",
+    intro: "See [Destinations](destinations.md).",
     groups: &[Group::new("", Variables::DOCS), Group::new(doc::ROUTE, RouteVariables::DOCS)],
     prefixes: &["DELIVER_"],
 };

@@ -1,4 +1,5 @@
-//! The documentation of settings: `casebridge settings` makes the README's tables and other documents from it.
+//! The documentation of settings: `casebridge settings` makes the tables of
+//! `docs/configuration.md` and other documents from it.
 //!
 //! Each module lists its settings with `variables!`, next to where it reads them.
 
@@ -67,7 +68,8 @@ impl Section {
 #[derive(Clone, Copy)]
 pub struct Doc {
     field: &'static str,
-    /// Markdown. The first paragraph is for all documents, the others only for the README.
+    /// Markdown. The first paragraph is for all documents, the others only for `docs/configuration.md`, whose
+    /// folder relative links start from.
     text: &'static str,
     pub kind: Kind,
     /// Follows the default, or says when the setting is required.

@@ -74,7 +74,7 @@ pub fn route_meant(rest: &str, names: &Names) -> Option<String> {
 fn unknown(name: &str, meant: Option<String>) -> String {
     match meant {
         Some(meant) => format!("{name} is not a casebridge setting: did you mean {meant}?"),
-        None => format!("{name} is not a casebridge setting: see the table in the README"),
+        None => format!("{name} is not a casebridge setting: `casebridge settings` lists them"),
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
             );
             match meant {
                 Some(meant) => assert!(warning.ends_with(&format!("did you mean {meant}?")), "{warning}"),
-                None => assert!(warning.ends_with("README"), "{warning}"),
+                None => assert!(warning.ends_with("lists them"), "{warning}"),
             }
         }
         for name in [

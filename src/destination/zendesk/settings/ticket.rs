@@ -28,7 +28,7 @@ variables! {
     repeat = default("new").app();
     /// `1` makes the first comment public, and leaves out the notes of Khoros' users.
     ///
-    /// See [The ticket](#the-ticket).
+    /// See [Tickets](tickets.md).
     public = default("0").app();
     /// `urgent`, `high`, `normal` or `low`.
     priority = default("normal").app();
@@ -48,24 +48,24 @@ variables! {
     ///
     /// Up to 20 tags of 80 characters: letters, digits and `_-/.:`.
     tags = unset().example("social,vip").app();
-    /// The [template](#templates) of the subject.
+    /// The [template](tickets.md#templates) of the subject.
     subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'").app();
-    /// The [template](#templates) of the first comment.
+    /// The [template](tickets.md#templates) of the first comment.
     comment = unset().note("built in").app();
-    /// The [template](#templates) of an internal comment about a later event.
+    /// The [template](tickets.md#templates) of an internal comment about a later event.
     update = unset().note("built in").app();
     /// The format of `TICKET_COMMENT` and `TICKET_UPDATE`. `text`: shown as written. `html`: markup, in which casebridge
     /// escapes the values.
     comment_format = default("text").app();
     /// The time zone of the times in a ticket: a name of the IANA database, as in `Europe/Berlin`.
     time_zone = default("UTC").app();
-    /// A JSON object: the numbers of ticket fields, and their values or the [templates](#templates) of them.
+    /// A JSON object: the numbers of ticket fields, and their values or the [templates](tickets.md#templates) of them.
     custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#).app();
 }
 
 pub const SECTION: Section = Section {
     title: "Tickets",
-    intro: "See [The ticket](#the-ticket), and try these settings with `casebridge render`.",
+    intro: "See [Tickets](tickets.md), and try these settings with `casebridge render`.",
     groups: &[Group::per_route(TICKET_PREFIX, TicketVariables::DOCS)],
     prefixes: &[TICKET_PREFIX],
 };

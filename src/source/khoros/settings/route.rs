@@ -22,7 +22,7 @@ variables! {
     label = needed("for labels unless the query is set").example("VIP");
     /// A regular expression instead of a label, for any event for which Khoros takes one.
     query = unset();
-    /// The event, one of [Khoros' events](#the-ticket).
+    /// The event, one of [Khoros' events](tickets.md#events).
     ///
     /// Those of the vault are `vault-account-` with `create`, `update`, `delete`, `credential-update`, `user-create`,
     /// `user-update`, `user-delete` or `session-create`, and `vault-user-` with `create`, `update` or `delete`.
@@ -31,7 +31,7 @@ variables! {
 
 pub const SECTION: Section = Section {
     title: "Routes",
-    intro: "Further labels and other events. See [More than one label](#more-than-one-label). `<NAME>` is a name of \
+    intro: "Further labels and other events. See [More than one label](tickets.md#routes). `<NAME>` is a name of \
             your choice, up to 40 letters and digits.",
     groups: &[Group::new(doc::ROUTE, RouteVariables::DOCS)],
     prefixes: &[],
@@ -185,7 +185,9 @@ fn note_wrong_name(reader: &mut Reader, rest: &str, known: &Names) {
             "{name} is not a route setting (route names are up to {NAME_LENGTH} letters and digits): did you \
              mean {meant}?"
         )),
-        None => reader.hints.push(format!("{name} is not a casebridge setting: see the table in the README")),
+        None => {
+            reader.hints.push(format!("{name} is not a casebridge setting: `casebridge settings` lists them"));
+        }
     }
 }
 
