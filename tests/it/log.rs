@@ -1,8 +1,6 @@
-//! The log: the names of its events, and a standard output that nobody reads, or not in time.
+//! The log: a standard output that nobody reads, or not in time.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, PipeReader, Read};
-use std::path::Path;
 use std::process::Stdio;
 
 use futures_util::future::join_all;
@@ -96,29 +94,4 @@ async fn a_log_whose_reader_has_gone_stops_nothing() {
         assert_eq!(stop(child).await, Some(0));
     })
     .await;
-}
-
-/// Operators filter and alert by these names.
-#[test]
-fn the_events_of_the_log_are_those_that_are_documented() {
-    let mut logged = BTreeSet::new();
-    events_in(Path::new("src"), &mut logged);
-    let page = include_str!("../../docs/logs.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
-    let documented = rows.flat_map(|names| names.split(['`', ',', ' '])).filter(|name| !name.is_empty());
-    let documented: BTreeSet<String> = documented.map(str::to_owned).collect();
-    assert_eq!(logged, documented);
-}
-
-fn events_in(folder: &Path, events: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            events_in(&path, events);
-            continue;
-        }
-        let source = std::fs::read_to_string(&path).unwrap();
-        let named = source.split("event = \"").skip(1).filter_map(|rest| rest.split('"').next());
-        events.extend(named.map(str::to_owned));
-    }
 }

@@ -19,6 +19,7 @@ mod crash;
 mod deliver;
 mod destination_settings;
 mod destinations;
+mod docs;
 mod edge;
 mod failover;
 mod flow;

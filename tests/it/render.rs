@@ -245,11 +245,11 @@ fn a_form_with_its_fields() {
     }
 }
 
-/// The README's example, on a post of which Khoros tells all and on one of which it tells nothing.
+/// The example of `docs/tickets.md`, on a post of which Khoros tells all and on one of which it tells nothing.
 #[test]
-fn the_form_of_the_readme() {
-    let readme = include_str!("../../README.md");
-    let custom = readme.lines().find_map(|line| line.strip_prefix("TICKET_CUSTOM_FIELDS=")).unwrap();
+fn the_form_of_the_documents() {
+    let page = include_str!("../../docs/tickets.md");
+    let custom = page.lines().find_map(|line| line.strip_prefix("TICKET_CUSTOM_FIELDS=")).unwrap();
     let vars = [("TICKET_CUSTOM_FIELDS", custom)];
     let whole = render(&[TWITTER, "--json"], &vars);
     assert_eq!(tickets(&whole)[0]["custom_fields"].as_array().unwrap().len(), 5, "{}", err(&whole));

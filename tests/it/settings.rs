@@ -174,13 +174,13 @@ fn documented(format: &str) -> String {
 
 #[test]
 fn the_documents_contain_all_settings() {
-    let readme = include_str!("../../README.md");
-    let (_, tables) = readme.split_once("<!-- settings:begin -->\n").unwrap();
+    let page = include_str!("../../docs/configuration.md");
+    let (_, tables) = page.split_once("<!-- settings:begin -->\n").unwrap();
     let (tables, _) = tables.split_once("<!-- settings:end -->").unwrap();
     assert!(
         tables == documented("markdown"),
-        "README.md is out of date. Renew it with: casebridge settings | sed -i -e '/settings:begin/r /dev/stdin' \
-         -e '/settings:begin/,/settings:end/{{//!d}}' README.md"
+        "docs/configuration.md is out of date. Renew it with: casebridge settings | sed -i \
+         -e '/settings:begin/r /dev/stdin' -e '/settings:begin/,/settings:end/{{//!d}}' docs/configuration.md"
     );
     assert!(
         include_str!("../../.env.example") == documented("env"),
