@@ -71,8 +71,7 @@ fn configuration(config: &Partial) -> Vec<Finding> {
         let routes = if names.len() == 1 { "route" } else { "routes" };
         return vec![Finding::ok(format!("{} {routes}: {}", names.len(), names.join(", ")))];
     }
-    let remedy =
-        "set these variables (`casebridge settings` describes them): until then `casebridge serve` ends with exit code 2";
+    let remedy = "set these variables (`casebridge settings` describes them): until then `casebridge serve` ends with exit code 2";
     let problems = config.problems.iter().map(|problem| Finding::failed(problem, remedy));
     problems.chain(config.warnings.iter().map(|warning| Finding::warning(warning, ""))).collect()
 }

@@ -186,7 +186,9 @@ fn note_wrong_name(reader: &mut Reader, rest: &str, known: &Names) {
              mean {meant}?"
         )),
         None => {
-            reader.hints.push(format!("{name} is not a casebridge setting: `casebridge settings` lists them"));
+            reader
+                .hints
+                .push(format!("{name} is not a casebridge setting: `casebridge settings` lists them"));
         }
     }
 }
