@@ -58,7 +58,7 @@ async fn tell(khoros: &Khoros, zendesk: &Zendesk, once: bool, stop: Cancellation
         () = &mut stopped => return Ok(()),
         () = khoros.wait_until(|model| !model.subscriptions.is_empty()) => {}
     }
-    say(&format!("\n1. subscribed: Khoros will tell the bridge of label `{LABEL}`"))?;
+    say(&format!("\n1. subscribed: Khoros will send label `{LABEL}` to the bridge"))?;
 
     let answers = khoros.apply_label(LABEL, khoros::EXAMPLE).await;
     match answers.first() {

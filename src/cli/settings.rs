@@ -37,7 +37,7 @@ fn markdown() -> String {
 }
 
 fn markdown_section(section: &Section) -> String {
-    let mut text = format!("### {}\n\n", section.title);
+    let mut text = format!("## {}\n\n", section.title);
     if !section.intro.is_empty() {
         let _ = writeln!(text, "{}\n", section.intro);
     }

@@ -31,7 +31,7 @@ variables! {
 
 pub const SECTION: Section = Section {
     title: "Routes",
-    intro: "Further labels and other events. See [More than one label](tickets.md#routes). `<NAME>` is a name of \
+    intro: "Further labels and other events. See [Routes](tickets.md#routes). `<NAME>` is a name of \
             your choice, up to 40 letters and digits.",
     groups: &[Group::new(doc::ROUTE, RouteVariables::DOCS)],
     prefixes: &[],
