@@ -11,7 +11,8 @@ use casebridge::{alert, config, destination};
 const FOREIGN: &[&str] = &["HTTPS_PROXY"];
 const FOREIGN_PREFIXES: &[&str] = &["CASEBRIDGE_", "PROPTEST_"];
 /// Pages about the code, which name its constants.
-const ABOUT_CODE: &[&str] = &["architecture.md", "adding-a-destination.md", "adding-a-source.md"];
+const ABOUT_CODE: &[&str] =
+    &["architecture.md", "internals.md", "adding-a-destination.md", "adding-a-source.md"];
 
 #[test]
 fn every_link_leads_somewhere() {
