@@ -320,8 +320,7 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
     app::run(config, storage, listener, stop).await.map_err(start_failed)
 }
 
-/// Reads the settings on a thread, which takes its deep stack along when it ends. That of the main thread would stay
-/// in memory.
+/// Reads the settings on a separate thread, so that its deep stack is freed.
 fn read_config() -> Result<Config, Problems> {
     let read = std::thread::scope(|scope| scope.spawn(Config::from_env).join());
     read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
