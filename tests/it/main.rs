@@ -36,6 +36,7 @@ mod pooler;
 mod public_url;
 mod pull;
 mod receive;
+mod rehearse;
 mod render;
 mod settings;
 mod silence;
