@@ -122,6 +122,8 @@ pub struct Model {
     pub too_many_updates: u32,
     /// Whether the role of the service user denies access to other users.
     pub forbid_users: bool,
+    /// Whether the role of the service user denies merging and deleting tickets.
+    pub forbid_deletions: bool,
     /// The status that the endpoints of users answer, while those of tickets work.
     pub user_outage: Option<u16>,
     /// Calls of `GET /api/v2/users/show_many`.

@@ -11,6 +11,7 @@ use super::answer::{invalid, json_of, malformed, not_found, only, refusal, wrong
 use super::limits::{with_rate, with_update_rate};
 use super::quirks::Quirk;
 use super::text::{fill_placeholders, plain_text};
+use super::users::forbidden;
 use super::validate::{comment_text, id_in, valid_guard, valid_tags, valid_ticket, valid_update};
 use super::{AGENT, Fault, Model, SERVICE_USER, Shared};
 
@@ -274,6 +275,7 @@ pub(super) async fn delete(
             return lost;
         }
         let response = match model.visible(id) {
+            _ if model.forbid_deletions => forbidden(),
             None => not_found(),
             Some(_) => {
                 model.delete_ticket(id);
@@ -298,7 +300,10 @@ pub(super) async fn merge(
         if let Some(lost) = model.lost_answer() {
             return lost;
         }
-        let response = merge_tickets(model, into, &headers, &body);
+        let response = match model.forbid_deletions {
+            true => forbidden(),
+            false => merge_tickets(model, into, &headers, &body),
+        };
         with_rate(model, "", response)
     })
 }
