@@ -27,13 +27,13 @@ pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) 
     let rehearsal = Rehearsal::open(zendesk, http, lease, stop).await.map_err(|reason| anyhow!(reason))?;
     let head = format!("{}\n\n{}\n", rehearsal.account(), plan());
     if !may_create {
-        let problem = "nothing was created: use a trial or a sandbox, and add --yes-create-tickets";
+        let problem = "Nothing was created: use a trial or a sandbox, and add --yes-create-tickets";
         let report = Report::refused(rehearsal.account().clone(), problem.to_owned());
         print(if as_json { json(&report)? } else { format!("{head}\n{problem}\n") })?;
         return Ok(Rehearsed::Refused);
     }
     if !as_json {
-        print(head)?;
+        print(format!("{head}\nThis takes up to a few minutes, as the account's limits allow.\n\n"))?;
     }
     let report = rehearsal.run().await;
     print(if as_json { json(&report)? } else { screen(&report) })?;
@@ -60,9 +60,9 @@ fn screen(report: &Report) -> String {
             State::Refuted => '✗',
             State::NotTestable => '?',
         };
-        let _ = writeln!(text, "{sign} {:<21}{}", verdict.id, verdict.seen);
+        let _ = writeln!(text, "{sign} {:<22}{}", verdict.id, verdict.seen);
         if verdict.state == State::Refuted {
-            let _ = writeln!(text, "  {:<21}casebridge assumes: {}", "", verdict.assumption);
+            let _ = writeln!(text, "  {:<22}casebridge assumes: {}", "", verdict.assumption);
         }
     }
     text.push('\n');

@@ -1,6 +1,7 @@
 //! `casebridge rehearse` against the stand-in for Zendesk, and against stand-ins that differ from the documentation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use casebridge::destination::zendesk::rehearse::Assumption;
@@ -221,6 +222,31 @@ async fn a_rehearsal_that_cannot_begin_says_why() {
 }
 
 #[tokio::test]
+async fn what_the_role_forbids_is_not_testable() {
+    run_on_sqlite(|world| async move {
+        let vars = variables(&world, &world.zendesk);
+        world.zendesk.model().forbid_users = true;
+        world.zendesk.model().forbid_deletions = true;
+        let (code, report) = rehearse(&vars).await;
+        assert_eq!((code, in_state(&report, "refuted")), (Some(0), Vec::new()), "{report:#}");
+        let untestable = [
+            "too_many_requests",
+            "user_without_email",
+            "user_look_up",
+            "comment_author",
+            "merged_ticket",
+            "merge_target",
+            "deleted_ticket",
+            "deleted_list",
+            "hidden_ticket",
+        ];
+        assert_eq!(in_state(&report, "not_testable"), untestable);
+        check_tickets(&world.zendesk, &report);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_permission_ends_it_with_the_remedy() {
     run_on_sqlite(|world| async move {
         let vars = variables(&world, &world.zendesk);
@@ -326,6 +352,8 @@ fn the_document_lists_every_assumption() {
     let expected: Vec<String> = expected.collect();
     assert_eq!(rows.len(), expected.len(), "the rows should be:\n{}", expected.join("\n"));
     for (row, expected) in rows.iter().zip(&expected) {
+        let file = row.split('`').nth_back(1).unwrap();
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file).exists(), "{row}");
         assert!(row.starts_with(expected) && row.len() > expected.len() + 2, "{row}\nshould be\n{expected}");
     }
 }

@@ -29,7 +29,7 @@ macro_rules! assumptions {
                 }
             }
 
-            /// The module that relies on it.
+            /// The file in `src` that relies on it.
             pub fn used_in(self) -> &'static str {
                 match self {
                     $(Assumption::$name => $used_in,)*
@@ -42,73 +42,73 @@ macro_rules! assumptions {
 assumptions! {
     RateHeaders: "rate_headers",
         "Every answer has `x-rate-limit`, `x-rate-limit-remaining` and `ratelimit-reset`.",
-        "zendesk/budget.rs";
+        "destination/zendesk/budget.rs";
     TooManyRequests: "too_many_requests",
         "An answer of 429 has `Retry-After`, and nothing was done.",
-        "zendesk/outcome.rs";
+        "destination/zendesk/outcome.rs";
     UserWithoutEmail: "user_without_email",
         "The service user can create a user from a name and an `external_id`, without an e-mail address.",
-        "zendesk/author.rs";
+        "destination/zendesk/author.rs";
     UserLookUp: "user_look_up",
         "`users/show_many` finds a user by `external_id`.",
-        "zendesk/author.rs";
+        "destination/zendesk/author.rs";
     HtmlBody: "html_body",
         "A comment shows its `html_body` as it was sent: the tags stay, and escaped text is shown as text.",
-        "html.rs";
+        "destination/html.rs";
     NoLinks: "no_links",
         "An address in the text of an `html_body` does not become a link.",
-        "html.rs";
+        "destination/html.rs";
     Placeholders: "placeholders",
         "A placeholder with a word joiner between its braces stays text.",
         "text.rs";
     PrivateComment: "private_comment",
         "A first comment with `public: false` is internal, and so is the ticket.",
-        "zendesk/ticket.rs";
+        "destination/zendesk/ticket.rs";
     CommentAuthor: "comment_author",
         "`submitter_id` makes the service user the author of the first comment, whoever the requester is.",
-        "zendesk/ticket.rs";
+        "destination/zendesk/ticket.rs";
     Metadata: "metadata",
         "The ticket's audits show the `metadata` of the request as `metadata.custom`.",
-        "zendesk/update.rs";
+        "destination/zendesk/update.rs";
     LookUp: "look_up",
         "`GET tickets?external_id=` finds a ticket before the lease of its delivery ends (`LEASE_SECONDS`).",
-        "zendesk.rs";
+        "destination/zendesk.rs";
     IdempotencyHit: "idempotency_hit",
         "The same `Idempotency-Key` with the same bytes answers with the same ticket and creates no other.",
-        "zendesk.rs";
+        "destination/zendesk.rs";
     IdempotencyMismatch: "idempotency_mismatch",
         "The same `Idempotency-Key` with other bytes is refused with 400 `IdempotentRequestError`.",
-        "zendesk.rs";
+        "destination/zendesk.rs";
     SafeUpdate: "safe_update",
         "`safe_update` refuses an update with an old `updated_stamp` with 409, and no other.",
-        "zendesk/update.rs";
+        "destination/zendesk/update.rs";
     UpdateHeader: "update_header",
         "The answer to an update shows the limit of updates in `zendesk-ratelimit-tickets-update`.",
-        "zendesk/budget.rs";
+        "destination/zendesk/budget.rs";
     TagsAdded: "tags_added",
         "`PUT tickets/{id}/tags` adds tags and keeps the others.",
-        "zendesk/update.rs";
+        "destination/zendesk/update.rs";
     ClosedTicket: "closed_ticket",
         "A closed ticket shows the status `closed` and refuses updates with 422.",
-        "zendesk/update.rs";
+        "destination/zendesk/update.rs";
     FollowUp: "follow_up",
         "`via_followup_source_id` creates a follow-up of a closed ticket, with the `external_id` and tags as sent.",
-        "zendesk/attempt.rs";
+        "destination/zendesk/attempt.rs";
     MergedTicket: "merged_ticket",
         "A merged ticket is closed and has the tag `closed_by_merge`.",
-        "zendesk/merge.rs";
+        "destination/zendesk/merge.rs";
     MergeTarget: "merge_target",
         "The merged ticket names its target, whose audits show the merge as `via.source.rel`.",
-        "zendesk/merge.rs";
+        "destination/zendesk/merge.rs";
     DeletedTicket: "deleted_ticket",
         "A deleted ticket answers 404 `RecordNotFound`, or shows the status `deleted`.",
-        "zendesk/update.rs";
+        "destination/zendesk/update.rs";
     DeletedList: "deleted_list",
         "`GET deleted_tickets` lists a deleted ticket.",
-        "zendesk/deleted.rs";
+        "destination/zendesk/deleted.rs";
     HiddenTicket: "hidden_ticket",
         "A ticket that the service user may not see answers 404 `RecordNotFound`, and is not listed as deleted.",
-        "zendesk/deleted.rs";
+        "destination/zendesk/deleted.rs";
 }
 
 /// What a rehearsal found about an assumption.
