@@ -283,6 +283,22 @@ async fn a_ticket_whose_create_was_not_answered_is_found_and_solved() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_cannot_be_solved_is_named() {
+    run_on_sqlite(|world| async move {
+        let vars = variables(&world, &world.zendesk);
+        world.zendesk.queue_updates(vec![Fault::Status(500); 5]);
+        let (code, report) = rehearse(&vars).await;
+        assert_eq!(code, Some(1), "{report:#}");
+        assert!(report["problem"].as_str().unwrap().contains("500"), "{report:#}");
+        let ticket = world.zendesk.model().tickets[0]["id"].clone();
+        let open = &report["tickets"][0];
+        assert_eq!((&open["ticket"], &open["state"]), (&ticket, &json!("open")), "{report:#}");
+        assert!(open["problem"].as_str().unwrap().contains("500"), "{open}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_limit_is_waited_for() {
     run_on_sqlite(|world| async move {
         let vars = variables(&world, &world.zendesk);

@@ -197,6 +197,18 @@ impl Rehearsal {
         }
     }
 
+    /// Handles a request that the role or the account does not allow: then these assumptions are not testable.
+    fn refused(&mut self, reply: &Reply, what: &str, assumptions: &[Assumption]) -> Result<(), Interrupted> {
+        let reason = reply.reason(what).log;
+        match reply.status {
+            400..=499 => {
+                self.cannot_test(assumptions, &reason);
+                Ok(())
+            }
+            _ => Err(Interrupted::Failed(reason)),
+        }
+    }
+
     /// Sends a request, and again when Zendesk or our share of its limits allows it. Any other answer is a result.
     async fn ask(&self, call: Call, request: impl Fn() -> RequestBuilder) -> Result<Reply, Interrupted> {
         let ask = async || {
