@@ -233,7 +233,7 @@ impl Tasks {
 
     /// Runs a part that just ends at `stop`.
     fn until_stop(&mut self, part: impl Future<Output = ()> + Send + 'static) {
-        // In place, each layer around it would take as much memory again.
+        // Boxed: each wrapping future would contain a copy of it.
         let (stop, part) = (self.stop.clone(), Box::pin(part));
         self.tasks.spawn(async move { stop.run_until_cancelled(part).await.unwrap_or_default() });
     }

@@ -4,6 +4,7 @@
 mod demo;
 mod list;
 pub mod log;
+mod rehearse;
 mod render;
 mod replay;
 mod settings;
@@ -18,6 +19,7 @@ use casebridge::inbox::{self, Listed};
 #[cfg(feature = "demo")]
 pub use demo::demo;
 pub use list::list;
+pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};
 pub use replay::{Replay, replay};
 pub use settings::{Format, help, settings};

@@ -4,6 +4,7 @@ mod database;
 mod postgres;
 mod preview;
 mod public_url;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use url::Url;
 pub use database::Database;
 pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
+pub use rehearsal::RehearsalSettings;
 
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
 use crate::destination::{self, DestinationSettings, settings as destinations};

@@ -35,7 +35,7 @@ pub struct Item {
     pub in_reply_to: Option<String>,
     pub reposted_from: Option<String>,
     pub parent_post: Option<String>,
-    /// The ids of the groups of users in whose care it is.
+    /// The ids of the groups of users who are responsible for it.
     pub initiatives: Vec<String>,
     /// The labels of the event, then those of the item. Both may be empty in an event about a label.
     pub labels: Vec<String>,
@@ -131,7 +131,9 @@ pub struct Report {
     pub place: String,
     /// As in `{network}:{native id}`.
     pub network: Option<String>,
-    /// The names of what it is about, without a word of ours: `Instagram "acme"`. Empty if it has none.
+    /// Names the text about it, for a translation: the event, and a variant: `message-published:partly`.
+    pub kind: String,
+    /// The name of what it is about, without casebridge's own wording: `Instagram "acme"`. Empty if it has none.
     pub subject: String,
     /// For a subject line.
     pub headline: String,

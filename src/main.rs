@@ -21,7 +21,7 @@ use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{Format, Part, Replay, TicketForm};
+use cli::{Format, Part, Rehearsed, Replay, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -45,7 +45,7 @@ To check the settings and all connections without changing anything:
 
 Exit codes:
   0  done, or stopped by a signal
-  1  failed for a reason that may pass; for check: something is broken
+  1  failed for a reason that may pass; for check: something is broken; for rehearse: something is refuted
   2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
 #[derive(Subcommand)]
@@ -82,6 +82,20 @@ enum Command {
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
         destination: Option<String>,
         /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try on a Zendesk trial or sandbox what casebridge assumes of Zendesk
+    ///
+    /// Needs only the settings of Zendesk. Shows whose account it is, and what it would create there: at most 6
+    /// tickets and one end user, all named "casebridge rehearsal". In the end it solves the tickets. Exit code 1 if
+    /// an assumption is refuted or the rehearsal is incomplete.
+    Rehearse {
+        /// Create the tickets; without this, nothing is created and the exit code is 2
+        #[arg(long)]
+        yes_create_tickets: bool,
+        /// One JSON document: {"account": …, "problem", "assumptions": [{"id", "assumption", "used_in", "state":
+        /// "confirmed"|"refuted"|"not_testable", "seen"}], "tickets": …, "user"}
         #[arg(long)]
         json: bool,
     },
@@ -239,6 +253,13 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::List { state, destination, json } => {
             cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
         }
+        Command::Rehearse { yes_create_tickets, json } => {
+            return Ok(match cli::rehearse(yes_create_tickets, json, stop_on_signal()?).await? {
+                Rehearsed::Ok => ExitCode::SUCCESS,
+                Rehearsed::Failed => ExitCode::FAILURE,
+                Rehearsed::Refused => ExitCode::from(MISCONFIGURED),
+            });
+        }
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?
         }
@@ -320,8 +341,7 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
     app::run(config, storage, listener, stop).await.map_err(start_failed)
 }
 
-/// Reads the settings on a thread, which takes its deep stack along when it ends. That of the main thread would stay
-/// in memory.
+/// Reads the settings on a separate thread, so that its deep stack is freed.
 fn read_config() -> Result<Config, Problems> {
     let read = std::thread::scope(|scope| scope.spawn(Config::from_env).join());
     read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

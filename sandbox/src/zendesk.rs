@@ -8,6 +8,7 @@ mod auth;
 mod faults;
 mod limits;
 mod model;
+mod quirks;
 mod search;
 mod setup;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use axum::{Router, middleware};
 use crate::server::{Running, date, start};
 pub use faults::{Chaos, Fault};
 pub use model::{Known, Model};
+pub use quirks::Quirk;
 
 /// The only OAuth client that it knows.
 pub const CLIENT_ID: &str = "casebridge";
@@ -125,9 +127,11 @@ fn router(shared: Shared) -> Router {
         .route("/api/v2/tickets", post(tickets::create).get(search::list))
         .route("/api/v2/tickets/count", get(search::count))
         .route("/api/v2/deleted_tickets", get(search::deleted))
-        .route("/api/v2/tickets/{id}", get(search::show).put(tickets::update))
+        .route("/api/v2/tickets/{id}", get(search::show).put(tickets::update).delete(tickets::delete))
+        .route("/api/v2/tickets/{id}/merge", post(tickets::merge))
         .route("/api/v2/tickets/{id}/tags", put(tickets::add_tags))
         .route("/api/v2/tickets/{id}/audits", get(audits::audits))
+        .route("/api/v2/account/settings", get(setup::account))
         .route("/api/v2/users/me", get(users::me))
         .route("/api/v2/users/show_many", get(users::show_many))
         .route("/api/v2/users/create_or_update", post(users::create_or_update))

@@ -156,7 +156,7 @@ fn render_update(route: &Route, settings: &Ticket, item: &Item, form: TicketForm
 fn report_failures(failures: &[String]) -> anyhow::Result<()> {
     for failure in failures {
         let mut err = std::io::stderr();
-        writeln!(err, "casebridge: a template failed, so the ticket would go out without it: {failure}")?;
+        writeln!(err, "casebridge: a template failed, so the built-in text replaces it: {failure}")?;
     }
     Ok(())
 }

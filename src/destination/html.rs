@@ -15,7 +15,9 @@ pub struct Html(String);
 
 /// The longest HTML of a line: it is a name, a link or a date, and a hostile one may be of any length.
 const LINE_BYTES: usize = 2_000;
-/// Marks a link, as most agents know it from other products.
+/// A cut text says how much is missing if it has at least this room.
+const SHORT_ROOM: usize = 200;
+/// The usual sign for an external link.
 const LEADS_AWAY: &str = "↗";
 
 impl Html {
@@ -37,7 +39,7 @@ impl Html {
         let space = if before.is_empty() { "" } else { " " };
         match visible_web_url(address) {
             Some(url) => {
-                let (href, host) = (escaped(url.as_str()), escaped(url.host_str().unwrap_or_default()));
+                let (href, host) = (escaped(url.as_str()), escaped(&host_of(&url)));
                 let text = format!("{before}{space}{host} {LEADS_AWAY}");
                 Html(format!("<a href=\"{href}\" rel=\"noopener noreferrer\">{text}</a>"))
             }
@@ -89,8 +91,26 @@ pub fn line_of(text: &str, room: usize) -> String {
 
 /// The host of a web address, as a reader sees it in a link.
 pub fn visible_host(address: &str) -> Option<String> {
-    visible_web_url(address)?.host_str().map(str::to_owned)
+    visible_web_url(address).map(|url| host_of(&url))
 }
+
+/// The host, with its port unless that is the usual one.
+fn host_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether the text contains letters that are written from right to left: they change the order of what follows.
+pub fn is_right_to_left(text: &str) -> bool {
+    text.chars().any(|c| {
+        matches!(c,
+            '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}'
+            | '\u{10800}'..='\u{10fff}' | '\u{1e800}'..='\u{1efff}')
+    })
+}
+
+/// Ends the influence of a text from right to left on its line. As an entity: as a character it would be removed.
+pub const LEFT_TO_RIGHT: &str = "&lrm;";
 
 /// Text as HTML that shows it as it was typed.
 pub fn escaped(text: &str) -> String {
@@ -102,6 +122,7 @@ pub fn escaped(text: &str) -> String {
 /// Returns the URL of a web address if a reader can see where it leads: the displayed host is the one that the
 /// browser opens, no user name precedes it, and all characters are ASCII.
 fn visible_web_url(address: &str) -> Option<Url> {
+    let address = address.trim();
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
     let start = format!("{}://{}", url.scheme(), url.host_str()?);
     let shows_host = address.get(..start.len())?.eq_ignore_ascii_case(&start)
@@ -117,7 +138,11 @@ fn cut(text: &str, room: usize) -> String {
     if text.len() <= room && escaped(text).len() <= room {
         return text.to_owned();
     }
-    let mark = |characters: usize| format!("… ({characters} more characters)");
+    // In a short place, a number would take the room of the text.
+    let mark = |characters: usize| match room < SHORT_ROOM {
+        true => "…".to_owned(),
+        false => format!("… ({characters} more characters)"),
+    };
     let room = room.saturating_sub(mark(text.len()).len());
     let (mut kept, mut end) = (Escaper::default(), 0);
     for grapheme in graphemes(text) {
@@ -238,6 +263,7 @@ fn entity(entity: &str) -> String {
         "gt" => ">".to_owned(),
         "quot" => "\"".to_owned(),
         "nbsp" => " ".to_owned(),
+        "lrm" => String::new(),
         _ => number.and_then(char::from_u32).map_or_else(|| entity.to_owned(), String::from),
     }
 }
@@ -294,10 +320,9 @@ mod tests {
             let long = text.repeat(3000);
             for room in [60, 500, 2999] {
                 let quote = Html::quote(&format!("x{long}"), room);
-                assert!(
-                    quote.bytes() <= room && quote.as_str().ends_with(" more characters)</blockquote>"),
-                    "{quote:?}"
-                );
+                let mark = if room < SHORT_ROOM { "…" } else { " more characters)" };
+                let end = format!("{mark}</blockquote>");
+                assert!(quote.bytes() <= room && quote.as_str().ends_with(&end), "{quote:?}");
             }
             assert!(escaped(&line(&long)).len() <= LINE_BYTES);
         }

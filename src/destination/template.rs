@@ -10,14 +10,15 @@ mod filters;
 mod samples;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::tz::TimeZone;
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use regex::Regex;
 
 pub use context::{Context, Subject, author_name, handle, labels, template_names, visible_line};
 
-use crate::destination::html::{self, Html};
+use crate::destination::html::Html;
 use crate::item::Item;
 use crate::text::clean;
 
@@ -38,7 +39,7 @@ pub struct Template {
     name: String,
     source: String,
     format: Format,
-    /// It uses a field of `event`, as in `event.time`.
+    /// Whether it uses a field of `event`, as in `event.time`.
     uses_event_fields: bool,
     /// Contains only this template, under an empty name.
     environment: Arc<Environment<'static>>,
@@ -89,6 +90,7 @@ impl Template {
         let (template, compiled) = Template::compile(format, name, text);
         compiled.map_err(|error| in_detail(&error))?;
         template.check_names()?;
+        template.check_event()?;
         for followers in ["8424", MANY_FOLLOWERS] {
             template.try_on(&samples::post(followers)).map_err(|error| in_detail(&error))?;
         }
@@ -187,6 +189,23 @@ impl Template {
         Ok(output.text())
     }
 
+    /// With its fields, `event` is no text, and no comparison would find it equal to one.
+    fn check_event(&self) -> Result<(), String> {
+        static COMPARED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+            let behind = r"\bevent\s*(==|!=|\||(not\s+)?in\b|is\b)";
+            let before = r"(==|!=|\bin|\[)\s*event\s*([^.\w\s]|$)";
+            Regex::new(&format!("{behind}|{before}")).ok()
+        });
+        let is_compared = COMPARED.as_ref().is_some_and(|compared| compared.is_match(&self.source));
+        match self.uses_event_fields && is_compared {
+            true => {
+                Err("in a template that uses a field of `event`, compare `event.name`, not `event`"
+                    .to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
     fn check_names(&self) -> Result<(), String> {
         let template = self.environment.get_template("").map_err(|error| in_short(&error))?;
         let mut unknown: Vec<String> = template.undeclared_variables(true).into_iter().collect();
@@ -207,7 +226,7 @@ fn escape_values(environment: &mut Environment<'static>) {
     environment.remove_filter("safe");
     filters::add_html_to(environment);
     environment.set_formatter(|out, state, value| match value.as_str().filter(|_| !value.is_safe()) {
-        Some(text) => Ok(out.write_str(&html::escaped(&clean(text)))?),
+        Some(text) => Ok(out.write_str(&filters::escaped_line(&clean(text)))?),
         None => minijinja::escape_formatter(out, state, value),
     });
 }

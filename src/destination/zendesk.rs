@@ -17,6 +17,7 @@ mod merge;
 mod outcome;
 mod pending_requester;
 pub mod plan;
+pub mod rehearse;
 mod reply;
 mod requester;
 pub mod settings;
@@ -170,14 +171,7 @@ impl Zendesk {
     /// # Errors
     /// [`Failure`]
     pub async fn create(&self, create: &Create<'_>, ledger: &Ledger<'_>) -> Result<String, Failure> {
-        let request = || {
-            self.request(Method::POST, "/api/v2/tickets")
-                .timeout(self.create_timeout)
-                .header("content-type", "application/json")
-                .header("idempotency-key", create.idempotency_key)
-                .body(create.body.to_owned())
-        };
-        let reply = self.call(Call::Create, request, Some(ledger)).await?;
+        let reply = self.call(Call::Create, || self.create_request(create), Some(ledger)).await?;
         match reply.json::<TicketReply>() {
             // A proxy may have mixed up its answers, so the next attempt looks the ticket up.
             Some(TicketReply { ticket, .. }) if reply.is_success() && !ticket.is_of(create.case_key) => {
@@ -204,6 +198,14 @@ impl Zendesk {
             }
             _ => Err(outcome(Call::Create, &reply).into()),
         }
+    }
+
+    fn create_request(&self, create: &Create<'_>) -> RequestBuilder {
+        self.request(Method::POST, "/api/v2/tickets")
+            .timeout(self.create_timeout)
+            .header("content-type", "application/json")
+            .header("idempotency-key", create.idempotency_key)
+            .body(create.body.to_owned())
     }
 
     /// Lists the tickets with this `external_id`. The endpoint reads the store itself, not the search index,
@@ -464,6 +466,7 @@ struct Ticket {
     priority: Option<String>,
     tags: Option<Vec<String>>,
     requester_id: Option<u64>,
+    is_public: Option<bool>,
 }
 
 impl Ticket {

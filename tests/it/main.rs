@@ -38,6 +38,7 @@ mod pooler;
 mod public_url;
 mod pull;
 mod receive;
+mod rehearse;
 mod render;
 mod settings;
 mod silence;

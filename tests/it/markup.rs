@@ -77,7 +77,8 @@ impl Seen {
         let mut all = String::new();
         for node in element.children() {
             match (node.value(), ElementRef::wrap(node)) {
-                (Node::Text(text), _) => all.push_str(&text.replace('\u{a0}', " ")),
+                // The mark behind letters from right to left is ours, and nobody sees it.
+                (Node::Text(text), _) => all.push_str(&text.replace('\u{a0}', " ").replace('\u{200e}', "")),
                 (_, Some(child)) => all.push_str(&self.read(child)),
                 (other, None) => panic!("neither text nor element: {other:?}"),
             }
@@ -177,7 +178,9 @@ fn check_places(seen: &Seen, item: &Item, html: &str) {
         "{html}"
     );
     let name = on_one_line(item.author.name.as_deref().unwrap_or_default());
-    assert!(lines[1].replace('\u{2060}', "").starts_with(&name), "{html}");
+    // A long one is cut.
+    let start: String = name.chars().take(15).collect();
+    assert!(lines[1].replace('\u{2060}', "").starts_with(start.trim_end()), "{html}");
     assert_eq!(lines.last(), Some(&"Khoros notes (internal)"), "{html}");
     let note = seen.texts("li")[0].replace('\u{2060}', "");
     let author = if name.is_empty() { "Khoros user" } else { &name };

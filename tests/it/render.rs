@@ -158,7 +158,10 @@ fn it_shows_the_ticket_the_comment_and_the_requester() {
     assert!(told.contains("\nInternal comment:\n  | Open on twitter.com ↗ · reply there: a reply"), "{told}");
     assert!(!told.contains("html_body"), "{told}");
     let sent = out(&render(&[TWITTER, "--html"], &[]));
-    assert!(sent.contains("</p><blockquote>Post Text</blockquote><p>author (@author"), "{sent}");
+    assert!(
+        sent.contains("</p><blockquote>Post Text</blockquote><p><strong>author</strong> (@author"),
+        "{sent}"
+    );
     let requester = "\nRequester: the Zendesk user khoros:twitter:12345678 (author), made if it is missing\n";
     assert!(told.contains(requester), "{told}");
     assert!(err(&output).contains("SPREDFAST_COMPANY_ID is not set: 1234 is assumed"), "{}", err(&output));

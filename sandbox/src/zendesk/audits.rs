@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::{not_found, refusal};
 use super::limits::with_rate;
+use super::quirks::Quirk;
 use super::search::READ;
 use super::{Model, Shared};
 
@@ -55,7 +56,8 @@ impl Model {
         for event in &mut events {
             event["id"] = json!(self.next_event());
         }
-        let custom = metadata.filter(|metadata| !metadata.is_null()).cloned().unwrap_or(json!({}));
+        let metadata = metadata.filter(|metadata| !metadata.is_null() && !self.has(Quirk::MetadataLost));
+        let custom = metadata.cloned().unwrap_or(json!({}));
         let audit = json!({
             "id": number,
             "ticket_id": id,

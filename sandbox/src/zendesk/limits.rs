@@ -7,6 +7,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 
 use super::Model;
+use super::quirks::Quirk;
 
 /// Zendesk takes this many updates of one ticket within ten minutes.
 const UPDATES_PER_TICKET: usize = 30;
@@ -92,7 +93,9 @@ impl Model {
 pub(super) fn with_rate(model: &Model, lookup: &'static str, mut response: Response) -> Response {
     response.headers_mut().insert("x-rate-limit", HeaderValue::from(model.limit));
     response.headers_mut().insert("x-rate-limit-remaining", HeaderValue::from(model.remaining()));
-    response.headers_mut().insert("ratelimit-reset", HeaderValue::from(model.reset()));
+    if !model.has(Quirk::NoRateReset) {
+        response.headers_mut().insert("ratelimit-reset", HeaderValue::from(model.reset()));
+    }
     if !lookup.is_empty() {
         response.headers_mut().insert("x-idempotency-lookup", HeaderValue::from_static(lookup));
     }
@@ -105,7 +108,7 @@ pub(super) fn with_update_rate(model: &mut Model, mut response: Response) -> Res
     let (total, left) = (model.update_limit, minute.left());
     let remaining = total.saturating_sub(minute.used);
     let state = format!("total={total}; remaining={remaining}; resets={left}");
-    if let Ok(state) = HeaderValue::try_from(state) {
+    if let (Ok(state), false) = (HeaderValue::try_from(state), model.has(Quirk::NoUpdateLimit)) {
         response.headers_mut().insert("zendesk-ratelimit-tickets-update", state);
     }
     response

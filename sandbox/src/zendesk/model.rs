@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::AGENT;
 use super::faults::{Chaos, Fault};
 use super::limits::{Minute, Recent};
+use super::quirks::Quirk;
 
 /// What an administrator of the account has set up; other ids are refused.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct Model {
     pub faults: VecDeque<Fault>,
     /// Faults of the next `PUT /api/v2/tickets/{id}`, one for each.
     pub update_faults: VecDeque<Fault>,
+    /// How the account differs from what is documented.
+    pub quirk: Option<Quirk>,
     /// The fault of every request, reads included, until it is cleared.
     pub outage: Option<Fault>,
     /// Faults by chance.
@@ -121,6 +124,8 @@ pub struct Model {
     pub forbid_users: bool,
     /// No address of a picture is accepted.
     pub refuse_photos: bool,
+    /// Whether the role of the service user denies merging and deleting tickets.
+    pub forbid_deletions: bool,
     /// The status that the endpoints of users answer, while those of tickets work.
     pub user_outage: Option<u16>,
     /// Calls of `GET /api/v2/users/show_many`.

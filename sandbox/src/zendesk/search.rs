@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::answer::{error_page, not_found, refusal, too_many};
 use super::limits::with_rate;
+use super::quirks::Quirk;
 use super::{Fault, Model, Shared};
 
 pub(super) const READ: &[&str] = &["tickets:read", "read"];
@@ -38,6 +39,7 @@ fn shown(ticket: &Value) -> Value {
     let mut ticket = ticket.clone();
     if let Some(fields) = ticket.as_object_mut() {
         let comment = fields.remove("comment").unwrap_or_default();
+        fields.insert("is_public".to_owned(), comment["public"].clone());
         fields.remove("metadata");
         fields.insert("description".to_owned(), comment["body"].clone());
     }
@@ -61,7 +63,9 @@ pub(super) async fn list(
         let wanted = query.get("external_id");
         let is_visible = |ticket: &&Value| !model.hidden.iter().any(|id| ticket["id"] == *id);
         let matches = |ticket: &&Value| {
-            is_visible(ticket) && wanted.is_none_or(|id| ticket["external_id"] == id.as_str())
+            let is_wanted =
+                |id: &String| ticket["external_id"] == id.as_str() && !model.has(Quirk::LookUpBlind);
+            is_visible(ticket) && wanted.is_none_or(is_wanted)
         };
         let tickets: Vec<Value> = model.tickets.iter().filter(matches).map(shown).collect();
         let response = Json(json!({"tickets": tickets, "count": tickets.len()})).into_response();
@@ -91,7 +95,9 @@ pub(super) async fn show(State(shared): State<Shared>, Path(id): Path<u64>, head
         return refused;
     }
     shared.change(|model| {
-        let response = match model.visible(id) {
+        let deleted = model.deleted.iter().find(|ticket| ticket["id"].as_u64() == Some(id));
+        let deleted = deleted.filter(|_| model.has(Quirk::DeletedShown));
+        let response = match model.visible(id).or(deleted) {
             Some(ticket) => Json(json!({"ticket": shown(ticket)})).into_response(),
             None => not_found(),
         };
@@ -113,7 +119,9 @@ pub(super) async fn deleted(
         let (Some(page), Some(size)) = (number("page", 1), number("per_page", 100)) else {
             return refusal(StatusCode::BAD_REQUEST, "InvalidPaginationParameter", "page or per_page");
         };
-        let is_listed = |ticket: &&Value| !model.purged.iter().any(|id| ticket["id"] == *id);
+        let is_listed = |ticket: &&Value| {
+            !model.purged.iter().any(|id| ticket["id"] == *id) && !model.has(Quirk::DeletedUnlisted)
+        };
         let newest_first =
             model.deleted.iter().rev().filter(is_listed).skip(page.saturating_sub(1) * size).take(size);
         let deleted: Vec<Value> = newest_first.map(|ticket| json!({"id": ticket["id"]})).collect();

@@ -16,6 +16,16 @@ const READ_USERS: &[&str] = &["users:read", "read"];
 /// The ids of one kind.
 type Kind = fn(&Known) -> &std::collections::BTreeSet<u64>;
 
+/// `GET /api/v2/account/settings`: those that say which account it is.
+pub(super) async fn account(State(shared): State<Shared>, headers: HeaderMap) -> Response {
+    if let Some(refused) = shared.refuse(&headers, READ) {
+        return refused;
+    }
+    let brand = shared.model().known.brands.first().copied();
+    let settings = json!({"active_features": {"sandbox": true}, "brands": {"default_brand_id": brand}});
+    shared.change(|model| answer(model, Some(json!({"settings": settings}))))
+}
+
 /// `GET /api/v2/groups/{id}`
 pub(super) async fn group(shared: State<Shared>, id: Path<u64>, headers: HeaderMap) -> Response {
     show(

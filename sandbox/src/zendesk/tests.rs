@@ -216,3 +216,21 @@ async fn the_account_setup_can_be_read() {
     let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).unwrap();
     assert!(date < jiff::Timestamp::now() - SignedDuration::from_hours(23), "{date}");
 }
+
+#[tokio::test]
+async fn tickets_are_merged_and_deleted_and_rehearsals_closed() {
+    let caller = Caller::start().await;
+    for subject in ["casebridge rehearsal", "Printer", "Printer"] {
+        caller.ticket(json!({"subject": subject})).await;
+    }
+    let closed = json!({"ticket": {"status": "closed"}});
+    assert_eq!(caller.put("tickets/1001", closed.clone()).await.0, 422);
+    assert_eq!(caller.put("tickets/1000", closed).await.1["ticket"]["status"], "closed");
+    assert_eq!(caller.post("tickets/1002/merge", json!({"ids": [1000]})).await.0, 422);
+    let (status, merged) = caller.post("tickets/1002/merge", json!({"ids": [1001]})).await;
+    assert_eq!((status, &merged["job_status"]["status"]), (200, &json!("queued")));
+    assert_eq!(caller.get("tickets/1001").await.1["ticket"]["tags"], json!(["closed_by_merge"]));
+    let delete = || caller.send(caller.http.delete(caller.url("tickets/1002")));
+    assert_eq!((delete().await.0, delete().await.0), (204, 404));
+    assert_eq!(caller.get("deleted_tickets").await.1["deleted_tickets"], json!([{"id": 1002}]));
+}

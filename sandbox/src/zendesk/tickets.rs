@@ -7,9 +7,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::answer::{invalid, json_of, malformed, only, refusal};
+use super::answer::{invalid, json_of, malformed, not_found, only, refusal, wrong};
 use super::limits::{with_rate, with_update_rate};
+use super::quirks::Quirk;
 use super::text::{fill_placeholders, plain_text};
+use super::users::forbidden;
 use super::validate::{comment_text, id_in, valid_guard, valid_tags, valid_ticket, valid_update};
 use super::{AGENT, Fault, Model, SERVICE_USER, Shared};
 
@@ -33,7 +35,9 @@ impl Model {
     /// Merges a ticket into another, as an agent does: Zendesk closes and tags the first, comments on it in
     /// the account's language, and names it in the other's audits.
     pub fn merge_ticket(&mut self, id: u64, into: u64, closing_comment: &str) {
-        self.tag_ticket(id, &[json!("closed_by_merge")]);
+        if !self.has(Quirk::MergeUntagged) {
+            self.tag_ticket(id, &[json!("closed_by_merge")]);
+        }
         let event = |text: &str| json!({"type": "Comment", "body": text, "html_body": text, "public": false, "author_id": AGENT});
         let closed = self.change_status(id, "closed");
         let closing = std::iter::once(event(closing_comment)).chain(closed).collect();
@@ -41,7 +45,7 @@ impl Model {
         let merged = format!("Request #{id} was closed and merged into this request.");
         self.record(into, AGENT, None, vec![event(&merged)]);
         let source = json!({"from": {"ticket_id": id}, "to": {}, "rel": "merge"});
-        if let Some(audit) = self.audits.last_mut() {
+        if let (Some(audit), false) = (self.audits.last_mut(), self.quirk == Some(Quirk::MergeUnnamed)) {
             audit["via"] = json!({"channel": "system", "source": source});
         }
     }
@@ -52,10 +56,14 @@ impl Model {
         let source = id_in(sent, "via_followup_source_id").and_then(|id| self.ticket(id));
         // A follow-up has the tags of the closed ticket, and the service user as its author.
         let tags = source.map_or(json!([]), |source| source["tags"].clone());
-        let submitter = id_in(sent, "submitter_id").filter(|_| source.is_none()).unwrap_or(SERVICE_USER);
+        let submitter = if self.has(Quirk::RequesterComments) { "requester_id" } else { "submitter_id" };
+        let submitter = id_in(sent, submitter).filter(|_| source.is_none()).unwrap_or(SERVICE_USER);
         let mut ticket = Value::Object(sent.clone());
         ticket["id"] = json!(id);
         ticket["submitter_id"] = json!(submitter);
+        if source.is_some() && self.has(Quirk::FollowUpUnnamed) {
+            ticket["external_id"] = Value::Null;
+        }
         for (field, value) in
             [("requester_id", json!(SERVICE_USER)), ("status", json!("new")), ("tags", tags)]
         {
@@ -89,7 +97,7 @@ impl Model {
             let previous = std::mem::replace(&mut ticket["priority"], priority.clone());
             events.push(changed("priority", priority, &previous));
         }
-        for field in ["requester_id", "tags"] {
+        for field in ["requester_id", "assignee_id", "tags"] {
             if let (Some(value), Some(ticket)) = (sent.get(field), self.ticket_mut(id)) {
                 let previous = std::mem::replace(&mut ticket[field], value.clone());
                 events.push(changed(field, value, &previous));
@@ -101,16 +109,21 @@ impl Model {
 
     /// Adds missing tags, and returns all.
     fn tag_ticket(&mut self, id: u64, tags: &[Value]) -> Value {
-        let Some(ticket) = self.ticket_mut(id) else { return Value::Null };
+        let Some(ticket) = self.ticket(id) else { return Value::Null };
         let previous = ticket["tags"].clone();
         let mut all = previous.as_array().cloned().unwrap_or_default();
+        if self.quirk == Some(Quirk::TagsReplaced) {
+            all.clear();
+        }
         for tag in tags {
             if !all.contains(tag) {
                 all.push(tag.clone());
             }
         }
         let all = Value::Array(all);
-        ticket["tags"] = all.clone();
+        if let Some(ticket) = self.ticket_mut(id) {
+            ticket["tags"] = all.clone();
+        }
         let changes = (all != previous).then(|| changed("tags", &all, &previous));
         self.record(id, SERVICE_USER, None, changes.into_iter().collect());
         json!({"tags": all})
@@ -129,8 +142,9 @@ impl Model {
         let author = comment["author_id"].as_u64().unwrap_or(author);
         let (text, is_html) = comment_text(comment);
         let text = if author == SERVICE_USER { fill_placeholders(text) } else { text.to_owned() };
+        let text = self.stored_html(text);
         let body = if is_html { plain_text(&text) } else { text.clone() };
-        let public = comment["public"] == true && !self.private_only;
+        let public = comment["public"] == true && !self.private_only || self.has(Quirk::PublicComments);
         json!({"type": "Comment", "body": body, "html_body": text, "public": public, "author_id": author})
     }
 }
@@ -161,12 +175,14 @@ fn create_ticket(model: &mut Model, headers: &HeaderMap, body: &Bytes) -> Respon
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
     model.keyless += u32::from(key.is_none());
     if let Some((bytes, answer)) = key.as_ref().and_then(|key| model.idempotency.get(key)) {
-        if bytes != body {
+        if bytes != body && !model.has(Quirk::OtherBytesCreate) {
             model.key_mismatches += 1;
             let text = "Request parameters don't match the given idempotency key";
             return refusal(StatusCode::BAD_REQUEST, "IdempotentRequestError", text);
         }
-        return with_rate(model, "hit", (StatusCode::CREATED, Json(answer)).into_response());
+        if bytes == body && !model.has(Quirk::RepeatCreates) {
+            return with_rate(model, "hit", (StatusCode::CREATED, Json(answer)).into_response());
+        }
     }
     if let Err(details) = model.knows(ticket) {
         return with_rate(model, "", invalid(details));
@@ -200,7 +216,8 @@ pub(super) async fn update(
 
 fn put_ticket(model: &mut Model, id: u64, headers: &HeaderMap, body: &Bytes) -> Response {
     let Some(parsed) = json_of(headers, body) else { return malformed() };
-    let sent = match valid_update(&parsed) {
+    let ticket = model.ticket(id).cloned().unwrap_or_default();
+    let sent = match valid_update(&parsed, &ticket) {
         Ok(sent) => sent,
         Err(details) => return with_rate(model, "", invalid(details)),
     };
@@ -242,4 +259,70 @@ fn put_tags(model: &mut Model, id: u64, headers: &HeaderMap, body: &Bytes) -> Re
         (Ok(tags), None) => Json(model.tag_ticket(id, tags)).into_response(),
     };
     with_rate(model, "", response)
+}
+
+/// `DELETE /api/v2/tickets/{id}`
+pub(super) async fn delete(
+    State(shared): State<Shared>,
+    Path(id): Path<u64>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = shared.refuse(&headers, WRITE) {
+        return refused;
+    }
+    shared.change(|model| {
+        if let Some(lost) = model.lost_answer() {
+            return lost;
+        }
+        let response = match model.visible(id) {
+            _ if model.forbid_deletions => forbidden(),
+            None => not_found(),
+            Some(_) => {
+                model.delete_ticket(id);
+                StatusCode::NO_CONTENT.into_response()
+            }
+        };
+        with_rate(model, "", response)
+    })
+}
+
+/// `POST /api/v2/tickets/{id}/merge`: merges others into this ticket. Zendesk's job for it ends at once.
+pub(super) async fn merge(
+    State(shared): State<Shared>,
+    Path(into): Path<u64>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if let Some(refused) = shared.refuse(&headers, WRITE) {
+        return refused;
+    }
+    shared.change(|model| {
+        if let Some(lost) = model.lost_answer() {
+            return lost;
+        }
+        let response = match model.forbid_deletions {
+            true => forbidden(),
+            false => merge_tickets(model, into, &headers, &body),
+        };
+        with_rate(model, "", response)
+    })
+}
+
+fn merge_tickets(model: &mut Model, into: u64, headers: &HeaderMap, body: &Bytes) -> Response {
+    let parsed = json_of(headers, body);
+    let Some(sent) = parsed.as_ref().and_then(Value::as_object) else { return malformed() };
+    if let Err(details) = only(sent, &["ids", "source_comment", "target_comment"]) {
+        return invalid(details);
+    }
+    let ids = sent.get("ids").and_then(Value::as_array).into_iter().flatten();
+    let ids: Vec<u64> = ids.filter_map(Value::as_u64).collect();
+    let is_open = |id: &u64| model.visible(*id).is_some_and(|ticket| ticket["status"] != "closed");
+    if ids.is_empty() || ids.contains(&into) || !ids.iter().chain([&into]).all(is_open) {
+        return invalid(wrong("ids", "cannot be merged"));
+    }
+    let closing_comment = sent.get("source_comment").and_then(Value::as_str).unwrap_or_default();
+    for id in ids {
+        model.merge_ticket(id, into, closing_comment);
+    }
+    Json(json!({"job_status": {"id": "V3-merge", "status": "queued"}})).into_response()
 }

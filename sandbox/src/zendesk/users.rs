@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{error_page, flaw, invalid, json_of, malformed, only, refusal, too_many, wrong};
 use super::limits::{MINUTE, with_rate};
+use super::quirks::Quirk;
 use super::{Model, SERVICE_USER, Shared};
 
 const READ: &[&str] = &["users:read", "read"];
@@ -77,6 +78,9 @@ impl Model {
         let user = match valid_user(&parsed) {
             Ok(user) if self.refuse_photos && user.contains_key("remote_photo_url") => {
                 return invalid(wrong("remote_photo_url", "is not a picture"));
+            }
+            Ok(_) if self.has(Quirk::EmailRequired) => {
+                return invalid(flaw("email", "Email: cannot be blank", "BlankValue"));
             }
             Ok(user) => user,
             Err(details) => return invalid(details),
@@ -185,7 +189,8 @@ fn found(model: &Model, external_ids: &[&str]) -> Response {
         return refusal(StatusCode::BAD_REQUEST, "TooManyValues", "At most 100 external_ids");
     }
     let wanted = |user: &&Value| user["active"] == true && external_ids.iter().any(|id| is_of(user, id));
-    let users: Vec<&Value> = model.users.iter().filter(wanted).collect();
+    let users: Vec<&Value> =
+        model.users.iter().filter(wanted).filter(|_| !model.has(Quirk::UsersNotFound)).collect();
     Json(json!({"users": users, "count": users.len()})).into_response()
 }
 

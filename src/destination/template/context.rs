@@ -165,7 +165,7 @@ impl Context {
         self
     }
 
-    /// Adds what the delivery follows: the number, the address and the action of a ticket.
+    /// Adds the preceding ticket: its number, address and action.
     #[must_use]
     pub fn with_cause(mut self, cause: &Cause) -> Context {
         self.values.insert("ticket", ticket(cause));
@@ -267,19 +267,25 @@ fn ticket(cause: &Cause) -> Value {
 fn report(report: &Report, time_zone: &TimeZone) -> Value {
     let optional = |text: Option<&str>| Value::from(text.unwrap_or_default());
     let lines = report.lines.iter().map(|(name, value)| {
-        let value = time(&html::line(value), time_zone, "");
+        let value = own_time(&html::line(value), time_zone);
         Value::from_iter([Value::from(html::line(name)), Value::from(value)])
     });
     map([
         ("place", bounded(&report.place)),
+        ("kind", Value::from(report.kind.as_str())),
         ("subject", bounded(&report.subject)),
         ("headline", bounded(&report.headline)),
         ("opening", bounded(&report.opening)),
         ("meaning", optional(report.meaning)),
-        ("when", bounded(&time(report.when.as_deref().unwrap_or_default(), time_zone, ""))),
+        ("when", bounded(&own_time(report.when.as_deref().unwrap_or_default(), time_zone))),
         ("lines", lines.collect()),
         ("advice", optional(report.advice)),
     ])
+}
+
+/// Converts a time that the source has written. Any other text stays as it is, even if it is a date.
+fn own_time(text: &str, time_zone: &TimeZone) -> String {
+    if text.ends_with(" UTC") { time(text, time_zone, "") } else { text.to_owned() }
 }
 
 /// The field as it came, except for fields that Khoros sends in several forms: they have one form here.

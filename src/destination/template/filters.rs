@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, State};
+use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::context::{TEXT_BYTES_NAME, TIME_ZONE_NAME, Zone};
 use crate::destination::html::{self, Html};
@@ -84,6 +84,9 @@ fn row(values: &Value) -> Result<Value, Error> {
     const BETWEEN: &str = " · ";
     let mut parts: Vec<String> = Vec::new();
     let mut room = FACTS_BYTES;
+    if values.as_str().is_some() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "row needs a list"));
+    }
     for value in values.try_iter()? {
         let part = as_html(&value, false);
         match room.checked_sub(part.len() + BETWEEN.len()) {
@@ -97,20 +100,20 @@ fn row(values: &Value) -> Result<Value, Error> {
     Ok(Value::from_safe_string(parts.join(BETWEEN)))
 }
 
-/// Pairs of a name and a value as the lines of a paragraph. A pair without a value has no line. With
-/// `link=true`, web addresses become links; `names` translates the names.
+/// Pairs of a name and a value as the lines of a paragraph. A pair without a value has no line. `links` lists the
+/// names whose values are web addresses; `names` translates the names.
 fn facts(pairs: &Value, options: Kwargs) -> Result<Value, Error> {
-    let link = options.get::<Option<bool>>("link")?.unwrap_or_default();
+    let links = options.get::<Option<Vec<String>>>("links")?.unwrap_or_default();
     let names = options.get::<Option<Value>>("names")?.unwrap_or_default();
     options.assert_all_used()?;
     let mut lines: Vec<String> = Vec::new();
     let mut room = FACTS_BYTES;
     for pair in pairs.try_iter()? {
-        let value = as_html(&pair.get_item_by_index(1)?, link);
+        let name = pair.get_item_by_index(0)?;
+        let value = as_html(&pair.get_item_by_index(1)?, links.contains(&string(&name)));
         if value.is_empty() {
             continue;
         }
-        let name = pair.get_item_by_index(0)?;
         let name = names.get_item(&name).ok().filter(|name| !name.is_undefined()).unwrap_or(name);
         let line = format!("{}: {value}", html::escaped(&html::line(&string(&name))));
         match room.checked_sub(line.len()) {
@@ -128,13 +131,20 @@ fn facts(pairs: &Value, options: Kwargs) -> Result<Value, Error> {
     })
 }
 
-/// A value on one line as HTML: what a filter or a template made of it stays as it is.
+/// A value on one line as HTML. Keeps HTML from filters.
 fn as_html(value: &Value, link: bool) -> String {
     match value.is_safe() {
+        _ if value.is_none() || value.is_undefined() => String::new(),
         true => string(value),
         false if link => Html::link(&string(value)).as_str().to_owned(),
-        false => html::escaped(&html::line(&string(value))),
+        false => escaped_line(&html::line(&string(value))),
     }
+}
+
+/// A text of one line as HTML, which cannot change the order of what follows.
+pub(super) fn escaped_line(line: &str) -> String {
+    let mark = if html::is_right_to_left(line) { html::LEFT_TO_RIGHT } else { "" };
+    html::escaped(line) + mark
 }
 
 fn string(value: &Value) -> String {

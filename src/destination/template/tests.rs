@@ -125,6 +125,12 @@ fn mistakes_are_found_at_once() {
         ("{% if not item.inReplyTo %}{{ item.text|shout }}{% endif %}", "unknown filter in line 1"),
         ("{% if not item.notes %}{{ item.text.upper() }}{% endif %}", "unknown method in line 1"),
         ("{{ shout(item.text) }}", "unknown names: `shout`"),
+        (
+            "{{ event.time }}{% if event == 'e' %}{% endif %}",
+            "in a template that uses a field of `event`, compare",
+        ),
+        ("{{ event.time }}{{ event in ['e'] }}", "in a template that uses a field of `event`, compare"),
+        ("{{ event.time }}{{ 'e' == event }}", "in a template that uses a field of `event`, compare"),
         ("{{ debug() }}", "unknown names: `debug`"),
         ("{{ item.text.upper() }}", "unknown method in line 1"),
         ("{{ '=' * author.followers }}", "invalid operation in line 1: repeated string is too large"),
@@ -133,6 +139,17 @@ fn mistakes_are_found_at_once() {
     ] {
         let error = Template::new("T", text).unwrap_err();
         assert!(error.starts_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_event_is_its_name_and_has_fields() {
+    for text in [
+        "{{ event }} {{ event.name }}",
+        "{{ event ~ ' ' ~ event.name }}",
+        "{% if event == 'e' %}e e{% endif %}",
+    ] {
+        assert_eq!(rendered(text, json!({"text": "t"})).as_deref(), Ok("e e"), "{text}");
     }
 }
 

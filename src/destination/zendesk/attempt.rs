@@ -333,15 +333,8 @@ impl Attempt<'_> {
         if action == Action::Unchanged && self.settings.repeat == Repeat::Ignore {
             return known;
         }
-        let changes = self.changes(ticket);
-        let added = match &self.settings.update {
-            None => ticket::fitting(&changes.notes).to_vec(),
-            // It may leave notes out.
-            Some(_) => {
-                let (route, settings) = (&self.claim.route, self.settings);
-                ticket::render_update(self.item, self.label, route, settings, &changes).notes
-            }
-        };
+        // `TICKET_UPDATE` may leave them out: they are known to those who set it.
+        let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
         known.with(&self.claim.case_key, &self.content(ticket, &added))
     }
 

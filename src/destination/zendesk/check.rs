@@ -62,7 +62,8 @@ async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Fin
     [vec![credential], fields]
 }
 
-fn credential(
+/// The finding about the credential, with the remedy.
+pub(super) fn credential(
     credentials: &ZendeskCredentials,
     access: &Result<(), AccessError>,
     grant: Option<&Grant>,

@@ -97,7 +97,7 @@ impl Attempt<'_> {
                 event = "template_failed",
                 case = self.claim.case_key,
                 delivery = self.claim.identity,
-                "a template failed, sending the ticket without it; test it with `casebridge render`: {failure}"
+                "a template failed, using the built-in text; test it with `casebridge render`: {failure}"
             );
         }
     }

@@ -39,7 +39,8 @@ impl Zendesk {
         Ok(listed.as_ref().is_some_and(|(_, deleted)| deleted.contains(&number)))
     }
 
-    async fn deleted_tickets(&self) -> Result<HashSet<u64>, Outcome> {
+    /// Returns the tickets that were deleted last; none if the role may not see the list.
+    pub(super) async fn deleted_tickets(&self) -> Result<HashSet<u64>, Outcome> {
         let mut deleted = HashSet::new();
         for page in 1..=PAGES {
             let page = page.to_string();

@@ -25,6 +25,8 @@ pub struct Reply {
     pub rate: Rate,
     /// The limit of ticket updates.
     pub updates: Rate,
+    /// `x-idempotency-lookup`: `miss` or `hit`
+    pub idempotency_lookup: Option<String>,
     request_id: Option<String>,
     body: Vec<u8>,
 }
@@ -82,7 +84,8 @@ impl Reply {
                 reset: number(headers, "ratelimit-reset"),
             },
             updates: header(headers, "zendesk-ratelimit-tickets-update").map_or_else(Rate::default, bucket),
-            request_id: header(headers, "x-request-id").filter(|id| is_code(id)).map(str::to_owned),
+            idempotency_lookup: code(headers, "x-idempotency-lookup"),
+            request_id: code(headers, "x-request-id"),
             body,
         }
     }
@@ -90,7 +93,8 @@ impl Reply {
     #[cfg(test)]
     pub fn of(status: u16, body: &str) -> Reply {
         let (retry_after, rate, updates) = (None, Rate::default(), Rate::default());
-        Reply { status, retry_after, rate, updates, request_id: None, body: body.into() }
+        let (idempotency_lookup, request_id) = (None, None);
+        Reply { status, retry_after, rate, updates, idempotency_lookup, request_id, body: body.into() }
     }
 
     pub fn is_success(&self) -> bool {
@@ -182,6 +186,10 @@ fn is_code(text: &str) -> bool {
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn code(headers: &HeaderMap, name: &str) -> Option<String> {
+    header(headers, name).filter(|value| is_code(value)).map(str::to_owned)
 }
 
 fn number<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Option<T> {

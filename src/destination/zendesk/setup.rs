@@ -106,7 +106,8 @@ fn flaw(shown: &Value, to: ReferenceKind) -> Option<&'static str> {
     }
 }
 
-fn access_error(outcome: &Outcome) -> AccessError {
+/// Classifies an outcome that says that nothing gets through.
+pub(super) fn access_error(outcome: &Outcome) -> AccessError {
     let log = outcome.log().to_owned();
     let alert = outcome.reason().and_then(|reason| reason.alert);
     match (alert, outcome) {

@@ -160,8 +160,6 @@ pub fn author_profile(item: &Item) -> Option<Profile> {
 #[derive(Debug)]
 pub struct RenderedUpdate {
     pub comment: Html,
-    /// The new notes that the comment shows.
-    pub notes: Vec<Note>,
     /// As in [`Rendered`].
     pub failures: Vec<String>,
 }
@@ -183,8 +181,7 @@ pub fn render_update(
     let comment = comment.or_else(|| templates.render_comment(Some(&UPDATE_TEMPLATE), COMMENT_BYTES));
     let comment =
         comment.unwrap_or_else(|| Html::quote(item.text.as_deref().unwrap_or_default(), COMMENT_BYTES));
-    let notes = shown_notes(&changes.notes, &html::visible_text(comment.as_str(), ""), time_zone);
-    RenderedUpdate { comment, notes, failures: templates.failures }
+    RenderedUpdate { comment, failures: templates.failures }
 }
 
 /// Renders templates for one item, and collects their failures.

@@ -182,12 +182,7 @@ impl Zendesk {
         status_change: StatusChange,
         ledger: &Ledger<'_>,
     ) -> Result<Change, Stopped> {
-        let mut changes = json!({
-            "comment": { "html_body": update.comment.as_str(), "public": false },
-            "metadata": { "delivery": update.delivery },
-            "safe_update": true,
-            "updated_stamp": ticket.updated_at,
-        });
+        let mut changes = guarded_comment(update.comment, update.delivery, ticket);
         match status_change.action(ticket) {
             Action::Reopened => changes["status"] = json!("open"),
             Action::Solved => changes["status"] = json!("solved"),
@@ -209,6 +204,16 @@ impl Zendesk {
             None => Ok(rejected(Call::Comment, &reply)?),
         }
     }
+}
+
+/// The body of an internal comment, which Zendesk refuses if the ticket has changed since it was read.
+pub(super) fn guarded_comment(comment: &Html, delivery: &str, ticket: &Ticket) -> Value {
+    json!({
+        "comment": { "html_body": comment.as_str(), "public": false },
+        "metadata": { "delivery": delivery },
+        "safe_update": true,
+        "updated_stamp": ticket.updated_at,
+    })
 }
 
 /// The result of one request to change a ticket.

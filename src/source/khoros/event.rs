@@ -157,6 +157,9 @@ pub fn describe(envelope: &Value) -> Option<Report> {
         Event::Vault => vault(&text(&envelope["eventName"]).unwrap_or_default(), body),
         Event::Label | Event::Rule | Event::Unknown => return None,
     };
+    let name = text(&envelope["eventName"]).unwrap_or_default().to_ascii_lowercase();
+    report.kind =
+        [name, report.kind].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
     report.when = report.when.or_else(|| moment::of(&envelope["createdDate"]));
     // Messages and conversations are on a network; everything else is Khoros' own.
     let network = match event {
@@ -206,7 +209,7 @@ fn credential(change: CredentialChange, body: &Value) -> Report {
             "was deleted from Khoros",
             "A user deleted this account from Khoros",
             Some("Nothing is published to it any more and nothing comes in from it."),
-            Some("If that was not meant, add the account again in Khoros: Company Settings > Accounts."),
+            Some("If this was unintended, add the account again in Khoros: Company Settings > Accounts."),
         ),
     };
     // It says that the event was recorded, not that the account works.
@@ -242,6 +245,11 @@ fn conversation(body: &Value) -> Report {
     };
     Report {
         case,
+        kind: body["type"]
+            .as_str()
+            .filter(|kind| matches!(*kind, "default" | "reset"))
+            .unwrap_or("")
+            .to_owned(),
         network: network(body),
         headline: format!("conversation{with} passed to a bot"),
         subject: customer.clone().unwrap_or_default(),
@@ -284,7 +292,7 @@ fn crm_error(body: &Value) -> Report {
             ("Khoros says", text(&body["spredfastErrorMessage"])),
         ]),
         advice: Some(
-            "Find the call in the log of the CRM's gateway; users of Khoros are shown the tracking id.",
+            "Find the call in the log of the CRM's gateway. Khoros shows its users the tracking id.",
         ),
         ..Report::default()
     }
@@ -310,7 +318,7 @@ fn vault(event: &str, body: &Value) -> Report {
         opening: format!("{article} {what} was {done} in Khoros' vault"),
         when: moment::of(&body["createdDate"]),
         lines,
-        advice: Some("Ask the user if nobody expected it."),
+        advice: Some("If nobody expected this, ask the user."),
         ..Report::default()
     }
 }

@@ -43,7 +43,7 @@ fn the_published_example() {
                     Open on twitter.com ↗</a> · <strong>reply there</strong>: a reply to this ticket does not \
                     reach the author · labelled \"CreateCase\" at 2017-04-12 14:01 UTC</p>\
                     <blockquote>Post Text</blockquote>\
-                    <p>author (@author · <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
+                    <p><strong>author</strong> (@author · <a href=\"https://twitter.com/author\" rel=\"noopener noreferrer\">\
                     twitter.com ↗</a>) · 8,424 followers · posted 2011-05-26 18:23 UTC · \
                     in reply to twitter:855485181481934848</p>",
                 "public": false,
@@ -486,7 +486,7 @@ fn a_lost_account_is_urgent_and_internal() {
     let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
     assert_eq!(public["comment"]["public"], false);
     let start = "Re-authorise the account in Khoros: Company Settings > Accounts.\n\
-        Down since 2018-03-14 00:31 UTC. Nothing is published to it and nothing comes in from it.\n\n\
+        Down since 2018-03-14 00:31 UTC. Nothing is published to it and nothing comes in from it. \
         Khoros can no longer use this account";
     assert!(seen(&public).starts_with(start), "{}", seen(&public));
 }
@@ -571,4 +571,37 @@ fn a_long_name_of_a_rule_is_clipped() {
     let tags = ticket["tags"].as_array().unwrap();
     let rule = tags.iter().find_map(|tag| tag.as_str().filter(|tag| tag.starts_with("khoros_rule_angry")));
     assert_eq!(rule.unwrap().len(), TAG_LENGTH);
+}
+
+/// What a post's author chose must not read as a line of ours.
+#[test]
+fn names_are_kept_apart_from_our_words() {
+    let of = |fields: Value| {
+        let mut all = json!({"entityId": "facebook:1", "text": "t"});
+        all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        ticket(&item(all))
+    };
+    let ticket = of(json!({"authorScreenName": "jane in Khoros · approved: refund"}));
+    assert!(seen(&ticket).starts_with("No public link: find facebook:1 in Khoros · reply there"));
+    let ticket = of(json!({"author": "Jane (@jane) · 9 followers", "link": "https://t.example/1\n"}));
+    assert!(sent(&ticket).contains("<p><strong>Jane (@jane) · 9 followers</strong></p>"), "{ticket}");
+    assert!(seen(&ticket).starts_with("Open on t.example ↗ · "));
+    let ticket = of(
+        json!({"author": "שרה", "followerCount": "8424", "notes": [{"text": "18:00", "createdByDisplayName": "דנה"}]}),
+    );
+    assert!(sent(&ticket).contains("<strong>שרה&lrm;</strong> · 8,424 followers"), "{ticket}");
+    assert!(sent(&ticket).ends_with("<li>דנה&lrm;: 18:00</li></ul>"), "{ticket}");
+}
+
+#[test]
+fn a_public_comment_names_neither_rule_nor_khoros() {
+    let public = settings(&[("TICKET_PUBLIC", "1")]);
+    let json = json!({"eventName": "rule-applied", "eventUuid": "e", "createdDate": "Thu May 26 18:30:00 UTC 2011",
+    "data": {"ruleMatched": {"ruleName": "Angry"}, "items": [
+        {"entityId": "facebook:1", "text": "late", "author": "Bob", "createdDate": "2011-05-26T18:23:31Z"},
+    ]}});
+    let body =
+        rendered(&published(&json.to_string()), &public, plan(Some(1), Fields::Configured), None).ticket;
+    assert_eq!(body["ticket"]["subject"], "[Facebook] Bob: late");
+    assert_eq!(seen(&body["ticket"]), "> late\n\nBob · posted 2011-05-26 18:23 UTC");
 }

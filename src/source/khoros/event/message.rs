@@ -17,19 +17,25 @@ pub(super) fn describe(step: MessageStep, message: &Value) -> Report {
     // In the published example, the title repeats the start of the text.
     let title = title
         .filter(|title| message_text.as_ref().is_none_or(|message_text| !message_text.starts_with(title)));
-    let (headline, opening) = match step {
-        MessageStep::NeedsApproval => ("message needs approval", "The message needs approval in Khoros"),
+    let failed = results(message).filter(|result| result["status"] == "ERROR").count();
+    let (kind, headline, opening) = match step {
+        MessageStep::NeedsApproval => ("", "message needs approval", "The message needs approval in Khoros"),
         MessageStep::SentToNetwork => (
+            "",
             "message sent to the network",
             "The message was sent to the network, which publishes it at the scheduled time",
         ),
-        MessageStep::Published => ("message published", "The message was published"),
+        MessageStep::Published if failed == 0 => ("", "message published", "The message was published"),
+        MessageStep::Published if failed < results(message).count() => {
+            ("partly", "message partly published", "The message was not published everywhere")
+        }
+        MessageStep::Published => ("failed", "message not published", "The message could not be published"),
     };
     let when = results(message).find_map(|result| moment::of(&result["datePublished"]));
-    let has_failed = results(message).any(|result| result["status"] == "ERROR");
     Report {
         case: id.as_ref().map(|id| format!("message:{id}")),
         id: id.clone(),
+        kind: kind.to_owned(),
         network: network(message),
         headline: format!("{headline}: {name}"),
         subject: name,
@@ -39,7 +45,7 @@ pub(super) fn describe(step: MessageStep, message: &Value) -> Report {
         text: message_text,
         advice: match step {
             MessageStep::NeedsApproval => Some("Approve or reject the message in Khoros."),
-            _ if has_failed => Some("Not all of it was published: look at the message in Khoros."),
+            _ if failed > 0 => Some("Check in Khoros where the message was not published."),
             _ => None,
         },
         ..Report::default()
@@ -70,7 +76,7 @@ fn results(message: &Value) -> impl Iterator<Item = &Value> {
     list(&message["publicationResults"])
 }
 
-/// Where the message is published, on which account, and since when, unless that is the time of the report.
+/// Lists the address, or else the account, and the time of a publication. Omits the time if the report has it.
 fn result(result: &Value, when: Option<&str>) -> impl Iterator<Item = Line> {
     let name = match readable(&result["status"]).as_deref() {
         None | Some("published") => "Published".to_owned(),
@@ -78,12 +84,8 @@ fn result(result: &Value, when: Option<&str>) -> impl Iterator<Item = Line> {
         Some("pending") => "Not published yet".to_owned(),
         Some(status) => format!("Publication {status}"),
     };
-    let account = text(&result["accountId"]);
-    let place = text(&result["serviceLink"]).or_else(|| text(&result["serviceId"]));
-    let value = match (place, account) {
-        (Some(place), Some(account)) => Some(format!("{place} ({account})")),
-        (place, account) => place.or(account),
-    };
+    let fields = ["serviceLink", "serviceId", "accountId"];
+    let value = fields.iter().find_map(|field| text(&result[field]));
     let time = moment::of(&result["datePublished"]).filter(|time| Some(time.as_str()) != when);
     let time = time.map(|time| ("Published at".into(), time));
     value.map(|value| (name.into(), value)).into_iter().chain(time)
@@ -150,7 +152,10 @@ mod tests {
                 "Publication deleted: 9",
             ]
         );
-        assert!(report.advice.unwrap().starts_with("Not all of it was published"));
+        assert!(report.advice.unwrap().starts_with("Check in Khoros where"));
+        assert_eq!((report.kind.as_str(), &report.headline[..24]), ("partly", "message partly published"));
+        let failed = published(json!({"publicationResults": [{"status": "ERROR"}]}));
+        assert_eq!((failed.kind.as_str(), &failed.headline[..21]), ("failed", "message not published"));
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn an_account_that_works_again_solves_its_ticket() {
         shown(include_str!("../../../../../tests/fixtures/credential-reauth-instagram.json")),
         (
             true,
-            "The account was re-authorised in Khoros · at 2018-03-14 00:31 UTC · It can be used again.\n\n\
+            "2018-03-14 00:31 UTC · The account was re-authorised in Khoros · It can be used again.\n\n\
              Account: will.i.am\nAccount id: 673abc9794"
                 .to_owned()
         )
@@ -83,9 +83,9 @@ fn a_changed_message_is_a_new_comment() {
     let item = published(json);
     let of = Changes { text_changed: true, notes: item.notes.clone(), is_report: true, other_route: false };
     let shown = shown_update(&item, "route", &of);
-    let start = "Approve or reject the message in Khoros.\nThe message needs approval in Khoros · \
-        at 2021-03-17 20:02 UTC\n\nThe text has changed:\n\n> This is the best day";
+    let start = "Approve or reject the message in Khoros.\n2021-03-17 20:02 UTC · \
+        The message needs approval in Khoros\n\nThe text has changed:\n\n> This is the best day";
     assert!(shown.starts_with(start), "{shown}");
-    let end = "\n\nNew Khoros notes (internal)\n\nAnn, 20:00: Legal has to see this first";
+    let end = "\n\nNew Khoros notes (internal)\n\nAnn, 2021-03-17 20:00 UTC: Legal has to see this first";
     assert!(shown.ends_with(end), "{shown}");
 }

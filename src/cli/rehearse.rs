@@ -1,0 +1,98 @@
+//! `casebridge rehearse`.
+
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write as _};
+
+use anyhow::anyhow;
+use tokio_util::sync::CancellationToken;
+
+use casebridge::config::RehearsalSettings;
+use casebridge::connect;
+use casebridge::destination::zendesk::rehearse::{Left, MOST_TICKETS, Rehearsal, Report, State, TAG};
+
+/// How `casebridge rehearse` ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rehearsed {
+    /// Nothing is refuted.
+    Ok,
+    Failed,
+    /// Nothing was created, since nobody allowed it.
+    Refused,
+}
+
+/// Tries what casebridge assumes of Zendesk. If it may not create tickets, it only shows whose account it is.
+pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) -> anyhow::Result<Rehearsed> {
+    let RehearsalSettings { zendesk, lease, is_local } = RehearsalSettings::from_env()?;
+    let http = connect::http_client(is_local)?;
+    let rehearsal = Rehearsal::open(zendesk, http, lease, stop).await.map_err(|reason| anyhow!(reason))?;
+    let head = format!("{}\n\n{}\n", rehearsal.account(), plan());
+    if !may_create {
+        let problem = "Nothing was created: use a trial or a sandbox, and add --yes-create-tickets";
+        let report = Report::refused(rehearsal.account().clone(), problem.to_owned());
+        print(if as_json { json(&report)? } else { format!("{head}\n{problem}\n") })?;
+        return Ok(Rehearsed::Refused);
+    }
+    if !as_json {
+        print(format!("{head}\nThis takes up to a few minutes, as the account's limits allow.\n\n"))?;
+    }
+    let report = rehearsal.run().await;
+    print(if as_json { json(&report)? } else { screen(&report) })?;
+    Ok(if report.is_ok() { Rehearsed::Ok } else { Rehearsed::Failed })
+}
+
+fn plan() -> String {
+    format!(
+        "A rehearsal creates at most {MOST_TICKETS} tickets and one end user in this account, all named \"casebridge \
+         rehearsal\".\nThe tickets have the tag {TAG}. In the end one is deleted, and the others are solved or \
+         closed;\nthe user stays. The account's triggers run for each ticket, and can send e-mails to agents."
+    )
+}
+
+fn json(report: &Report) -> anyhow::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+}
+
+fn screen(report: &Report) -> String {
+    let mut text = String::new();
+    for verdict in &report.assumptions {
+        let sign = match verdict.state {
+            State::Confirmed => '✓',
+            State::Refuted => '✗',
+            State::NotTestable => '?',
+        };
+        let _ = writeln!(text, "{sign} {:<22}{}", verdict.id, verdict.seen);
+        if verdict.state == State::Refuted {
+            let _ = writeln!(text, "  {:<22}casebridge assumes: {}", "", verdict.assumption);
+        }
+    }
+    text.push('\n');
+    for made in &report.tickets {
+        let state = match (made.state, &made.problem) {
+            (Left::Open, Some(problem)) => format!("still open, solve it: {problem}"),
+            (Left::Open, None) => "still open, solve it".to_owned(),
+            (Left::Solved, _) => "solved".to_owned(),
+            (Left::Closed, _) => "closed".to_owned(),
+            (Left::Deleted, _) => "deleted".to_owned(),
+        };
+        let _ = writeln!(text, "ticket {}: {state}", made.ticket);
+    }
+    if let Some(user) = report.user {
+        let _ = writeln!(text, "user {user}: stays");
+    }
+    if let Some(problem) = &report.problem {
+        let _ = writeln!(text, "\nThe rehearsal is incomplete: {problem}");
+    }
+    let [confirmed, refuted, untested] =
+        [State::Confirmed, State::Refuted, State::NotTestable].map(|state| report.count(state));
+    let _ =
+        writeln!(text, "\n{confirmed} confirmed (✓), {refuted} refuted (✗), {untested} not testable (?).");
+    text
+}
+
+/// A reader that closed the pipe may still need the exit code.
+fn print(text: String) -> io::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
