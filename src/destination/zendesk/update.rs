@@ -31,9 +31,12 @@ pub struct Update<'a> {
     pub delivery: &'a str,
     /// The comment may have been added already.
     pub in_doubt: bool,
-    /// If set, a ticket that was closed after this time needs no follow-up: the event may be from long ago.
+    /// If set, the event may be from long ago: a ticket that was closed after this time needs no follow-up, and an
+    /// adopted one that was changed after it is not reopened.
     pub done_if_closed_after: Option<Timestamp>,
     pub changes: &'a Changes,
+    /// The link of the post, if the ticket is adopted: it may be the `external_id`, which is to be the case key.
+    pub adopted_by: Option<&'a str>,
     pub repeat: Repeat,
     pub status_change: StatusChange,
     /// Raises the priority.
@@ -43,6 +46,26 @@ pub struct Update<'a> {
     pub comment: &'a Html,
     /// The tags of the route, in case another route created the ticket.
     pub tags: &'a [String],
+}
+
+impl Update<'_> {
+    fn has_changes(&self) -> bool {
+        self.adopted_by.is_some() || self.repeat == Repeat::Comment || !self.changes.is_empty()
+    }
+
+    /// Whether the ticket gets the case key as its `external_id`. Another ticket, into which agents merged the adopted
+    /// one, keeps its own.
+    fn takes_over(&self, ticket: &Ticket) -> bool {
+        self.adopted_by.is_some_and(|link| ticket.has_external_id(link))
+    }
+
+    /// An adopted ticket gets no comment if repeated events are ignored.
+    fn action(&self, status_change: StatusChange, ticket: &Ticket) -> Action {
+        match self.repeat {
+            Repeat::Ignore => Action::Unchanged,
+            Repeat::New | Repeat::Comment => status_change.action(ticket),
+        }
+    }
 }
 
 /// The status of a ticket after the update.
@@ -96,16 +119,18 @@ impl Zendesk {
             if in_doubt && let Some(result) = self.earlier_result(update).await? {
                 return Ok(result);
             }
-            if update.repeat == Repeat::Ignore {
+            if update.repeat == Repeat::Ignore && (ticket.is_closed() || !update.takes_over(&ticket)) {
                 return Ok(UNCHANGED);
             }
+            let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
             if ticket.is_closed() {
-                let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
                 return Ok(if is_past { UNCHANGED } else { ticket.ended() });
             }
-            let has_changes = update.repeat == Repeat::Comment || !update.changes.is_empty();
-            if !has_changes && !ticket.is_solved() {
+            if !update.has_changes() && !ticket.is_solved() {
                 return Ok(UNCHANGED);
+            }
+            if update.adopted_by.is_some() && is_past {
+                status_change = StatusChange::Keep;
             }
             // Agents merged our ticket into another case's: do not solve that one or raise its priority.
             if !ticket.is_of(update.case_key) && status_change == StatusChange::Solved {
@@ -116,7 +141,7 @@ impl Zendesk {
                 false => self.comment(update, &ticket, status_change, ledger).await?,
             };
             match result {
-                Change::Accepted => return Ok(UpdateResult::Updated(status_change.action(&ticket))),
+                Change::Accepted => return Ok(UpdateResult::Updated(update.action(status_change, &ticket))),
                 // The tags changed `updated_at`, so the ticket has to be read again.
                 Change::Tagged => to_tag = false,
                 // The change may have been an earlier attempt of our own.
@@ -182,16 +207,27 @@ impl Zendesk {
         status_change: StatusChange,
         ledger: &Ledger<'_>,
     ) -> Result<Change, Stopped> {
+        let action = update.action(status_change, ticket);
         let mut changes = json!({
-            "comment": { "html_body": update.comment.as_str(), "public": false },
             "metadata": { "delivery": update.delivery },
             "safe_update": true,
             "updated_stamp": ticket.updated_at,
         });
-        match status_change.action(ticket) {
+        if action != Action::Unchanged {
+            changes["comment"] = json!({ "html_body": update.comment.as_str(), "public": false });
+            if update.adopted_by.is_some() {
+                // One update instead of two: if an agent changes the tags in the meantime, `safe_update` refuses it.
+                let missing = update.tags.iter().filter(|tag| !ticket.has_tag(tag));
+                changes["tags"] = json!(ticket.tags.iter().flatten().chain(missing).collect::<Vec<_>>());
+            }
+        }
+        match action {
             Action::Reopened => changes["status"] = json!("open"),
             Action::Solved => changes["status"] = json!("solved"),
             _ => {}
+        }
+        if update.takes_over(ticket) {
+            changes["external_id"] = json!(update.case_key);
         }
         let has_priority = matches!(ticket.priority.as_deref(), Some("urgent" | "high"));
         if update.urgent && !has_priority && ticket.is_of(update.case_key) {
@@ -199,7 +235,7 @@ impl Zendesk {
         }
         if update.is_followed {
             // An attempt that finds the comment says what it did.
-            ledger.note(status_change.action(ticket).name()).await?;
+            ledger.note(action.name()).await?;
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
