@@ -53,6 +53,8 @@ pub struct Model {
     pub purged: BTreeSet<u64>,
     /// Tickets that were closed long ago: lists leave them out, and the search finds them.
     pub archived: BTreeSet<u64>,
+    /// The tickets as the search index has them, if it lags behind.
+    pub outdated_index: Option<Vec<Value>>,
     /// Tickets that the service user may not see. The answer is 404, as if they did not exist.
     pub hidden: BTreeSet<u64>,
     /// The firewall in front of Zendesk answers creates that contain this text with 403 and an HTML page.

@@ -162,7 +162,8 @@ fn search_page(model: &Model, phrase: &[String], page: usize) -> Value {
         let is_visible = !model.hidden.iter().any(|id| ticket["id"] == *id);
         is_visible && !phrase.is_empty() && words.windows(phrase.len()).any(|some| some == phrase)
     };
-    let found: Vec<&Value> = model.tickets.iter().filter(is_found).collect();
+    let found: Vec<&Value> =
+        model.outdated_index.as_ref().unwrap_or(&model.tickets).iter().filter(is_found).collect();
     let results = found.iter().skip((page - 1) * PAGE).take(PAGE).map(|ticket| {
         let mut result = shown(ticket);
         result["result_type"] = json!("ticket");

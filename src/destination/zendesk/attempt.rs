@@ -60,7 +60,7 @@ pub(super) struct CurrentTicket {
     number: String,
     /// The ticket whose memory applies: this one, or one that was merged into it.
     memory_of: String,
-    /// The 2017 example created it, or one that was merged into it.
+    /// The 2017 example created it.
     is_adopted: bool,
 }
 
@@ -102,7 +102,7 @@ impl Attempt<'_> {
                     // The target goes on with the memory of the merged ticket, unless it has one itself.
                     let is_known = self.reference() == Some(target.as_str());
                     let memory_of = if is_known { target.clone() } else { ticket.memory_of };
-                    current = Some(CurrentTicket { number: target, memory_of, ..ticket });
+                    current = Some(CurrentTicket { memory_of, ..CurrentTicket::new(target) });
                     continue;
                 }
             }
@@ -116,7 +116,7 @@ impl Attempt<'_> {
             let other = match ended {
                 // The closed ticket that this one followed up does not need a second follow-up.
                 Ended::Missing => listed.open.clone(),
-                Ended::Closed | Ended::Merged | Ended::Deleted => listed.current(),
+                Ended::Closed | Ended::Merged | Ended::Deleted | Ended::Taken => listed.current(),
             };
             match other.filter(|other| !visited.contains(other)) {
                 Some(other) => current = Some(CurrentTicket::new(other)),
@@ -133,7 +133,7 @@ impl Attempt<'_> {
         let case = &self.claim.case_key;
         match ended {
             Ended::Closed => self.create(Some(ticket)).await,
-            Ended::Deleted => self.create(None).await,
+            Ended::Deleted | Ended::Taken => self.create(None).await,
             Ended::Missing if self.claim.anew || self.zendesk.is_deleted(ticket).await? => {
                 self.create(None).await
             }

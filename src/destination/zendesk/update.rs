@@ -35,7 +35,7 @@ pub struct Update<'a> {
     /// adopted one that was changed after it is not reopened.
     pub done_if_closed_after: Option<Timestamp>,
     pub changes: &'a Changes,
-    /// The link of the post, if the ticket is adopted: it may be the `external_id`, which is to be the case key.
+    /// If the ticket is adopted: the link of the post, which its `external_id` is until it becomes the case key.
     pub adopted_by: Option<&'a str>,
     pub repeat: Repeat,
     pub status_change: StatusChange,
@@ -53,10 +53,10 @@ impl Update<'_> {
         self.adopted_by.is_some() || self.repeat == Repeat::Comment || !self.changes.is_empty()
     }
 
-    /// Whether the ticket gets the case key as its `external_id`. Another ticket, into which agents merged the adopted
-    /// one, keeps its own.
-    fn takes_over(&self, ticket: &Ticket) -> bool {
-        self.adopted_by.is_some_and(|link| ticket.has_external_id(link))
+    /// Whether the ticket, which was to be adopted, has become that of another case.
+    fn is_taken(&self, ticket: &Ticket) -> bool {
+        let is_free = |link| ticket.has_external_id(link) || ticket.is_of(self.case_key);
+        self.adopted_by.is_some_and(|link| !is_free(link))
     }
 
     /// An adopted ticket gets no comment if repeated events are ignored.
@@ -95,6 +95,8 @@ pub enum Ended {
     /// Agents merged it into another ticket.
     Merged,
     Deleted,
+    /// Another case has adopted it.
+    Taken,
     /// It is not found: it was deleted, or we may not see it.
     Missing,
 }
@@ -119,7 +121,10 @@ impl Zendesk {
             if in_doubt && let Some(result) = self.earlier_result(update).await? {
                 return Ok(result);
             }
-            if update.repeat == Repeat::Ignore && (ticket.is_closed() || !update.takes_over(&ticket)) {
+            if update.is_taken(&ticket) {
+                return Ok(UpdateResult::Ended(Ended::Taken));
+            }
+            if update.repeat == Repeat::Ignore && (ticket.is_closed() || update.adopted_by.is_none()) {
                 return Ok(UNCHANGED);
             }
             let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
@@ -215,19 +220,21 @@ impl Zendesk {
         });
         if action != Action::Unchanged {
             changes["comment"] = json!({ "html_body": update.comment.as_str(), "public": false });
-            if update.adopted_by.is_some() {
-                // One update instead of two: if an agent changes the tags in the meantime, `safe_update` refuses it.
-                let missing = update.tags.iter().filter(|tag| !ticket.has_tag(tag));
-                changes["tags"] = json!(ticket.tags.iter().flatten().chain(missing).collect::<Vec<_>>());
-            }
         }
         match action {
             Action::Reopened => changes["status"] = json!("open"),
             Action::Solved => changes["status"] = json!("solved"),
             _ => {}
         }
-        if update.takes_over(ticket) {
+        if update.adopted_by.is_some() {
             changes["external_id"] = json!(update.case_key);
+        }
+        // One update instead of two: if an agent changes the tags in the meantime, `safe_update` refuses it.
+        if let (Some(_), Some(tags)) = (update.adopted_by, &ticket.tags)
+            && action != Action::Unchanged
+        {
+            let missing = update.tags.iter().filter(|tag| !tags.contains(tag));
+            changes["tags"] = json!(tags.iter().chain(missing).collect::<Vec<_>>());
         }
         let has_priority = matches!(ticket.priority.as_deref(), Some("urgent" | "high"));
         if update.urgent && !has_priority && ticket.is_of(update.case_key) {
