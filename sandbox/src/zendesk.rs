@@ -126,6 +126,7 @@ fn router(shared: Shared) -> Router {
         .route("/oauth/tokens", post(auth::mint))
         .route("/api/v2/tickets", post(tickets::create).get(search::list))
         .route("/api/v2/tickets/count", get(search::count))
+        .route("/api/v2/search", get(search::search))
         .route("/api/v2/deleted_tickets", get(search::deleted))
         .route("/api/v2/tickets/{id}", get(search::show).put(tickets::update).delete(tickets::delete))
         .route("/api/v2/tickets/{id}/merge", post(tickets::merge))

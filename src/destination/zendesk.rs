@@ -3,6 +3,7 @@
 //! An `Idempotency-Key` is valid for two hours and for equal bytes. An `external_id` is permanent but not
 //! unique, so the ticket is looked up whenever an earlier request may have created it.
 
+mod adopt;
 mod alerts;
 mod attempt;
 mod audits;
@@ -59,7 +60,7 @@ pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
 pub const GUARANTEE: Guarantee = Guarantee::Once;
-pub const CACHES: &[&str] = &[AUTHORS];
+pub const CACHES: &[&str] = &[AUTHORS, ADOPTED];
 /// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
 pub const IN_FLIGHT: usize = 27;
 pub const ALERTS: Alerts = Alerts { down: alerts::DOWN, refuses: alerts::REFUSES };
@@ -68,6 +69,8 @@ const AUTHORS: &str = "author";
 /// The scope of memos for tickets whose requester is to become their author: by ticket, the delivery that created
 /// it.
 const REQUESTERS: &str = "requester";
+/// The scope of memos for adopted tickets, by case.
+const ADOPTED: &str = "adopted";
 
 /// The longest wait for anything but a create.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
@@ -149,7 +152,7 @@ impl Zendesk {
         let credential =
             Credential::new(settings.credentials.clone(), http.clone(), &settings.url, call_timeout);
         let now = Instant::now();
-        Zendesk {
+        let zendesk = Zendesk {
             http,
             credential,
             requests: Mutex::new(Budget::new(settings.budget_percent, ASSUMED_REQUESTS, now)),
@@ -161,7 +164,9 @@ impl Zendesk {
             deleted: DeletedTickets::default(),
             call_timeout,
             create_timeout,
-        }
+        };
+        zendesk.log_adoption();
+        zendesk
     }
 
     /// `POST /api/v2/tickets`. Returns the number of the ticket. One ticket per call, since the bulk job has no
@@ -220,7 +225,7 @@ impl Zendesk {
             return Err(outcome(Call::LookUp, &reply));
         };
         // A filter that Zendesk did not apply must not make us adopt the ticket of somebody else.
-        tickets.retain(|ticket| ticket.external_id.as_deref() == Some(case_key));
+        tickets.retain(|ticket| ticket.has_external_id(case_key));
         tickets.sort_by_key(|ticket| ticket.id);
         let (mut found, mut open) = (CaseTickets::default(), 0);
         for ticket in tickets {
@@ -461,6 +466,7 @@ struct TicketsReply {
 struct Ticket {
     id: u64,
     external_id: Option<String>,
+    subject: Option<String>,
     status: Option<String>,
     updated_at: Option<String>,
     priority: Option<String>,

@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 /// A label event about a post with these notes.
-fn noted(event: &str, post: &str, notes: &[&str]) -> String {
+pub fn noted(event: &str, post: &str, notes: &[&str]) -> String {
     event_with(event, post, |item| {
         let note = |text: &&str| json!({"text": format!("{PRIVATE} {text}"), "createdByDisplayName": "Ann"});
         item["notes"] = notes.iter().map(note).collect();
@@ -21,7 +21,7 @@ fn noted(event: &str, post: &str, notes: &[&str]) -> String {
 }
 
 /// Returns the comments on a ticket after the first. All of them are internal and ours.
-fn comments_on(world: &World, ticket: u64) -> Vec<String> {
+pub fn comments_on(world: &World, ticket: u64) -> Vec<String> {
     let comments = world.zendesk.model().comments(ticket);
     let later = comments[1..].iter().map(|comment| {
         assert_eq!((&comment["public"], &comment["author_id"]), (&json!(false), &json!(SERVICE_USER)));
@@ -30,14 +30,14 @@ fn comments_on(world: &World, ticket: u64) -> Vec<String> {
     later.collect()
 }
 
-fn status(world: &World, ticket: u64) -> String {
+pub fn status(world: &World, ticket: u64) -> String {
     let model = world.zendesk.model();
     let ticket = model.tickets.iter().find(|held| held["id"] == ticket).unwrap();
     ticket["status"].as_str().unwrap().to_owned()
 }
 
 /// Sends a notification and waits until it is done, with this action and ticket.
-async fn deliver(world: &World, bridge: &Bridge, notification: String, action: &str, ticket: u64) {
+pub async fn deliver(world: &World, bridge: &Bridge, notification: String, action: &str, ticket: u64) {
     let event: Value = serde_json::from_str(&notification).unwrap();
     world.notify(&notification).await;
     let event = event["eventUuid"].as_str().unwrap();

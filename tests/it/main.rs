@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod adopt;
 mod author;
 mod bounds;
 mod case;

@@ -134,14 +134,7 @@ impl Shared {
 impl Model {
     /// The fault's answer to a read or to a write of a user, if it meets one.
     pub(super) fn lost_answer(&mut self) -> Option<Response> {
-        match self.outage_or_chaos()? {
-            Fault::Status(status) | Fault::StatusAfterCreate(status) => Some(error_page(status)),
-            Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
-            Fault::TooMany(seconds) => Some(too_many(seconds)),
-            Fault::Html => Some(Html("<html>Welcome</html>").into_response()),
-            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Blank => None,
-            Fault::Mixed | Fault::Unauthorized => None,
-        }
+        self.outage_or_chaos()?.answer_to_read()
     }
 
     pub(super) fn blocks(&self, body: &Bytes) -> bool {
@@ -163,5 +156,19 @@ impl Model {
     pub(super) fn next_update_fault(&mut self) -> Option<Fault> {
         let planned = self.outage.clone().or_else(|| self.update_faults.pop_front());
         planned.or_else(|| self.chaos.as_mut()?.draw())
+    }
+}
+
+impl Fault {
+    /// The answer to a read, or to a write of a user; `None` if only other requests meet the fault.
+    pub(super) fn answer_to_read(self) -> Option<Response> {
+        match self {
+            Fault::Status(status) | Fault::StatusAfterCreate(status) => Some(error_page(status)),
+            Fault::ResetBefore | Fault::ResetAfter | Fault::Late(_) => Some(BreakOff.into_response()),
+            Fault::TooMany(seconds) => Some(too_many(seconds)),
+            Fault::Html => Some(Html("<html>Welcome</html>").into_response()),
+            Fault::Hang | Fault::HangAfterCreate | Fault::Invalid | Fault::Blank => None,
+            Fault::Mixed | Fault::Unauthorized => None,
+        }
     }
 }

@@ -52,6 +52,10 @@ pub struct Model {
     pub deleted: Vec<Value>,
     /// Deleted tickets that the list of deleted tickets does not contain either.
     pub purged: BTreeSet<u64>,
+    /// Tickets that were closed long ago: lists leave them out, and the search finds them.
+    pub archived: BTreeSet<u64>,
+    /// The tickets as the search index has them, if it lags behind.
+    pub outdated_index: Option<Vec<Value>>,
     /// Tickets that the service user may not see. The answer is 404, as if they did not exist.
     pub hidden: BTreeSet<u64>,
     /// The firewall in front of Zendesk answers creates that contain this text with 403 and an HTML page.
@@ -76,6 +80,8 @@ pub struct Model {
     pub update_faults: VecDeque<Fault>,
     /// How the account differs from what is documented.
     pub quirk: Option<Quirk>,
+    /// Faults of the next searches, one for each.
+    pub search_faults: VecDeque<Fault>,
     /// The fault of every request, reads included, until it is cleared.
     pub outage: Option<Fault>,
     /// Faults by chance.
@@ -101,8 +107,10 @@ pub struct Model {
     pub(super) void: u32,
     /// Calls to create, failed ones included.
     pub creates: u32,
-    /// Searches by `external_id`.
+    /// Lists by `external_id`.
     pub look_ups: u32,
+    /// Calls of `GET /api/v2/search`, failed ones included.
+    pub searches: u32,
     /// Creates without a key: a defect of the caller.
     pub keyless: u32,
     /// Creates whose key was known with other bytes: a defect of the caller.

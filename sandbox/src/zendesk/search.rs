@@ -61,11 +61,12 @@ pub(super) async fn list(
             return lost;
         }
         let wanted = query.get("external_id");
-        let is_visible = |ticket: &&Value| !model.hidden.iter().any(|id| ticket["id"] == *id);
+        let is_listed =
+            |ticket: &&Value| !model.hidden.iter().chain(&model.archived).any(|id| ticket["id"] == *id);
         let matches = |ticket: &&Value| {
             let is_wanted =
                 |id: &String| ticket["external_id"] == id.as_str() && !model.has(Quirk::LookUpBlind);
-            is_visible(ticket) && wanted.is_none_or(is_wanted)
+            is_listed(ticket) && wanted.is_none_or(is_wanted)
         };
         let tickets: Vec<Value> = model.tickets.iter().filter(matches).map(shown).collect();
         let response = Json(json!({"tickets": tickets, "count": tickets.len()})).into_response();
@@ -129,4 +130,60 @@ pub(super) async fn deleted(
             Json(json!({"deleted_tickets": deleted, "count": model.deleted.len()})).into_response();
         model.lost_answer().unwrap_or_else(|| with_rate(model, "", response))
     })
+}
+
+/// Results on a page of a search.
+const PAGE: usize = 100;
+
+/// `GET /api/v2/search`: tickets whose `external_id` contains the words of a phrase, as a search index has them.
+/// No other query is known.
+pub(super) async fn search(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = shared.refuse(&headers, &["read"]) {
+        return refused;
+    }
+    shared.change(|model| {
+        model.searches += 1;
+        let fault = model.search_faults.pop_front().and_then(Fault::answer_to_read);
+        if let Some(lost) = fault.or_else(|| model.lost_answer()) {
+            return lost;
+        }
+        let page = query.get("page").map_or(Some(1), |page| page.parse().ok());
+        let page = page.filter(|page| (1..=10).contains(page));
+        let asked = query.get("query").map(String::as_str).unwrap_or_default();
+        let phrase = asked.strip_prefix("type:ticket external_id:\"").and_then(|rest| rest.strip_suffix('"'));
+        let phrase = phrase.filter(|phrase| !phrase.contains(['"', '\\'])).map(words);
+        let (Some(page), Some(phrase), 0..=2) = (page, phrase, query.len()) else {
+            return refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid search");
+        };
+        let response = Json(search_page(model, &phrase, page)).into_response();
+        with_rate(model, "", response)
+    })
+}
+
+fn search_page(model: &Model, phrase: &[String], page: usize) -> Value {
+    let is_found = |ticket: &&Value| {
+        let words = words(ticket["external_id"].as_str().unwrap_or_default());
+        let is_visible = !model.hidden.iter().any(|id| ticket["id"] == *id);
+        is_visible && !phrase.is_empty() && words.windows(phrase.len()).any(|some| some == phrase)
+    };
+    let found: Vec<&Value> =
+        model.outdated_index.as_ref().unwrap_or(&model.tickets).iter().filter(is_found).collect();
+    let results = found.iter().skip((page - 1) * PAGE).take(PAGE).map(|ticket| {
+        let mut result = shown(ticket);
+        result["result_type"] = json!("ticket");
+        result
+    });
+    let next = (found.len() > page * PAGE).then(|| format!("/api/v2/search?page={}", page + 1));
+    let results: Vec<Value> = results.collect();
+    json!({"results": results, "facets": null, "next_page": next, "previous_page": null, "count": found.len()})
+}
+
+/// The words of a text: a search index ignores punctuation and case.
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect()
 }

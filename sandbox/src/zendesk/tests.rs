@@ -126,6 +126,40 @@ async fn tickets_are_updated_closed_and_followed_up() {
 }
 
 #[tokio::test]
+async fn a_search_finds_tickets_by_the_words_of_a_link() {
+    let caller = Caller::start().await;
+    let search = |query: &str, page: &str| {
+        let request = caller.http.get(caller.url("search")).query(&[("query", query), ("page", page)]);
+        caller.send(request)
+    };
+    for link in ["https://a.example/1", "https://a.example/1/2", "https://b.example/1"] {
+        caller.zendesk.model().add_old_ticket(link, "twitter:1");
+    }
+    caller.zendesk.model().archived.insert(1000);
+    let (status, found) = search("type:ticket external_id:\"https://A.example/1\"", "1").await;
+    assert_eq!((status, &found["count"], &found["next_page"]), (200, &json!(2), &Value::Null));
+    assert_eq!(found["results"][0]["external_id"], "https://a.example/1");
+    assert_eq!(caller.get("tickets?external_id=https://a.example/1").await.1["count"], 0);
+    assert_eq!(caller.get("tickets/1000").await.0, 200);
+    for query in ["type:ticket", "type:ticket external_id:\"a\"b\"", "type:ticket external_id:\"a\\\""] {
+        assert_eq!(search(query, "1").await.0, 422, "{query}");
+    }
+    for _ in 0..100 {
+        caller.zendesk.model().add_old_ticket("many", "twitter:1");
+    }
+    assert_eq!(search("type:ticket external_id:\"many\"", "1").await.1["next_page"], Value::Null);
+    caller.zendesk.model().add_old_ticket("many", "twitter:1");
+    assert!(search("type:ticket external_id:\"many\"", "1").await.1["next_page"].is_string());
+    assert_eq!(search("type:ticket external_id:\"many\"", "2").await.1["results"][0]["id"], 1103);
+    assert_eq!(search("type:ticket external_id:\"many\"", "11").await.0, 422);
+    caller.zendesk.model().search_faults = [Fault::Status(503), Fault::TooMany(1)].into();
+    for status in [503, 429] {
+        assert_eq!(search("type:ticket external_id:\"many\"", "1").await.0, status);
+    }
+    assert_eq!(caller.zendesk.model().searches, 10);
+}
+
+#[tokio::test]
 async fn audits_come_in_pages() {
     let caller = Caller::start().await;
     caller.ticket(json!({})).await;

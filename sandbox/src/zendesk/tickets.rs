@@ -50,6 +50,18 @@ impl Model {
         }
     }
 
+    /// Adds the ticket of a post as the 2017 example created it, and returns its number.
+    pub fn add_old_ticket(&mut self, link: &str, post: &str) -> u64 {
+        let ticket = json!({
+            "subject": format!("Case from Social Network {post}"),
+            "comment": {"body": "The text of the post", "public": true},
+            "external_id": link,
+            "priority": "normal",
+        });
+        let added = self.add_ticket(ticket.as_object().unwrap_or(&Map::new()));
+        added["ticket"]["id"].as_u64().unwrap_or_default()
+    }
+
     /// Stores a valid ticket, and returns it with its first audit.
     fn add_ticket(&mut self, sent: &Map<String, Value>) -> Value {
         let id = FIRST_ID + (self.tickets.len() + self.deleted.len()) as u64;
@@ -97,7 +109,7 @@ impl Model {
             let previous = std::mem::replace(&mut ticket["priority"], priority.clone());
             events.push(changed("priority", priority, &previous));
         }
-        for field in ["requester_id", "assignee_id", "tags"] {
+        for field in ["requester_id", "assignee_id", "tags", "external_id"] {
             if let (Some(value), Some(ticket)) = (sent.get(field), self.ticket_mut(id)) {
                 let previous = std::mem::replace(&mut ticket[field], value.clone());
                 events.push(changed(field, value, &previous));

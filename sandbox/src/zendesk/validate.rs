@@ -187,12 +187,16 @@ pub(super) fn valid_update<'a>(body: &'a Value, ticket: &Value) -> Result<&'a Ma
         "requester_id",
         "assignee_id",
         "tags",
+        "external_id",
     ];
     only(sent, KNOWN)?;
     if sent.contains_key("tags") && sent.get("safe_update").is_none() {
         return Err(wrong("tags", "are without safe_update"));
     }
     present(sent, "tags").map_or(Ok(()), |tags| valid_tags(tags).map(|_| ()))?;
+    if present(sent, "external_id").is_some_and(|id| !id.is_string()) {
+        return Err(wrong("external_id", "is not a text"));
+    }
     one_of(sent, "priority", &["urgent", "high", "normal", "low"])?;
     sent.get("comment").map_or(Ok(()), valid_comment)?;
     let is_closing = sent.get("status").is_some_and(|status| status == "closed");

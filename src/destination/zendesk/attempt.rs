@@ -9,9 +9,10 @@ use super::memory::{CaseMemory, Changes, Content};
 use super::plan::Decision;
 use super::settings::ticket::{Repeat, Ticket};
 use super::ticket::{self};
-use super::{Ended, StatusChange, Update, UpdateResult, Zendesk};
+use super::{Ended, StatusChange, Update, UpdateResult, Zendesk, adopt};
 use crate::delivery::{Action, Cause, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
+use crate::destination::html::Html;
 use crate::item::{Item, Note, with_lower_network};
 use crate::ledger::{Ledger, Stopped};
 
@@ -55,15 +56,21 @@ impl Zendesk {
 }
 
 /// The ticket that a case has.
-struct CurrentTicket {
+pub(super) struct CurrentTicket {
     number: String,
     /// The ticket whose memory applies: this one, or one that was merged into it.
     memory_of: String,
+    /// The 2017 example created it.
+    is_adopted: bool,
 }
 
 impl CurrentTicket {
     fn new(number: String) -> CurrentTicket {
-        CurrentTicket { memory_of: number.clone(), number }
+        CurrentTicket { memory_of: number.clone(), number, is_adopted: false }
+    }
+
+    pub(super) fn adopted(number: String) -> CurrentTicket {
+        CurrentTicket { is_adopted: true, ..CurrentTicket::new(number) }
     }
 }
 
@@ -95,7 +102,7 @@ impl Attempt<'_> {
                     // The target goes on with the memory of the merged ticket, unless it has one itself.
                     let is_known = self.reference() == Some(target.as_str());
                     let memory_of = if is_known { target.clone() } else { ticket.memory_of };
-                    current = Some(CurrentTicket { number: target, memory_of });
+                    current = Some(CurrentTicket { memory_of, ..CurrentTicket::new(target) });
                     continue;
                 }
             }
@@ -109,7 +116,7 @@ impl Attempt<'_> {
             let other = match ended {
                 // The closed ticket that this one followed up does not need a second follow-up.
                 Ended::Missing => listed.open.clone(),
-                Ended::Closed | Ended::Merged | Ended::Deleted => listed.current(),
+                Ended::Closed | Ended::Merged | Ended::Deleted | Ended::Taken => listed.current(),
             };
             match other.filter(|other| !visited.contains(other)) {
                 Some(other) => current = Some(CurrentTicket::new(other)),
@@ -126,7 +133,7 @@ impl Attempt<'_> {
         let case = &self.claim.case_key;
         match ended {
             Ended::Closed => self.create(Some(ticket)).await,
-            Ended::Deleted => self.create(None).await,
+            Ended::Deleted | Ended::Taken => self.create(None).await,
             Ended::Missing if self.claim.anew || self.zendesk.is_deleted(ticket).await? => {
                 self.create(None).await
             }
@@ -155,19 +162,19 @@ impl Attempt<'_> {
     /// Returns the ticket that the case has. The inbox may be outdated once this delivery has begun to create
     /// one. If no delivery of the case was ever tried, there is none.
     async fn current(&self) -> Result<Option<CurrentTicket>, Stopped> {
-        let known = match &self.history.latest {
-            Latest::None if !self.may_be_done() => return self.ticket_of_old_key().await,
-            Latest::None | Latest::Unknown => None,
-            Latest::Done { reference, .. } => Some(reference.clone()),
-        };
+        let known = self.reference().map(str::to_owned);
         let current = match (known, &self.claim.request) {
+            _ if self.history.latest == Latest::None && !self.may_be_done() => None,
             (Some(known), None) => Some(known),
             // The list may lack a ticket that was closed long ago.
             (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
         };
         match current {
             Some(current) => Ok(Some(CurrentTicket::new(current))),
-            None => self.ticket_of_old_key().await,
+            None => match self.ticket_of_old_key().await? {
+                Some(old) => Ok(Some(old)),
+                None => self.ticket_to_adopt().await,
+            },
         }
     }
 
@@ -198,7 +205,10 @@ impl Attempt<'_> {
     /// What an earlier attempt did that added the comment.
     fn noted(&self) -> Action {
         let of = |action: &Action| self.claim.request_memo.as_deref() == Some(action.name());
-        [Action::Reopened, Action::Solved].into_iter().find(of).unwrap_or(Action::Commented)
+        [Action::Reopened, Action::Solved, Action::Unchanged]
+            .into_iter()
+            .find(of)
+            .unwrap_or(Action::Commented)
     }
 
     pub(super) fn done(&self, ticket: String, action: Action, memory: &CaseMemory) -> Outcome {
@@ -231,7 +241,7 @@ impl Attempt<'_> {
     }
 
     fn is_sure_to_comment(&self, current: &CurrentTicket) -> bool {
-        self.repeat() == Repeat::Comment || !self.changes(&current.memory_of).is_empty()
+        current.is_adopted || self.repeat() == Repeat::Comment || !self.changes(&current.memory_of).is_empty()
     }
 
     fn repeat(&self) -> Repeat {
@@ -239,10 +249,8 @@ impl Attempt<'_> {
     }
 
     async fn update(&self, current: &CurrentTicket) -> Result<UpdateResult, Stopped> {
-        let (route, label) = (&self.claim.route, self.label);
         let changes = self.changes(&current.memory_of);
         let status_change = self.status_change(&current.memory_of);
-        let rendered = ticket::render_update(self.item, label, route, self.settings, &changes);
         let update = Update {
             ticket: &current.number,
             case_key: &self.claim.case_key,
@@ -250,20 +258,30 @@ impl Attempt<'_> {
             in_doubt: self.may_be_done(),
             done_if_closed_after: self.item.event_made.filter(|_| self.may_be_history(&current.memory_of)),
             changes: &changes,
+            adopted_by: self.item.link.as_deref().filter(|_| current.is_adopted),
             repeat: self.repeat(),
             status_change,
             urgent: self.item.is_urgent() && status_change != StatusChange::Keep,
             is_followed: self.is_followed && self.claim.request.is_none(),
-            comment: &rendered.comment,
-            tags: &ticket::tags(self.item, label, route, self.settings, None),
+            comment: &self.comment(current, &changes),
+            tags: &ticket::tags(self.item, self.label, &self.claim.route, self.settings, None),
         };
-        self.report_failures(&rendered.failures);
         let updated = self.zendesk.update(&update, self.ledger).await;
         // The comment may have been added although its answer said otherwise.
         updated.map_err(|stopped| match stopped {
             Stopped::Outcome(outcome) if self.ledger.has_sent() => Stopped::Outcome(outcome.in_doubt()),
             stopped => stopped,
         })
+    }
+
+    fn comment(&self, current: &CurrentTicket, changes: &Changes) -> Html {
+        let (label, route) = (self.label, &self.claim.route);
+        let rendered = ticket::render_update(self.item, label, route, self.settings, changes);
+        self.report_failures(&rendered.failures);
+        match self.item.link.as_deref().filter(|_| current.is_adopted) {
+            Some(link) => adopt::notice(link).then(&rendered.comment),
+            None => rendered.comment,
+        }
     }
 
     /// Returns the part of the event that a ticket does not contain yet.

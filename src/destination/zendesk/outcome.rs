@@ -17,6 +17,8 @@ pub enum Call {
     /// Makes the author the requester of a ticket.
     Requester,
     LookUp,
+    /// Searches for a ticket to adopt.
+    Search,
     /// Reads a ticket or its audits.
     Show,
     /// Lists the deleted tickets.
@@ -84,6 +86,7 @@ impl Call {
             Call::Tags => "the tags",
             Call::Requester => "the requester",
             Call::LookUp => "the lookup",
+            Call::Search => "the search for a ticket of the 2017 example",
             Call::Show => "the request for the ticket",
             Call::Deleted => "the list of deleted tickets",
             Call::Author => "the author's user",

@@ -1,9 +1,11 @@
 //! Access to Zendesk: `ZENDESK_*`, and the settings of its tickets.
 
+pub mod adopt;
 pub mod ticket;
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 use url::Url;
 
@@ -25,6 +27,8 @@ pub struct ZendeskSettings {
     /// `ZENDESK_UPDATE_BUDGET_PERCENT`: the share of the account's ticket updates per minute, which include
     /// agents' clicks, that casebridge may use; 1 to 100.
     pub update_budget_percent: u32,
+    /// `ADOPT_UNTIL`: until then, casebridge adopts tickets of the 2017 example; `None` without `ADOPT_BY_LINK`.
+    pub adopt_until: Option<Timestamp>,
     /// The settings of tickets by route.
     pub tickets: BTreeMap<String, Ticket>,
     /// Those of routes that are no longer configured: `TICKET_…`.
@@ -71,8 +75,8 @@ pub const SECTIONS: &[Section] = &[SECTION, ticket::SECTION];
 const SECTION: Section = Section {
     title: "Zendesk",
     intro: "Not needed if no route goes to Zendesk.",
-    groups: &[Group::new("", Variables::DOCS)],
-    prefixes: &["ZENDESK_"],
+    groups: &[Group::new("", Variables::DOCS), adopt::GROUP],
+    prefixes: &["ZENDESK_", adopt::PREFIX],
 };
 
 #[derive(Clone)]
@@ -117,11 +121,13 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<ZendeskSettings> {
     let credentials = credentials(reader, &variables);
     let budget_percent = reader.or(variables.zendesk_budget_percent(), 60, parse::percent);
     let update_budget_percent = reader.or(variables.zendesk_update_budget_percent(), 30, parse::percent);
+    let adopt_until = adopt::read(reader, Timestamp::now());
     Some(ZendeskSettings {
         url: url?,
         credentials: credentials?,
         budget_percent,
         update_budget_percent,
+        adopt_until,
         tickets,
         ticket,
         references,

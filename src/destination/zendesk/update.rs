@@ -31,9 +31,12 @@ pub struct Update<'a> {
     pub delivery: &'a str,
     /// The comment may have been added already.
     pub in_doubt: bool,
-    /// If set, a ticket that was closed after this time needs no follow-up: the event may be from long ago.
+    /// If set, the event may be from long ago: a ticket that was closed after this time needs no follow-up, and an
+    /// adopted one that was changed after it is not reopened.
     pub done_if_closed_after: Option<Timestamp>,
     pub changes: &'a Changes,
+    /// If the ticket is adopted: the link of the post, which its `external_id` is until it becomes the case key.
+    pub adopted_by: Option<&'a str>,
     pub repeat: Repeat,
     pub status_change: StatusChange,
     /// Raises the priority.
@@ -43,6 +46,26 @@ pub struct Update<'a> {
     pub comment: &'a Html,
     /// The tags of the route, in case another route created the ticket.
     pub tags: &'a [String],
+}
+
+impl Update<'_> {
+    fn has_changes(&self) -> bool {
+        self.adopted_by.is_some() || self.repeat == Repeat::Comment || !self.changes.is_empty()
+    }
+
+    /// Whether the ticket, which was to be adopted, has become that of another case.
+    fn is_taken(&self, ticket: &Ticket) -> bool {
+        let is_free = |link| ticket.has_external_id(link) || ticket.is_of(self.case_key);
+        self.adopted_by.is_some_and(|link| !is_free(link))
+    }
+
+    /// An adopted ticket gets no comment if repeated events are ignored.
+    fn action(&self, status_change: StatusChange, ticket: &Ticket) -> Action {
+        match self.repeat {
+            Repeat::Ignore => Action::Unchanged,
+            Repeat::New | Repeat::Comment => status_change.action(ticket),
+        }
+    }
 }
 
 /// The status of a ticket after the update.
@@ -72,6 +95,8 @@ pub enum Ended {
     /// Agents merged it into another ticket.
     Merged,
     Deleted,
+    /// Another case has adopted it.
+    Taken,
     /// It is not found: it was deleted, or we may not see it.
     Missing,
 }
@@ -96,16 +121,21 @@ impl Zendesk {
             if in_doubt && let Some(result) = self.earlier_result(update).await? {
                 return Ok(result);
             }
-            if update.repeat == Repeat::Ignore {
+            if update.is_taken(&ticket) {
+                return Ok(UpdateResult::Ended(Ended::Taken));
+            }
+            if update.repeat == Repeat::Ignore && (ticket.is_closed() || update.adopted_by.is_none()) {
                 return Ok(UNCHANGED);
             }
+            let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
             if ticket.is_closed() {
-                let is_past = update.done_if_closed_after.is_some_and(|event| ticket.changed_after(event));
                 return Ok(if is_past { UNCHANGED } else { ticket.ended() });
             }
-            let has_changes = update.repeat == Repeat::Comment || !update.changes.is_empty();
-            if !has_changes && !ticket.is_solved() {
+            if !update.has_changes() && !ticket.is_solved() {
                 return Ok(UNCHANGED);
+            }
+            if update.adopted_by.is_some() && is_past {
+                status_change = StatusChange::Keep;
             }
             // Agents merged our ticket into another case's: do not solve that one or raise its priority.
             if !ticket.is_of(update.case_key) && status_change == StatusChange::Solved {
@@ -116,7 +146,7 @@ impl Zendesk {
                 false => self.comment(update, &ticket, status_change, ledger).await?,
             };
             match result {
-                Change::Accepted => return Ok(UpdateResult::Updated(status_change.action(&ticket))),
+                Change::Accepted => return Ok(UpdateResult::Updated(update.action(status_change, &ticket))),
                 // The tags changed `updated_at`, so the ticket has to be read again.
                 Change::Tagged => to_tag = false,
                 // The change may have been an earlier attempt of our own.
@@ -182,11 +212,27 @@ impl Zendesk {
         status_change: StatusChange,
         ledger: &Ledger<'_>,
     ) -> Result<Change, Stopped> {
+        let action = update.action(status_change, ticket);
         let mut changes = guarded_comment(update.comment, update.delivery, ticket);
-        match status_change.action(ticket) {
+        if action == Action::Unchanged
+            && let Some(fields) = changes.as_object_mut()
+        {
+            fields.remove("comment");
+        }
+        match action {
             Action::Reopened => changes["status"] = json!("open"),
             Action::Solved => changes["status"] = json!("solved"),
             _ => {}
+        }
+        if update.adopted_by.is_some() {
+            changes["external_id"] = json!(update.case_key);
+        }
+        // One update instead of two: if an agent changes the tags in the meantime, `safe_update` refuses it.
+        if let (Some(_), Some(tags)) = (update.adopted_by, &ticket.tags)
+            && action != Action::Unchanged
+        {
+            let missing = update.tags.iter().filter(|tag| !tags.contains(tag));
+            changes["tags"] = json!(tags.iter().chain(missing).collect::<Vec<_>>());
         }
         let has_priority = matches!(ticket.priority.as_deref(), Some("urgent" | "high"));
         if update.urgent && !has_priority && ticket.is_of(update.case_key) {
@@ -194,7 +240,7 @@ impl Zendesk {
         }
         if update.is_followed {
             // An attempt that finds the comment says what it did.
-            ledger.note(status_change.action(ticket).name()).await?;
+            ledger.note(action.name()).await?;
         }
         let path = format!("/api/v2/tickets/{}", update.ticket);
         let request = || self.request(Method::PUT, &path).json(&json!({ "ticket": changes }));
