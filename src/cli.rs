@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod discard;
 mod list;
 pub mod log;
 mod render;
@@ -17,6 +18,7 @@ use casebridge::inbox::{self, Listed};
 
 #[cfg(feature = "demo")]
 pub use demo::demo;
+pub use discard::{Selection, discard, moment};
 pub use list::list;
 pub use render::{TicketForm, render};
 pub use replay::{Replay, replay};

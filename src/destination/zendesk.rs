@@ -21,6 +21,7 @@ mod reply;
 mod requester;
 pub mod settings;
 mod setup;
+mod storm;
 mod text;
 pub mod ticket;
 mod token;
@@ -52,8 +53,9 @@ pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
 pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
+use storm::Storms;
 use token::{Credential, Key};
-pub use token::{Grant, SCOPE};
+pub use token::Grant;
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
@@ -85,6 +87,7 @@ pub struct Zendesk {
     /// Reminds of tickets that we may not see.
     hidden_tickets: Mutex<Reminder>,
     deleted: DeletedTickets,
+    storms: Storms,
     call_timeout: Duration,
     create_timeout: Duration,
 }
@@ -146,7 +149,7 @@ impl Zendesk {
         let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
         let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
         let credential =
-            Credential::new(settings.credentials.clone(), http.clone(), &settings.url, call_timeout);
+            Credential::new(&settings, http.clone(), call_timeout);
         let now = Instant::now();
         Zendesk {
             http,
@@ -158,6 +161,7 @@ impl Zendesk {
             refused_fields: Mutex::default(),
             hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
+            storms: Storms::default(),
             call_timeout,
             create_timeout,
         }
@@ -261,8 +265,9 @@ impl Zendesk {
         }
     }
 
-    /// Sets the requester of a ticket that waits for it.
+    /// Wakes held deliveries, and sets the requester of a ticket that waits for it.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        self.wake_held(memos).await?;
         self.set_pending_requester(memos).await.map(Some)
     }
 

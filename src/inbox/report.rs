@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::FromRow;
 
-use super::{Inbox, State, execute, fetch, millis};
+use super::{Held, Inbox, State, execute, fetch, millis};
 
 /// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
 #[derive(Clone, Debug, FromRow)]
@@ -16,6 +16,8 @@ pub struct Listed {
     pub event_id: String,
     pub event_name: String,
     pub state: String,
+    pub leased: bool,
+    pub in_doubt: bool,
     pub attempts: i64,
     pub tries: i64,
     pub due_at: i64,
@@ -32,6 +34,8 @@ pub struct Listed {
 pub struct Summary {
     /// Those with waiting or dead deliveries.
     pub destinations: Vec<DestinationCounts>,
+    /// Waiting deliveries that a limit holds back.
+    pub held: Vec<Held>,
     pub done_24h: i64,
     /// Milliseconds since the last delivery was received.
     pub last_event_ms: Option<i64>,
@@ -145,10 +149,24 @@ impl Inbox {
         Ok(hastened == 1)
     }
 
+    /// Gives up a waiting delivery; a replay brings it back. False: it is not waiting, it is claimed, or the
+    /// destination may have it.
+    pub async fn discard(&self, delivery: &Listed, reason: &str) -> sqlx::Result<bool> {
+        let discarded = execute!(
+            self,
+            "update delivery set state = 'dead', last_error = $3, settled_at = {now}, due_at = {now}
+              where identity = $1 and destination = $2 and state = 'waiting' and not leased and not in_doubt",
+            &delivery.identity,
+            &delivery.destination,
+            reason
+        )?;
+        Ok(discarded == 1)
+    }
+
     pub async fn summary(&self) -> sqlx::Result<Summary> {
         let (done_24h, last_event_ms) = fetch!(self.reader, query_as(SUMMARY).fetch_one)?;
         let destinations = fetch!(self.reader, query_as(COUNTS).fetch_all)?;
-        Ok(Summary { destinations, done_24h, last_event_ms })
+        Ok(Summary { destinations, held: self.held().await?, done_24h, last_event_ms })
     }
 
     /// Returns the last event of every route that ever had one, whether it is configured or not.
@@ -168,8 +186,8 @@ impl Inbox {
 }
 
 const LISTED: &str = "
-    select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,
-           received_at, settled_at, reference, last_error, payload = '' as erased
+    select identity, destination, case_key, route, event_id, event_name, state, leased, in_doubt, attempts, tries,
+           due_at, received_at, settled_at, reference, last_error, payload = '' as erased
       from delivery";
 
 const SUMMARY: &str = "

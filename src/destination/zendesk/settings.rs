@@ -11,7 +11,7 @@ use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
 use crate::item::Kind;
 use crate::route::Route;
-use ticket::{Reference, TICKET_PREFIX, Ticket};
+use ticket::{Reference, Requester, TICKET_PREFIX, Ticket};
 
 /// Access to Zendesk.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct ZendeskSettings {
     /// `ZENDESK_UPDATE_BUDGET_PERCENT`: the share of the account's ticket updates per minute, which include
     /// agents' clicks, that casebridge may use; 1 to 100.
     pub update_budget_percent: u32,
+    /// Whether any route makes the author of a post the requester: then the credential has to find and create users.
+    pub needs_users: bool,
     /// The settings of tickets by route.
     pub tickets: BTreeMap<String, Ticket>,
     /// Those of routes that are no longer configured: `TICKET_…`.
@@ -60,7 +62,7 @@ variables! {
     /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
     ///
     /// casebridge reads the account's limit from Zendesk's answers; until then it assumes 200.
-    zendesk_budget_percent = default("60").app();
+    zendesk_budget_percent = default("30").app();
     /// The share of the account's ticket updates per minute that casebridge may use, in percent, 1 to 100. Agents'
     /// clicks are updates, too.
     zendesk_update_budget_percent = default("30").app();
@@ -94,7 +96,8 @@ pub fn read_tickets(
     routes: &[Route],
 ) -> (BTreeMap<String, Ticket>, Ticket, Vec<Reference>) {
     let mut references = Vec::new();
-    let base = ticket::read(reader, TICKET_PREFIX, &Ticket::default(), &mut references);
+    let defaults = Ticket { max_per_hour: 300, ..Ticket::default() };
+    let base = ticket::read(reader, TICKET_PREFIX, &defaults, &mut references);
     let mut tickets = BTreeMap::new();
     for route in routes.iter().filter(|route| !route.prefix.is_empty()) {
         // Templates for posts do not fit other events.
@@ -115,13 +118,17 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<ZendeskSettings> {
     let url = reader.aliased(variables.zendesk_api_url(), variables.zendesk_app_url());
     let url = reader.required(url, parse::origin);
     let credentials = credentials(reader, &variables);
-    let budget_percent = reader.or(variables.zendesk_budget_percent(), 60, parse::percent);
+    let budget_percent = reader.or(variables.zendesk_budget_percent(), 30, parse::percent);
     let update_budget_percent = reader.or(variables.zendesk_update_budget_percent(), 30, parse::percent);
+    let is_author =
+        |route: &Route| tickets.get(&route.name).unwrap_or(&ticket).requester == Requester::Author;
+    let needs_users = routes.iter().any(|route| route.goes_to(super::NAME) && is_author(route));
     Some(ZendeskSettings {
         url: url?,
         credentials: credentials?,
         budget_percent,
         update_budget_percent,
+        needs_users,
         tickets,
         ticket,
         references,
