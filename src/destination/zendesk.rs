@@ -54,8 +54,8 @@ use settings::ZendeskSettings;
 pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
 use storm::Storms;
-use token::{Credential, Key};
 pub use token::Grant;
+use token::{Credential, Key};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
@@ -148,8 +148,7 @@ impl Zendesk {
     pub fn new(settings: ZendeskSettings, http: reqwest::Client, attempt_limit: Duration) -> Zendesk {
         let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
         let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
-        let credential =
-            Credential::new(&settings, http.clone(), call_timeout);
+        let credential = Credential::new(&settings, http.clone(), call_timeout);
         let now = Instant::now();
         Zendesk {
             http,

@@ -53,7 +53,8 @@ impl Inbox {
     ) -> sqlx::Result<i64> {
         let sql = "select $3 - count(*) from memo
                     where scope = $1 and value <> $2 and at > (select {now}) - $4";
-        let free: i64 = fetch!(self.reader, query_scalar(sql, scope, holder, most, millis(period)).fetch_one)?;
+        let free: i64 =
+            fetch!(self.reader, query_scalar(sql, scope, holder, most, millis(period)).fetch_one)?;
         Ok(free.max(0))
     }
 
