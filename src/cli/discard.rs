@@ -73,7 +73,7 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
 fn refusal(delivery: &Listed) -> Option<&'static str> {
     match delivery {
         Listed { leased: true, .. } => Some("is being delivered"),
-        Listed { in_doubt: true, .. } => Some("may have been sent, so it stays"),
+        Listed { may_be_sent: true, .. } => Some("may have been sent, so it stays"),
         _ => None,
     }
 }

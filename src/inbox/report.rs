@@ -17,7 +17,8 @@ pub struct Listed {
     pub event_name: String,
     pub state: String,
     pub leased: bool,
-    pub in_doubt: bool,
+    /// The destination may have it already.
+    pub may_be_sent: bool,
     pub attempts: i64,
     pub tries: i64,
     pub due_at: i64,
@@ -93,9 +94,10 @@ impl Inbox {
         // Not bound, so that the planner finds a partial index.
         let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
         let sql = format!(
-            "{LISTED} where {of_state} destination = coalesce($5, destination)
+            "{} where {of_state} destination = coalesce($5, destination)
                         and (received_at, identity, destination) > ($1, $2, $3)
-                      order by received_at, identity, destination limit $4"
+                      order by received_at, identity, destination limit $4",
+            listed()
         );
         let (received_at, identity, last_destination) = match after {
             Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
@@ -109,7 +111,7 @@ impl Inbox {
 
     /// Finds the deliveries under this identity, one for each destination.
     pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
-        let sql = format!("{LISTED} where identity = $1 order by destination");
+        let sql = format!("{} where identity = $1 order by destination", listed());
         fetch!(self.reader, query_as(&sql, identity).fetch_all)
     }
 
@@ -152,14 +154,11 @@ impl Inbox {
     /// Gives up a waiting delivery; a replay brings it back. False: it is not waiting, it is claimed, or the
     /// destination may have it.
     pub async fn discard(&self, delivery: &Listed, reason: &str) -> sqlx::Result<bool> {
-        let discarded = execute!(
-            self,
-            "update delivery set state = 'dead', last_error = $3, settled_at = {now}, due_at = {now}
-              where identity = $1 and destination = $2 and state = 'waiting' and not leased and not in_doubt",
-            &delivery.identity,
-            &delivery.destination,
-            reason
-        )?;
+        let sql = format!(
+            "update delivery set state = 'dead', last_error = $3, settled_at = {{now}}, due_at = {{now}}
+              where identity = $1 and destination = $2 and state = 'waiting' and not leased and not ({MAY_BE_SENT})"
+        );
+        let discarded = execute!(self, &sql, &delivery.identity, &delivery.destination, reason)?;
         Ok(discarded == 1)
     }
 
@@ -185,10 +184,18 @@ impl Inbox {
     }
 }
 
-const LISTED: &str = "
-    select identity, destination, case_key, route, event_id, event_name, state, leased, in_doubt, attempts, tries,
-           due_at, received_at, settled_at, reference, last_error, payload = '' as erased
-      from delivery";
+/// An item of a feed and a replay are in doubt from the start: then it is the tries that may have sent something, unless
+/// a limit held them back.
+const MAY_BE_SENT: &str = "in_doubt and (request is not null
+    or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
+
+fn listed() -> String {
+    format!(
+        "select identity, destination, case_key, route, event_id, event_name, state, leased, attempts, tries, due_at,
+                received_at, settled_at, reference, last_error, payload = '' as erased, {MAY_BE_SENT} as may_be_sent
+           from delivery"
+    )
+}
 
 const SUMMARY: &str = "
     -- Texts are kept for a day at least, so the partial index has all of these.

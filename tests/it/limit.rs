@@ -162,13 +162,21 @@ on_both! {
         let mut world = world;
         let webhook = world.with_webhook().await;
         world.set("DELIVER_THEN", "webhook");
-        world.set("TICKET_MAX_PER_HOUR", "1");
+        world.set("TICKET_MAX_PER_HOUR", "2");
+        world.set("RETRY_SCHEDULE", "86400");
         let bridge = world.start().await;
         label(&world, 1..=1).await;
         bridge.wait_for("delivery_done destination=webhook").await;
-        label(&world, 2..=4).await;
-        wait_until_held(&world, 1, 3).await;
-        world.database.execute("update delivery set in_doubt = true where case_key like '%:4'").await;
+        // This one may have its ticket.
+        world.zendesk.queue([Fault::HangAfterCreate]);
+        label(&world, 4..=4).await;
+        bridge.wait_for("delivery_retry case=*:twitter:4").await;
+        for post in 2..=3 {
+            label(&world, post..=post).await;
+            bridge.wait_for(&format!("delivery_queued case=*:twitter:{post}")).await;
+        }
+        // As items of a feed are.
+        world.database.execute("update delivery set in_doubt = true, origin = 'feed' where case_key like '%:3'").await;
         let before = world.list().await;
 
         for (arguments, code, expected) in [
@@ -192,8 +200,8 @@ on_both! {
         assert!(text(&output).ends_with("\n2 discarded\n"), "{}", text(&output));
         let list = world.list_of("zendesk").await;
         let states: Vec<&Value> = list.iter().map(|delivery| &delivery["state"]).collect();
-        assert_eq!(states, ["done", "dead", "dead", "waiting"]);
-        for dead in &list[1..=2] {
+        assert_eq!(states, ["done", "waiting", "dead", "dead"]);
+        for dead in &list[2..=3] {
             assert!(dead["reason"].as_str().unwrap().starts_with("discarded by the operator at 20"), "{dead}");
         }
         assert_eq!(world.status().await["deliveries"]["dead"], 2);
@@ -203,7 +211,10 @@ on_both! {
         bridge.wait_for("delivery_queued delivery=*:event-5:twitter:2").await;
         let output = world.command(&["replay", "--all-dead"]).await;
         assert!(text(&output).ends_with("\n2 replayed\n"), "{}", text(&output));
-        let bridge = restart_with_limit(&mut world, bridge, "0").await;
+        bridge.stop().await;
+        world.database.execute("update delivery set due_at = 0 where case_key like '%:4'").await;
+        world.set("TICKET_MAX_PER_HOUR", "0");
+        let bridge = world.start().await;
         bridge.wait_for_nth("delivery_done destination=zendesk", 4).await;
         bridge.wait_for_nth("delivery_done destination=webhook", 3).await;
         world.check_one_ticket_per_case().await;
