@@ -99,6 +99,30 @@ on_both! {
         }
         assert_eq!(world.waiting().await.len(), 2);
         assert_eq!(bridge.count("ticket_storm route=vip") + bridge.count("ticket_storm route=rush"), 0);
+
+        // A follow-up is a ticket.
+        world.zendesk.model().set_status(1000, "closed");
+        let noted = event_with("event-9", "1", |item| item["notes"] = json!([{"text": "another note"}]));
+        world.notify(&noted).await;
+        bridge.wait_for("delivery_queued delivery=*:event-9:twitter:1").await;
+        assert_eq!(world.waiting().await.len(), 3);
+    }
+
+    async fn the_oldest_held_deliveries_go_first(world: World) {
+        let mut world = world;
+        world.set("TICKET_MAX_PER_HOUR", "1");
+        let bridge = world.start().await;
+        label(&world, 1..=1).await;
+        bridge.wait_for("delivery_done ticket=1000").await;
+        label(&world, 2..=3).await;
+        wait_until_held(&world, 1, 2).await;
+        for post in 2..=4 {
+            let_an_hour_pass(&world).await;
+            // The place is free, and this one has just arrived.
+            label(&world, post + 2..=post + 2).await;
+            bridge.wait_for(&format!("delivery_done case=*:twitter:{post} ticket={}", 999 + post)).await;
+            wait_until_held(&world, post, 2).await;
+        }
     }
 
     async fn another_limit_holds_after_the_restart(world: World) {

@@ -57,7 +57,7 @@ impl Storms {
                 alert = alerts::STORM,
                 route,
                 waiting,
-                "{waiting} deliveries wait: route {route} makes {most} tickets an hour. Raise TICKET_MAX_PER_HOUR, or \
+                "route {route} makes {most} tickets an hour, {waiting} more wait. Raise TICKET_MAX_PER_HOUR, or \
                  `casebridge discard --route {route}`"
             );
         }
