@@ -174,8 +174,11 @@ on_both! {
         world.notify(&json!({"eventUuid": "event-1", "data": {"items": items}}).to_string()).await;
         bridge.wait_for("delivery_queued").await;
         bridge.wait_for_nth("delivery_paused", 2).await;
+        bridge.stop().await;
         let_an_hour_pass(&world).await;
         world.zendesk.restart().await.unwrap();
+        let bridge = world.start().await;
+        bridge.wait_for("ticket_storm waiting=1").await;
         wait_until_held(&world, 2, 1).await;
         let_an_hour_pass(&world).await;
         bridge.wait_for_nth("delivery_done", 3).await;
