@@ -2,6 +2,7 @@
 
 #[cfg(feature = "demo")]
 mod demo;
+mod discard;
 mod list;
 pub mod log;
 mod rehearse;
@@ -18,6 +19,7 @@ use casebridge::inbox::{self, Listed};
 
 #[cfg(feature = "demo")]
 pub use demo::demo;
+pub use discard::{Selection, discard, moment};
 pub use list::list;
 pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};

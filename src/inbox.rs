@@ -9,6 +9,7 @@ mod case;
 mod checkpoint;
 mod claim;
 mod commit;
+mod limit;
 mod memo;
 mod postgres;
 mod report;
@@ -31,6 +32,7 @@ use tokio::sync::futures::Notified;
 pub use backup::backup;
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
+pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
 
 use crate::config::Database;

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -21,7 +22,7 @@ use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
 use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{Format, Part, Rehearsed, Replay, TicketForm};
+use cli::{Format, Part, Rehearsed, Replay, Selection, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -98,6 +99,27 @@ enum Command {
         /// "confirmed"|"refuted"|"not_testable", "seen"}], "tickets": …, "user"}
         #[arg(long)]
         json: bool,
+    },
+    /// Give up waiting deliveries of a route, beside the running service; needs DATABASE_URL only
+    ///
+    /// Use it after the alert ticket_storm. The deliveries are dead, and `casebridge replay` brings them back.
+    /// Deliveries that are being sent, or may have been sent, stay.
+    Discard {
+        /// The route, as in `casebridge list --json`
+        #[arg(long, value_name = "NAME")]
+        route: String,
+        /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
+        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        since: Option<Timestamp>,
+        /// Only deliveries that were received before this time
+        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        until: Option<Timestamp>,
+        /// Only deliveries to this destination
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
+        /// Print what would be discarded, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Show the tickets that a notification would make; sends nothing and needs no variables
     Render {
@@ -259,6 +281,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Rehearsed::Failed => ExitCode::FAILURE,
                 Rehearsed::Refused => ExitCode::from(MISCONFIGURED),
             });
+        }
+        Command::Discard { route, since, until, destination, dry_run } => {
+            let selection = Selection { route, destination, since, until };
+            cli::discard(&Database::from_env()?, &selection, dry_run).await?;
         }
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::http::Refused;
-use crate::inbox::{Inbox, LastEvent, Summary};
+use crate::inbox::{Held, Inbox, LastEvent, Summary};
 use crate::source::khoros::feed::PullStatus;
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Subscriptions};
@@ -102,6 +102,11 @@ impl Status {
             destination["dead"] = json!(counts.dead);
             destination["oldest_waiting_s"] = json!(counts.oldest_ms.map(seconds));
         }
+        for held in self.stored.iter().flat_map(|(summary, _)| &summary.held) {
+            if let Some(destination) = all.get_mut(held.destination.as_str()) {
+                destination["held"][&held.reason] = json!(held.waiting);
+            }
+        }
         json!(all)
     }
 
@@ -155,6 +160,7 @@ impl Status {
                 event = "status",
                 waiting = summary.waiting(),
                 oldest_s = seconds(summary.oldest_ms().unwrap_or(0)),
+                held = held(&summary.held),
                 dead = summary.dead(),
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(seconds),
@@ -170,6 +176,12 @@ impl Status {
             ),
         }
     }
+}
+
+/// The held deliveries as one field of the log; `None` if there are none.
+fn held(held: &[Held]) -> Option<String> {
+    let of_one = |held: &Held| format!("{} by {}", held.waiting, held.reason);
+    (!held.is_empty()).then(|| held.iter().map(of_one).collect::<Vec<_>>().join(", "))
 }
 
 fn seconds(millis: i64) -> i64 {

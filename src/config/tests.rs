@@ -431,7 +431,8 @@ fn a_ticket_has_defaults() {
     assert_eq!((ticket.requester, ticket.repeat), (Requester::Author, Repeat::New));
     assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
     assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
-    assert_eq!(zendesk(&config).update_budget_percent, 30);
+    assert_eq!((zendesk(&config).budget_percent, zendesk(&config).update_budget_percent), (30, 30));
+    assert_eq!(ticket.max_per_hour, 300);
     assert!(config.warnings.is_empty());
 }
 
@@ -464,6 +465,7 @@ fn a_wrong_ticket_is_reported_by_its_variables() {
     for (name, value, problem) in [
         ("TICKET_REQUESTER", "value", "TICKET_REQUESTER is neither author nor service"),
         ("TICKET_REPEAT", "value", "TICKET_REPEAT is none of new, comment and ignore"),
+        ("TICKET_MAX_PER_HOUR", "-1", "TICKET_MAX_PER_HOUR is not a number from 0 to 10000"),
         ("TICKET_PUBLIC", "value", "TICKET_PUBLIC is neither 1 nor 0"),
         ("TICKET_PRIORITY", "value", "TICKET_PRIORITY is none of"),
         ("TICKET_TYPE", "value", "TICKET_TYPE is none of"),

@@ -26,6 +26,7 @@ mod flow;
 mod inbox;
 mod keep;
 mod layers;
+mod limit;
 mod log;
 mod markup;
 mod model;
