@@ -39,6 +39,7 @@ mod receive;
 mod render;
 mod settings;
 mod silence;
+mod since;
 mod storage;
 mod storm;
 mod subscribe;

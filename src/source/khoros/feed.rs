@@ -1,7 +1,8 @@
 //! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push
 //! through a fault of ours. An event that is both pushed and read is one delivery. Events that are older than
-//! `FEED_SINCE` are skipped.
+//! `FEED_SINCE` are skipped, so that the history of a feed is imported only by `casebridge backfill`.
 
+pub mod backfill;
 mod history;
 mod page;
 mod reading;
