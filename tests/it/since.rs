@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::harness::{
-    ADMIN, Bridge, Kind, LABEL, PRIVATE, World, event, free_port, leak, on_both, run, run_on_sqlite,
+    ADMIN, Bridge, Kind, LABEL, PRIVATE, World, event, free_port, leak, on_all, on_both, run, run_on_sqlite,
 };
 use crate::pull::{read_twice_more, start_reading, with_feeds};
 
@@ -206,6 +206,31 @@ on_both! {
         bridge.wait_for("delivery_done case=*:twitter:fresh").await;
     }
 
+    async fn after_the_loss_of_a_database_a_backfill_doubles_no_ticket(world: World) {
+        let mut world = world;
+        with_default(&mut world);
+        let bridge = start_reading(&world).await;
+        let pushed = [old("1", 20), old("2", 10)];
+        for event in &pushed {
+            world.notify(&event.to_string()).await;
+        }
+        bridge.wait_for_nth("delivery_done", 2).await;
+        append(&world, pushed);
+        append(&world, [old("3", 5)]);
+        assert!(bridge.stop().await.success());
+
+        let world = world.with_an_empty_database().await;
+        let bridge = world.start().await;
+        bridge.wait_for("feed_history_skipped count=3").await;
+        let (code, found) = backfill(&world, &["--since", "2020-01-01"]).await;
+        assert_eq!((code, counts(&found)), (Some(0), [3, 0, 3]), "{found}");
+        bridge.wait_for_nth("delivery_done", 3).await;
+        assert_eq!(world.zendesk.model().creates, 3, "only one was missing");
+        world.check_one_ticket_per_case().await;
+    }
+}
+
+on_all! {
     async fn a_backfill_imports_the_history_once(world: World) {
         let mut world = world;
         with_default(&mut world);

@@ -92,12 +92,11 @@ variables! {
     spredfast_mode = default("both").app();
     /// Seconds between two readings of the feeds, 1 to 86400.
     spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
-    /// The date or time from which on events that are read from the feeds are delivered, in UTC unless it has an
-    /// offset. casebridge skips and counts older ones; `casebridge backfill` imports them. Pushed events are never
-    /// skipped.
+    /// casebridge skips and counts events of the feeds that are older than this date or time, which is in UTC unless
+    /// it has an offset. `casebridge backfill` imports them. Pushed events are never skipped.
     ///
-    /// The event's own date counts. An event without a readable date is delivered. The 10 minutes allow for a clock
-    /// of Khoros that is behind. For everything that the feeds hold, set `1970-01-01`.
+    /// The event's own date counts; an event without a readable date is new. The 10 minutes allow for a clock of
+    /// Khoros that is behind. To get everything that the feeds hold, set `1970-01-01`.
     feed_since = unset()
         .note("10 minutes before the first start; if the database already holds deliveries, the time of the oldest")
         .example("2026-05-01T08:00Z");
