@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Inbox, execute, fetch, millis};
 
-/// Selects from when on the events of feeds are new. A later time than the first start would have chosen now
-/// shows that its clock ran ahead.
+/// Selects from when on the events of feeds are new: never later than ten minutes ago, since the clock of the first
+/// start may have run ahead.
 pub(super) const SELECT_FEED_SINCE: &str = "
     select case when cast(value as bigint) < {now} - 600000 then cast(value as bigint) else {now} - 600000 end
       from memo where scope = 'feed' and key = 'since'";

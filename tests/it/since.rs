@@ -332,6 +332,43 @@ async fn an_interrupted_backfill_is_begun_again() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_too_long_does_not_stop_a_backfill() {
+    run_on_sqlite(async |mut world: World| {
+        with_default(&mut world);
+        start_reading(&world).await.stop().await;
+        let mut long = old("long", 10);
+        long["data"]["items"][0]["text"] = json!("x".repeat(17 << 20));
+        append(&world, [old("before", 10), long, old("after", 10)]);
+        let (code, found) = backfill(&world, &["--since", "2020-01-01"]).await;
+        assert_eq!((code, counts(&found), &found["too_long"]), (Some(1), [2, 0, 2], &json!(1)), "{found}");
+        assert_eq!(world.waiting().await.len(), 2);
+    })
+    .await;
+}
+
+/// The database takes everything but that decision: no feed is read until it does.
+#[tokio::test]
+async fn no_feed_is_read_before_it_is_known_from_when_on() {
+    run_on_sqlite(async |mut world: World| {
+        with_default(&mut world);
+        start_reading(&world).await.stop().await;
+        world.database.execute("delete from memo where scope = 'feed'").await;
+        let refuse = "create trigger refuse before insert on memo when new.scope = 'feed'
+                      begin select raise(abort, 'refused'); end";
+        world.database.execute(refuse).await;
+        append(&world, [old("old", 1), dated("fresh", printed(Timestamp::now()))]);
+        let reads = world.khoros.model().feed_reads;
+        let bridge = world.start_subscribed().await;
+        bridge.wait_for_nth("feed_since_unknown level=WARN", 2).await;
+        assert_eq!(world.khoros.model().feed_reads, reads);
+        world.database.take_every_event().await;
+        bridge.wait_for("delivery_done case=*:twitter:fresh").await;
+        bridge.wait_for("feed_history_skipped count=1").await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_backfill_that_cannot_be_done_says_why() {
     run_on_sqlite(async |mut world: World| {
         with_default(&mut world);
