@@ -1,5 +1,6 @@
 //! The operator's subcommands, on the same database as the running service.
 
+mod backfill;
 #[cfg(feature = "demo")]
 mod demo;
 mod discard;
@@ -17,6 +18,7 @@ use std::path::Path;
 use casebridge::config::Database;
 use casebridge::inbox::{self, Listed};
 
+pub use backfill::{Options as BackfillOptions, backfill};
 #[cfg(feature = "demo")]
 pub use demo::demo;
 pub use discard::{Selection, discard, moment};

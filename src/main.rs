@@ -18,11 +18,13 @@ use tracing::{error, warn};
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
+use casebridge::env::parse;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
+use casebridge::source::khoros::feed::backfill::Span;
 use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{Format, Part, Rehearsed, Replay, Selection, TicketForm};
+use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -152,6 +154,31 @@ enum Command {
         /// The subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
+    },
+    /// Import older events from the feeds, beside the running service, which delivers them
+    ///
+    /// The service skips events of the feeds that are older than FEED_SINCE. Needs the same variables as serve, and
+    /// the subscriptions that serve makes. Known events are left alone, so it is safe to run twice. Exit code 1 if a
+    /// feed was not read to its end.
+    Backfill {
+        /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
+        ///
+        /// An event without a readable date counts as one of now.
+        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        since: Timestamp,
+        /// Only events before this date or time
+        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        until: Option<Timestamp>,
+        /// Only the feed of this route, as in ROUTE_<NAME>_…
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+        /// Print what would be imported, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// One JSON document: {"dry_run", "since", "until", "routes": [{"route", "events", "known", "new",
+        /// "too_long", "oldest", "newest", "first": [ids], "error"}]}
+        #[arg(long)]
+        json: bool,
     },
     /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
     ///
@@ -302,6 +329,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Settings { format } => cli::settings(format)?,
         Command::Unsubscribe { external_id } => {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
+        }
+        Command::Backfill { since, until, route, dry_run, json } => {
+            let (config, span) = (Config::from_env()?, Span { since, until });
+            cli::backfill(&config, &span, route.as_deref(), BackfillOptions { dry_run, json }).await?;
         }
         Command::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
         Command::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::http::Refused;
 use crate::inbox::{Held, Inbox, LastEvent, Summary};
-use crate::source::khoros::feed::PullStatus;
+use crate::source::khoros::feed::PullReport;
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Subscriptions};
 use crate::worker::LaneStatus;
@@ -24,7 +24,7 @@ pub struct StatusSource {
     /// By destination.
     pub destinations: Arc<[(&'static str, watch::Receiver<LaneStatus>)]>,
     pub subscription: watch::Receiver<Subscriptions>,
-    pub pull: watch::Receiver<PullStatus>,
+    pub pull: watch::Receiver<PullReport>,
     pub refused: Arc<Refused>,
     pub started: Instant,
 }
@@ -37,7 +37,7 @@ pub struct Status {
     routes: Arc<[String]>,
     destinations: Vec<(&'static str, LaneStatus)>,
     subscriptions: Subscriptions,
-    pull: PullStatus,
+    pull: PullReport,
     refused: BTreeMap<u16, u64>,
     uptime: Duration,
 }
@@ -69,8 +69,10 @@ impl Status {
             "storage": { "kind": self.storage, "ready": stored.is_some() },
             "subscriptions": self.subscriptions,
             "routes": stored.map(|(_, events)| self.ages(events)),
-            "pull": self.pull.as_str(),
-            "pull_reason": self.pull.reason(),
+            "pull": self.pull.status.as_str(),
+            "pull_reason": self.pull.status.reason(),
+            "pull_since": self.pull.since.map(|since| since.to_string()),
+            "pull_skipped": self.pull.skipped,
             "destinations": self.destinations(),
             "deliveries": stored.map(|(summary, _)| json!({
                 "waiting": summary.waiting(),
@@ -152,7 +154,7 @@ impl Status {
 
     /// Logs the status line.
     pub fn log(&self) {
-        let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.as_str());
+        let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.status.as_str());
         let destinations = self.destinations.iter().map(|(name, lane)| format!("{name}={}", lane.as_str()));
         let destinations = destinations.collect::<Vec<_>>().join(",");
         match &self.stored {
@@ -167,6 +169,7 @@ impl Status {
                 routes = silence::log_field(&silence::ages(&self.routes, last_events)),
                 khoros,
                 pull,
+                pull_skipped = self.pull.skipped,
                 destinations,
                 "status"
             ),

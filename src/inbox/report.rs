@@ -1,10 +1,14 @@
 //! Deliveries as the operator sees them: lists, counts and ages, and new tries.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
-use super::{Held, Inbox, State, execute, fetch, millis};
+use super::{Held, Inbox, State, execute, fetch, millis, on_store};
+
+/// How many identities one statement looks up.
+const KNOWN_AT_ONCE: usize = 64;
 
 /// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
 #[derive(Clone, Debug, FromRow)]
@@ -113,6 +117,27 @@ impl Inbox {
     pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
         let sql = format!("{} where identity = $1 order by destination", listed());
         fetch!(self.reader, query_as(&sql, identity).fetch_all)
+    }
+
+    /// Returns those of these identities that are stored, whatever became of them.
+    pub async fn known(&self, identities: &[&str]) -> sqlx::Result<HashSet<String>> {
+        let mut known = HashSet::new();
+        for some in identities.chunks(KNOWN_AT_ONCE) {
+            // The last one fills the list: each length would be another statement that a connection keeps prepared.
+            let list = some.iter().chain(some.last().into_iter().cycle()).take(KNOWN_AT_ONCE);
+            let found: Vec<String> = on_store!(self.store, reader, |executor, keeps| async {
+                let mut statement =
+                    QueryBuilder::new("select distinct identity from delivery where identity in (");
+                let mut values = statement.separated(", ");
+                for identity in list.clone() {
+                    values.push_bind(*identity);
+                }
+                statement.push(")");
+                statement.build_query_scalar().persistent(keeps).fetch_all(executor).await
+            })?;
+            known.extend(found);
+        }
+        Ok(known)
     }
 
     /// Gives a dead delivery a new schedule. The worker looks it up before it sends anything: a delivery that

@@ -43,6 +43,7 @@ mod rehearse;
 mod render;
 mod settings;
 mod silence;
+mod since;
 mod storage;
 mod storm;
 mod subscribe;
