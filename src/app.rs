@@ -23,7 +23,7 @@ use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
 use crate::route::Route;
 use crate::source::khoros::client::Khoros;
-use crate::source::khoros::feed::{Pull, PullStatus, Sources};
+use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
 use crate::source::khoros::public_url::Probe;
 use crate::source::khoros::settings::KhorosSettings;
 use crate::source::khoros::silence;
@@ -79,10 +79,10 @@ struct Service {
 struct Reports {
     subscribed: watch::Sender<Subscriptions>,
     feeds: (watch::Sender<Feeds>, watch::Receiver<Feeds>),
-    pulls: watch::Sender<PullStatus>,
+    pulls: watch::Sender<PullReport>,
 }
 
-type Watched = (watch::Receiver<Subscriptions>, watch::Receiver<PullStatus>);
+type Watched = (watch::Receiver<Subscriptions>, watch::Receiver<PullReport>);
 type Lanes = Vec<(&'static str, watch::Receiver<LaneStatus>)>;
 
 fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
@@ -93,7 +93,7 @@ fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
     let routes = service.general.routes.iter().map(|route| (route.name.clone(), begins.clone()));
     let (subscribed, subscription) = watch::channel(routes.collect());
     let pull_begins = if khoros.mode.polls() { PullStatus::Pending } else { PullStatus::Off };
-    let (pulls, pull) = watch::channel(pull_begins);
+    let (pulls, pull) = watch::channel(PullReport::new(pull_begins));
     (Reports { subscribed, feeds: watch::channel(Feeds::new()), pulls }, (subscription, pull))
 }
 
@@ -177,7 +177,13 @@ impl Service {
         let (feeds_known, feeds) = reports.feeds;
         let (client_of_khoros, remedy) = (Khoros::new(khoros, client.clone()), general.public_url_remedy);
         if khoros.mode.polls() {
-            let sources = Sources { khoros: client_of_khoros.clone(), routes: general.routes, feeds, missed };
+            let sources = Sources {
+                khoros: client_of_khoros.clone(),
+                inbox: inbox.clone(),
+                routes: general.routes,
+                feeds,
+                missed,
+            };
             tasks.until_stop(Pull::new(sources, intake, khoros, reports.pulls).run());
         }
         let Some(desired) = desired else {

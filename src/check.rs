@@ -38,7 +38,11 @@ pub async fn run(moment: Moment) -> CheckReport {
     let storage_and_public_url = async {
         let survey = survey_storage(config, moment).await;
         let public_url = public_url(config, client.clone(), survey.as_ref().ok(), moment).await;
-        (survey.map_or_else(|finding| finding, storage), public_url)
+        let feed_since = match &survey {
+            Ok(Survey::Present { feed_since, .. }) => *feed_since,
+            _ => None,
+        };
+        (survey.map_or_else(|finding| finding, storage), public_url, feed_since)
     };
     let khoros = async {
         let (routes, public_url) = (&config.general.routes, config.general.public_url.as_ref());
@@ -47,10 +51,10 @@ pub async fn run(moment: Moment) -> CheckReport {
         Some(answers.await)
     };
     let destinations = config.destinations.check(&config.general.routes, &client);
-    let ((storage, public_url), khoros, destinations, clock) =
+    let ((storage, public_url, feed_since), khoros, destinations, clock) =
         tokio::join!(storage_and_public_url, khoros, destinations, clock::findings(config, &client));
     let incomplete = || vec![Finding::not_checked(INCOMPLETE)];
-    let khoros = khoros.map(|answers| answers.findings(public_url.mark == Mark::Ok));
+    let khoros = khoros.map(|answers| answers.findings(public_url.mark == Mark::Ok, feed_since));
     let [token, label, subscription, pull] = khoros.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
     let mut rows = vec![
         Row::of("configuration", configuration(config)),

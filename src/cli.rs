@@ -1,7 +1,9 @@
 //! The operator's subcommands, on the same database as the running service.
 
+mod backfill;
 #[cfg(feature = "demo")]
 mod demo;
+mod discard;
 mod list;
 pub mod log;
 mod rehearse;
@@ -16,8 +18,10 @@ use std::path::Path;
 use casebridge::config::Database;
 use casebridge::inbox::{self, Listed};
 
+pub use backfill::{Options as BackfillOptions, backfill};
 #[cfg(feature = "demo")]
 pub use demo::demo;
+pub use discard::{Selection, discard, moment};
 pub use list::list;
 pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};

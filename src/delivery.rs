@@ -146,7 +146,16 @@ pub enum Outcome {
     Dead { reason: Reason },
 }
 
+/// How the reason of a held delivery begins. It waits until its destination wakes it.
+pub const HELD: &str = "held: ";
+
 impl Outcome {
+    /// A limit of the destination holds the delivery back. The destination wakes it; `wait` is for the case that it
+    /// does not.
+    pub fn held(reason: &str, wait: Duration) -> Outcome {
+        Outcome::Later { reason: Reason::new(format!("{HELD}{reason}")), wait }
+    }
+
     /// A message was sent. Others may follow, with nothing to open.
     pub fn sent(reference: String) -> Outcome {
         let action = Action::Sent;

@@ -9,6 +9,7 @@ mod case;
 mod checkpoint;
 mod claim;
 mod commit;
+mod limit;
 mod memo;
 mod postgres;
 mod report;
@@ -31,6 +32,7 @@ use tokio::sync::futures::Notified;
 pub use backup::backup;
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
+pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
 
 use crate::config::Database;
@@ -190,13 +192,21 @@ impl Inbox {
     /// # Errors
     /// There is none, or it is out of reach.
     pub async fn open_beside(database: &Database) -> anyhow::Result<Inbox> {
+        Ok(Inbox::open_to_import(database).await?.0)
+    }
+
+    /// As [`Inbox::open_beside`], for storing items while the [`Committer`] runs.
+    ///
+    /// # Errors
+    /// There is none, or it is out of reach.
+    pub async fn open_to_import(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
         let store = match database {
             Database::Sqlite(path) => Store::sqlite(&sqlite::resolved(path)?, false).await?,
             Database::Postgres(server) => Store::Postgres(PostgresPool::connect(server).await?),
         };
-        let (inbox, _) = Inbox::new(store, None);
+        let (inbox, committer) = Inbox::new(store, None);
         inbox.ping().await.context("the database has no inbox yet: `casebridge serve` creates it")?;
-        Ok(inbox)
+        Ok((inbox, committer))
     }
 
     fn new(store: Store, lock: Option<File>) -> (Inbox, Committer) {

@@ -1,6 +1,7 @@
 //! Stores items: a delivery for each destination of their route. Only this module decides the identity and the
 //! destinations of an item, so that a push and the feed never store the same one twice.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,11 @@ impl Notification {
     /// Identities of its items.
     pub fn identities(&self) -> impl Iterator<Item = &str> {
         self.items.iter().map(|item| item.identity.as_str())
+    }
+
+    /// Whether all its items are among these identities.
+    pub fn is_among(&self, known: &HashSet<String>) -> bool {
+        self.identities().all(|identity| known.contains(identity))
     }
 
     /// Approximate bytes of its items in memory.
@@ -114,6 +120,19 @@ impl Intake {
             );
         }
         Ok(new + new_unprocessable)
+    }
+
+    /// Returns the identities of the items of a feed's notifications that are stored already.
+    ///
+    /// # Errors
+    /// [`NotStored`]: the database does not answer.
+    pub async fn known(
+        &self,
+        notifications: impl Iterator<Item = &Notification>,
+    ) -> Result<HashSet<String>, NotStored> {
+        let identities: Vec<&str> = notifications.flat_map(Notification::identities).collect();
+        let known = self.0.inbox.known(&identities).await;
+        known.map_err(|error| self.fail(&error.to_string(), false, Origin::Feed))
     }
 
     async fn receive(&self, items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {

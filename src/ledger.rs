@@ -3,6 +3,7 @@
 //! A machine can be suspended at any moment, and its timers with it. When it wakes up, another instance may have
 //! sent the request already. So the claim is checked once more immediately before the first byte.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -170,6 +171,42 @@ impl Memos {
     /// Makes a value due again after `wait`.
     pub async fn postpone(&self, scope: &str, key: &str, wait: Duration) -> Result<(), StorageError> {
         self.inbox.postpone_memo(&self.scope(scope), key, wait).await
+    }
+
+    /// Takes one of `most` places in a scope for a delivery; see [`Inbox::take_place`].
+    pub async fn take_place(
+        &self,
+        scope: &str,
+        delivery: &str,
+        most: u32,
+        period: Duration,
+    ) -> Result<bool, StorageError> {
+        self.inbox.take_place(&self.scope(scope), delivery, most.into(), period).await
+    }
+
+    /// Returns how many of `most` places in a scope are free; that of the delivery counts as free.
+    pub async fn free_places(
+        &self,
+        scope: &str,
+        delivery: &str,
+        most: u32,
+        period: Duration,
+    ) -> Result<i64, StorageError> {
+        self.inbox.free_places(&self.scope(scope), delivery, most.into(), period).await
+    }
+
+    /// Counts the held deliveries ([`Outcome::held`]) to this destination, by route.
+    pub async fn held(&self) -> Result<BTreeMap<String, i64>, StorageError> {
+        let mut routes = BTreeMap::new();
+        for held in self.inbox.held().await?.into_iter().filter(|held| held.destination == self.destination) {
+            *routes.entry(held.route).or_default() += held.waiting;
+        }
+        Ok(routes)
+    }
+
+    /// Makes the oldest held deliveries of a route due now, up to `limit` of them.
+    pub async fn wake_held(&self, route: &str, limit: i64) -> Result<(), StorageError> {
+        self.inbox.wake_held(&self.destination, route, limit).await
     }
 
     /// The route and the item of a delivery to this destination; `None` once its texts were erased.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -17,11 +18,13 @@ use tracing::{error, warn};
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
+use casebridge::env::parse;
 use casebridge::http::server;
 use casebridge::inbox::{State, Unusable};
+use casebridge::source::khoros::feed::backfill::Span;
 use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{Format, Part, Rehearsed, Replay, TicketForm};
+use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -99,6 +102,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give up waiting deliveries of a route, beside the running service; needs DATABASE_URL only
+    ///
+    /// Use it after the alert ticket_storm. The deliveries are dead, and `casebridge replay` brings them back.
+    /// Deliveries that are being sent, or may have been sent, stay.
+    Discard {
+        /// The route, as in `casebridge list --json`
+        #[arg(long, value_name = "NAME")]
+        route: String,
+        /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
+        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        since: Option<Timestamp>,
+        /// Only deliveries that were received before this time
+        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        until: Option<Timestamp>,
+        /// Only deliveries to this destination
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
+        /// Print what would be discarded, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show the tickets that a notification would make; sends nothing and needs no variables
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
@@ -130,6 +154,31 @@ enum Command {
         /// The subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
+    },
+    /// Import older events from the feeds, beside the running service, which delivers them
+    ///
+    /// The service skips events of the feeds that are older than FEED_SINCE. Needs the same variables as serve, and
+    /// the subscriptions that serve makes. Known events are left alone, so it is safe to run twice. Exit code 1 if a
+    /// feed was not read to its end.
+    Backfill {
+        /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
+        ///
+        /// An event without a readable date counts as one of now.
+        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        since: Timestamp,
+        /// Only events before this date or time
+        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        until: Option<Timestamp>,
+        /// Only the feed of this route, as in ROUTE_<NAME>_…
+        #[arg(long, value_name = "NAME")]
+        route: Option<String>,
+        /// Print what would be imported, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// One JSON document: {"dry_run", "since", "until", "routes": [{"route", "events", "known", "new",
+        /// "too_long", "oldest", "newest", "first": [ids], "error"}]}
+        #[arg(long)]
+        json: bool,
     },
     /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
     ///
@@ -260,6 +309,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 Rehearsed::Refused => ExitCode::from(MISCONFIGURED),
             });
         }
+        Command::Discard { route, since, until, destination, dry_run } => {
+            let selection = Selection { route, destination, since, until };
+            cli::discard(&Database::from_env()?, &selection, dry_run).await?;
+        }
         Command::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?
         }
@@ -276,6 +329,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Settings { format } => cli::settings(format)?,
         Command::Unsubscribe { external_id } => {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
+        }
+        Command::Backfill { since, until, route, dry_run, json } => {
+            let (config, span) = (Config::from_env()?, Span { since, until });
+            cli::backfill(&config, &span, route.as_deref(), BackfillOptions { dry_run, json }).await?;
         }
         Command::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
         Command::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {

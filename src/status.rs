@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::http::Refused;
-use crate::inbox::{Inbox, LastEvent, Summary};
-use crate::source::khoros::feed::PullStatus;
+use crate::inbox::{Held, Inbox, LastEvent, Summary};
+use crate::source::khoros::feed::PullReport;
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Subscriptions};
 use crate::worker::LaneStatus;
@@ -24,7 +24,7 @@ pub struct StatusSource {
     /// By destination.
     pub destinations: Arc<[(&'static str, watch::Receiver<LaneStatus>)]>,
     pub subscription: watch::Receiver<Subscriptions>,
-    pub pull: watch::Receiver<PullStatus>,
+    pub pull: watch::Receiver<PullReport>,
     pub refused: Arc<Refused>,
     pub started: Instant,
 }
@@ -37,7 +37,7 @@ pub struct Status {
     routes: Arc<[String]>,
     destinations: Vec<(&'static str, LaneStatus)>,
     subscriptions: Subscriptions,
-    pull: PullStatus,
+    pull: PullReport,
     refused: BTreeMap<u16, u64>,
     uptime: Duration,
 }
@@ -69,8 +69,10 @@ impl Status {
             "storage": { "kind": self.storage, "ready": stored.is_some() },
             "subscriptions": self.subscriptions,
             "routes": stored.map(|(_, events)| self.ages(events)),
-            "pull": self.pull.as_str(),
-            "pull_reason": self.pull.reason(),
+            "pull": self.pull.status.as_str(),
+            "pull_reason": self.pull.status.reason(),
+            "pull_since": self.pull.since.map(|since| since.to_string()),
+            "pull_skipped": self.pull.skipped,
             "destinations": self.destinations(),
             "deliveries": stored.map(|(summary, _)| json!({
                 "waiting": summary.waiting(),
@@ -101,6 +103,11 @@ impl Status {
             destination["waiting"] = json!(counts.waiting);
             destination["dead"] = json!(counts.dead);
             destination["oldest_waiting_s"] = json!(counts.oldest_ms.map(seconds));
+        }
+        for held in self.stored.iter().flat_map(|(summary, _)| &summary.held) {
+            if let Some(destination) = all.get_mut(held.destination.as_str()) {
+                destination["held"][&held.reason] = json!(held.waiting);
+            }
         }
         json!(all)
     }
@@ -147,7 +154,7 @@ impl Status {
 
     /// Logs the status line.
     pub fn log(&self) {
-        let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.as_str());
+        let (khoros, pull) = (subscription::worst(&self.subscriptions), self.pull.status.as_str());
         let destinations = self.destinations.iter().map(|(name, lane)| format!("{name}={}", lane.as_str()));
         let destinations = destinations.collect::<Vec<_>>().join(",");
         match &self.stored {
@@ -155,12 +162,14 @@ impl Status {
                 event = "status",
                 waiting = summary.waiting(),
                 oldest_s = seconds(summary.oldest_ms().unwrap_or(0)),
+                held = held(&summary.held),
                 dead = summary.dead(),
                 done_24h = summary.done_24h,
                 last_event_s = summary.last_event_ms.map(seconds),
                 routes = silence::log_field(&silence::ages(&self.routes, last_events)),
                 khoros,
                 pull,
+                pull_skipped = self.pull.skipped,
                 destinations,
                 "status"
             ),
@@ -170,6 +179,12 @@ impl Status {
             ),
         }
     }
+}
+
+/// The held deliveries as one field of the log; `None` if there are none.
+fn held(held: &[Held]) -> Option<String> {
+    let of_one = |held: &Held| format!("{} by {}", held.waiting, held.reason);
+    (!held.is_empty()).then(|| held.iter().map(of_one).collect::<Vec<_>>().join(", "))
 }
 
 fn seconds(millis: i64) -> i64 {

@@ -71,6 +71,7 @@ impl World {
             ("ZENDESK_OAUTH_CLIENT_ID", zendesk::CLIENT_ID.to_owned()),
             ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
             ("ZENDESK_BUDGET_PERCENT", "100".to_owned()),
+            ("TICKET_MAX_PER_HOUR", "0".to_owned()),
             ("NOTIFICATION_BEARER_TOKEN", BEARER.to_owned()),
         ]);
         World { port, database, vars, _khoros: khoros }

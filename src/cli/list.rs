@@ -78,7 +78,8 @@ fn write_lines(out: &mut impl Write, delivery: &Listed) -> io::Result<()> {
     Ok(())
 }
 
-fn time(millis: i64) -> String {
+/// A time as the command line shows it.
+pub(super) fn time(millis: i64) -> String {
     let time = Timestamp::from_millisecond(millis).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -86,6 +86,27 @@ fn the_mode_decides_how_events_come() {
 }
 
 #[test]
+fn a_date_is_in_utc_unless_it_has_an_offset() {
+    assert_eq!(accepted(&[]).khoros.feed_since, None);
+    for (text, expected) in [
+        ("2026-05-01", "2026-05-01T00:00:00Z"),
+        ("2026-05-01T08:00", "2026-05-01T08:00:00Z"),
+        ("2026-05-01 08:00:30", "2026-05-01T08:00:30Z"),
+        ("2026-05-01T08:00Z", "2026-05-01T08:00:00Z"),
+        ("2026-05-01T08:00+02:00", "2026-05-01T06:00:00Z"),
+        ("1970-01-01", "1970-01-01T00:00:00Z"),
+    ] {
+        let since = accepted(&[("FEED_SINCE", text)]).khoros.feed_since;
+        assert_eq!(since.map(|since| since.to_string()).as_deref(), Some(expected), "{text}");
+    }
+    for text in ["yesterday", "2026-13-01", "2026-05", "1777593600", "01.05.2026", "2026-05-01+02:00", "all"]
+    {
+        let report = refused(&[("FEED_SINCE", text)]);
+        assert!(report.contains("FEED_SINCE is not a date or a time, as in 2026-05-01 "), "{text}: {report}");
+    }
+}
+
+#[test]
 fn all_problems_come_in_one_report_without_values() {
     let report = refused(&[
         ("SPREDFAST_MODE", "value"),
@@ -431,7 +452,8 @@ fn a_ticket_has_defaults() {
     assert_eq!((ticket.requester, ticket.repeat), (Requester::Author, Repeat::New));
     assert_eq!((ticket.public, ticket.priority), (false, Priority::Normal));
     assert!(ticket.tags.is_empty() && ticket.custom_fields.is_empty() && ticket.subject.is_none());
-    assert_eq!(zendesk(&config).update_budget_percent, 30);
+    assert_eq!((zendesk(&config).budget_percent, zendesk(&config).update_budget_percent), (30, 30));
+    assert_eq!(ticket.max_per_hour, 300);
     assert!(config.warnings.is_empty());
 }
 
@@ -464,6 +486,7 @@ fn a_wrong_ticket_is_reported_by_its_variables() {
     for (name, value, problem) in [
         ("TICKET_REQUESTER", "value", "TICKET_REQUESTER is neither author nor service"),
         ("TICKET_REPEAT", "value", "TICKET_REPEAT is none of new, comment and ignore"),
+        ("TICKET_MAX_PER_HOUR", "-1", "TICKET_MAX_PER_HOUR is not a number from 0 to 10000"),
         ("TICKET_PUBLIC", "value", "TICKET_PUBLIC is neither 1 nor 0"),
         ("TICKET_PRIORITY", "value", "TICKET_PRIORITY is none of"),
         ("TICKET_TYPE", "value", "TICKET_TYPE is none of"),

@@ -23,6 +23,7 @@ mod reply;
 mod requester;
 pub mod settings;
 mod setup;
+mod storm;
 mod text;
 pub mod ticket;
 mod token;
@@ -54,8 +55,9 @@ pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
 pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
+use storm::Storms;
+pub use token::Grant;
 use token::{Credential, Key};
-pub use token::{Grant, SCOPE};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
 
 pub const NAME: &str = "zendesk";
@@ -89,6 +91,7 @@ pub struct Zendesk {
     /// Reminds of tickets that we may not see.
     hidden_tickets: Mutex<Reminder>,
     deleted: DeletedTickets,
+    storms: Storms,
     call_timeout: Duration,
     create_timeout: Duration,
 }
@@ -149,8 +152,7 @@ impl Zendesk {
     pub fn new(settings: ZendeskSettings, http: reqwest::Client, attempt_limit: Duration) -> Zendesk {
         let call_timeout = CALL_TIMEOUT.min(attempt_limit * 3 / 10);
         let create_timeout = CREATE_TIMEOUT.min(attempt_limit * 6 / 10);
-        let credential =
-            Credential::new(settings.credentials.clone(), http.clone(), &settings.url, call_timeout);
+        let credential = Credential::new(&settings, http.clone(), call_timeout);
         let now = Instant::now();
         let zendesk = Zendesk {
             http,
@@ -162,6 +164,7 @@ impl Zendesk {
             refused_fields: Mutex::default(),
             hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
+            storms: Storms::default(),
             call_timeout,
             create_timeout,
         };
@@ -268,8 +271,9 @@ impl Zendesk {
         }
     }
 
-    /// Sets the requester of a ticket that waits for it.
+    /// Wakes held deliveries, and sets the requester of a ticket that waits for it.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        self.wake_held(memos).await?;
         self.set_pending_requester(memos).await.map(Some)
     }
 

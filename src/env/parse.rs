@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeOwned, IntoDeserializer};
@@ -107,6 +108,12 @@ fn span(text: &str, unit: f64, most: f64) -> Option<Duration> {
     let number: f64 = text.parse().ok()?;
     let seconds = number * unit;
     (seconds >= 1.0 && number <= most).then(|| Duration::from_secs_f64(seconds))
+}
+
+/// Parses a date or a time, in UTC unless it has an offset: `2026-05-01`, `2026-05-01T08:00+02:00`.
+pub fn time(text: &str) -> Parsed<Timestamp> {
+    let time = ["", "Z", "T00:00Z"].iter().find_map(|end| format!("{text}{end}").parse().ok());
+    time.ok_or("is not a date or a time, as in 2026-05-01 or 2026-05-01T08:00+02:00")
 }
 
 pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {

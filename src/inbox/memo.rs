@@ -4,7 +4,25 @@ use std::time::Duration;
 
 use super::{Inbox, execute, fetch, millis};
 
+/// Selects from when on the events of feeds are new: never later than ten minutes ago, since the clock of the first
+/// start may have run ahead.
+pub(super) const SELECT_FEED_SINCE: &str = "
+    select case when cast(value as bigint) < {now} - 600000 then cast(value as bigint) else {now} - 600000 end
+      from memo where scope = 'feed' and key = 'since'";
+
 impl Inbox {
+    /// Returns from when on the events of feeds are new: milliseconds since 1970, UTC. The first process that asks
+    /// decides it for all: the oldest delivery, or ten minutes ago if there is none.
+    pub async fn feed_since(&self) -> sqlx::Result<i64> {
+        let sql = "insert into memo (scope, key, value, at)
+                   select 'feed', 'since', cast(at as text), {now}
+                     from (select coalesce((select min(received_at) from delivery), {now} - 600000) as at) as decided
+                    where true
+                   on conflict (scope, key) do nothing";
+        execute!(self, sql)?;
+        fetch!(self.reader, query_scalar(SELECT_FEED_SINCE).fetch_one)
+    }
+
     /// Returns the value of a key, and when it was written: milliseconds since 1970, UTC.
     pub async fn recall(&self, scope: &str, key: &str) -> sqlx::Result<Option<(String, i64)>> {
         let sql = "select value, at from memo where scope = $1 and key = $2";

@@ -1,10 +1,14 @@
 //! Deliveries as the operator sees them: lists, counts and ages, and new tries.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 
-use super::{Inbox, State, execute, fetch, millis};
+use super::{Held, Inbox, State, execute, fetch, millis, on_store};
+
+/// How many identities one statement looks up.
+const KNOWN_AT_ONCE: usize = 64;
 
 /// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
 #[derive(Clone, Debug, FromRow)]
@@ -16,6 +20,9 @@ pub struct Listed {
     pub event_id: String,
     pub event_name: String,
     pub state: String,
+    pub leased: bool,
+    /// The destination may have it already.
+    pub may_be_sent: bool,
     pub attempts: i64,
     pub tries: i64,
     pub due_at: i64,
@@ -32,6 +39,8 @@ pub struct Listed {
 pub struct Summary {
     /// Those with waiting or dead deliveries.
     pub destinations: Vec<DestinationCounts>,
+    /// Waiting deliveries that a limit holds back.
+    pub held: Vec<Held>,
     pub done_24h: i64,
     /// Milliseconds since the last delivery was received.
     pub last_event_ms: Option<i64>,
@@ -89,9 +98,10 @@ impl Inbox {
         // Not bound, so that the planner finds a partial index.
         let of_state = state.map(|state| format!("state = '{}' and ", state.name())).unwrap_or_default();
         let sql = format!(
-            "{LISTED} where {of_state} destination = coalesce($5, destination)
+            "{} where {of_state} destination = coalesce($5, destination)
                         and (received_at, identity, destination) > ($1, $2, $3)
-                      order by received_at, identity, destination limit $4"
+                      order by received_at, identity, destination limit $4",
+            listed()
         );
         let (received_at, identity, last_destination) = match after {
             Some(last) => (last.received_at, last.identity.as_str(), last.destination.as_str()),
@@ -105,8 +115,29 @@ impl Inbox {
 
     /// Finds the deliveries under this identity, one for each destination.
     pub async fn find(&self, identity: &str) -> sqlx::Result<Vec<Listed>> {
-        let sql = format!("{LISTED} where identity = $1 order by destination");
+        let sql = format!("{} where identity = $1 order by destination", listed());
         fetch!(self.reader, query_as(&sql, identity).fetch_all)
+    }
+
+    /// Returns those of these identities that are stored, whatever became of them.
+    pub async fn known(&self, identities: &[&str]) -> sqlx::Result<HashSet<String>> {
+        let mut known = HashSet::new();
+        for some in identities.chunks(KNOWN_AT_ONCE) {
+            // The last one fills the list: each length would be another statement that a connection keeps prepared.
+            let list = some.iter().chain(some.last().into_iter().cycle()).take(KNOWN_AT_ONCE);
+            let found: Vec<String> = on_store!(self.store, reader, |executor, keeps| async {
+                let mut statement =
+                    QueryBuilder::new("select distinct identity from delivery where identity in (");
+                let mut values = statement.separated(", ");
+                for identity in list.clone() {
+                    values.push_bind(*identity);
+                }
+                statement.push(")");
+                statement.build_query_scalar().persistent(keeps).fetch_all(executor).await
+            })?;
+            known.extend(found);
+        }
+        Ok(known)
     }
 
     /// Gives a dead delivery a new schedule. The worker looks it up before it sends anything: a delivery that
@@ -145,10 +176,21 @@ impl Inbox {
         Ok(hastened == 1)
     }
 
+    /// Gives up a waiting delivery; a replay brings it back. False: it is not waiting, it is claimed, or the
+    /// destination may have it.
+    pub async fn discard(&self, delivery: &Listed, reason: &str) -> sqlx::Result<bool> {
+        let sql = format!(
+            "update delivery set state = 'dead', last_error = $3, settled_at = {{now}}, due_at = {{now}}
+              where identity = $1 and destination = $2 and state = 'waiting' and not leased and not ({MAY_BE_SENT})"
+        );
+        let discarded = execute!(self, &sql, &delivery.identity, &delivery.destination, reason)?;
+        Ok(discarded == 1)
+    }
+
     pub async fn summary(&self) -> sqlx::Result<Summary> {
         let (done_24h, last_event_ms) = fetch!(self.reader, query_as(SUMMARY).fetch_one)?;
         let destinations = fetch!(self.reader, query_as(COUNTS).fetch_all)?;
-        Ok(Summary { destinations, done_24h, last_event_ms })
+        Ok(Summary { destinations, held: self.held().await?, done_24h, last_event_ms })
     }
 
     /// Returns the last event of every route that ever had one, whether it is configured or not.
@@ -167,10 +209,18 @@ impl Inbox {
     }
 }
 
-const LISTED: &str = "
-    select identity, destination, case_key, route, event_id, event_name, state, attempts, tries, due_at,
-           received_at, settled_at, reference, last_error, payload = '' as erased
-      from delivery";
+/// An item of a feed and a replay are in doubt from the start: then it is the tries that may have sent something, unless
+/// a limit held them back.
+const MAY_BE_SENT: &str = "in_doubt and (request is not null
+    or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
+
+fn listed() -> String {
+    format!(
+        "select identity, destination, case_key, route, event_id, event_name, state, leased, attempts, tries, due_at,
+                received_at, settled_at, reference, last_error, payload = '' as erased, {MAY_BE_SENT} as may_be_sent
+           from delivery"
+    )
+}
 
 const SUMMARY: &str = "
     -- Texts are kept for a day at least, so the partial index has all of these.

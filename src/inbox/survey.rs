@@ -4,6 +4,7 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
+use super::memo::SELECT_FEED_SINCE;
 use super::postgres::PostgresPool;
 use super::{Inbox, SELECT_DEPLOYMENT, Store, Unusable, fetch, migrator, sqlite};
 use crate::config::{Database, PostgresServer};
@@ -26,6 +27,8 @@ pub enum Survey {
         migrations: Migrations,
         /// The id that a service on this database answers with, once one was started.
         deployment: Option<String>,
+        /// As [`Inbox::feed_since`], once a service was started.
+        feed_since: Option<i64>,
     },
 }
 
@@ -91,10 +94,10 @@ async fn survey_file(path: PathBuf) -> Result<Survey, StorageProblem> {
     let version: String =
         fetch!(inbox.reader, query_scalar("select sqlite_version()").fetch_one).map_err(wrong)?;
     let table = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
-    let (applied, deployment) = contents(&inbox, table).await.map_err(wrong)?;
+    let (applied, deployment, feed_since) = contents(&inbox, table).await.map_err(wrong)?;
     inbox.close().await;
     let (what, migrations) = (format!("SQLite {version}"), Migrations::of(&applied)?);
-    Ok(Survey::Present { what, path: Some(path), served, migrations, deployment })
+    Ok(Survey::Present { what, path: Some(path), served, migrations, deployment, feed_since })
 }
 
 async fn survey_server(server: &PostgresServer) -> Result<Survey, StorageProblem> {
@@ -120,21 +123,25 @@ async fn survey_server(server: &PostgresServer) -> Result<Survey, StorageProblem
         return Err(StorageProblem::ReadOnly(format!("{what} does not let this user write")));
     }
     let table = "select to_regclass('_sqlx_migrations') is not null";
-    let (applied, deployment) = contents(&inbox, table).await.map_err(lost)?;
+    let (applied, deployment, feed_since) = contents(&inbox, table).await.map_err(lost)?;
     inbox.close().await;
     let (what, migrations) = (format!("{what}, {server}"), Migrations::of(&applied)?);
-    Ok(Survey::Present { what, path: None, served: false, migrations, deployment })
+    Ok(Survey::Present { what, path: None, served: false, migrations, deployment, feed_since })
 }
 
-/// Reads the migrations and the id of the deployment. `table` asks whether there is a table of migrations.
-async fn contents(inbox: &Inbox, table: &str) -> sqlx::Result<(Vec<Applied>, Option<String>)> {
+/// What a survey reads: the migrations, the id of the deployment, and from when on the events of feeds are new.
+type Contents = (Vec<Applied>, Option<String>, Option<i64>);
+
+/// Reads the contents. `table` asks whether there is a table of migrations.
+async fn contents(inbox: &Inbox, table: &str) -> sqlx::Result<Contents> {
     let applied = match fetch!(inbox.reader, query_scalar(table).fetch_one)? {
         true => fetch!(inbox.reader, query_as(SELECT_APPLIED).fetch_all)?,
         false => Vec::new(),
     };
-    // Databases of an older version have no such table.
+    // Databases of an older version have no such tables.
     let deployment = fetch!(inbox.reader, query_scalar(SELECT_DEPLOYMENT).fetch_optional);
-    Ok((applied, deployment.unwrap_or_default()))
+    let feed_since = fetch!(inbox.reader, query_scalar(SELECT_FEED_SINCE).fetch_optional);
+    Ok((applied, deployment.unwrap_or_default(), feed_since.unwrap_or_default()))
 }
 
 const SELECT_VERSION: &str = "

@@ -70,7 +70,7 @@ on_both! {
         bridge.wait_for("ticket_adopted ticket=1000 case=khoros:1234:twitter:1").await;
         assert_adopted(&world, 1000, "1");
         let said = comments_on(&world, 1000).remove(0);
-        assert!(said.contains("applied again") && said.contains("call them"), "{said}");
+        assert!(said.contains("\" again at ") && said.contains("call them"), "{said}");
         let after = ticket(&world, 1000);
         for field in ["subject", "requester_id", "priority", "status"] {
             assert_eq!(after[field], before[field], "{field}");

@@ -284,6 +284,8 @@ impl World {
             ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
             ("NOTIFICATION_BEARER_TOKEN", BEARER.to_owned()),
             ("ADMIN_TOKEN", ADMIN.to_owned()),
+            // More than by default, so that stories with many tickets take no longer than they have to.
+            ("ZENDESK_BUDGET_PERCENT", "60".to_owned()),
             // Short, so that what waits for the end of a lease does not make the tests wait.
             ("LEASE_SECONDS", "6".to_owned()),
             ("RUST_LOG", "info,casebridge=debug".to_owned()),

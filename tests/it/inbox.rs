@@ -17,7 +17,7 @@ const NO_LEASE: Duration = Duration::ZERO;
 const ZENDESK: &str = "zendesk";
 
 /// Opens the inbox as `serve` does, on the database of the world.
-async fn open(world: &World) -> Inbox {
+pub async fn open(world: &World) -> Inbox {
     let (inbox, committer) = Inbox::open(&database(world)).await.unwrap();
     tokio::spawn(committer.run(CancellationToken::new()));
     inbox

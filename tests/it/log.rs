@@ -17,7 +17,12 @@ const PUSHES: usize = 1200;
 async fn start_unread(world: &World) -> (Child, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));
-    command.env_clear().envs(&world.vars).env("RUST_LOG", "trace").kill_on_drop(true);
+    command
+        .env_clear()
+        .envs(&world.vars)
+        .env("TICKET_MAX_PER_HOUR", "0")
+        .env("RUST_LOG", "trace")
+        .kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(writer.try_clone().unwrap()).stderr(writer);
     let child = command.spawn().unwrap();
     while world.http.get(world.url("/readyz")).send().await.is_err() {}

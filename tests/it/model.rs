@@ -66,6 +66,10 @@ enum Step {
     Replay {
         delivery: usize,
     },
+    /// How far down the list, the waiting ones first.
+    Discard {
+        delivery: usize,
+    },
     Blank(Retention),
 }
 
@@ -92,6 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => near().prop_map(|claim| Step::Follow { claim }),
         2 => near().prop_map(|claim| Step::History { claim }),
         2 => near().prop_map(|delivery| Step::Replay { delivery }),
+        2 => near().prop_map(|delivery| Step::Discard { delivery }),
         1 => (wait(), wait()).prop_map(|(done, dead)| Step::Blank(Retention { done, dead })),
     ]
 }
@@ -131,11 +136,9 @@ fn new_item(event: usize, post: usize, destinations: &[&'static str]) -> NewItem
 }
 
 fn transition() -> impl Strategy<Value = Transition> {
-    let again = (wait(), 0..2i64, any::<bool>()).prop_map(|(after, tries, in_doubt)| Transition::Again {
-        after,
-        tries,
-        in_doubt,
-        reason: "it failed".to_owned(),
+    let reason = select(&["it failed", "held: it waits"][..]);
+    let again = (wait(), 0..2i64, any::<bool>(), reason).prop_map(|(after, tries, in_doubt, reason)| {
+        Transition::Again { after, tries, in_doubt, reason: reason.to_owned() }
     });
     let given_up = (wait(), any::<bool>()).prop_map(|(rest, in_doubt)| Transition::GivenUp {
         reason: "it failed too often".to_owned(),
@@ -296,6 +299,20 @@ impl Model {
         true
     }
 
+    /// A delivery that may have been sent stays. Being held, it was not sent by that try.
+    fn discard(&mut self, identity: &str, destination: &str) -> bool {
+        let row = self.row(identity, destination);
+        let is_held = row.last_error.as_ref().is_some_and(|reason| reason.starts_with("held: "));
+        let may_be_sent = row.in_doubt && (row.request.is_some() || row.attempts > 0 && !is_held);
+        if row.state != "waiting" || row.leased || may_be_sent {
+            return false;
+        }
+        row.state = "dead".to_owned();
+        row.is_due = true;
+        row.last_error = Some("discarded".to_owned());
+        true
+    }
+
     /// Of how many the texts are gone now.
     fn erase(&mut self, retention: Retention) -> u64 {
         let is_over = |row: &&mut Row| match row.state.as_str() {
@@ -407,6 +424,15 @@ impl Trial {
                 let Some(listed) = list.get(delivery % list.len().max(1)) else { return false };
                 let changed = inbox.replay(listed, false).await.unwrap();
                 assert_eq!(changed, self.model.replay(&listed.identity, &listed.destination));
+                changed
+            }
+            Step::Discard { delivery } => {
+                let mut list = inbox.list(None, None, None, ALL).await.unwrap();
+                list.sort_by_key(|listed| listed.state != "waiting");
+                let Some(listed) = list.get(delivery % list.len().max(1)) else { return false };
+                let changed = inbox.discard(listed, "discarded").await.unwrap();
+                assert_eq!(changed, self.model.discard(&listed.identity, &listed.destination));
+                assert_eq!(changed, listed.state == "waiting" && !listed.leased && !listed.may_be_sent);
                 changed
             }
             Step::Blank(retention) => {

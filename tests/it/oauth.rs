@@ -1,5 +1,6 @@
 //! The answers to requests for an OAuth token: forms that differ from Zendesk's published example.
 
+use std::collections::BTreeSet;
 use std::future::IntoFuture;
 
 use axum::Router;
@@ -31,6 +32,35 @@ async fn unusual_oauth_answers_still_give_a_token() {
             assert_eq!(bridge.count("token_scope_missing"), 0, "{answer}: {}", bridge.log());
             assert_eq!(bridge.stop().await.code(), Some(0), "{answer}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_scope_for_users_is_requested_only_if_a_route_needs_them() {
+    run_on_sqlite(|mut world| async move {
+        world.zendesk.model().scopes = BTreeSet::from(["tickets:write", "tickets:read", "read"]);
+        world.set("TICKET_REQUESTER", "service");
+        // It needs no users: it goes nowhere near Zendesk.
+        let _webhook = world.with_webhook().await;
+        world.set("ROUTE_REPORTS_EVENT", "message-published");
+        world.set("ROUTE_REPORTS_TO", "webhook");
+        world.set("ROUTE_REPORTS_TICKET_REQUESTER", "author");
+        let bridge = world.start().await;
+        bridge.wait_for("destination_ready destination=zendesk").await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done ticket=1000").await;
+        assert_eq!(bridge.count("token_scope_narrow") + bridge.count("token_scope_missing"), 0);
+        let output = world.command_with_settings(&["check", "--json"]).await;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let rows = report["rows"].as_array().unwrap();
+        let credential = rows.iter().find(|row| row["name"] == "zendesk credential").unwrap();
+        assert_eq!(credential["mark"], "ok", "{credential}");
+        bridge.stop().await;
+
+        world.set("ROUTE_VIP_LABEL", "VIP");
+        world.set("ROUTE_VIP_TICKET_REQUESTER", "author");
+        world.start().await.wait_for("token_scope_narrow").await;
     })
     .await;
 }

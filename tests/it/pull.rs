@@ -10,13 +10,14 @@ use crate::harness::{
     ADMIN, Bridge, Kind, LABEL, PRIVATE, Proxy, Wire, World, event, on_both, run, run_on_sqlite,
 };
 
-/// Khoros shows its subscriptions and has feeds, which are read every second.
+/// Khoros shows its subscriptions and has feeds, which are read every second. Published examples are of 2017.
 pub fn with_feeds(world: &mut World) {
     let mut model = world.khoros.model();
     model.style = Style::Json;
     model.feed_shape = FeedShape::Array;
     drop(model);
     world.set("SPREDFAST_POLL_SECONDS", "1");
+    world.set("FEED_SINCE", "2017-01-01");
 }
 
 /// The same, and nothing is pushed.

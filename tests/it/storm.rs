@@ -223,6 +223,7 @@ struct Notification {
 async fn prepare(world: &mut World, chance: &mut Rng) -> Receivers {
     let receivers = Receivers::start(world, chance).await;
     world.set("RETRY_SCHEDULE", ["1"; 50].join(","));
+    world.set("TICKET_MAX_PER_HOUR", "0");
     world.set("ZENDESK_BUDGET_PERCENT", "100");
     world.set("ZENDESK_UPDATE_BUDGET_PERCENT", "100");
     world.set("RUST_LOG", "info");

@@ -17,6 +17,8 @@ codes! {
     TICKET_HIDDEN = "zendesk_ticket_hidden";
     /// A first comment is public and should be private, or the reverse.
     PRIVACY = "zendesk_privacy";
+    /// A route has made as many tickets in an hour as it may.
+    STORM = "ticket_storm";
     /// Zendesk has not been usable for minutes.
     DOWN = "zendesk_down";
 }

@@ -79,6 +79,7 @@ impl Attempt<'_> {
         if let (Some(reference), true) = (self.reference(), self.is_ignored()) {
             return Ok(self.done(reference.to_owned(), Action::Ignored, &self.memory));
         }
+        self.check_storm_limit().await?;
         let mut current = self.current().await?;
         if current.as_ref().is_some_and(|current| self.is_sure_to_comment(current)) {
             self.zendesk.check_update_budget()?;
@@ -290,7 +291,7 @@ impl Attempt<'_> {
     }
 
     /// Returns the ticket of the latest delivery of the case.
-    fn reference(&self) -> Option<&str> {
+    pub(super) fn reference(&self) -> Option<&str> {
         match &self.history.latest {
             Latest::Done { reference, .. } => Some(reference),
             Latest::None | Latest::Unknown => None,

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::settings::ticket::{Reference, ReferenceKind};
 use super::settings::{ZendeskCredentials, ZendeskSettings};
-use super::{AccessError, Grant, LookupResult, SCOPE, Zendesk};
+use super::{AccessError, Grant, LookupResult, Zendesk, token};
 use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
 /// The day on which Zendesk ends all API tokens.
@@ -17,11 +17,11 @@ const END_OF_API_TOKENS: Date = date(2027, 4, 30);
 
 const OAUTH_REMEDY: &str = "compare ZENDESK_OAUTH_CLIENT_ID (the identifier) and ZENDESK_OAUTH_CLIENT_SECRET with \
                             Admin Center > Apps and integrations > APIs > OAuth clients: kind Confidential, its \
-                            user not suspended, and with the scopes tickets:write, users:write and read allowed";
+                            user not suspended, and with the scopes {scopes} allowed";
 const API_TOKEN_REMEDY: &str = "compare ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN with Admin Center > Apps and \
                                 integrations > APIs > API tokens, or better set up an OAuth client";
-const SCOPE_REMEDY: &str = "let the OAuth client have the scopes tickets:write, users:write and read (Admin Center \
-                            > Apps and integrations > APIs > OAuth clients), and see the role of its user";
+const SCOPE_REMEDY: &str = "let the OAuth client have the scopes {scopes} (Admin Center > Apps and integrations > \
+                            APIs > OAuth clients), and see the role of its user";
 const ROLE_REMEDY: &str = "give the user of the credential a role that may see and create tickets, and see \
                            Zendesk's IP restrictions";
 const ADDRESS_REMEDY: &str = "set ZENDESK_API_URL to https://YOUR-SUBDOMAIN.zendesk.com";
@@ -49,7 +49,7 @@ async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Fin
     let no_answer = || Err(AccessError::Away("Zendesk did not answer in time".to_owned()));
     let access = within(zendesk.access()).await.unwrap_or_else(no_answer);
     let grant = zendesk.grant().await;
-    let credential = credential(&config.credentials, &access, grant.as_ref());
+    let credential = credential(config, &access, grant.as_ref());
     let not_checked = |reason| vec![Finding::not_checked(reason)];
     let fields = match access {
         _ if references.is_empty() => vec![Finding::ok("none configured")],
@@ -64,19 +64,19 @@ async fn findings(config: &ZendeskSettings, client: reqwest::Client) -> [Vec<Fin
 
 /// The finding about the credential, with the remedy.
 pub(super) fn credential(
-    credentials: &ZendeskCredentials,
+    settings: &ZendeskSettings,
     access: &Result<(), AccessError>,
     grant: Option<&Grant>,
 ) -> Finding {
     let missing = grant.map(|grant| grant.lacks.join(" ")).filter(|missing| !missing.is_empty());
     let missing = missing.map(|missing| format!("; the token was issued without the scope {missing}"));
     let error = match (access, missing.is_some()) {
-        (Ok(()), false) => return working(credentials, grant),
+        (Ok(()), false) => return working(settings, grant),
         (Ok(()), true) => "the credential works".to_owned(),
         (Err(error), _) => error.to_string(),
     };
     let remedy = match access {
-        Err(AccessError::Credential(_)) => match credentials {
+        Err(AccessError::Credential(_)) => match settings.credentials {
             ZendeskCredentials::OAuth { .. } => OAUTH_REMEDY,
             ZendeskCredentials::ApiToken { .. } => API_TOKEN_REMEDY,
         },
@@ -88,15 +88,22 @@ pub(super) fn credential(
         }
         Err(AccessError::Away(_)) => AWAY_REMEDY,
     };
-    Finding::failed(format!("{error}{}", missing.unwrap_or_default()), remedy)
+    Finding::failed(format!("{error}{}", missing.unwrap_or_default()), with_scopes(remedy, settings))
 }
 
-fn working(credentials: &ZendeskCredentials, grant: Option<&Grant>) -> Finding {
-    match (credentials, grant) {
+/// Fills in the scopes that the settings need.
+fn with_scopes(remedy: &str, settings: &ZendeskSettings) -> String {
+    let scopes = token::scope(settings).replace(' ', ", ").replace(", read", " and read");
+    remedy.replace("{scopes}", &scopes)
+}
+
+fn working(settings: &ZendeskSettings, grant: Option<&Grant>) -> Finding {
+    match (&settings.credentials, grant) {
         (ZendeskCredentials::ApiToken { .. }, _) => api_token(Timestamp::now()),
         (_, Some(grant)) if grant.is_narrow => {
-            let text = format!("the OAuth client may not have the scopes `{SCOPE}`, and works with fewer");
-            Finding::warning(text, SCOPE_REMEDY)
+            let scope = token::scope(settings);
+            let text = format!("the OAuth client may not have the scopes `{scope}`, and works with fewer");
+            Finding::warning(text, with_scopes(SCOPE_REMEDY, settings))
         }
         (_, grant) => {
             let minutes = grant.map_or(Duration::ZERO, |grant| grant.life).as_secs() / 60;

@@ -25,7 +25,13 @@ impl Attempt<'_> {
         let mut claim = self.claim.clone();
         let follow_up = closed_ticket.and_then(|ticket| ticket.parse().ok());
         let (mut decision, mut body) = match claim.request.take() {
-            Some(frozen) => (self.decision(self.service_user().await?), frozen),
+            Some(frozen) => {
+                // Its place may be over, as after a long outage. In doubt, it may have its ticket already.
+                if !claim.in_doubt {
+                    self.take_place().await?;
+                }
+                (self.decision(self.service_user().await?), frozen)
+            }
             None => {
                 let plan = Plan { requester: self.requester().await?, fields: Fields::Configured, follow_up };
                 self.freeze(&claim, plan).await?
@@ -86,6 +92,9 @@ impl Attempt<'_> {
         let memory = self.memory_of_created(Some(&rendered.notes));
         let decision = Decision { plan, public: rendered.is_public, memory };
         let body = rendered.ticket.to_string();
+        if self.claim.request.is_none() && claim.revision == self.claim.revision {
+            self.take_place().await?;
+        }
         self.ledger.freeze(claim, &body, &decision.to_memo()).await?;
         Ok((decision, body))
     }

@@ -182,8 +182,8 @@ impl Rehearsal {
 
     /// What `casebridge check` would say.
     async fn remedy(&self, outcome: &Outcome) -> String {
-        let (credentials, grant) = (&self.zendesk.settings.credentials, self.zendesk.grant().await);
-        account::with_remedy(&check::credential(credentials, &Err(access_error(outcome)), grant.as_ref()))
+        let (settings, grant) = (&self.zendesk.settings, self.zendesk.grant().await);
+        account::with_remedy(&check::credential(settings, &Err(access_error(outcome)), grant.as_ref()))
     }
 
     fn judge(&mut self, assumption: Assumption, holds: bool, seen: impl Into<String>) {

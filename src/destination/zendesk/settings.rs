@@ -13,7 +13,7 @@ use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
 use crate::item::Kind;
 use crate::route::Route;
-use ticket::{Reference, TICKET_PREFIX, Ticket};
+use ticket::{Reference, Requester, TICKET_PREFIX, Ticket};
 
 /// Access to Zendesk.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct ZendeskSettings {
     pub update_budget_percent: u32,
     /// `ADOPT_UNTIL`: until then, casebridge adopts tickets of the 2017 example; `None` without `ADOPT_BY_LINK`.
     pub adopt_until: Option<Timestamp>,
+    /// Whether any route makes the author of a post the requester: then the credential has to find and create users.
+    pub needs_users: bool,
     /// The settings of tickets by route.
     pub tickets: BTreeMap<String, Ticket>,
     /// Those of routes that are no longer configured: `TICKET_…`.
@@ -64,7 +66,7 @@ variables! {
     /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
     ///
     /// casebridge reads the account's limit from Zendesk's answers; until then it assumes 200.
-    zendesk_budget_percent = default("60").app();
+    zendesk_budget_percent = default("30").app();
     /// The share of the account's ticket updates per minute that casebridge may use, in percent, 1 to 100. Agents'
     /// clicks are updates, too.
     zendesk_update_budget_percent = default("30").app();
@@ -98,13 +100,14 @@ pub fn read_tickets(
     routes: &[Route],
 ) -> (BTreeMap<String, Ticket>, Ticket, Vec<Reference>) {
     let mut references = Vec::new();
-    let base = ticket::read(reader, TICKET_PREFIX, &Ticket::default(), &mut references);
+    let defaults = Ticket::default();
+    let base = ticket::read(reader, TICKET_PREFIX, &defaults, &mut references);
     let mut tickets = BTreeMap::new();
     for route in routes.iter().filter(|route| !route.prefix.is_empty()) {
         // Templates for posts do not fit other events.
         let base = match route.kind {
             Kind::Label | Kind::Rule => base.clone(),
-            Kind::Other => Ticket { subject: None, comment: None, ..base.clone() },
+            Kind::Other => Ticket { subject: None, comment: None, update: None, ..base.clone() },
         };
         let prefix = format!("{}{TICKET_PREFIX}", route.prefix);
         tickets.insert(route.name.clone(), ticket::read(reader, &prefix, &base, &mut references));
@@ -119,15 +122,19 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<ZendeskSettings> {
     let url = reader.aliased(variables.zendesk_api_url(), variables.zendesk_app_url());
     let url = reader.required(url, parse::origin);
     let credentials = credentials(reader, &variables);
-    let budget_percent = reader.or(variables.zendesk_budget_percent(), 60, parse::percent);
+    let budget_percent = reader.or(variables.zendesk_budget_percent(), 30, parse::percent);
     let update_budget_percent = reader.or(variables.zendesk_update_budget_percent(), 30, parse::percent);
     let adopt_until = adopt::read(reader, Timestamp::now());
+    let is_author =
+        |route: &Route| tickets.get(&route.name).unwrap_or(&ticket).requester == Requester::Author;
+    let needs_users = routes.iter().any(|route| route.goes_to(super::NAME) && is_author(route));
     Some(ZendeskSettings {
         url: url?,
         credentials: credentials?,
         budget_percent,
         update_budget_percent,
         adopt_until,
+        needs_users,
         tickets,
         ticket,
         references,

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::alerts;
 use super::reply::{Reply, send};
-use super::settings::ZendeskCredentials;
+use super::settings::{ZendeskCredentials, ZendeskSettings};
 use crate::delivery::{Doubt, Outcome, Reason};
 
 /// The remedy for a 401, as logged.
@@ -23,8 +23,10 @@ const CREDENTIAL_ADVICE: &str = "compare ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAU
                                      integrations > APIs, and restart";
 
 /// Includes the scopes of later features: another scope in a later version would stop running deployments.
-pub const SCOPE: &str = "tickets:write users:write read";
-/// For an OAuth client that may not request [`SCOPE`].
+const SCOPE: &str = "tickets:write users:write read";
+/// If no route makes authors requesters.
+const SCOPE_WITHOUT_USERS: &str = "tickets:write read";
+/// For an OAuth client that may not request the usual scopes.
 const NARROW_SCOPE: &str = "tickets:write tickets:read";
 /// The requested life of a token. Zendesk takes more than 300 s and less than 172,800 s.
 const LIFE_SECONDS: u64 = 7200;
@@ -63,7 +65,7 @@ struct Minted {
 /// The permissions of an OAuth token, and its life.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The client may only request scopes for tickets, not for users.
+    /// The client may not request all scopes that the settings need.
     pub is_narrow: bool,
     /// The scopes that were requested but not granted.
     pub lacks: Vec<String>,
@@ -71,20 +73,15 @@ pub struct Grant {
 }
 
 impl Credential {
-    pub fn new(
-        credentials: ZendeskCredentials,
-        http: reqwest::Client,
-        origin: &Url,
-        timeout: Duration,
-    ) -> Credential {
-        match credentials {
+    pub fn new(settings: &ZendeskSettings, http: reqwest::Client, timeout: Duration) -> Credential {
+        match settings.credentials.clone() {
             ZendeskCredentials::ApiToken { email, token } => {
                 Credential::ApiToken { user: format!("{email}/token"), token }
             }
             ZendeskCredentials::OAuth { client_id, client_secret } => {
-                let mut url = origin.clone();
+                let mut url = settings.url.clone();
                 url.set_path("/oauth/tokens");
-                let (minting, scope) = (AsyncMutex::default(), Mutex::new(SCOPE));
+                let (minting, scope) = (AsyncMutex::default(), Mutex::new(scope(settings)));
                 let oauth = OAuth { http, url, client_id, client_secret, timeout, minting, scope };
                 Credential::OAuth(Box::new(oauth))
             }
@@ -140,6 +137,11 @@ impl Key {
     }
 }
 
+/// Returns the scopes that the settings need.
+pub fn scope(settings: &ZendeskSettings) -> &'static str {
+    if settings.needs_users { SCOPE } else { SCOPE_WITHOUT_USERS }
+}
+
 impl OAuth {
     async fn token(&self) -> Result<SecretString, Outcome> {
         let requested_at = Instant::now();
@@ -175,10 +177,10 @@ impl OAuth {
 
     async fn mint(&self) -> Result<Minted, Outcome> {
         let reply = self.request_token().await?;
-        if reply.status == 400 && reply.has_error("invalid_scope") && self.scope() == SCOPE {
+        if reply.status == 400 && reply.has_error("invalid_scope") && !self.is_narrow() {
             warn!(
                 event = "token_scope_narrow",
-                scope = SCOPE,
+                scope = self.scope(),
                 granted = NARROW_SCOPE,
                 "the Zendesk OAuth client may not request all scopes, using fewer; add them for later versions"
             );
@@ -214,7 +216,7 @@ impl OAuth {
         Ok(Minted {
             token: token.access_token.into(),
             renew_at: Instant::now() + life.mul_f64(0.8),
-            grant: Grant { is_narrow: self.scope() != SCOPE, lacks, life },
+            grant: Grant { is_narrow: self.is_narrow(), lacks, life },
         })
     }
 
@@ -241,6 +243,10 @@ impl OAuth {
 
     fn scope(&self) -> &'static str {
         *self.scope.lock()
+    }
+
+    fn is_narrow(&self) -> bool {
+        self.scope() == NARROW_SCOPE
     }
 }
 

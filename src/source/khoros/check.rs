@@ -103,8 +103,9 @@ impl<'a> Answers<'a> {
     }
 
     /// The findings of four rows: token, label, subscription and pull. `is_reached`: our public address is
-    /// known to be right.
-    pub fn findings(&self, is_reached: bool) -> [Vec<Finding>; 4] {
+    /// known to be right. `feed_since`: from when on events of the feeds are new in our database (milliseconds
+    /// since 1970), if that is decided.
+    pub fn findings(&self, is_reached: bool, feed_since: Option<i64>) -> [Vec<Finding>; 4] {
         let token = self.token(Timestamp::now());
         let reason = match &self.user {
             Err(refusal) if is_broken(refusal) => match refusal {
@@ -113,7 +114,7 @@ impl<'a> Answers<'a> {
                 _ => "Khoros is not at this address",
             },
             _ if self.desired.is_empty() => INCOMPLETE,
-            _ => return [token, self.label(), self.subscription(is_reached), self.pull()],
+            _ => return [token, self.label(), self.subscription(is_reached), self.pull(feed_since)],
         };
         let not_checked = || vec![Finding::not_checked(reason)];
         [token, not_checked(), not_checked(), not_checked()]
@@ -172,7 +173,7 @@ impl<'a> Answers<'a> {
         }
     }
 
-    fn pull(&self) -> Vec<Finding> {
+    fn pull(&self, feed_since: Option<i64>) -> Vec<Finding> {
         let mode = self.config.mode;
         if !mode.polls() {
             return vec![Finding::ok("not used: SPREDFAST_MODE is push")];
@@ -181,6 +182,11 @@ impl<'a> Answers<'a> {
             let remedy = if mode == Mode::Poll { POLL_REMEDY } else { "" };
             return vec![Finding::warning("not tried: the subscription is not known", remedy)];
         }
+        let stored = feed_since.and_then(|millis| Timestamp::from_millisecond(millis).ok());
+        let since = match self.config.feed_since.or(stored) {
+            Some(since) => format!("events count from {since:.0} on"),
+            None => "the next start decides from when on events count".to_owned(),
+        };
         let judge = |(desired, feed): (&Desired, &Option<Result<(), Refusal>>)| {
             let name = &desired.route.external_id;
             let text = match feed {
@@ -188,7 +194,7 @@ impl<'a> Answers<'a> {
                     let text = format!("`{name}`: no subscription to read from yet");
                     return Finding::warning(text, SUBSCRIBE_REMEDY);
                 }
-                Some(Ok(())) => return Finding::ok(format!("`{name}`: its feed can be read")),
+                Some(Ok(())) => return Finding::ok(format!("`{name}`: its feed can be read; {since}")),
                 Some(Err(Refusal::NotOffered)) => format!("`{name}`: Khoros offers no feed here"),
                 Some(Err(refusal)) => format!("`{name}`: its feed cannot be read: {refusal}"),
             };

@@ -1,6 +1,10 @@
 //! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push
-//! through a fault of ours. An event that is both pushed and read is one delivery.
+//! through a fault of ours. An event that is both pushed and read is one delivery. Events that are older than
+//! `FEED_SINCE` are skipped, so that the history of a feed is imported only by `casebridge backfill`.
 
+pub mod backfill;
+mod history;
+mod page;
 mod reading;
 mod status;
 
@@ -8,22 +12,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, error, info};
+use tracing::{debug, info, warn};
 
-use super::alerts;
 use crate::delivery::Origin;
+use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::route::Route;
 use crate::source::khoros::client::{Khoros, Refusal};
-use crate::source::khoros::event::moment;
-use crate::source::khoros::notification;
 use crate::source::khoros::settings::KhorosSettings;
 use crate::source::khoros::subscription::Feeds;
+use history::History;
+use page::Event;
 use reading::{FeedEvent, Part, Reading};
-pub use status::PullStatus;
 use status::StatusLog;
+pub use status::{PullReport, PullStatus};
 
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -31,17 +36,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const AFTER_A_REFUSAL: Duration = Duration::from_secs(5);
 /// Nothing published says that events keep their order, so each feed is read whole this often.
 const WHOLE_EVERY: Duration = Duration::from_secs(86_400);
-/// In memory, an event of many items is several times as long as in the feed: events of one page that exceed
-/// this many bytes are stored in several steps.
-const TOGETHER_BYTES: usize = 8 << 20;
-/// How many single events of one reading may be too long. With more, the server is at fault, not the event.
-const MAX_SKIPPED: usize = 3;
 /// The most pages of one feed in a row: then the other feeds have their turn.
 const MAX_PAGES: usize = 1_000;
 
 /// The feeds to read, and the request for an early reading.
 pub struct Sources {
     pub khoros: Khoros,
+    pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub feeds: watch::Receiver<Feeds>,
     /// Notified after each push that we refused through a fault of ours.
@@ -54,10 +55,12 @@ pub struct Pull {
     intake: Intake,
     company: u64,
     every: Duration,
+    /// Older events are skipped. As configured; otherwise read from the inbox before the first feed.
+    since: Option<Timestamp>,
     /// By the id of the subscription.
     feeds: HashMap<String, Feed>,
     log: StatusLog,
-    status: watch::Sender<PullStatus>,
+    report: watch::Sender<PullReport>,
 }
 
 /// The state of one feed, in memory only.
@@ -65,11 +68,13 @@ struct Feed {
     whole_at: Instant,
     /// The next reading, or the interrupted one.
     reading: Reading,
+    /// Its skipped events.
+    history: History,
 }
 
 /// Why a reading ended early.
 #[derive(Debug, thiserror::Error)]
-enum ReadFailure {
+pub enum ReadFailure {
     #[error("the events that were read cannot be stored")]
     NotStored,
     #[error(transparent)]
@@ -81,21 +86,24 @@ impl Pull {
         sources: Sources,
         intake: Intake,
         config: &KhorosSettings,
-        status: watch::Sender<PullStatus>,
+        report: watch::Sender<PullReport>,
     ) -> Pull {
-        let log = StatusLog::new(config.mode, Instant::now());
-        let company = config.company_id;
-        Pull { sources, intake, company, every: config.poll_every, feeds: HashMap::new(), log, status }
+        let KhorosSettings { company_id: company, poll_every: every, feed_since: since, mode, .. } = *config;
+        let log = StatusLog::new(mode, Instant::now());
+        Pull { sources, intake, company, every, since, feeds: HashMap::new(), log, report }
     }
 
     /// Runs for ever.
     pub async fn run(mut self) {
         let mut failures = 0;
+        let since = self.find_since().await;
+        self.report.send_modify(|report| report.since = Some(since));
         self.wait().await;
         loop {
-            let (status, failure) = self.read_all().await;
+            let (status, failure) = self.read_all(since).await;
             self.log.log(&status, Instant::now());
-            self.status.send_replace(status);
+            let skipped = self.feeds.values().map(|feed| feed.history.len()).sum();
+            self.report.send_replace(PullReport { status, since: Some(since), skipped });
             match failure {
                 None => {
                     failures = 0;
@@ -107,6 +115,26 @@ impl Pull {
                 }
             }
         }
+    }
+
+    /// Returns from when on events are delivered: as configured, or as the first start on this database decided.
+    async fn find_since(&self) -> Timestamp {
+        let since = loop {
+            if let Some(since) = self.since {
+                break since;
+            }
+            match self.sources.inbox.feed_since().await {
+                // The time of a delivery or of the clock cannot be out of range.
+                Ok(millis) => break Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN),
+                Err(error) => warn!(
+                    event = "feed_since_unknown",
+                    "reading no feed until the database says from when on events count: {error}"
+                ),
+            }
+            tokio::time::sleep(FIRST_WAIT).await;
+        };
+        info!(event = "feed_since", %since, "events of the feeds count from {since:.0} on, older ones are skipped");
+        since
     }
 
     /// Waits until the next reading is due: by the clock, because there is another feed, or because we
@@ -122,7 +150,7 @@ impl Pull {
     }
 
     /// Reads each feed, even if another fails, unless the failure concerns all of them.
-    async fn read_all(&mut self) -> (PullStatus, Option<ReadFailure>) {
+    async fn read_all(&mut self, since: Timestamp) -> (PullStatus, Option<ReadFailure>) {
         let feeds = self.sources.feeds.borrow_and_update().clone();
         self.feeds.retain(|uuid, _| feeds.values().flatten().any(|known| known == uuid));
         let (mut worst, mut failed) = (PullStatus::Pending, None);
@@ -130,7 +158,7 @@ impl Pull {
             let read = match feeds.get(&route.name) {
                 None => continue,
                 Some(None) => Err(Refusal::NotOffered.into()),
-                Some(Some(uuid)) => self.read(&route, uuid).await,
+                Some(Some(uuid)) => self.read(&route, uuid, since).await,
             };
             match read {
                 Ok(()) => worst = worst.max(PullStatus::Available),
@@ -151,12 +179,16 @@ impl Pull {
         (worst, failed)
     }
 
-    async fn read(&mut self, route: &Route, uuid: &str) -> Result<(), ReadFailure> {
+    async fn read(&mut self, route: &Route, uuid: &str, since: Timestamp) -> Result<(), ReadFailure> {
         let known = self.feeds.remove(uuid).filter(|feed| feed.whole_at.elapsed() < WHOLE_EVERY);
-        let mut feed =
-            known.unwrap_or_else(|| Feed { whole_at: Instant::now(), reading: Reading::new(Part::Whole) });
+        let mut feed = known.unwrap_or_else(|| Feed {
+            whole_at: Instant::now(),
+            reading: Reading::new(Part::Whole),
+            history: History::new(since),
+        });
         let mut new = 0;
-        let read = self.read_pages(route, uuid, &mut feed.reading, &mut new).await;
+        let read = self.read_pages(route, uuid, &mut feed, &mut new).await;
+        feed.history.log(route);
         let route = &route.name;
         if new > 0 {
             info!(event = "feed_read", route, new, "read {new} event(s) from the feed that were not pushed");
@@ -176,60 +208,40 @@ impl Pull {
         &self,
         route: &Route,
         uuid: &str,
-        reading: &mut Reading,
+        Feed { reading, history, .. }: &mut Feed,
         new: &mut usize,
     ) -> Result<(), ReadFailure> {
-        let mut skipped = 0;
+        let mut too_long = 0;
         for _ in 0..MAX_PAGES {
-            if reading.is_complete {
+            let Some(events) = page::next(&self.sources.khoros, route, uuid, reading, &mut too_long).await?
+            else {
                 break;
-            }
-            let (offset, limit) = (reading.offset, reading.limit);
-            match self.sources.khoros.feed(uuid, offset, limit).await {
-                Ok(events) => reading.add(&self.store(route, events, new).await?),
-                // Beyond the end, some servers answer without a list. It may also be a fault.
-                Err(Refusal::NotOffered) if offset > 0 => reading.end_unsurely(),
-                Err(Refusal::TooLarge) if reading.request_less() => {}
-                Err(Refusal::TooLarge) if skipped < MAX_SKIPPED => {
-                    (skipped, reading.offset) = (skipped + 1, offset + 1);
-                    error!(
-                        event = "feed_event_skipped",
-                        alert = alerts::PULL,
-                        route = route.name,
-                        offset,
-                        "skipped the event at offset {offset} of the feed: it is longer than 16 MiB, or nests too \
-                         deeply"
-                    );
-                }
-                Err(refusal) => return Err(refusal.into()),
-            }
+            };
+            reading.add(&self.store(route, events, history, new).await?);
         }
         Ok(())
     }
 
-    /// Stores the events of a page.
+    /// Stores the events of a page, except those of the feed's history.
     async fn store(
         &self,
         route: &Route,
         events: Vec<Value>,
+        history: &mut History,
         new: &mut usize,
     ) -> Result<Vec<FeedEvent>, ReadFailure> {
-        let (mut page, mut together, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut events = events.into_iter().peekable();
-        while let Some(event) = events.next() {
-            // It is JSON already.
-            let notification =
-                notification::read_for(route, event.to_string().as_bytes(), self.company, Origin::Feed)
-                    .unwrap_or_default();
-            let id = notification.identities().next().unwrap_or_default().to_owned();
-            page.push(FeedEvent { id, created: moment::read(&event["createdDate"]) });
-            bytes += notification.bytes();
-            together.push(notification);
-            if bytes > TOGETHER_BYTES || events.peek().is_none() {
-                let stored = self.intake.store(std::mem::take(&mut together), Origin::Feed).await;
-                *new += stored.map_err(|_| ReadFailure::NotStored)?;
-                bytes = 0;
-            }
+        let mut page = Vec::new();
+        for group in page::groups(route, self.company, events) {
+            page.extend(group.iter().map(Event::place));
+            let (old, fresh): (Vec<Event>, Vec<Event>) =
+                group.into_iter().partition(|event| history.holds(event));
+            let known = self.intake.known(old.iter().map(|event| &event.notification)).await;
+            let known = known.map_err(|_| ReadFailure::NotStored)?;
+            let unknown = old.iter().filter(|event| !event.notification.is_among(&known));
+            unknown.for_each(|event| history.add(event));
+            let fresh = fresh.into_iter().map(|event| event.notification).collect();
+            let stored = self.intake.store(fresh, Origin::Feed).await;
+            *new += stored.map_err(|_| ReadFailure::NotStored)?;
         }
         Ok(page)
     }

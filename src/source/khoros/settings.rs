@@ -4,6 +4,7 @@ pub mod route;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
@@ -26,6 +27,8 @@ pub struct KhorosSettings {
     pub check_every: Duration,
     /// `SPREDFAST_POLL_SECONDS`: how often the feeds are read.
     pub poll_every: Duration,
+    /// `FEED_SINCE`: older events of the feeds are skipped. `None`: the first start decides it.
+    pub feed_since: Option<Timestamp>,
 }
 
 /// How events come from Khoros.
@@ -89,6 +92,14 @@ variables! {
     spredfast_mode = default("both").app();
     /// Seconds between two readings of the feeds, 1 to 86400.
     spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
+    /// casebridge skips and counts events of the feeds that are older than this date or time, which is in UTC unless
+    /// it has an offset. `casebridge backfill` imports them. Pushed events are never skipped.
+    ///
+    /// The event's own date counts; an event without a readable date is new. The 10 minutes allow for a clock of
+    /// Khoros that is behind. To get everything that the feeds hold, set `1970-01-01`.
+    feed_since = unset()
+        .note("10 minutes before the first start; if the database already holds deliveries, the time of the oldest")
+        .example("2026-05-01T08:00Z");
     /// Minutes between two checks of the subscriptions, which also repair them; at most 1440. `0.5` is half a minute.
     spredfast_check_minutes = default("10").app();
     /// After this many hours without an event of a busy route, the log has the alert `route_silent`; at most 8760.
@@ -102,7 +113,7 @@ pub const SECTION: Section = Section {
     title: "Khoros",
     intro: "",
     groups: &[Group::new("", Variables::DOCS)],
-    prefixes: &["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "SILENCE_"],
+    prefixes: &["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "FEED_", "SILENCE_"],
 };
 
 const EXTERNAL_ID: &str = "send-to-zendesk";
@@ -121,6 +132,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<Kh
     let company_id = reader.required(variables.spredfast_company_id(), company_id);
     let check_every = reader.or(variables.spredfast_check_minutes(), CHECK_EVERY, parse::minutes);
     let poll_every = reader.or(variables.spredfast_poll_seconds(), poll_every, parse::seconds(1..=86_400));
+    let feed_since = reader.optional(variables.feed_since(), parse::time);
     Some(KhorosSettings {
         api_url: api_url?,
         token: token?,
@@ -128,6 +140,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<Kh
         mode,
         check_every,
         poll_every,
+        feed_since,
     })
 }
 

@@ -58,7 +58,7 @@ impl Zendesk {
             return Err(format!("Zendesk did not answer within {} s", STEP.as_secs()));
         };
         let grant = self.grant().await;
-        let finding = check::credential(&self.settings.credentials, &access, grant.as_ref());
+        let finding = check::credential(&self.settings, &access, grant.as_ref());
         match access.is_err() || finding.mark == Mark::Failed {
             true => Err(with_remedy(&finding)),
             false => Ok(()),

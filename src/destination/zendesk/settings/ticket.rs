@@ -26,6 +26,11 @@ variables! {
     /// What a later event about a post does to its ticket. `new`: it adds a comment if something is new. `comment`: it
     /// always adds a comment. `ignore`: nothing.
     repeat = default("new").app();
+    /// The most tickets that a route makes in any hour, up to 10,000; `0`: no limit. Further tickets wait for their
+    /// turn. Comments are not limited.
+    ///
+    /// See [Too many tickets at once](behaviour.md#too-many-tickets-at-once).
+    max_per_hour = default("300").app();
     /// `1` makes the first comment public, and leaves out the notes of Khoros' users.
     ///
     /// See [Tickets](tickets.md).
@@ -76,6 +81,8 @@ pub struct Ticket {
     pub requester: Requester,
     pub requester_later: RequesterLater,
     pub repeat: Repeat,
+    /// `TICKET_MAX_PER_HOUR`: the most tickets that a route makes in any hour; 0: no limit.
+    pub max_per_hour: u32,
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
     pub priority: Priority,
@@ -121,6 +128,7 @@ impl Default for Ticket {
             comment: None,
             update: None,
             time_zone: TimeZone::UTC,
+            max_per_hour: 300,
             custom_fields: Vec::new(),
         }
     }
@@ -283,6 +291,7 @@ pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut V
         repeat: reader.or(variables.repeat(), base.repeat, |text| {
             parse::variant(text, "is none of new, comment and ignore")
         }),
+        max_per_hour: reader.or(variables.max_per_hour(), base.max_per_hour, parse::number(0..=10_000)),
         public,
         priority: reader.or(variables.priority(), base.priority, |text| {
             parse::variant(text, "is none of urgent, high, normal and low")

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tracing::{Level, error, info, warn};
 
 use crate::alert::Reminder;
@@ -22,6 +23,23 @@ pub enum PullStatus {
     /// Khoros has no feed to read.
     Unavailable,
     Failing(String),
+}
+
+/// The feeds, as `/status` and the status line show them.
+#[derive(Clone, Debug)]
+pub struct PullReport {
+    pub status: PullStatus,
+    /// Older events are skipped; `None` until that is known.
+    pub since: Option<Timestamp>,
+    /// The skipped events of all feeds.
+    pub skipped: usize,
+}
+
+impl PullReport {
+    /// The report before the first reading.
+    pub fn new(status: PullStatus) -> PullReport {
+        PullReport { status, since: None, skipped: 0 }
+    }
 }
 
 impl PullStatus {

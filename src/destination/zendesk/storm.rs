@@ -1,0 +1,155 @@
+//! The storm limit: a route makes at most `TICKET_MAX_PER_HOUR` tickets in any hour, in all processes on the database
+//! together. Beyond that, new tickets are held back, and comments go on.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::{error, info};
+
+use super::attempt::Attempt;
+use super::{Zendesk, alerts};
+use crate::alert::Reminder;
+use crate::delivery::Outcome;
+use crate::ledger::{Memos, Stopped, StorageError};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// The time between two checks whether held deliveries can go on.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// The same while this process knows of none.
+const CHECK_SELDOM: Duration = Duration::from_secs(60);
+/// How many times longer than a check the time between two of them is: with many waiting deliveries it takes a while.
+const CHECK_SHARE: u32 = 20;
+
+/// The routes whose deliveries are held back, as far as this process knows.
+#[derive(Default)]
+pub struct Storms(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    routes: BTreeMap<String, Reminder>,
+    /// `None`: none was made yet.
+    next_check: Option<Instant>,
+}
+
+impl Storms {
+    fn begin(&self, route: &str) {
+        let mut known = self.0.lock();
+        if !known.routes.contains_key(route) {
+            known.routes.insert(route.to_owned(), Reminder::default());
+            let soon = Instant::now() + CHECK_EVERY;
+            known.next_check = known.next_check.map(|next| next.min(soon));
+        }
+    }
+
+    fn is_held(&self, route: &str) -> bool {
+        self.0.lock().routes.contains_key(route)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.0.lock().next_check.is_none_or(|next| next <= now)
+    }
+
+    fn report(&self, route: &str, waiting: i64, most: u32) {
+        if self.0.lock().routes.entry(route.to_owned()).or_default().is_due(alerts::STORM, Instant::now()) {
+            error!(
+                event = "ticket_storm",
+                alert = alerts::STORM,
+                route,
+                waiting,
+                "route {route} makes {most} tickets an hour, {waiting} more wait. Raise TICKET_MAX_PER_HOUR, or \
+                 `casebridge discard --route {route}`"
+            );
+        }
+    }
+
+    /// Ends the storms of all routes but those with held deliveries, after a check that began at `started`.
+    fn checked(&self, held: &BTreeMap<String, i64>, started: Instant) {
+        let mut known = self.0.lock();
+        // One that has just been held may not be stored yet.
+        let is_known = !held.is_empty() || !known.routes.is_empty();
+        let least = if is_known { CHECK_EVERY } else { CHECK_SELDOM };
+        let now = Instant::now();
+        known.next_check = Some(now + (now.duration_since(started) * CHECK_SHARE).max(least));
+        known.routes.retain(|route, reminder| {
+            let is_held = held.contains_key(route);
+            if !is_held && reminder.clear() {
+                info!(
+                    event = "ticket_storm_over",
+                    route, "no delivery of route {route} waits for the limit any longer"
+                );
+            }
+            is_held
+        });
+    }
+}
+
+impl Attempt<'_> {
+    /// Holds back a delivery without a ticket and without frozen bytes if its route has no place left. It comes before
+    /// the first request to Zendesk, so that thousands of held deliveries cost no request.
+    pub(super) async fn check_storm_limit(&self) -> Result<(), Stopped> {
+        let most = self.settings.max_per_hour;
+        if most == 0 || self.claim.request.is_some() || self.reference().is_some() {
+            return Ok(());
+        }
+        let (route, delivery) = (&self.claim.route, &self.claim.identity);
+        // Deliveries that are held already go first.
+        let is_last = self.claim.attempts == 1 && self.zendesk.storms.is_held(route);
+        if is_last || self.ledger.memos().free_places(&places(route), delivery, most, HOUR).await? == 0 {
+            return Err(self.held());
+        }
+        Ok(())
+    }
+
+    /// Takes the delivery's place among the tickets of the hour.
+    pub(super) async fn take_place(&self) -> Result<(), Stopped> {
+        let (most, places) = (self.settings.max_per_hour, places(&self.claim.route));
+        let memos = self.ledger.memos();
+        match most == 0 || memos.take_place(&places, &self.claim.identity, most, HOUR).await? {
+            true => Ok(()),
+            false => Err(self.held()),
+        }
+    }
+
+    fn held(&self) -> Stopped {
+        let (route, most) = (&self.claim.route, self.settings.max_per_hour);
+        self.zendesk.storms.begin(route);
+        // By then a place was free. At different times, so that not all of them come back at once.
+        let wait = HOUR.mul_f64(1.0 + fastrand::f64());
+        Outcome::held(&format!("storm limit of {most} tickets an hour for route {route}"), wait).into()
+    }
+}
+
+impl Zendesk {
+    /// Wakes as many held deliveries of each route as it has free places, the oldest first, and reports the others.
+    ///
+    /// # Errors
+    /// The storage failed.
+    pub(super) async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+        let started = Instant::now();
+        if !self.storms.is_due(started) {
+            return Ok(());
+        }
+        let held = memos.held().await?;
+        for (route, waiting) in &held {
+            let most = self.settings.ticket(route).max_per_hour;
+            let free = match most {
+                0 => i64::MAX,
+                _ => memos.free_places(&places(route), "", most, HOUR).await?,
+            };
+            if free > 0 {
+                memos.wake_held(route, free).await?;
+            }
+            if *waiting > free {
+                self.storms.report(route, *waiting - free, most);
+            }
+        }
+        self.storms.checked(&held, started);
+        Ok(())
+    }
+}
+
+/// The scope of memos with the tickets that a route made in the last hour, one place for each.
+fn places(route: &str) -> String {
+    format!("created.{route}")
+}
