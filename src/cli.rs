@@ -21,7 +21,7 @@ use casebridge::inbox::{self, Listed};
 pub use backfill::{Options as BackfillOptions, backfill};
 #[cfg(feature = "demo")]
 pub use demo::demo;
-pub use discard::{Selection, discard, moment};
+pub use discard::{Selection, discard};
 pub use list::list;
 pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};

@@ -111,10 +111,10 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         route: String,
         /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
-        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time)]
         since: Option<Timestamp>,
         /// Only deliveries that were received before this time
-        #[arg(long, value_name = "TIME", value_parser = cli::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time)]
         until: Option<Timestamp>,
         /// Only deliveries to this destination
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]

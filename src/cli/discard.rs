@@ -2,9 +2,8 @@
 
 use std::io::Write;
 
+use anyhow::bail;
 use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 
 use casebridge::config::Database;
 use casebridge::inbox::{Inbox, Listed, State};
@@ -18,32 +17,27 @@ pub struct Selection {
     pub destination: Option<String>,
     /// Those that were received at or after this time.
     pub since: Option<Timestamp>,
-    /// Those that were received before this time.
+    /// Those that were received before this time; if it is not set, before the command began.
     pub until: Option<Timestamp>,
 }
 
 impl Selection {
-    fn contains(&self, delivery: &Listed) -> bool {
-        let is_of = |limit: Option<Timestamp>| limit.map(Timestamp::as_millisecond);
+    fn contains(&self, delivery: &Listed, until: i64) -> bool {
         delivery.route.eq_ignore_ascii_case(&self.route)
-            && is_of(self.since).is_none_or(|since| delivery.received_at >= since)
-            && is_of(self.until).is_none_or(|until| delivery.received_at < until)
+            && self.since.is_none_or(|since| delivery.received_at >= since.as_millisecond())
+            && delivery.received_at <= until
     }
-}
-
-/// Parses a time as `casebridge list` shows it, or a date, which is its first moment in UTC.
-pub fn moment(text: &str) -> Result<Timestamp, String> {
-    let of_date = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
-    text.parse()
-        .ok()
-        .or_else(of_date)
-        .ok_or_else(|| "not a time as in 2026-11-26T14:00:00Z, and not a date as in 2026-11-26".to_owned())
 }
 
 /// Gives up the selected deliveries: they are dead, and a replay brings them back.
 pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
-    let reason = format!("discarded by the operator at {}", time(inbox.time().await?));
+    let now = inbox.time().await?;
+    let until = selection.until.map_or(now, Timestamp::as_millisecond);
+    if selection.since.is_some_and(|since| since.as_millisecond() >= until) {
+        bail!("--since is not before --until, or before now");
+    }
+    let reason = format!("discarded by the operator at {}", time(now));
     let mut out = std::io::stdout().lock();
     let (one, all) =
         if dry_run { ("would discard", "would be discarded") } else { ("discarded", "discarded") };
@@ -51,7 +45,7 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
     loop {
         let destination = selection.destination.as_deref();
         let page = inbox.list(Some(State::Waiting), destination, last.as_ref(), PAGE).await?;
-        for delivery in page.iter().filter(|delivery| selection.contains(delivery)) {
+        for delivery in page.iter().filter(|delivery| selection.contains(delivery, until)) {
             let Listed { identity, destination, .. } = delivery;
             if let Some(refusal) = refusal(delivery) {
                 writeln!(out, "not discarded: {identity} to {destination} {refusal}")?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{LEASE, Variables, names};
+use crate::destination::zendesk::settings::ticket::Requester;
 use crate::destination::zendesk::{self, Settings};
 use crate::env::{Problems, Reader, parse};
 
@@ -22,9 +23,12 @@ impl RehearsalSettings {
         let mut reader = Reader::new(crate::env::variables_of_process());
         let variables = Variables::read(&mut reader, "");
         let lease = reader.or(variables.lease_seconds(), LEASE, parse::seconds(6..=3600));
-        // It creates a user, whichever user the routes make the requester.
-        let zendesk =
-            zendesk::read(&mut reader, &[]).map(|zendesk| Settings { needs_users: true, ..zendesk });
+        let zendesk = zendesk::read(&mut reader, &[]);
+        // Without routes, `TICKET_REQUESTER` alone says whether users are needed.
+        let zendesk = zendesk.map(|zendesk| {
+            let needs_users = zendesk.ticket.requester == Requester::Author;
+            Settings { needs_users, ..zendesk }
+        });
         reader.find_typos(&names());
         let (_, problems) = reader.finish();
         match zendesk.filter(|_| problems.is_empty()) {

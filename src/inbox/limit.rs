@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use super::{Inbox, execute, fetch, millis};
 
 /// How often a process tries again after others have taken the place that it was about to take.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 20;
 
 /// Waiting deliveries of one route that the same limit holds back, until their destination wakes them.
 #[derive(Clone, Debug, FromRow)]
@@ -92,11 +92,11 @@ const HELD: &str = "
      where state = 'waiting' and last_error like 'held: %'
      group by destination, route, last_error order by destination, route, last_error";
 
-/// Claimed ones count, too: otherwise each call would wake others while the first are being delivered.
+/// Pushed events go first: a feed may hold thousands of old ones. Claimed ones count, too: otherwise each call would wake others while the first are being delivered.
 const WAKE_HELD: &str = "
     update delivery set due_at = {now}
      where (identity, destination) in (
          select identity, destination from delivery
           where destination = $1 and route = $2 and state = 'waiting' and last_error like 'held: %'
-          order by received_at, identity limit $3)
+          order by case when origin = 'feed' then 1 else 0 end, received_at, identity limit $3)
        and state = 'waiting' and not leased and due_at > (select {now})";

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use reqwest::Method;
 use serde::Deserialize;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::attempt::{Attempt, CurrentTicket};
 use super::{ADOPTED, Call, Ticket, Zendesk, outcome};
@@ -72,6 +72,15 @@ impl Zendesk {
             let request =
                 || self.request(Method::GET, "/api/v2/search").query(&[("query", &query), ("page", &page)]);
             let reply = self.repeatable(Call::Search, request).await?;
+            // It says something of this link alone, and a second ticket is better than none.
+            if matches!(reply.status, 400 | 413 | 422) {
+                warn!(
+                    event = "adoption_search_refused",
+                    status = reply.status,
+                    "Zendesk refused to search for an old ticket by its link, creating a ticket: look for a duplicate"
+                );
+                return Ok(None);
+            }
             let Some(SearchReply { results, next_page }) = reply.json().filter(|_| reply.is_success()) else {
                 return Err(outcome(Call::Search, &reply));
             };

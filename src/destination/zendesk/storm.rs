@@ -14,6 +14,8 @@ use crate::delivery::Outcome;
 use crate::ledger::{Memos, Stopped, StorageError};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Held deliveries are woken. This is for the case that no process does.
+const FALLBACK: Duration = Duration::from_secs(24 * 3600);
 /// The time between two checks whether held deliveries can go on.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// The same while this process knows of none.
@@ -115,7 +117,7 @@ impl Attempt<'_> {
         let (route, most) = (&self.claim.route, self.settings.max_per_hour);
         self.zendesk.storms.begin(route);
         // By then a place was free. At different times, so that not all of them come back at once.
-        let wait = HOUR.mul_f64(1.0 + fastrand::f64());
+        let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
         Outcome::held(&format!("storm limit of {most} tickets an hour for route {route}"), wait).into()
     }
 }

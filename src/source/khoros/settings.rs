@@ -132,7 +132,7 @@ pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<Kh
     let company_id = reader.required(variables.spredfast_company_id(), company_id);
     let check_every = reader.or(variables.spredfast_check_minutes(), CHECK_EVERY, parse::minutes);
     let poll_every = reader.or(variables.spredfast_poll_seconds(), poll_every, parse::seconds(1..=86_400));
-    let feed_since = reader.optional(variables.feed_since(), parse::time);
+    let feed_since = reader.optional(variables.feed_since(), feed_since);
     Some(KhorosSettings {
         api_url: api_url?,
         token: token?,
@@ -142,6 +142,12 @@ pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<Kh
         poll_every,
         feed_since,
     })
+}
+
+/// Parses a time in the past: a later one would skip every event until then.
+fn feed_since(text: &str) -> parse::Parsed<Timestamp> {
+    let since = parse::time(text)?;
+    if since > Timestamp::now() { Err("is in the future") } else { Ok(since) }
 }
 
 /// Reads the tokens of notifications; empty if Khoros does not push, or with a problem.
