@@ -36,16 +36,33 @@ use crate::worker::{LaneStatus, Worker};
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
-/// Serves until `stop`, then finishes the work in progress.
+/// The service, whose parts have begun to work.
+pub struct Running {
+    tasks: Tasks,
+    inbox: Inbox,
+    committer: Committer,
+}
+
+impl Running {
+    /// Serves until `stop`, then finishes the work in progress.
+    ///
+    /// # Errors
+    /// A defect of casebridge has ended one of its parts.
+    pub async fn run(self) -> anyhow::Result<()> {
+        self.tasks.run(self.inbox, self.committer).await
+    }
+}
+
+/// Starts all parts of the service.
 ///
 /// # Errors
-/// The HTTP client cannot be built; later, only a defect of casebridge ends the service.
-pub async fn run(
+/// The HTTP client cannot be built.
+pub fn start(
     config: Config,
     (inbox, committer, deployment_id): Storage,
     listener: TcpListener,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Running> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
     let Config { khoros, destinations, general, .. } = config;
     let service = Service { client: connect::http_client(general.is_local)?, inbox, general, deployment_id };
@@ -64,7 +81,7 @@ pub async fn run(
     tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
     service.start_source(&khoros, reports, intake, missed, &mut tasks);
-    tasks.run(inbox, committer).await
+    Ok(Running { tasks, inbox, committer })
 }
 
 /// What all parts of the service share.

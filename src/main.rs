@@ -11,10 +11,12 @@ use anyhow::Context;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use casebridge::app::Running;
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, Logging, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
@@ -377,10 +379,29 @@ async fn serve_and_log() -> ExitCode {
     }
 }
 
-/// Serves until a signal. An error comes with its code of `alert.rs`.
-async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
+/// Why the service ends: a code of `alert.rs`, and the error.
+type Failure = (&'static str, anyhow::Error);
+
+/// Serves until a signal.
+async fn serve() -> Result<(), Failure> {
+    match start_on_thread()? {
+        Some(service) => service.run().await.map_err(|error| (alert::START, error)),
+        None => Ok(()),
+    }
+}
+
+/// Starts the service on a separate thread, so that its deep stack is freed: that of the main thread would stay in
+/// memory.
+fn start_on_thread() -> Result<Option<Running>, Failure> {
+    let runtime = Handle::current();
+    let started = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(start())).join());
+    started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Starts the service; `None` if a signal came first.
+async fn start() -> Result<Option<Running>, Failure> {
     let start_failed = |error| (alert::START, error);
-    let config = read_config().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
+    let config = Config::from_env().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
     let stop = stop_on_signal().map_err(start_failed)?;
     // Connections and the database share the limit of open files, which many systems set to 1,024.
     if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
@@ -390,18 +411,12 @@ async fn serve() -> Result<(), (&'static str, anyhow::Error)> {
         );
     }
     let storage = app::open_storage(&config.database, &stop).await;
-    let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(()) };
+    let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(None) };
     let (address, port) = (config.general.listen, config.general.port);
     let listener = server::listen(address, port)
         .with_context(|| format!("cannot listen on port {port}"))
         .map_err(start_failed)?;
-    app::run(config, storage, listener, stop).await.map_err(start_failed)
-}
-
-/// Reads the settings on a separate thread, so that its deep stack is freed.
-fn read_config() -> Result<Config, Problems> {
-    let read = std::thread::scope(|scope| scope.spawn(Config::from_env).join());
-    read.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    app::start(config, storage, listener, stop).map(Some).map_err(start_failed)
 }
 
 /// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.

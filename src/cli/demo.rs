@@ -40,7 +40,7 @@ pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
         return Ok(());
     };
     let story = tell(&khoros, &zendesk, once, stop.clone());
-    let service = app::run(config, storage, listener, stop.clone());
+    let service = app::start(config, storage, listener, stop.clone())?.run();
     tokio::pin!(story, service);
     tokio::select! {
         told = &mut story => {
