@@ -34,19 +34,17 @@ impl Selection {
 /// Parses a time as `casebridge list` shows it, or a date, which is its first moment in UTC.
 pub fn moment(text: &str) -> Result<Timestamp, String> {
     let of_date = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
-    text.parse()
-        .ok()
-        .or_else(of_date)
-        .ok_or_else(|| "not a time as in 2026-11-26T14:00:00Z, and not a date as in 2026-11-26".to_owned())
+    text.parse().ok().or_else(of_date).ok_or_else(|| {
+        "is neither a time, as in 2026-11-26T14:00:00Z, nor a date, as in 2026-11-26".to_owned()
+    })
 }
 
-/// Gives up the selected deliveries: they are dead, and a replay brings them back.
+/// Discards the selected deliveries: they are dead, and a replay brings them back.
 pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let reason = format!("discarded by the operator at {}", time(inbox.time().await?));
     let mut out = std::io::stdout().lock();
-    let (one, all) =
-        if dry_run { ("would discard", "would be discarded") } else { ("discarded", "discarded") };
+    let done = if dry_run { "would discard" } else { "discarded" };
     let (mut discarded, mut last) = (0, None);
     loop {
         let destination = selection.destination.as_deref();
@@ -59,21 +57,21 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
             } else if dry_run || inbox.discard(delivery, &reason).await? {
                 discarded += 1;
                 let received = time(delivery.received_at);
-                writeln!(out, "{one} {identity} to {destination} (received {received})")?;
+                writeln!(out, "{done} {identity} to {destination} (received {received})")?;
             }
         }
         let Some(delivery) = page.into_iter().next_back() else { break };
         last = Some(delivery);
     }
-    writeln!(out, "{discarded} {all}")?;
+    writeln!(out, "{done} {discarded} deliveries")?;
     Ok(())
 }
 
-/// Why a waiting delivery stays.
+/// Why a waiting delivery is kept.
 fn refusal(delivery: &Listed) -> Option<&'static str> {
     match delivery {
         Listed { leased: true, .. } => Some("is being delivered"),
-        Listed { may_be_sent: true, .. } => Some("may have been sent, so it stays"),
+        Listed { may_be_sent: true, .. } => Some("may have been sent"),
         _ => None,
     }
 }
