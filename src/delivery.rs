@@ -150,8 +150,7 @@ pub enum Outcome {
 pub const HELD: &str = "held: ";
 
 impl Outcome {
-    /// A limit of the destination holds the delivery back. The destination wakes it; `wait` is for the case that it
-    /// does not.
+    /// A limit of the destination holds the delivery back. The destination wakes it; `wait` is the fallback.
     pub fn held(reason: &str, wait: Duration) -> Outcome {
         Outcome::Later { reason: Reason::new(format!("{HELD}{reason}")), wait }
     }

@@ -50,7 +50,8 @@ To check the settings and all connections without changing anything:
 
 Exit codes:
   0  done, or stopped by a signal
-  1  failed for a reason that may pass; for check: something is broken; for rehearse: something is refuted
+  1  failed; for check: something is broken; for rehearse: an assumption is refuted, it is incomplete,
+     or a ticket is still open
   2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
 #[derive(Subcommand)]
@@ -92,11 +93,11 @@ enum Command {
     },
     /// Try on a Zendesk trial or sandbox what casebridge assumes of Zendesk
     ///
-    /// Needs only the settings of Zendesk. Shows whose account it is, and what it would create there: at most 6
-    /// tickets and one end user, all named "casebridge rehearsal". In the end it solves the tickets. Exit code 1 if
-    /// an assumption is refuted or the rehearsal is incomplete.
+    /// Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
+    /// one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and solves or closes the others.
+    /// Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket is still open.
     Rehearse {
-        /// Create the tickets; without this, nothing is created and the exit code is 2
+        /// Create the tickets. Without this flag, nothing is created and the exit code is 2
         #[arg(long)]
         yes_create_tickets: bool,
         /// One JSON document: {"account": …, "problem", "assumptions": [{"id", "assumption", "used_in", "state":
@@ -104,10 +105,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give up waiting deliveries of a route, beside the running service; needs DATABASE_URL only
+    /// Discard waiting deliveries of a route, beside the running service; needs DATABASE_URL only
     ///
-    /// Use it after the alert ticket_storm. The deliveries are dead, and `casebridge replay` brings them back.
-    /// Deliveries that are being sent, or may have been sent, stay.
+    /// Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
+    /// Deliveries that are being sent or may have been sent are kept.
     Discard {
         /// The route, as in `casebridge list --json`
         #[arg(long, value_name = "NAME")]
@@ -125,18 +126,18 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the tickets that a notification would make; sends nothing and needs no variables
+    /// Show the tickets that a notification would create; sends nothing and needs no variables
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
         #[arg(required_unless_present = "template")]
         file: Option<PathBuf>,
-        /// Print a built-in template, to change it and set it in TICKET_SUBJECT, TICKET_COMMENT or TICKET_UPDATE
+        /// Print a built-in template as a starting point for TICKET_SUBJECT, TICKET_COMMENT or TICKET_UPDATE
         #[arg(long, value_enum, conflicts_with_all = ["file", "route", "update", "json", "html"])]
         template: Option<BuiltIn>,
         /// The route of the notification, as in ROUTE_<NAME>_…; the first if none is named
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
-        /// Show the comment that the ticket gets if this is a later event, with a new text and new notes
+        /// Show the comment that a later event adds, as if its text and notes were new
         #[arg(long)]
         update: bool,
         /// One ticket a line, as JSON
@@ -157,15 +158,15 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
-    /// Import older events from the feeds, beside the running service, which delivers them
+    /// Import older events from the feeds; the running service delivers them
     ///
-    /// The service skips events of the feeds that are older than FEED_SINCE. Needs the same variables as serve, and
-    /// the subscriptions that serve makes. Known events are left alone, so it is safe to run twice. Exit code 1 if a
-    /// feed was not read to its end.
+    /// The service skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
+    /// serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be read to the end, or
+    /// an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
         ///
-        /// An event without a readable date counts as one of now.
+        /// An event without a readable date counts as new, and is left out if --until is set.
         #[arg(long, value_name = "DATE", value_parser = parse::time)]
         since: Timestamp,
         /// Only events before this date or time

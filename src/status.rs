@@ -183,7 +183,7 @@ impl Status {
 
 /// The held deliveries as one field of the log; `None` if there are none.
 fn held(held: &[Held]) -> Option<String> {
-    let of_one = |held: &Held| format!("{} by {}", held.waiting, held.reason);
+    let of_one = |held: &Held| format!("{} held by {}", held.waiting, held.reason);
     (!held.is_empty()).then(|| held.iter().map(of_one).collect::<Vec<_>>().join(", "))
 }
 

@@ -69,7 +69,7 @@ async fn run(
     let khoros = Khoros::new(settings, connect::http_client(config.general.is_local)?);
     let intake = Intake::new(inbox.clone());
     let remote = khoros.subscriptions().await;
-    let remote = remote.context("the subscriptions cannot be read, and without them no feed")?;
+    let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
     let mut done = Vec::new();
     for desired in Desired::of_routes(settings.company_id, routes, public_url, None) {
@@ -92,7 +92,7 @@ fn feed_of<'a>(desired: &Desired, remote: &'a [RemoteSubscription]) -> Result<&'
     let name = &desired.route.external_id;
     let chosen = desired.choose(remote);
     chosen.map(|(remote, _)| remote.uuid.as_str()).ok_or_else(|| {
-        format!("Khoros has no subscription `{name}` to read from: `casebridge serve` makes it")
+        format!("Khoros has no subscription `{name}`; start `casebridge serve`, which creates it")
     })
 }
 
@@ -104,8 +104,8 @@ fn report(done: &[Done], span: &Span, options: Options) -> anyhow::Result<()> {
         done.iter().try_for_each(|done| write_route(&mut out, done))?;
         let new: usize = done.iter().map(|(_, found, _)| found.new).sum();
         match options.dry_run {
-            true => writeln!(out, "{new} would be imported")?,
-            false => writeln!(out, "{new} imported; the service delivers them")?,
+            true => writeln!(out, "would import {new} event(s)")?,
+            false => writeln!(out, "imported {new} event(s); the service delivers them")?,
         }
     }
     let failed = done.iter().filter(|(.., result)| result.is_err()).count();
@@ -113,10 +113,10 @@ fn report(done: &[Done], span: &Span, options: Options) -> anyhow::Result<()> {
     match (failed, too_long) {
         (0, 0) => Ok(()),
         (0, _) => {
-            bail!("{too_long} event(s) cannot be imported: they are longer than 16 MiB, or nest too deeply")
+            bail!("{too_long} event(s) cannot be imported: they are longer than 16 MiB or nested too deeply")
         }
         (_, _) => bail!(
-            "{failed} feed(s) could not be read to the end: start it again, which imports nothing twice"
+            "{failed} feed(s) could not be read to the end. Run the command again; it imports nothing twice"
         ),
     }
 }

@@ -29,7 +29,7 @@ impl Selection {
     }
 }
 
-/// Gives up the selected deliveries: they are dead, and a replay brings them back.
+/// Discards the selected deliveries: they are dead, and a replay brings them back.
 pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) -> anyhow::Result<()> {
     let inbox = Inbox::open_beside(database).await?;
     let now = inbox.time().await?;
@@ -39,8 +39,7 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
     }
     let reason = format!("discarded by the operator at {}", time(now));
     let mut out = std::io::stdout().lock();
-    let (one, all) =
-        if dry_run { ("would discard", "would be discarded") } else { ("discarded", "discarded") };
+    let done = if dry_run { "would discard" } else { "discarded" };
     let (mut discarded, mut last) = (0, None);
     loop {
         let destination = selection.destination.as_deref();
@@ -53,21 +52,21 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
             } else if dry_run || inbox.discard(delivery, &reason).await? {
                 discarded += 1;
                 let received = time(delivery.received_at);
-                writeln!(out, "{one} {identity} to {destination} (received {received})")?;
+                writeln!(out, "{done} {identity} to {destination} (received {received})")?;
             }
         }
         let Some(delivery) = page.into_iter().next_back() else { break };
         last = Some(delivery);
     }
-    writeln!(out, "{discarded} {all}")?;
+    writeln!(out, "{done} {discarded} deliveries")?;
     Ok(())
 }
 
-/// Why a waiting delivery stays.
+/// Why a waiting delivery is kept.
 fn refusal(delivery: &Listed) -> Option<&'static str> {
     match delivery {
         Listed { leased: true, .. } => Some("is being delivered"),
-        Listed { may_be_sent: true, .. } => Some("may have been sent, so it stays"),
+        Listed { may_be_sent: true, .. } => Some("may have been sent"),
         _ => None,
     }
 }

@@ -16,24 +16,24 @@ pub enum Rehearsed {
     /// Nothing is refuted.
     Ok,
     Failed,
-    /// Nothing was created, since nobody allowed it.
+    /// Nothing was created: --yes-create-tickets was not given.
     Refused,
 }
 
-/// Tries what casebridge assumes of Zendesk. If it may not create tickets, it only shows whose account it is.
+/// Tries what casebridge assumes of Zendesk. If it may not create tickets, it only shows the account.
 pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) -> anyhow::Result<Rehearsed> {
     let RehearsalSettings { zendesk, lease, is_local } = RehearsalSettings::from_env()?;
     let http = connect::http_client(is_local)?;
     let rehearsal = Rehearsal::open(zendesk, http, lease, stop).await.map_err(|reason| anyhow!(reason))?;
     let head = format!("{}\n\n{}\n", rehearsal.account(), plan());
     if !may_create {
-        let problem = "Nothing was created: use a trial or a sandbox, and add --yes-create-tickets";
+        let problem = "Nothing was created. On a trial or sandbox, add --yes-create-tickets";
         let report = Report::refused(rehearsal.account().clone(), problem.to_owned());
         print(if as_json { json(&report)? } else { format!("{head}\n{problem}\n") })?;
         return Ok(Rehearsed::Refused);
     }
     if !as_json {
-        print(format!("{head}\nThis takes up to a few minutes, as the account's limits allow.\n\n"))?;
+        print(format!("{head}\nThis may take a few minutes because of the account's limits.\n\n"))?;
     }
     let report = rehearsal.run().await;
     print(if as_json { json(&report)? } else { screen(&report) })?;
@@ -43,8 +43,8 @@ pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) 
 fn plan() -> String {
     format!(
         "A rehearsal creates at most {MOST_TICKETS} tickets and one end user in this account, all named \"casebridge \
-         rehearsal\".\nThe tickets have the tag {TAG}. In the end one is deleted, and the others are solved or \
-         closed;\nthe user stays. The account's triggers run for each ticket, and can send e-mails to agents."
+         rehearsal\".\nThe tickets have the tag {TAG}. Finally, one is deleted and the others are solved or \
+         closed;\nthe user remains. The account's triggers run for each ticket and can e-mail agents."
     )
 }
 
@@ -68,8 +68,8 @@ fn screen(report: &Report) -> String {
     text.push('\n');
     for made in &report.tickets {
         let state = match (made.state, &made.problem) {
-            (Left::Open, Some(problem)) => format!("still open, solve it: {problem}"),
-            (Left::Open, None) => "still open, solve it".to_owned(),
+            (Left::Open, Some(problem)) => format!("still open: {problem}. Solve it in Zendesk"),
+            (Left::Open, None) => "still open. Solve it in Zendesk".to_owned(),
             (Left::Solved, _) => "solved".to_owned(),
             (Left::Closed, _) => "closed".to_owned(),
             (Left::Deleted, _) => "deleted".to_owned(),
@@ -77,7 +77,7 @@ fn screen(report: &Report) -> String {
         let _ = writeln!(text, "ticket {}: {state}", made.ticket);
     }
     if let Some(user) = report.user {
-        let _ = writeln!(text, "user {user}: stays");
+        let _ = writeln!(text, "user {user}: not deleted");
     }
     if let Some(problem) = &report.problem {
         let _ = writeln!(text, "\nThe rehearsal is incomplete: {problem}");

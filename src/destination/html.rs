@@ -109,7 +109,7 @@ pub fn is_right_to_left(text: &str) -> bool {
     })
 }
 
-/// Ends the influence of a text from right to left on its line. As an entity: as a character it would be removed.
+/// Ends right-to-left text on a line. An entity, because casebridge removes the character itself.
 pub const LEFT_TO_RIGHT: &str = "&lrm;";
 
 /// Text as HTML that shows it as it was typed.

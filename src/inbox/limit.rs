@@ -20,9 +20,8 @@ pub struct Held {
 }
 
 impl Inbox {
-    /// Takes one of `most` places for `period`. So no span of that length has more than `most` holders, whichever
-    /// process they come from. A holder that still has a place keeps it, and has it for `period` from now on. False: no
-    /// place is free.
+    /// Takes one of `most` places for `period`, and returns false if none is free. A holder that still has a place
+    /// renews it.
     ///
     /// The places are the memos of `scope`.
     pub async fn take_place(

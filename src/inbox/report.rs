@@ -209,8 +209,7 @@ impl Inbox {
     }
 }
 
-/// An item of a feed and a replay are in doubt from the start: then it is the tries that may have sent something, unless
-/// a limit held them back.
+/// Feed items and replays start in doubt, so only their tries, except held ones, may have sent something.
 const MAY_BE_SENT: &str = "in_doubt and (request is not null
     or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
 

@@ -166,7 +166,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn an_adoption_that_a_kill_interrupts_is_done_once(world: World) {
+    async fn a_kill_does_not_repeat_an_adoption(world: World) {
         let mut world = world;
         adopt(&mut world);
         for (post, fault) in [("1", Fault::HangAfterCreate), ("2", Fault::Hang)] {
@@ -205,7 +205,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn of_several_tickets_the_newest_open_one_is_continued(world: World) {
+    async fn the_newest_open_ticket_is_adopted(world: World) {
         let mut world = world;
         adopt(&mut world);
         for post in ["1", "1", "2", "2", "3", "3", "4", "4"] {
@@ -234,7 +234,7 @@ on_both! {
         assert_eq!(world.zendesk.model().tickets.len(), 8);
     }
 
-    async fn after_the_time_or_without_the_setting_nothing_is_searched(world: World) {
+    async fn without_adoption_no_search_is_sent(world: World) {
         let mut world = world;
         let settings = [
             (None, None),
@@ -324,7 +324,7 @@ async fn the_ticket_of_another_post_is_not_adopted() {
 
 /// The target is the ticket of another post, and becomes that post's.
 #[tokio::test]
-async fn a_merged_ticket_is_continued_where_agents_merged_it() {
+async fn the_target_of_a_merged_ticket_is_adopted() {
     run_on_sqlite(|mut world| async move {
         adopt(&mut world);
         old_ticket(&world, "1");

@@ -125,7 +125,7 @@ on_both! {
         }
     }
 
-    async fn another_limit_holds_after_the_restart(world: World) {
+    async fn a_changed_limit_applies_after_a_restart(world: World) {
         let mut world = world;
         world.set("TICKET_MAX_PER_HOUR", "1");
         let bridge = world.start().await;
@@ -209,11 +209,11 @@ on_both! {
         for (arguments, code, expected) in [
             (&["--route", "label", "--dry-run"][..], 0, "would discard khoros:1234:event-2:twitter:2 to zendesk"),
             (&["--route", "label", "--dry-run"], 0, "event-4:twitter:4 to zendesk may have been sent"),
-            (&["--route", "label", "--since", "2000-01-01", "--dry-run"], 0, "\n2 would be discarded\n"),
-            (&["--route", "vip"], 0, "0 discarded\n"),
+            (&["--route", "label", "--since", "2000-01-01", "--dry-run"], 0, "\nwould discard 2 deliveries\n"),
+            (&["--route", "vip"], 0, "discarded 0 deliveries\n"),
             (&["--route", "label", "--since", "9000-01-01T00:00"], 1, "--since is not before --until"),
-            (&["--route", "label", "--until", "2000-01-01"], 0, "0 discarded\n"),
-            (&["--route", "label", "--destination", "webhook"], 0, "0 discarded\n"),
+            (&["--route", "label", "--until", "2000-01-01"], 0, "discarded 0 deliveries\n"),
+            (&["--route", "label", "--destination", "webhook"], 0, "discarded 0 deliveries\n"),
             (&["--route", "label", "--since", "yesterday"], 2, "is not a date or a time"),
             (&[], 2, "--route"),
         ] {
@@ -224,7 +224,7 @@ on_both! {
         assert_eq!(world.list().await, before);
 
         let output = world.command(&["discard", "--route", "label"]).await;
-        assert!(text(&output).ends_with("\n2 discarded\n"), "{}", text(&output));
+        assert!(text(&output).ends_with("\ndiscarded 2 deliveries\n"), "{}", text(&output));
         let list = world.list_of("zendesk").await;
         let states: Vec<&Value> = list.iter().map(|delivery| &delivery["state"]).collect();
         assert_eq!(states, ["done", "waiting", "dead", "dead"]);
@@ -282,7 +282,7 @@ async fn two_processes_share_the_limit() {
 }
 
 on_all! {
-    async fn no_more_places_are_taken_than_there_are(world: World) {
+    async fn concurrent_callers_never_exceed_the_limit(world: World) {
         const HOUR: Duration = Duration::from_secs(3600);
         let inbox = open(&world).await;
         let take = async |holder: usize, period| inbox.take_place("s", &holder.to_string(), 5, period).await.unwrap();

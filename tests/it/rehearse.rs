@@ -222,7 +222,7 @@ async fn a_rehearsal_that_cannot_begin_says_why() {
 }
 
 #[tokio::test]
-async fn what_the_role_forbids_is_not_testable() {
+async fn forbidden_requests_are_not_testable() {
     run_on_sqlite(|world| async move {
         let vars = variables(&world, &world.zendesk);
         world.zendesk.model().forbid_users = true;
@@ -299,7 +299,7 @@ async fn a_ticket_that_cannot_be_solved_is_named() {
 }
 
 #[tokio::test]
-async fn a_limit_is_waited_for() {
+async fn a_rehearsal_waits_for_rate_limits() {
     run_on_sqlite(|world| async move {
         let vars = variables(&world, &world.zendesk);
         world.zendesk.queue([Fault::TooMany(1)]);

@@ -149,7 +149,7 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
-    async fn a_database_with_deliveries_begins_with_its_oldest(world: World) {
+    async fn the_default_is_the_oldest_delivery(world: World) {
         let mut world = world;
         with_default(&mut world);
         let bridge = start_reading(&world).await;
@@ -206,7 +206,7 @@ on_both! {
         bridge.wait_for("delivery_done case=*:twitter:fresh").await;
     }
 
-    async fn after_the_loss_of_a_database_a_backfill_doubles_no_ticket(world: World) {
+    async fn a_backfill_into_a_new_database_duplicates_no_ticket(world: World) {
         let mut world = world;
         with_default(&mut world);
         let bridge = start_reading(&world).await;
@@ -298,12 +298,12 @@ async fn a_backfill_prints_what_it_does() {
             &day,
             "khoros:1234:e3:twitter:e3",
             "and 2 more",
-            "5 would be imported",
+            "would import 5 event(s)",
         ] {
             assert!(dry.contains(part), "{part}: {dry}");
         }
         assert!(!dry.contains("e4"), "{dry}");
-        assert!(run(&[]).await.contains("5 imported"));
+        assert!(run(&[]).await.contains("imported 5 event(s)"));
         assert!(run(&[]).await.contains("5 known, 0 new"));
         bridge.wait_for_nth("delivery_done", 5).await;
         world.check_one_ticket_per_case().await;
@@ -312,7 +312,7 @@ async fn a_backfill_prints_what_it_does() {
 }
 
 #[tokio::test]
-async fn an_interrupted_backfill_is_begun_again() {
+async fn an_interrupted_backfill_can_be_restarted() {
     run_on_sqlite(async |mut world: World| {
         with_default(&mut world);
         world.zendesk.stop();
@@ -348,7 +348,7 @@ async fn an_event_that_is_too_long_does_not_stop_a_backfill() {
 
 /// The database takes everything but that decision: no feed is read until it does.
 #[tokio::test]
-async fn no_feed_is_read_before_it_is_known_from_when_on() {
+async fn no_feed_is_read_while_the_start_date_is_unknown() {
     run_on_sqlite(async |mut world: World| {
         with_default(&mut world);
         start_reading(&world).await.stop().await;
@@ -430,11 +430,11 @@ async fn the_check_shows_from_when_on_events_count() {
         let bridge = start_reading(&world).await;
         let since = since(&bridge).await;
         let (second, _) = since.split_once('.').unwrap_or((since.trim_end_matches('Z'), ""));
-        assert!(text(&world).await.contains(&format!("events count from {second}Z on")), "{since}");
+        assert!(text(&world).await.contains(&format!("events since {second}Z are delivered")), "{since}");
         world.database.execute("delete from memo where scope = 'feed'").await;
-        assert!(text(&world).await.contains("the next start decides"));
+        assert!(text(&world).await.contains("the first start of `serve` sets the start date"));
         world.set("FEED_SINCE", "2026-05-01");
-        assert!(text(&world).await.contains("events count from 2026-05-01T00:00:00Z on"));
+        assert!(text(&world).await.contains("events since 2026-05-01T00:00:00Z are delivered"));
     })
     .await;
 }

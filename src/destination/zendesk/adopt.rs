@@ -29,13 +29,13 @@ impl Attempt<'_> {
         if let Some(ticket) = memos.recall(ADOPTED, case).await? {
             return Ok(Some(CurrentTicket::adopted(ticket)));
         }
-        // The search came before the bytes were frozen, and found nothing.
+        // The search precedes freezing, so it found nothing.
         if self.claim.request.is_some() {
             return Ok(None);
         }
         let post = self.item.entity_id.as_deref().unwrap_or_default();
         let Some(ticket) = self.zendesk.search_by_link(link, post).await? else { return Ok(None) };
-        // If this attempt fails, the next one continues the same ticket without another search.
+        // If this attempt fails, the next one adopts the same ticket without another search.
         memos.remember(ADOPTED, case, &ticket).await?;
         info!(
             event = "ticket_adopted",
@@ -52,13 +52,13 @@ impl Zendesk {
             info!(
                 event = "adoption_enabled",
                 %until,
-                "until {until}, casebridge searches for a ticket of the 2017 example before it creates one"
+                "searching for tickets of the 2017 example before creating new ones, until {until}"
             );
         }
     }
 
-    /// Returns the ticket whose `external_id` is this link: an open one before a closed one, that before a merged
-    /// one, and of several the newest. A list would lack archived tickets. The search index lags behind by minutes,
+    /// Returns the ticket whose `external_id` is this link. Prefers open to closed tickets, closed to merged ones, and
+    /// then the newest. Uses the search because lists omit archived tickets. The search index lags behind by minutes,
     /// which does not matter for tickets that have not changed for longer.
     ///
     /// # Errors

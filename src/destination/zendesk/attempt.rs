@@ -352,7 +352,7 @@ impl Attempt<'_> {
         if action == Action::Unchanged && self.settings.repeat == Repeat::Ignore {
             return known;
         }
-        // `TICKET_UPDATE` may leave them out: they are known to those who set it.
+        // `TICKET_UPDATE` may omit notes; they still count as added.
         let added = ticket::fitting(&self.changes(ticket).notes).to_vec();
         known.with(&self.claim.case_key, &self.content(ticket, &added))
     }

@@ -20,8 +20,8 @@ const OAUTH_REMEDY: &str = "compare ZENDESK_OAUTH_CLIENT_ID (the identifier) and
                             user not suspended, and with the scopes {scopes} allowed";
 const API_TOKEN_REMEDY: &str = "compare ZENDESK_USER_EMAIL and ZENDESK_API_TOKEN with Admin Center > Apps and \
                                 integrations > APIs > API tokens, or better set up an OAuth client";
-const SCOPE_REMEDY: &str = "let the OAuth client have the scopes {scopes} (Admin Center > Apps and integrations > \
-                            APIs > OAuth clients), and see the role of its user";
+const SCOPE_REMEDY: &str = "allow the scopes {scopes} for the OAuth client (Admin Center > Apps and integrations > \
+                            APIs > OAuth clients), and check the role of its user";
 const ROLE_REMEDY: &str = "give the user of the credential a role that may see and create tickets, and see \
                            Zendesk's IP restrictions";
 const ADDRESS_REMEDY: &str = "set ZENDESK_API_URL to https://YOUR-SUBDOMAIN.zendesk.com";
@@ -102,7 +102,9 @@ fn working(settings: &ZendeskSettings, grant: Option<&Grant>) -> Finding {
         (ZendeskCredentials::ApiToken { .. }, _) => api_token(Timestamp::now()),
         (_, Some(grant)) if grant.is_narrow => {
             let scope = token::scope(settings);
-            let text = format!("the OAuth client may not have the scopes `{scope}`, and works with fewer");
+            let text = format!(
+                "Zendesk does not allow the OAuth client the scopes `{scope}`, so it works with fewer"
+            );
             Finding::warning(text, with_scopes(SCOPE_REMEDY, settings))
         }
         (_, grant) => {

@@ -26,7 +26,7 @@ impl Attempt<'_> {
         let follow_up = closed_ticket.and_then(|ticket| ticket.parse().ok());
         let (mut decision, mut body) = match claim.request.take() {
             Some(frozen) => {
-                // Its place may be over, as after a long outage. In doubt, it may have its ticket already.
+                // Its place may have expired in a long outage. If in doubt, its ticket may already exist.
                 if !claim.in_doubt {
                     self.take_place().await?;
                 }

@@ -1,7 +1,8 @@
 //! `casebridge rehearse`: tries on the configured account what casebridge assumes of Zendesk.
 //!
-//! It sends the requests of the service for tickets of its own: at most [`MOST_TICKETS`], for one end user, all named
-//! "casebridge rehearsal". Whatever happens in between, it solves them in the end.
+//! Sends the requests that the service sends, and also closes, merges and deletes tickets; all of them are its own: at
+//! most [`MOST_TICKETS`], for one end user, all named "casebridge rehearsal". Whatever happens in between, it solves
+//! them in the end.
 
 mod account;
 mod assumption;
@@ -34,7 +35,7 @@ pub const MOST_TICKETS: usize = 6;
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(50);
 /// The longest wait until Zendesk, or our share of its limits, allows one request.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The time between two looks for something that may take a while.
+/// The time between two polls.
 const POLL: Duration = Duration::from_secs(1);
 
 /// A rehearsal on one account.
@@ -47,7 +48,7 @@ pub struct Rehearsal {
     lease: Duration,
     stop: CancellationToken,
     verdicts: BTreeMap<Assumption, (State, String)>,
-    /// Why the first experiment failed that has no result.
+    /// Why the first experiment without a result failed.
     problem: Option<String>,
     /// Requests to create a ticket so far.
     creates: usize,
@@ -65,7 +66,7 @@ pub struct Report {
     pub problem: Option<String>,
     pub assumptions: Vec<Verdict>,
     pub tickets: Vec<Made>,
-    /// The number of the end user, who stays.
+    /// The id of the end user, which is not deleted.
     pub user: Option<u64>,
 }
 
@@ -239,7 +240,8 @@ impl Rehearsal {
                 _ => return Err(outcome.into()),
             };
             if Instant::now() + wait > end {
-                return Err(Interrupted::Failed(format!("{}; the wait is too long", outcome.log())));
+                let most = PATIENCE.as_secs();
+                return Err(Interrupted::Failed(format!("{}; the wait exceeds {most} s", outcome.log())));
             }
             self.pause(wait).await?;
         }

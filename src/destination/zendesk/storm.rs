@@ -1,5 +1,5 @@
-//! The storm limit: a route makes at most `TICKET_MAX_PER_HOUR` tickets in any hour, in all processes on the database
-//! together. Beyond that, new tickets are held back, and comments go on.
+//! The limit of new tickets: a route creates at most `TICKET_MAX_PER_HOUR` tickets in any hour, in all processes on the
+//! database together. Beyond that, new tickets are held back, and comments go on.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const FALLBACK: Duration = Duration::from_secs(24 * 3600);
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// The same while this process knows of none.
 const CHECK_SELDOM: Duration = Duration::from_secs(60);
-/// How many times longer than a check the time between two of them is: with many waiting deliveries it takes a while.
+/// The pause between checks is at least this many times as long as a check.
 const CHECK_SHARE: u32 = 20;
 
 /// The routes whose deliveries are held back, as far as this process knows.
@@ -59,13 +59,13 @@ impl Storms {
                 alert = alerts::STORM,
                 route,
                 waiting,
-                "route {route} makes {most} tickets an hour, {waiting} more wait. Raise TICKET_MAX_PER_HOUR, or \
-                 `casebridge discard --route {route}`"
+                "{waiting} tickets wait at the limit of {most} an hour. Raise TICKET_MAX_PER_HOUR, or casebridge discard \
+                 --route {route} --dry-run"
             );
         }
     }
 
-    /// Ends the storms of all routes but those with held deliveries, after a check that began at `started`.
+    /// Reports the routes that are below their limit again, after a check that began at `started`.
     fn checked(&self, held: &BTreeMap<String, i64>, started: Instant) {
         let mut known = self.0.lock();
         // One that has just been held may not be stored yet.
@@ -78,7 +78,7 @@ impl Storms {
             if !is_held && reminder.clear() {
                 info!(
                     event = "ticket_storm_over",
-                    route, "no delivery of route {route} waits for the limit any longer"
+                    route, "route {route} is below its limit again; no ticket is held back"
                 );
             }
             is_held
@@ -116,7 +116,7 @@ impl Attempt<'_> {
     fn held(&self) -> Stopped {
         let (route, most) = (&self.claim.route, self.settings.max_per_hour);
         self.zendesk.storms.begin(route);
-        // By then a place was free. At different times, so that not all of them come back at once.
+        // By then a place is free. The random wait spreads the retries.
         let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
         Outcome::held(&format!("storm limit of {most} tickets an hour for route {route}"), wait).into()
     }

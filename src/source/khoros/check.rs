@@ -184,8 +184,8 @@ impl<'a> Answers<'a> {
         }
         let stored = feed_since.and_then(|millis| Timestamp::from_millisecond(millis).ok());
         let since = match self.config.feed_since.or(stored) {
-            Some(since) => format!("events count from {since:.0} on"),
-            None => "the next start decides from when on events count".to_owned(),
+            Some(since) => format!("events since {since:.0} are delivered"),
+            None => "the first start of `serve` sets the start date".to_owned(),
         };
         let judge = |(desired, feed): (&Desired, &Option<Result<(), Refusal>>)| {
             let name = &desired.route.external_id;

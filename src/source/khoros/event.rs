@@ -202,13 +202,13 @@ fn credential(change: CredentialChange, body: &Value) -> Report {
         CredentialChange::Deauthorised => (
             "lost its authorisation",
             "Khoros can no longer use this account: its authorisation ended and could not be refreshed",
-            Some("Nothing is published to it and nothing comes in from it."),
+            Some("Khoros neither publishes to this account nor receives from it."),
             Some("Re-authorise the account in Khoros: Company Settings > Accounts."),
         ),
         CredentialChange::Deleted => (
             "was deleted from Khoros",
             "A user deleted this account from Khoros",
-            Some("Nothing is published to it any more and nothing comes in from it."),
+            Some("Khoros no longer publishes to it or receives from it."),
             Some("If this was unintended, add the account again in Khoros: Company Settings > Accounts."),
         ),
     };
@@ -292,7 +292,7 @@ fn crm_error(body: &Value) -> Report {
             ("Khoros says", text(&body["spredfastErrorMessage"])),
         ]),
         advice: Some(
-            "Find the call in the log of the CRM's gateway. Khoros shows its users the tracking id.",
+            "Find the call in the log of the CRM gateway by its tracking id, which Khoros also shows to its users.",
         ),
         ..Report::default()
     }
@@ -318,7 +318,7 @@ fn vault(event: &str, body: &Value) -> Report {
         opening: format!("{article} {what} was {done} in Khoros' vault"),
         when: moment::of(&body["createdDate"]),
         lines,
-        advice: Some("If nobody expected this, ask the user."),
+        advice: Some("If this was unexpected, ask the Khoros user who did it."),
         ..Report::default()
     }
 }

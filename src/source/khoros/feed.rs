@@ -117,7 +117,7 @@ impl Pull {
         }
     }
 
-    /// Returns from when on events are delivered: as configured, or as the first start on this database decided.
+    /// Returns since when events are delivered: as configured, or as the first start on this database decided.
     async fn find_since(&self) -> Timestamp {
         let since = loop {
             if let Some(since) = self.since {
@@ -128,12 +128,12 @@ impl Pull {
                 Ok(millis) => break Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MIN),
                 Err(error) => warn!(
                     event = "feed_since_unknown",
-                    "reading no feed until the database says from when on events count: {error}"
+                    "the database did not return the start date of the feeds, reading none; trying again in 5 s: {error}"
                 ),
             }
             tokio::time::sleep(FIRST_WAIT).await;
         };
-        info!(event = "feed_since", %since, "events of the feeds count from {since:.0} on, older ones are skipped");
+        info!(event = "feed_since", %since, "delivering feed events from {since:.0} on, skipping older ones");
         since
     }
 

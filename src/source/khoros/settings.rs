@@ -92,11 +92,11 @@ variables! {
     spredfast_mode = default("both").app();
     /// Seconds between two readings of the feeds, 1 to 86400.
     spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
-    /// casebridge skips and counts events of the feeds that are older than this date or time, which is in UTC unless
-    /// it has an offset. `casebridge backfill` imports them. Pushed events are never skipped.
+    /// Oldest date of feed events to deliver, in UTC unless it has an offset. casebridge skips and counts older ones;
+    /// `casebridge backfill` imports them. It never skips pushed events.
     ///
-    /// The event's own date counts; an event without a readable date is new. The 10 minutes allow for a clock of
-    /// Khoros that is behind. To get everything that the feeds hold, set `1970-01-01`.
+    /// Only the event's own date counts; events without a readable date are delivered. The 10 minutes allow for clocks
+    /// that differ. To deliver everything that the feeds hold, set `1970-01-01`.
     feed_since = unset()
         .note("10 minutes before the first start; if the database already holds deliveries, the time of the oldest")
         .example("2026-05-01T08:00Z");

@@ -86,7 +86,7 @@ impl Display for Account {
         }
         match self.sandbox {
             Some(true) => write!(f, ", a sandbox")?,
-            Some(false) => write!(f, ", which is no sandbox")?,
+            Some(false) => write!(f, ", not a sandbox")?,
             None => {}
         }
         let ServiceUser { id, name } = &self.service_user;

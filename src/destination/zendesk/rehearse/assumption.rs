@@ -44,7 +44,7 @@ assumptions! {
         "Every answer has `x-rate-limit`, `x-rate-limit-remaining` and `ratelimit-reset`.",
         "destination/zendesk/budget.rs";
     TooManyRequests: "too_many_requests",
-        "An answer of 429 has `Retry-After`, and nothing was done.",
+        "A 429 answer has `Retry-After`, and Zendesk has not carried out the request.",
         "destination/zendesk/outcome.rs";
     UserWithoutEmail: "user_without_email",
         "The service user can create a user from a name and an `external_id`, without an e-mail address.",
@@ -59,7 +59,7 @@ assumptions! {
         "An address in the text of an `html_body` does not become a link.",
         "destination/html.rs";
     Placeholders: "placeholders",
-        "A placeholder with a word joiner between its braces stays text.",
+        "Zendesk does not expand a placeholder with a word joiner between its braces.",
         "text.rs";
     PrivateComment: "private_comment",
         "A first comment with `public: false` is internal, and so is the ticket.",
@@ -74,13 +74,15 @@ assumptions! {
         "`GET tickets?external_id=` finds a ticket before the lease of its delivery ends (`LEASE_SECONDS`).",
         "destination/zendesk.rs";
     IdempotencyHit: "idempotency_hit",
-        "The same `Idempotency-Key` with the same bytes answers with the same ticket and creates no other.",
+        "A repeated create with the same `Idempotency-Key` and the same bytes returns the same ticket and \
+         creates no other.",
         "destination/zendesk.rs";
     IdempotencyMismatch: "idempotency_mismatch",
-        "The same `Idempotency-Key` with other bytes is refused with 400 `IdempotentRequestError`.",
+        "Zendesk refuses the same `Idempotency-Key` with other bytes: 400 `IdempotentRequestError`.",
         "destination/zendesk.rs";
     SafeUpdate: "safe_update",
-        "`safe_update` refuses an update with an old `updated_stamp` with 409, and no other.",
+        "With `safe_update`, Zendesk refuses an update with an outdated `updated_stamp` (409) and accepts \
+         one with the current stamp.",
         "destination/zendesk/update.rs";
     UpdateHeader: "update_header",
         "The answer to an update shows the limit of updates in `zendesk-ratelimit-tickets-update`.",
@@ -101,13 +103,14 @@ assumptions! {
         "The merged ticket names its target, whose audits show the merge as `via.source.rel`.",
         "destination/zendesk/merge.rs";
     DeletedTicket: "deleted_ticket",
-        "A deleted ticket answers 404 `RecordNotFound`, or shows the status `deleted`.",
+        "Reading a deleted ticket returns 404 `RecordNotFound` or the status `deleted`.",
         "destination/zendesk/update.rs";
     DeletedList: "deleted_list",
         "`GET deleted_tickets` lists a deleted ticket.",
         "destination/zendesk/deleted.rs";
     HiddenTicket: "hidden_ticket",
-        "A ticket that the service user may not see answers 404 `RecordNotFound`, and is not listed as deleted.",
+        "Reading a ticket that the service user may not see returns 404 `RecordNotFound`, and the list of \
+         deleted tickets does not contain it.",
         "destination/zendesk/deleted.rs";
 }
 

@@ -289,8 +289,7 @@ impl Rehearsal {
             has_tags && ticket.external_id.as_ref() == Some(&request.case_key)
         };
         let holds = follow_up.as_ref().is_some_and(is_as_sent);
-        let changed =
-            if follow_up.is_some() && !holds { ", whose external_id or tags are others" } else { "" };
+        let changed = if follow_up.is_some() && !holds { ", but its external_id or tags differ" } else { "" };
         self.judge(Assumption::FollowUp, holds, format!("{}{changed}", answer(&reply, "the follow-up")));
         Ok(())
     }

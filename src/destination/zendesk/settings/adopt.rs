@@ -13,12 +13,12 @@ pub const PREFIX: &str = "ADOPT_";
 variables! {
     /// The variables of adoption.
     AdoptVariables:
-    /// `1`: before casebridge creates the ticket of a post, it searches for one that the 2017 example created, whose
-    /// `external_id` is the link of the post, and continues that one.
+    /// `1`: before casebridge creates a ticket for a post, it searches for the one that the 2017 example created (its
+    /// `external_id` is the post's link), and adopts it.
     ///
     /// See [Tickets of the old app](migrating.md#tickets-of-the-old-app).
     by_link = default("0");
-    /// The last day of these searches (UTC), or the time at which they end, such as `2027-03-31T18:00:00Z`.
+    /// Last day of adoption (UTC), or the time at which it ends, such as `2027-03-31T18:00:00Z`.
     until = needed("with `ADOPT_BY_LINK=1`").example("2027-03-31");
 }
 
@@ -31,16 +31,16 @@ pub fn read(reader: &mut Reader, now: Timestamp) -> Option<Timestamp> {
     let until = reader.optional(variables.until(), end);
     match (is_on, until) {
         (true, None) if variables.until.is_none() => reader.problem(
-            "ADOPT_UNTIL is not set, but ADOPT_BY_LINK is 1: set the last day of adoption, as in 2027-03-31, since \
-             each search uses up a request"
+            "ADOPT_BY_LINK is 1, but ADOPT_UNTIL is not set: set the last day of adoption, as in 2027-03-31 (each \
+             search costs a request)"
                 .to_owned(),
         ),
         (true, Some(until)) if until <= now => reader.warnings.push(
-            "ADOPT_UNTIL has passed, so casebridge adopts no tickets any longer: remove ADOPT_BY_LINK and ADOPT_UNTIL"
+            "ADOPT_UNTIL has passed and adoption has ended: remove ADOPT_BY_LINK and ADOPT_UNTIL"
                 .to_owned(),
         ),
         (false, Some(_)) if variables.by_link.is_none() => reader.warnings.push(
-            "ADOPT_UNTIL has no effect without ADOPT_BY_LINK=1: set that, or remove ADOPT_UNTIL".to_owned(),
+            "ADOPT_UNTIL has no effect: set ADOPT_BY_LINK=1 or remove ADOPT_UNTIL".to_owned(),
         ),
         _ => {}
     }

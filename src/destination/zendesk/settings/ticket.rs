@@ -26,8 +26,8 @@ variables! {
     /// What a later event about a post does to its ticket. `new`: it adds a comment if something is new. `comment`: it
     /// always adds a comment. `ignore`: nothing.
     repeat = default("new").app();
-    /// The most tickets that a route makes in any hour, up to 10,000; `0`: no limit. Further tickets wait for their
-    /// turn. Comments are not limited.
+    /// Maximum number of new tickets of a route in any hour, up to 10,000; `0`: no limit. Further tickets wait until the
+    /// limit allows them. Comments are not limited.
     ///
     /// See [Too many tickets at once](behaviour.md#too-many-tickets-at-once).
     max_per_hour = default("300").app();
@@ -346,7 +346,7 @@ fn comment_format(reader: &mut Reader, variables: &TicketVariables, base: &Ticke
         let (format, comment) = (variables.comment_format().name, variables.comment().name);
         let update = variables.update().name;
         reader.warnings.push(format!(
-            "{format} does nothing without {comment} or {update}: the built-in comments are used"
+            "{format} has no effect without {comment} or {update}: set one of them, or remove {format}"
         ));
     }
     format

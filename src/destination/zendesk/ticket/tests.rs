@@ -486,7 +486,7 @@ fn a_lost_account_is_urgent_and_internal() {
     let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
     assert_eq!(public["comment"]["public"], false);
     let start = "Re-authorise the account in Khoros: Company Settings > Accounts.\n\
-        Down since 2018-03-14 00:31 UTC. Nothing is published to it and nothing comes in from it. \
+        Down since 2018-03-14 00:31 UTC. Khoros neither publishes to this account nor receives from it. \
         Khoros can no longer use this account";
     assert!(seen(&public).starts_with(start), "{}", seen(&public));
 }

@@ -40,13 +40,13 @@ impl Span {
 #[derive(Debug, Default)]
 pub struct Backfill {
     pub events: usize,
-    /// Stored before.
+    /// Already stored.
     pub known: usize,
-    /// To import; or imported.
+    /// New; imported unless it is a dry run.
     pub new: usize,
     /// Single events that are too long to be read.
     pub too_long: usize,
-    /// Dates of the first and the last of them that has one.
+    /// Dates of the oldest and newest event.
     pub oldest: Option<Timestamp>,
     pub newest: Option<Timestamp>,
     /// Identities of the first few new ones.

@@ -51,7 +51,7 @@ impl History {
             %oldest,
             %newest,
             since = %self.since,
-            "skipped {count} event(s) older than {:.0}: to import them, casebridge backfill --since {day}",
+            "skipped {count} event(s) older than {:.0}; to import them, run casebridge backfill --since {day}",
             self.since
         );
     }

@@ -86,7 +86,7 @@ pub(super) async fn next(
                     alert = alerts::PULL,
                     route = route.name,
                     offset,
-                    "skipped the event at offset {offset} of the feed: it is longer than 16 MiB, or nests too \
+                    "skipped the event at offset {offset}, no ticket is created: it is longer than 16 MiB or nested too \
                      deeply"
                 );
             }
