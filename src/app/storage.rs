@@ -12,7 +12,7 @@ use crate::inbox::{Committer, Inbox, Unusable};
 /// Hosts want a port within 60 s of the start.
 const STORAGE_LIMIT: Duration = Duration::from_secs(45);
 
-/// The result of [`open_storage`], for [`super::run`]: the inbox, its committer, and the id of the deployment.
+/// The result of [`open_storage`], for [`super::start`]: the inbox, its committer, and the id of the deployment.
 pub type Storage = (Inbox, Committer, String);
 
 /// Opens the storage, before anything listens. Waits for a database server for as long as hosts wait for a
