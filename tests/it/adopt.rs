@@ -205,6 +205,20 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
+    // It says something of this link alone: neither the post nor those after it wait.
+    async fn a_search_that_is_refused_costs_at_most_a_second_ticket(world: World) {
+        let mut world = world;
+        adopt(&mut world);
+        old_ticket(&world, "1");
+        old_ticket(&world, "2");
+        let bridge = world.start().await;
+        world.zendesk.model().search_faults = [Fault::Status(422)].into();
+        deliver(&world, &bridge, labelled("e1", "1", &[]), "created", 1002).await;
+        bridge.wait_for("adoption_search_refused level=WARN status=422").await;
+        deliver(&world, &bridge, labelled("e2", "2", &[]), "commented", 1001).await;
+        assert_eq!(bridge.count("destination_paused"), 0);
+    }
+
     async fn the_newest_open_ticket_is_adopted(world: World) {
         let mut world = world;
         adopt(&mut world);

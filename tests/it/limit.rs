@@ -125,6 +125,20 @@ on_both! {
         }
     }
 
+    async fn pushed_events_pass_the_history_of_a_feed(world: World) {
+        let mut world = world;
+        world.set("TICKET_MAX_PER_HOUR", "1");
+        let bridge = world.start().await;
+        label(&world, 1..=1).await;
+        bridge.wait_for("delivery_done ticket=1000").await;
+        label(&world, 2..=3).await;
+        wait_until_held(&world, 1, 2).await;
+        world.database.execute("update delivery set in_doubt = true, origin = 'feed' where case_key like '%:2'").await;
+        let_an_hour_pass(&world).await;
+        bridge.wait_for("delivery_done case=*:twitter:3 ticket=1001").await;
+        wait_until_held(&world, 2, 1).await;
+    }
+
     async fn a_changed_limit_applies_after_a_restart(world: World) {
         let mut world = world;
         world.set("TICKET_MAX_PER_HOUR", "1");

@@ -389,6 +389,8 @@ async fn a_backfill_that_cannot_be_done_says_why() {
         world.unset("ROUTE_VIP_LABEL");
         world.khoros.model().style = Style::Text;
         fail(&world, &["--since", "2020-01-01"], 1, "does not offer this").await;
+        world.set("FEED_SINCE", "9000-01-01");
+        fail(&world, &["--since", "2020-01-01"], 2, "FEED_SINCE is in the future").await;
         world.set("FEED_SINCE", "May");
         fail(&world, &["--since", "2020-01-01"], 2, "FEED_SINCE is not a date").await;
         let (status, log) = world.spawn().end_with_log().await;
