@@ -189,7 +189,7 @@ impl Template {
         Ok(output.text())
     }
 
-    /// With its fields, `event` is no text, and no comparison would find it equal to one.
+    /// An event with fields is an object: it equals no text, and has no length.
     fn check_event(&self) -> Result<(), String> {
         static COMPARED: LazyLock<Option<Regex>> = LazyLock::new(|| {
             let behind = r"\bevent\s*(==|!=|\||(not\s+)?in\b|is\b)";
@@ -199,7 +199,7 @@ impl Template {
         let is_compared = COMPARED.as_ref().is_some_and(|compared| compared.is_match(&self.source));
         match self.uses_event_fields && is_compared {
             true => {
-                Err("in a template that uses a field of `event`, compare `event.name`, not `event`"
+                Err("in a template that uses a field of `event`, write `event.name` instead of `event` in comparisons and filters"
                     .to_owned())
             }
             false => Ok(()),

@@ -1,4 +1,4 @@
-//! The storm limit: a route makes only so many tickets an hour, the others wait, and the operator may discard them.
+//! The limit of new tickets: a route creates at most `TICKET_MAX_PER_HOUR`, and the operator may discard the rest.
 
 use std::process::Output;
 use std::time::Duration;
@@ -21,7 +21,7 @@ async fn label(world: &World, posts: std::ops::RangeInclusive<usize>) {
     }
 }
 
-/// Waits until so many deliveries have tickets and so many are held, and nothing else waits.
+/// Waits until `tickets` deliveries are done, `held` are held back, and no other delivery waits.
 async fn wait_until_held(world: &World, tickets: usize, held: usize) {
     loop {
         let list = world.list_of("zendesk").await;

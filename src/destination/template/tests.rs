@@ -127,10 +127,16 @@ fn mistakes_are_found_at_once() {
         ("{{ shout(item.text) }}", "unknown names: `shout`"),
         (
             "{{ event.time }}{% if event == 'e' %}{% endif %}",
-            "in a template that uses a field of `event`, compare",
+            "in a template that uses a field of `event`, write `event.name`",
         ),
-        ("{{ event.time }}{{ event in ['e'] }}", "in a template that uses a field of `event`, compare"),
-        ("{{ event.time }}{{ 'e' == event }}", "in a template that uses a field of `event`, compare"),
+        (
+            "{{ event.time }}{{ event in ['e'] }}",
+            "in a template that uses a field of `event`, write `event.name`",
+        ),
+        (
+            "{{ event.time }}{{ 'e' == event }}",
+            "in a template that uses a field of `event`, write `event.name`",
+        ),
         ("{{ debug() }}", "unknown names: `debug`"),
         ("{{ item.text.upper() }}", "unknown method in line 1"),
         ("{{ '=' * author.followers }}", "invalid operation in line 1: repeated string is too large"),

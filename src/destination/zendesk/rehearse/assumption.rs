@@ -65,7 +65,7 @@ assumptions! {
         "A first comment with `public: false` is internal, and so is the ticket.",
         "destination/zendesk/ticket.rs";
     CommentAuthor: "comment_author",
-        "`submitter_id` makes the service user the author of the first comment, whoever the requester is.",
+        "`submitter_id` makes the service user the author of the first comment, for any requester.",
         "destination/zendesk/ticket.rs";
     Metadata: "metadata",
         "The ticket's audits show the `metadata` of the request as `metadata.custom`.",
