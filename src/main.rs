@@ -229,11 +229,14 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(&error),
     };
-    let code = run(command).unwrap_or_else(|error| match is_broken_pipe(&error) {
-        // The reader of our output has closed the pipe.
-        true => ExitCode::SUCCESS,
-        false => fail(&error),
-    });
+    let code = match command {
+        Command::Serve => serve_and_log(),
+        other => run(other).unwrap_or_else(|error| match is_broken_pipe(&error) {
+            // The reader of our output has closed the pipe.
+            true => ExitCode::SUCCESS,
+            false => fail(&error),
+        }),
+    };
     // Everything before this may still log.
     drop(log);
     code
@@ -296,10 +299,11 @@ impl BuiltIn {
     }
 }
 
+/// Runs a subcommand other than `serve`, whose small stack must not contain the state of the others.
 #[tokio::main]
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve => return Ok(serve_and_log().await),
+        Command::Serve => {}
         Command::Check { json, before_start } => return check(json, before_start).await,
         Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
         Command::List { state, destination, json } => {
@@ -365,6 +369,7 @@ async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Logs why the service ends: standard error may be the same pipe that nobody reads.
+#[tokio::main]
 async fn serve_and_log() -> ExitCode {
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
