@@ -287,10 +287,10 @@ impl Tasks {
             Ok(()) => info!(event = "stopped", "stopped"),
             Err(_) => warn!(
                 event = "stopped_early",
-                "stopped before all work was finished: the next start takes it up again"
+                "stopped before all work was finished: the next start continues it"
             ),
         }
-        anyhow::ensure!(!defect, "a part of casebridge has ended by a defect: start it again");
+        anyhow::ensure!(!defect, "a defect ended a part of casebridge: start it again, and report it");
         Ok(())
     }
 

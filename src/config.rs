@@ -74,7 +74,8 @@ variables! {
     /// password.
     database_url = default(database::DEFAULT_FILE);
     /// Whether PostgreSQL is behind a pooler in transaction mode (PgBouncer, Supavisor). `1`: it is, as with
-    /// `?pgbouncer=true`. `0`: it is not. Set this only if the log gets it wrong.
+    /// `?pgbouncer=true`. `0`: it is not. Set this only if casebridge
+    /// detects it wrongly; the log line `pooler_found` shows that it detected one.
     database_pooler = unset().note("detected at each start");
     /// The port to listen on; `0` lets the system choose. Most hosts set it.
     port = default("8080");
@@ -90,7 +91,7 @@ variables! {
     http_idle_seconds = default("100");
     /// The waits after each failed attempt of a delivery, in seconds. After the last one, the delivery is dead.
     ///
-    /// Each wait is up to 20 % longer, at random. 1 to 50 waits, each at most a week.
+    /// Each wait is up to 20 % longer, at random. The default takes about 21 hours. 1 to 50 waits, each at most a week.
     retry_schedule = default("5,30,120,600,1800,7200,21600,43200").app();
     /// How long one attempt may hold a delivery, in seconds, 6 to 3600.
     ///
@@ -112,7 +113,7 @@ variables! {
     /// How much to log: `error`, `warn`, `info`, `debug`, or a filter by module, as in
     /// `info,casebridge=debug`.
     rust_log = default("info").app();
-    /// casebridge runs on a Heroku dyno.
+    /// On a dyno, casebridge logs in `logfmt` and refuses SQLite.
     dyno = set_by("Heroku");
     /// Gives the public address, if the app has the feature `runtime-dyno-metadata`.
     heroku_app_default_domain_name = set_by("Heroku");
@@ -122,7 +123,7 @@ variables! {
     railway_public_domain = set_by("Railway");
     /// Gives the public address `https://{name}.fly.dev`.
     fly_app_name = set_by("Fly.io");
-    /// The tutorial's variable. casebridge guesses the public address from it, with a warning: the guess is right
+    /// A variable of the 2017 example. casebridge guesses the public address from it, with a warning: the guess is right
     /// only for apps created before 2023-06-14.
     heroku_app_name = old_name().app_text(
         "Leave it empty, and set PUBLIC_URL. This one gives the right address only for apps that were created before \
@@ -355,5 +356,5 @@ fn log_filter(text: &str) -> Parsed<()> {
 }
 
 fn log_format(text: &str) -> Parsed<LogFormat> {
-    parse::variant(text, "is none of text, logfmt and json")
+    parse::variant(text, "is not one of text, logfmt and json")
 }

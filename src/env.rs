@@ -188,7 +188,8 @@ impl Reader {
     /// Returns a setting of the tutorial. If it is not set, its value comes from the 2017 example's name for it.
     pub fn aliased<'a>(&mut self, setting: Setting<'a>, old: Setting<'a>) -> Setting<'a> {
         if setting.value.is_none() && old.value.is_some() {
-            self.warnings.push(format!("{} is the 2017 example's name: call it {}", old.name, setting.name));
+            self.warnings
+                .push(format!("{} is the 2017 example's name: rename it to {}", old.name, setting.name));
             return Setting { value: old.value, ..setting };
         }
         setting
@@ -202,7 +203,7 @@ impl Reader {
             (one_value, _) => {
                 let (set, missing) = if one_value.is_some() { (one, two) } else { (two, one) };
                 let (set, missing) = (set.name, missing.name);
-                self.problems.push(format!("{missing} is not set, but {set} is: both or neither"));
+                self.problems.push(format!("{missing} is not set, but {set} is: set both or neither"));
                 None
             }
         }

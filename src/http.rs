@@ -133,8 +133,8 @@ async fn front_page(State(state): State<Arc<AppState>>) -> Html<String> {
     });
     Html(format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>casebridge</title>\
-         <h1>casebridge</h1><p>The service is running. Labels and other events of Khoros become tickets in \
-         Zendesk; its log shows its state.</p>{}</html>\n",
+         <h1>casebridge</h1><p>The service is running. It turns labels and other events of Khoros into tickets; \
+         its log shows its state.</p>{}</html>\n",
         advice.unwrap_or_default()
     ))
 }

@@ -127,7 +127,7 @@ impl Worker {
                 Ok(Some(wait)) => tokio::time::sleep(wait).await,
                 Ok(None) => return,
                 Err(error) => {
-                    self.storage_failed("the memos of a destination cannot be used", &error);
+                    self.storage_failed("the stored values of a destination cannot be used", &error);
                     tokio::time::sleep(CHECK_AGAIN).await;
                 }
             }
@@ -233,11 +233,11 @@ impl Worker {
                     warn!(
                         event = "lease_expired",
                         delivery = claim.identity,
-                        "the lease expired before the outcome was stored: the next attempt is in doubt"
+                        "the lease expired before the result was stored: the next attempt treats it as possibly sent"
                     );
                     return;
                 }
-                Err(error) => self.storage_failed("an outcome cannot be stored", &error),
+                Err(error) => self.storage_failed("a result cannot be stored", &error),
             }
             if Instant::now() > give_up {
                 return;

@@ -57,7 +57,7 @@ pub(super) fn read(reader: &mut Reader, variables: &Variables) -> Option<Databas
     let may_be_ephemeral = reader.or(variables.allow_ephemeral_store(), false, parse::switch);
     if matches!(database, Some(Database::Sqlite(_))) && on_heroku && !may_be_ephemeral {
         reader.problems.push(
-            "DATABASE_URL means SQLite, but a dyno's disk is thrown away at least daily and \
+            "DATABASE_URL means SQLite, but Heroku erases a dyno's disk at least daily, so \
              tickets would be lost or doubled: add Postgres (heroku addons:create \
              heroku-postgresql:essential-0), or set ALLOW_EPHEMERAL_STORE=1 to try things out"
                 .to_owned(),
@@ -91,7 +91,7 @@ fn sqlite(rest: &str) -> Result<Database, &'static str> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     match rest {
         "" => Err("names no file (sqlite:///data/casebridge.db)"),
-        ":memory:" => Err("means memory, where nothing outlives a restart: name a file"),
+        ":memory:" => Err("means memory, which loses everything at a restart: name a file"),
         path if path.contains('?') => Err("has options after `?`, and there are none for SQLite"),
         path => Ok(Database::Sqlite(path.into())),
     }

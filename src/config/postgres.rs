@@ -193,7 +193,7 @@ impl Query {
         let value = if value == "no-verify" { "require" } else { value };
         if PgSslMode::from_str(value).is_err() {
             return Err(format!(
-                "has an option `{name}` that is none of disable, allow, prefer, require, verify-ca and verify-full"
+                "has an option `{name}` that is not one of disable, allow, prefer, require, verify-ca and verify-full"
             ));
         }
         self.used.push((name.to_owned(), value.to_owned()));
@@ -263,7 +263,7 @@ mod tests {
             ("postgres://u:secret@HOST/db?host=h1,h2", "`host` that names several"),
             ("postgres://u:secret@HOST/db?schema=crm", "`schema`"),
             ("postgres://u:secret@HOST/db?ssl=true", "`ssl`, which casebridge does not know: write sslmode"),
-            ("postgres://u:secret@HOST/db?sslmode=secret", "`sslmode` that is none of"),
+            ("postgres://u:secret@HOST/db?sslmode=secret", "`sslmode` that is not one of"),
             ("postgres://u:secret@HOST/db?pasword=secret", "`pasword`"),
             ("postgres://u:secret@HOST:secret/db", "cannot be read"),
             ("postgres:u:secret@HOST/db", "cannot be read"),

@@ -156,7 +156,10 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let prefix = prefix.unwrap_or_default();
     let authorization = reader.required(variables.flow_api_key(), |key| authorization(&prefix, key));
     let channel = reader.or(variables.flow_channel_name(), Channel::default(), |text| {
-        parse::variant(text, "is none of rbm, messagemedia, telekom, twilio, whatsapp, khoros and messenger")
+        parse::variant(
+            text,
+            "is not one of rbm, messagemedia, telekom, twilio, whatsapp, khoros and messenger",
+        )
     });
     let external_id = reader.required(variables.flow_external_id(), parse::text);
     let broadcasts = read_broadcasts(reader, routes);

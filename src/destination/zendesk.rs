@@ -318,7 +318,7 @@ impl Zendesk {
             false => info!(
                 event = "ticket_fields_refused",
                 case = case_key,
-                "a ticket without the TICKET_… settings for {case_key}: {}",
+                "creating the ticket for {case_key} without the TICKET_… settings: {}",
                 reason.log
             ),
         }
@@ -393,7 +393,7 @@ impl Zendesk {
             let Err(later) = taken else { return Ok(InFlight(&self.requests)) };
             let wait = later.saturating_duration_since(Instant::now());
             if wait > self.call_timeout / 3 {
-                let reason = Reason::new("our share of Zendesk's requests per minute is used up");
+                let reason = Reason::new("casebridge's share of Zendesk's requests per minute is used up");
                 return Err(Outcome::Later { reason, wait });
             }
             tokio::time::sleep(wait).await;
@@ -424,7 +424,9 @@ impl Zendesk {
     fn queue_update(&self) -> Outcome {
         let now = Instant::now();
         let wait = self.updates.lock().queue(now).saturating_duration_since(now);
-        let reason = Reason::new("our share of Zendesk's updates per minute is used up, or creates go first");
+        let reason = Reason::new(
+            "casebridge's share of Zendesk's updates per minute is used up, or new tickets go first",
+        );
         Outcome::Later { reason, wait: wait.max(Duration::from_secs(1)) }
     }
 }

@@ -32,8 +32,8 @@ impl BearerTokens {
             warn!(
                 event = "bearer_token_refused",
                 count,
-                "refused {count} request(s) without a valid token; if Khoros sent them, restart to send it \
-                 NOTIFICATION_BEARER_TOKEN"
+                "refused {count} request(s) without a valid token; if Khoros sent them, change \
+                 NOTIFICATION_BEARER_TOKEN and restart"
             );
         }
         admitted

@@ -16,9 +16,9 @@ use crate::config::Database;
 /// The database is no SQLite file, or one of the files cannot be read or written; then there is no copy.
 pub async fn backup(database: &Database, to: &Path) -> anyhow::Result<()> {
     let Database::Sqlite(from) = database else {
-        bail!("only an SQLite file is backed up here: use pg_dump for PostgreSQL");
+        bail!("this command copies only SQLite files: use pg_dump for PostgreSQL");
     };
-    let unwritable = || format!("{} cannot be made (it must not exist yet)", to.display());
+    let unwritable = || format!("{} cannot be created (it must not exist yet)", to.display());
     if to.try_exists().with_context(unwritable)? {
         bail!("{}", unwritable());
     }

@@ -94,7 +94,7 @@ impl PostgresPool {
             info!(
                 event = "schema_kept",
                 schema,
-                "using the inbox in the schema {schema}, although search_path now names another one first"
+                "using casebridge's tables in the schema {schema}, although search_path now names another one first"
             );
         }
         if link == Link::Pooler {

@@ -174,7 +174,7 @@ impl Migrations {
             let ours = migrator.iter().find(|migration| migration.version == *version);
             if !success {
                 return Err(StorageProblem::Wrong(format!(
-                    "migration {version} was begun and did not get through"
+                    "migration {version} was started and not completed"
                 )));
             }
             if ours.is_some_and(|migration| migration.checksum[..] != checksum[..]) {

@@ -159,7 +159,7 @@ on_both! {
         execute(&world, "update deployment set id = 'another'").await;
         let checked = check(&world).await;
         assert_eq!(checked.marked("failed"), ["public url"]);
-        assert!(checked.text("public url").contains("is not ours"), "{checked:?}");
+        assert!(checked.text("public url").contains("an answer from something else"), "{checked:?}");
     }
 
     async fn pending_and_newer_migrations_are_reported(world: World) {
@@ -214,10 +214,14 @@ const BROKEN: &[(Break, &str, &str)] = &[
     (
         |world| token_until(world, Timestamp::now() - SignedDuration::from_hours(24)),
         "khoros token",
-        "has ended on",
+        "it ended on",
     ),
-    (|world| label(world, "Createcase", "ACTIVE"), "khoros label", "`CreateCase`; there is `Createcase`"),
-    (|world| label(world, "Other", "ACTIVE"), "khoros label", "knows no label `CreateCase`"),
+    (
+        |world| label(world, "Createcase", "ACTIVE"),
+        "khoros label",
+        "`CreateCase`; did you mean `Createcase`?",
+    ),
+    (|world| label(world, "Other", "ACTIVE"), "khoros label", "has no label `CreateCase`"),
     (|world| label(world, "CreateCase", "DISABLED"), "khoros label", "is not active"),
     (|world| status(world, Status::Paused), "khoros subscription", "PAUSED"),
     (|world| status(world, Status::Disabled), "khoros subscription", "DISABLED"),

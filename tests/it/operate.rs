@@ -119,7 +119,7 @@ async fn a_dyno_without_a_database_does_not_start() {
         world.set("DYNO", "web.1");
         let (status, log) = world.spawn().end_with_log().await;
         assert_eq!(status.code(), Some(2));
-        assert!(log.contains("thrown away"), "{log}");
+        assert!(log.contains("erases a dyno's disk"), "{log}");
 
         world.set("ALLOW_EPHEMERAL_STORE", "1");
         world.unset("LOG_FORMAT");

@@ -76,8 +76,8 @@ impl Other {
 #[tokio::test]
 async fn an_address_that_leads_elsewhere_is_subscribed_late() {
     let others = [
-        (Other::Echo, "an answer that is not ours"),
-        (Other::Page, "an answer that is not ours"),
+        (Other::Echo, "an answer from something else"),
+        (Other::Page, "an answer from something else"),
         (Other::NoSuchPage, "an answer of status 404"),
         (Other::Elsewhere, "an answer of status 308"),
     ];

@@ -308,7 +308,7 @@ fn a_wrong_setting_is_named_with_all_others() {
     assert_eq!(out(&output), "");
     for told in [
         "the configuration has 8 problems:",
-        "TICKET_PRIORITY is none of urgent, high, normal and low",
+        "TICKET_PRIORITY is not one of urgent, high, normal and low",
         "TICKET_STATUS cannot be closed",
         "TICKET_GROUP_ID is not an id",
         "TICKET_SUBJECT: unknown names: `item.entityID`; known names: item.sfEntityType, item.entityId,",

@@ -142,7 +142,7 @@ impl Attempt<'_> {
             // Agents would only merge the next one, too.
             Ended::Merged if merged > 1 => {
                 let reason = format!(
-                    "ticket {ticket} was merged too and its target was not found: sort out the merge, then \
+                    "ticket {ticket} was merged too and its target was not found: correct the merge, then \
                      replay"
                 );
                 Err(Outcome::Dead { reason: Reason::new(reason) }.into())
@@ -152,8 +152,8 @@ impl Attempt<'_> {
                     event = "ticket_merged",
                     case,
                     ticket,
-                    "ticket {ticket} was merged; its target was not found. Making one follow-up; after another \
-                     merge, events are dead"
+                    "ticket {ticket} was merged; its target was not found. Creating one follow-up; after \
+                     another merge, events are dead"
                 );
                 self.create(Some(ticket)).await
             }

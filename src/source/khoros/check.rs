@@ -22,13 +22,13 @@ const AWAY_REMEDY: &str = "see Khoros' status page, and whether this host reache
                            SPREDFAST_API_URL)";
 const COMPANY_REMEDY: &str = "compare SPREDFAST_COMPANY_ID with the `companyId` of incoming events, or ask \
                               Khoros support which of the numbers belongs there";
-const LABEL_REMEDY: &str = "make the label in Khoros, or correct the variable that names it (SPREDFAST_LABEL_NAME, \
+const LABEL_REMEDY: &str = "add the label in Khoros, or correct the variable that names it (SPREDFAST_LABEL_NAME, \
                             ROUTE_<NAME>_LABEL)";
-const INACTIVE_REMEDY: &str = "make the label active again in Khoros, or name another one";
-const SIMILAR_REMEDY: &str = "name the label by ROUTE_<NAME>_LABEL, which takes it exactly, instead of \
-                              SPREDFAST_LABEL_NAME, which Khoros takes for a regular expression";
-const REPAIR_REMEDY: &str = "start the service, or wait: it repairs this at its start and each SPREDFAST_CHECK_MINUTES \
-                             (after `casebridge unsubscribe`, only at its next start); if it comes back, \
+const INACTIVE_REMEDY: &str = "activate the label in Khoros, or set another one";
+const SIMILAR_REMEDY: &str = "set ROUTE_<NAME>_LABEL, which matches exactly this name, instead of SPREDFAST_LABEL_NAME, \
+                              which Khoros reads as a regular expression";
+const REPAIR_REMEDY: &str = "start the service, or wait: it repairs this at its start and every SPREDFAST_CHECK_MINUTES \
+                             (after `casebridge unsubscribe`, only at its next start); if the problem returns, \
                              another deployment uses this name: give each environment its own \
                              SPREDFAST_EXTERNAL_ID";
 const SUBSCRIBE_REMEDY: &str = "start the service: it subscribes automatically";
@@ -233,7 +233,7 @@ fn refused(refusal: &Refusal) -> Finding {
         broken if is_broken(broken) => Finding::failed(refusal.to_string(), AWAY_REMEDY),
         Refusal::NotOffered => Finding::warning("Khoros does not show the user of the token", ""),
         _ => {
-            let remedy = "try again in a minute; if it stays, ask Khoros support";
+            let remedy = "try again in a minute; if the problem stays, ask Khoros support";
             Finding::warning(format!("it could not be checked: {refusal}"), remedy)
         }
     }
@@ -248,7 +248,7 @@ fn is_events_api(path: &str) -> bool {
 
 fn describe_user(user: &TokenUser) -> String {
     match (user.name.as_str(), user.email.as_str()) {
-        ("", "") => "it works".to_owned(),
+        ("", "") => "the token works".to_owned(),
         ("", known) | (known, "") => format!("of {known}"),
         (name, email) => format!("of {name} ({email})"),
     }
@@ -279,7 +279,7 @@ fn describe_company(company: &Company) -> String {
 fn expiry(end: Timestamp, now: Timestamp) -> Finding {
     let day = end.strftime("%Y-%m-%d");
     match now.duration_until(end).as_hours() / 24 {
-        _ if end <= now => Finding::failed(format!("it has ended on {day}"), TOKEN_REMEDY),
+        _ if end <= now => Finding::failed(format!("it ended on {day}"), TOKEN_REMEDY),
         days if days < SOON_DAYS => {
             Finding::warning(format!("it ends on {day}, in {days} days"), TOKEN_REMEDY)
         }
@@ -309,8 +309,8 @@ fn judge_label(route: &Route, label: &str, labels: &[Label]) -> Finding {
         }
         let bare = |name: &str| name.trim().to_lowercase();
         let close = labels.iter().find(|known| bare(&known.name) == bare(label));
-        let close = close.map(|known| format!("; there is `{}`", known.name)).unwrap_or_default();
-        return Finding::failed(format!("Khoros knows no label `{label}`{close}"), LABEL_REMEDY);
+        let close = close.map(|known| format!("; did you mean `{}`?", known.name)).unwrap_or_default();
+        return Finding::failed(format!("Khoros has no label `{label}`{close}"), LABEL_REMEDY);
     }
     if !same.any(|known| known.is_active) {
         return Finding::failed(format!("label `{label}` is not active"), INACTIVE_REMEDY);

@@ -249,7 +249,7 @@ const TOO_DEEP: Unprocessable = "the notification nests too deeply to be read";
 const REPEATED_BYTES: usize = 8 << 20;
 /// The longest JSON of a field of the envelope that is stored with each item.
 const SHORT_FIELD_BYTES: usize = 500;
-const NO_ITEMS: Unprocessable = "the event holds no items to make a ticket of";
+const NO_ITEMS: Unprocessable = "the event contains nothing that can become a ticket";
 
 /// Takes the items out of `data.items`.
 fn take_items(envelope: &mut Value) -> Result<Vec<Value>, Unprocessable> {

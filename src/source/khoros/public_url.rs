@@ -37,7 +37,7 @@ pub enum Unreached {
     #[error("an answer of status {0}")]
     Status(u16),
     /// An answer of status 200 from another service.
-    #[error("an answer that is not ours: something else is there, or a casebridge on another database")]
+    #[error("an answer from something else, or from a casebridge on another database")]
     NotOurs,
 }
 

@@ -62,8 +62,10 @@ variables! {
     /// casebridge removes a pasted `Bearer `.
     spredfast_api_token = required().app();
     /// The number of your company at Khoros. Thousands separators may stay, as in `20,307,234`.
+    ///
+    /// Khoros has two numbers for a company; see [Deploy](deploy.md#khoros-token-company-id-label).
     spredfast_company_id = required().app();
-    /// The Khoros label that makes a ticket, for example `CreateCase`. Khoros reads it as a regular expression.
+    /// The Khoros label that creates a ticket, for example `CreateCase`. Khoros reads it as a regular expression.
     ///
     /// casebridge removes invisible characters. The log warns if the expression does not match the label's own name,
     /// or if it contains a `#`.
@@ -84,13 +86,15 @@ variables! {
     spredfast_external_id = default(EXTERNAL_ID).app();
     /// The events API of Khoros.
     ///
-    /// That of 2017 is `https://api.spredfast.com/v1/events/company/{id}`.
+    /// The address of the 2017 example is `https://api.spredfast.com/v1/events/company/{id}`.
     spredfast_api_url = default(API_URL).app();
     /// How events arrive. `push`: Khoros sends them. `poll`: casebridge reads them from the feeds of its
     /// subscriptions, which needs neither a public address nor `NOTIFICATION_BEARER_TOKEN`. `both`: Khoros sends
     /// them, and casebridge reads lost ones from the feed.
     spredfast_mode = default("both").app();
     /// Seconds between two readings of the feeds, 1 to 86400.
+    ///
+    /// See [Push and pull](behaviour.md#push-and-pull).
     spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
     /// Oldest date of feed events to deliver, in UTC unless it has an offset. casebridge skips and counts older ones;
     /// `casebridge backfill` imports them. It never skips pushed events.
@@ -111,7 +115,7 @@ variables! {
 
 pub const SECTION: Section = Section {
     title: "Khoros",
-    intro: "",
+    intro: "Khoros Marketing was called Spredfast until 2019, so most of these names begin with `SPREDFAST_`.",
     groups: &[Group::new("", Variables::DOCS)],
     prefixes: &["SPREDFAST_", "NOTIFICATION_", "NOTIFIER_", "FEED_", "SILENCE_"],
 };
@@ -182,5 +186,5 @@ pub fn company_id(text: &str) -> Parsed<u64> {
 }
 
 pub fn mode(text: &str) -> Parsed<Mode> {
-    parse::variant(text, "is none of both, push and poll")
+    parse::variant(text, "is not one of the modes: both, push, poll")
 }

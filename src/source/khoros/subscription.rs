@@ -91,7 +91,7 @@ pub async fn remind_of_public_url(remedy: &str) {
         error!(
             event = "public_url_missing",
             alert = alerts::PUBLIC_URL,
-            "not subscribed, because our public address is unknown. Set it and restart: {remedy}"
+            "not subscribed, because the public address is unknown. Set it and restart: {remedy}"
         );
         tokio::time::sleep(alert::REMINDER).await;
     }
@@ -316,7 +316,7 @@ impl Reconciler {
                 warn!(
                     event = "subscription_unused",
                     external_id,
-                    "the subscription `{external_id}` sends us events that no route uses. To end it: casebridge \
+                    "the subscription `{external_id}` sends events that no route uses. To end it: casebridge \
                      unsubscribe --external-id {external_id}"
                 );
             }

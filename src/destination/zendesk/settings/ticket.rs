@@ -17,7 +17,8 @@ pub const TICKET_PREFIX: &str = "TICKET_";
 variables! {
     /// The variables of a ticket.
     TicketVariables:
-    /// The requester of the ticket. `author`: the author of the post. `service`: the user of the credential.
+    /// The requester of the ticket. `author`: the author of the post. `service`: the service user, in whose name casebridge
+    /// works in Zendesk.
     requester = default("author").app();
     /// A ticket that cannot wait for its author's Zendesk user has the service user as requester and the tag
     /// `casebridge_no_author`. `1`: casebridge makes the author the requester later and removes the tag. `0`: both
@@ -33,7 +34,7 @@ variables! {
     max_per_hour = default("300").app();
     /// `1` makes the first comment public, and leaves out the notes of Khoros' users.
     ///
-    /// See [Tickets](tickets.md).
+    /// See [Settings](tickets.md#settings).
     public = default("0").app();
     /// `urgent`, `high`, `normal` or `low`.
     priority = default("normal").app();
@@ -289,15 +290,15 @@ pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut V
         }),
         requester_later: reader.or(variables.requester_later(), base.requester_later, requester_later),
         repeat: reader.or(variables.repeat(), base.repeat, |text| {
-            parse::variant(text, "is none of new, comment and ignore")
+            parse::variant(text, "is not one of new, comment and ignore")
         }),
         max_per_hour: reader.or(variables.max_per_hour(), base.max_per_hour, parse::number(0..=10_000)),
         public,
         priority: reader.or(variables.priority(), base.priority, |text| {
-            parse::variant(text, "is none of urgent, high, normal and low")
+            parse::variant(text, "is not one of urgent, high, normal and low")
         }),
         kind: reader.or(variables.r#type(), base.kind, |text| {
-            parse::variant(text, "is none of problem, incident, question and task").map(Some)
+            parse::variant(text, "is not one of problem, incident, question and task").map(Some)
         }),
         status,
         group_id: reference(reader, references, variables.group_id(), ReferenceKind::Group).or(base.group_id),
@@ -440,7 +441,7 @@ fn status(text: &str) -> Parsed<TicketStatus> {
     if text.eq_ignore_ascii_case("closed") {
         return Err("cannot be closed: a closed ticket can never be changed again (solved can)");
     }
-    parse::variant(text, "is none of new, open, pending, hold and solved")
+    parse::variant(text, "is not one of new, open, pending, hold and solved")
 }
 
 fn id(text: &str) -> Parsed<u64> {

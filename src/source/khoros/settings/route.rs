@@ -82,9 +82,9 @@ pub fn read(reader: &mut Reader, variables: &Variables, known: &Names) -> Vec<Ro
         let same = |other: &&Route| (&other.event, &other.query) == (&route.event, &route.query);
         if let Some(other) = routes.iter().find(same) {
             let other = other.name.as_str();
-            reader
-                .problems
-                .push(format!("{ROUTE_PREFIX}{name}_…: the route `{other}` is about the same events"));
+            reader.problems.push(format!(
+                "{ROUTE_PREFIX}{name}_…: the route `{other}` has the same events: remove one of them"
+            ));
         }
         routes.push(route);
     }
@@ -103,12 +103,12 @@ fn route(reader: &mut Reader, lower: String, name: &str, external_id: String) ->
     let event = event?;
     let is_label = event == LABEL_APPLIED;
     let problem = match (&label, &query) {
-        (Some(_), Some(_)) => format!("{prefix}LABEL and {prefix}QUERY are both set: one of them"),
+        (Some(_), Some(_)) => format!("{prefix}LABEL and {prefix}QUERY are both set: set only one of them"),
         (Some(_), None) if !is_label => {
-            format!("{prefix}LABEL is set, but its event is about no label: {prefix}QUERY?")
+            format!("{prefix}LABEL is set, but its event has no label: set {prefix}QUERY instead")
         }
         (None, None) if is_label => {
-            format!("{prefix}LABEL is not set (or {prefix}QUERY, a regular expression)")
+            format!("{prefix}LABEL is not set: set it, or {prefix}QUERY (a regular expression)")
         }
         _ => {
             let query = query.or_else(|| label.as_deref().map(exactly));
@@ -167,7 +167,7 @@ pub fn names(reader: &mut Reader, known: &Names) -> BTreeMap<String, String> {
         let first = names.entry(name.to_lowercase()).or_insert_with(|| name.to_owned());
         if first != name {
             let problem = format!(
-                "{ROUTE_PREFIX}{first}_… and {ROUTE_PREFIX}{name}_… are one name: upper and lower case make no difference"
+                "{ROUTE_PREFIX}{first}_… and {ROUTE_PREFIX}{name}_… are the same name, since upper and lower case make no difference"
             );
             if !reader.problems.contains(&problem) {
                 reader.problems.push(problem);

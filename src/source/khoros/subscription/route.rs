@@ -46,8 +46,8 @@ pub(super) enum Problem {
     )]
     Uncorrectable(String),
     #[error(
-        "another deployment uses this externalId, set SPREDFAST_EXTERNAL_ID: `{external_id}` sends its \
-         events to {theirs}, not to {ours}, after {CORRECTIONS} corrections in a day"
+        "after {CORRECTIONS} corrections in a day, `{external_id}` sends its events to {theirs}, not to {ours}: \
+         give each deployment its own SPREDFAST_EXTERNAL_ID"
     )]
     Contested { external_id: String, theirs: String, ours: String },
 }
@@ -154,7 +154,7 @@ impl RouteState {
                 event = "subscription_taken_over",
                 route,
                 host,
-                "took over the subscription `{external_id}` from {host}; if both are yours, set \
+                "took over the subscription `{external_id}` from {host}; if both are yours, give each its own \
                  SPREDFAST_EXTERNAL_ID"
             ),
             Repair::Create if self.is_announced => warn!(
@@ -166,7 +166,7 @@ impl RouteState {
                 event = "subscription_corrected",
                 route,
                 %field,
-                "the subscription `{external_id}` had another {field} and is corrected; change our settings instead"
+                "the subscription `{external_id}` had another {field}, which casebridge corrected: its settings decide"
             ),
             Repair::Declare | Repair::Create | Repair::Correct(_) => {}
             Repair::Activate { uuid, was } => warn!(
