@@ -213,7 +213,7 @@ impl Reader {
     pub fn warn_of_short(&mut self, name: &str, secrets: &[secrecy::SecretString]) {
         if secrets.iter().any(parse::is_short_secret) {
             self.warnings.push(format!(
-                "{name} is shorter than 24 characters: replace it by a stronger one (openssl rand -hex 32)"
+                "{name} is shorter than 24 characters: replace it with a stronger one (openssl rand -hex 32)"
             ));
         }
     }

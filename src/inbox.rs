@@ -201,11 +201,16 @@ impl Inbox {
     /// There is none, or it is out of reach.
     pub async fn open_to_import(database: &Database) -> anyhow::Result<(Inbox, Committer)> {
         let store = match database {
-            Database::Sqlite(path) => Store::sqlite(&sqlite::resolved(path)?, false).await?,
+            Database::Sqlite(path) => Store::sqlite(&sqlite::resolved(path)?, false)
+                .await
+                .context("DATABASE_URL has to name the service's database")?,
             Database::Postgres(server) => Store::Postgres(PostgresPool::connect(server).await?),
         };
         let (inbox, committer) = Inbox::new(store, None);
-        inbox.ping().await.context("the database has no inbox yet: `casebridge serve` creates it")?;
+        inbox
+            .ping()
+            .await
+            .context("the database has no tables of casebridge yet: `casebridge serve` creates them")?;
         Ok((inbox, committer))
     }
 

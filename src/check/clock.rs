@@ -41,7 +41,7 @@ async fn ahead(client: &reqwest::Client, server: Option<&Url>) -> Option<SignedD
 fn compare(server: &str, ahead: SignedDuration) -> Finding {
     let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
     match ahead.abs() {
-        off if off <= NOTABLE => Finding::ok(format!("as that of {server}")),
+        off if off <= NOTABLE => Finding::ok(format!("agrees with that of {server}")),
         off => {
             let text = format!("{} s {direction} that of {server}", off.as_secs());
             if off > HARMFUL { Finding::failed(text, REMEDY) } else { Finding::warning(text, REMEDY) }
@@ -57,8 +57,8 @@ mod tests {
     #[test]
     fn a_clock_may_be_off_by_30_seconds() {
         for (seconds, mark, text) in [
-            (0, Mark::Ok, "as that of Zendesk"),
-            (-30, Mark::Ok, "as that of Zendesk"),
+            (0, Mark::Ok, "agrees with that of Zendesk"),
+            (-30, Mark::Ok, "agrees with that of Zendesk"),
             (31, Mark::Warning, "31 s ahead of that of Zendesk"),
             (-300, Mark::Warning, "300 s behind that of Zendesk"),
             (301, Mark::Failed, "301 s ahead of that of Zendesk"),

@@ -58,7 +58,7 @@ pub(super) fn read(reader: &mut Reader, variables: &Variables) -> Option<Databas
     if matches!(database, Some(Database::Sqlite(_))) && on_heroku && !may_be_ephemeral {
         reader.problems.push(
             "DATABASE_URL means SQLite, but Heroku erases a dyno's disk at least daily, so \
-             tickets would be lost or doubled: add Postgres (heroku addons:create \
+             tickets would be lost or duplicated: add Postgres (heroku addons:create \
              heroku-postgresql:essential-0), or set ALLOW_EPHEMERAL_STORE=1 to try things out"
                 .to_owned(),
         );

@@ -35,7 +35,7 @@ pub async fn backup(database: &Database, to: &Path) -> anyhow::Result<()> {
 
 /// Copies without the time limit of the service's statements: a large file takes longer.
 async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let unreadable = || format!("{} cannot be read", from.display());
+    let unreadable = || format!("{} (from DATABASE_URL) cannot be read", from.display());
     let options = SqliteConnectOptions::new().filename(from).read_only(true);
     let mut connection: SqliteConnection = options.connect().await.with_context(unreadable)?;
     let name = to.to_str().with_context(|| format!("the name {} is not UTF-8", to.display()))?;

@@ -109,7 +109,7 @@ on_both! {
         let token = checked.text("khoros token");
         assert!(token.contains("Case Bridge (bridge@acme.example)"), "{token}");
         assert!(token.contains("company Acme: directory id 24606, environment id 1234"), "{token}");
-        assert_eq!(checked.text("zendesk fields"), "6 of 6 are there and in use");
+        assert_eq!(checked.text("zendesk fields"), "6 of 6 exist and are in use");
 
         let output = world.command_with_settings(&["check"]).await;
         let screen = String::from_utf8(output.stdout).unwrap();

@@ -168,7 +168,7 @@ fn judge_fields(named: &[(&Reference, String)], results: Vec<LookupResult>) -> V
     };
     findings.extend(unknown.into_iter().map(not_checked));
     if usable > 0 {
-        findings.push(Finding::ok(format!("{usable} of {} are there and in use", named.len())));
+        findings.push(Finding::ok(format!("{usable} of {} exist and are in use", named.len())));
     }
     findings
 }
@@ -223,7 +223,7 @@ mod tests {
         let texts: Vec<&str> = findings.iter().map(|finding| finding.text.as_str()).collect();
         assert_eq!(
             texts,
-            ["not checked, 403: TICKET_X: field 7; TICKET_X: field 9", "1 of 3 are there and in use"]
+            ["not checked, 403: TICKET_X: field 7; TICKET_X: field 9", "1 of 3 exist and are in use"]
         );
     }
 
