@@ -17,10 +17,11 @@ pub use storage::{Storage, open_storage};
 
 use crate::config::{Config, General};
 use crate::connect;
-use crate::destination::{Destination, DestinationSettings};
-use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
+use crate::destination::{self, Destination};
+use crate::http::{self, AppState, Audience, BearerTokens, Readiness, Refused, Scrapes, server};
 use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
+use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
@@ -71,12 +72,14 @@ pub fn start(
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
-    let lanes = service.start_workers(destinations, &mut tasks);
+    let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
+    let metrics = Arc::new(service.metrics(&destinations));
+    let lanes = service.start_workers(destinations, &metrics, &mut tasks);
     let (reports, watched) = channels(&service, &khoros);
     let status = service.status(lanes, watched);
     service.start_upkeep(&status, &mut tasks);
-    let (intake, missed) = (Intake::new(service.inbox.clone()), Arc::new(Notify::new()));
-    let state = service.state(&khoros, intake.clone(), missed.clone(), status);
+    let (intake, missed) = (Intake::new(service.inbox.clone(), metrics.clone()), Arc::new(Notify::new()));
+    let state = service.state(&khoros, intake.clone(), missed.clone(), status, metrics);
     let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
     tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
@@ -115,15 +118,25 @@ fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
 }
 
 impl Service {
+    fn metrics(&self, destinations: &[Destination]) -> Metrics {
+        let destinations: Vec<&str> = destinations.iter().map(Destination::name).collect();
+        let routes: Vec<String> = self.general.routes.iter().map(|route| route.name.clone()).collect();
+        Metrics::new(&routes, &destinations, self.inbox.commit_sizes())
+    }
+
     /// Starts a worker for each destination.
-    fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
+    fn start_workers(
+        &self,
+        destinations: Vec<Destination>,
+        metrics: &Arc<Metrics>,
+        tasks: &mut Tasks,
+    ) -> Lanes {
         let delivery = &self.general.delivery;
         let routes: Arc<[Route]> = self.general.routes.clone().into();
-        let destinations = settings.build(&self.client, delivery.attempt_limit());
         let start = |destination: Destination| {
             let name = destination.name();
-            let (worker, lane) =
-                Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
+            let (inbox, metrics) = (self.inbox.clone(), metrics.clone());
+            let (worker, lane) = Worker::new(inbox, destination, delivery.clone(), routes.clone(), metrics);
             let worker = Arc::new(worker);
             tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());
@@ -137,6 +150,7 @@ impl Service {
         StatusSource {
             inbox: self.inbox.clone(),
             routes: self.general.routes.iter().map(|route| route.name.clone()).collect(),
+            limits: lanes.iter().map(|(name, _)| (*name, destination::limits(name))).collect(),
             destinations: lanes.into(),
             subscription,
             pull,
@@ -148,6 +162,7 @@ impl Service {
     fn start_upkeep(&self, status: &StatusSource, tasks: &mut Tasks) {
         let (inbox, general) = (&self.inbox, &self.general);
         tasks.until_stop(upkeep::erase_old_texts(inbox.clone(), general.retention));
+        tasks.until_stop(upkeep::compact_counts(inbox.clone()));
         tasks.until_stop(upkeep::watch_clock(inbox.clone(), general.delivery.lease));
         tasks.until_stop(upkeep::report_status(status.clone()));
         if let Some(limit) = general.silence_alert {
@@ -162,19 +177,22 @@ impl Service {
         intake: Intake,
         missed: Arc<Notify>,
         status: StatusSource,
+        metrics: Arc<Metrics>,
     ) -> Arc<AppState> {
         let general = &self.general;
         Arc::new(AppState {
             intake,
             company_id: khoros.company_id,
-            tokens: BearerTokens::new(&general.bearer_tokens),
+            tokens: BearerTokens::new(Audience::Khoros, &general.bearer_tokens),
             refused: status.refused.clone(),
             missed,
             routes: general.routes.clone(),
             deployment_id: self.deployment_id.clone(),
             inbox: self.inbox.clone(),
             status,
-            admin: general.admin_token.clone().map(|token| BearerTokens::new(&[token])),
+            metrics,
+            scrapes: Scrapes::new(general.metrics_public),
+            admin: general.admin_token.clone().map(|token| BearerTokens::new(Audience::Operator, &[token])),
             public_url_remedy: self.desired(khoros).is_none().then_some(general.public_url_remedy),
             readiness: Readiness::default(),
         })

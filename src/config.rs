@@ -101,10 +101,15 @@ variables! {
     ///
     /// See [Retention and erasure](security.md#retention-and-erasure).
     retention_days = default("30").app();
-    /// The bearer token for `GET /status`, at least 16 characters. Without it, that page does not exist.
+    /// The bearer token for `GET /status` and `GET /metrics`, at least 16 characters. Without it, these pages do not
+    /// exist. It changes nothing.
     ///
     /// 24 or more characters are better; at least 8 of them must be different.
     admin_token = unset().app();
+    /// `1`: `GET /metrics` needs no token.
+    ///
+    /// It shows names of routes and destinations, counts and times; no ids and no texts.
+    metrics_public = default("0").app();
     /// `1` allows SQLite on a Heroku dyno, whose disk is erased at least daily: only for trials without Postgres.
     allow_ephemeral_store = default("0").app();
     /// `text`, `logfmt` or `json`.
@@ -178,8 +183,10 @@ pub struct General {
     pub routes: Vec<Route>,
     pub delivery: Delivery,
     pub retention: Retention,
-    /// `ADMIN_TOKEN` opens `GET /status`, which is absent without it.
+    /// `ADMIN_TOKEN` opens `GET /status` and `GET /metrics`, which are absent without it.
     pub admin_token: Option<SecretString>,
+    /// `METRICS_PUBLIC`: `GET /metrics` needs no token.
+    pub metrics_public: bool,
     /// Khoros and Zendesk, as far as they are known, are on this machine, as in a demo: no proxy leads there.
     pub is_local: bool,
 }
@@ -320,6 +327,7 @@ fn general(
         },
         retention: Retention { done, dead: done * 3 },
         admin_token,
+        metrics_public: reader.or(variables.metrics_public(), false, parse::switch),
         is_local,
     }
 }

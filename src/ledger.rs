@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason};
+use parking_lot::Mutex;
+
+use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason, Response};
 use crate::inbox::Inbox;
-use crate::item::Item;
+use crate::item::{Item, link_fingerprint};
 use crate::source;
 use crate::uptime::Uptime;
 
@@ -21,6 +23,18 @@ pub struct Ledger<'a> {
     lease: Duration,
     /// Set once something may have been sent.
     sent: AtomicBool,
+    record: Mutex<Record>,
+}
+
+/// What an attempt did, for the record of attempts.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The answer to the last request.
+    pub response: Option<Response>,
+    /// Whether a lookup found the result of an earlier request.
+    pub found: Option<bool>,
+    /// The fingerprint of the item's link.
+    pub link: Option<String>,
 }
 
 /// Why an attempt stopped early.
@@ -49,7 +63,8 @@ impl From<sqlx::Error> for Stopped {
 impl<'a> Ledger<'a> {
     /// Creates the ledger of a delivery that was claimed just now, for `lease`.
     pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
-        Ledger { inbox, claim, claimed: Uptime::now(), lease, sent: AtomicBool::new(false) }
+        let (claimed, sent, record) = (Uptime::now(), AtomicBool::new(false), Mutex::default());
+        Ledger { inbox, claim, claimed, lease, sent, record }
     }
 
     /// Returns the results of earlier deliveries of the case to this destination.
@@ -118,6 +133,26 @@ impl<'a> Ledger<'a> {
     /// Whether something may have been sent.
     pub fn has_sent(&self) -> bool {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Puts on record what the attempt is about.
+    pub fn is_about(&self, item: &Item) {
+        self.record.lock().link = item.link.as_deref().map(link_fingerprint);
+    }
+
+    /// Puts the answer to a request on record.
+    pub fn answered(&self, response: Response) {
+        self.record.lock().response = Some(response);
+    }
+
+    /// Puts on record whether a lookup found the result of an earlier request.
+    pub fn looked_up(&self, found: bool) {
+        self.record.lock().found = Some(found);
+    }
+
+    /// Returns what the attempt did so far.
+    pub fn record(&self) -> Record {
+        self.record.lock().clone()
     }
 
     /// Returns the destination's memos.

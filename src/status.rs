@@ -1,4 +1,6 @@
-//! One snapshot of the whole service. The status line in the log and `GET /status` are renderings of it.
+//! One snapshot of the whole service. The status line in the log, `GET /status` and `GET /metrics` are renderings of it.
+
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ pub struct StatusSource {
     pub routes: Arc<[String]>,
     /// By destination.
     pub destinations: Arc<[(&'static str, watch::Receiver<LaneStatus>)]>,
+    /// The limits of each destination.
+    pub limits: Arc<[(&'static str, &'static [&'static str])]>,
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullReport>,
     pub refused: Arc<Refused>,
@@ -36,6 +40,7 @@ pub struct Status {
     storage: &'static str,
     routes: Arc<[String]>,
     destinations: Vec<(&'static str, LaneStatus)>,
+    limits: Arc<[(&'static str, &'static [&'static str])]>,
     subscriptions: Subscriptions,
     pull: PullReport,
     refused: BTreeMap<u16, u64>,
@@ -51,6 +56,7 @@ impl StatusSource {
             storage: self.inbox.kind(),
             routes: self.routes.clone(),
             destinations: destinations.map(|(name, lane)| (*name, lane.borrow().clone())).collect(),
+            limits: self.limits.clone(),
             subscriptions: self.subscription.borrow().clone(),
             pull: self.pull.borrow().clone(),
             refused: self.refused.totals(),

@@ -13,6 +13,8 @@ use crate::status::StatusSource;
 
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
+/// The database may have this many seconds' differences to sum up at each reading.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
@@ -89,6 +91,16 @@ pub(super) async fn watch_clock(inbox: Inbox, lease: Duration) {
             Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
         }
         sleep(CLOCK_EVERY).await;
+    }
+}
+
+/// Keeps the counts of deliveries short.
+pub(super) async fn compact_counts(inbox: Inbox) {
+    loop {
+        sleep(COMPACT_EVERY).await;
+        if let Err(error) = inbox.compact_counts().await {
+            debug!(event = "counts_failed", "could not sum up the counts, trying again: {error}");
+        }
     }
 }
 

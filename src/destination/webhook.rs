@@ -170,7 +170,7 @@ impl Webhook {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signatures(&self.settings.secrets, &id, timestamp, &body))
             .body(body);
-        let answer = exchange::send(request).await;
+        let answer = exchange::send(request).await.inspect(|answer| ledger.answered(answer.response()));
         if matches!(&answer, Ok(Answer { status: 410, .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }

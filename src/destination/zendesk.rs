@@ -380,6 +380,9 @@ impl Zendesk {
             ledger.sending().await?;
         }
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
+        if let Some(ledger) = ledger {
+            ledger.answered(reply.response());
+        }
         let now = Instant::now();
         self.requests.lock().learn(reply.rate, now);
         self.updates.lock().learn(reply.updates, now);

@@ -44,6 +44,10 @@ pub enum LaneStatus {
 }
 
 impl LaneStatus {
+    pub fn is_paused(&self) -> bool {
+        matches!(self, LaneStatus::Paused(_))
+    }
+
     pub fn as_str(&self) -> &'static str {
         match self {
             LaneStatus::Untried => "untried",

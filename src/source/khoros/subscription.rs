@@ -58,14 +58,7 @@ pub type Subscriptions = BTreeMap<String, SubscriptionStatus>;
 
 /// The name of the worst status.
 pub fn worst(subscriptions: &Subscriptions) -> &'static str {
-    match subscriptions.values().min() {
-        Some(SubscriptionStatus::NoPublicUrl) => "no_public_url",
-        Some(SubscriptionStatus::Failing(_)) => "failing",
-        Some(SubscriptionStatus::Ended) => "ended",
-        Some(SubscriptionStatus::Pending) => "pending",
-        Some(SubscriptionStatus::Subscribed) => "subscribed",
-        None => "none",
-    }
+    subscriptions.values().min().map_or("none", SubscriptionStatus::as_str)
 }
 
 /// The status of one subscription; the worst comes first.
@@ -79,6 +72,22 @@ pub enum SubscriptionStatus {
     Ended,
     Pending,
     Subscribed,
+}
+
+impl SubscriptionStatus {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["no_public_url", "failing", "ended", "pending", "subscribed"];
+
+    /// The name of the state, as in `/status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SubscriptionStatus::NoPublicUrl => "no_public_url",
+            SubscriptionStatus::Failing(_) => "failing",
+            SubscriptionStatus::Ended => "ended",
+            SubscriptionStatus::Pending => "pending",
+            SubscriptionStatus::Subscribed => "subscribed",
+        }
+    }
 }
 
 /// The feed of each route: the id of its subscription. A route that is missing is not known yet; one without

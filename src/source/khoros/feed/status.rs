@@ -43,6 +43,9 @@ impl PullReport {
 }
 
 impl PullStatus {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["off", "pending", "available", "unavailable", "failing"];
+
     pub fn as_str(&self) -> &'static str {
         match self {
             PullStatus::Off => "off",
