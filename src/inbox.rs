@@ -4,6 +4,7 @@
 //! `{skip locked}`. Every write is one statement and its own transaction, and no transaction spans a call to
 //! another host.
 
+mod alert;
 mod backup;
 mod case;
 mod checkpoint;
@@ -29,6 +30,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+pub use alert::{Alert, DueNotice};
 pub use backup::backup;
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
