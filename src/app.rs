@@ -1,5 +1,7 @@
 //! Builds all parts of the service, and starts and stops them. The only module that imports all others.
 
+mod expiry;
+mod heartbeat;
 mod storage;
 mod upkeep;
 
@@ -15,12 +17,16 @@ use tracing::{info, warn};
 
 pub use storage::{Storage, open_storage};
 
-use crate::config::{Config, General};
+use crate::alert::Registry;
+use crate::config::{Config, Expiry, General};
 use crate::connect;
 use crate::destination::{Destination, DestinationSettings};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
 use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
+use crate::notify::record::Recorder;
+use crate::notify::sink::Sink;
+use crate::notify::{Notifier, settings as notify};
 use crate::route::Route;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
@@ -32,6 +38,7 @@ use crate::source::khoros::subscription::{
 };
 use crate::status::StatusSource;
 use crate::worker::{LaneStatus, Worker};
+use heartbeat::Heartbeat;
 
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
@@ -64,14 +71,17 @@ pub fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<Running> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
+    let expiries = config.expiries();
     let Config { khoros, destinations, general, .. } = config;
-    let service = Service { client: connect::http_client(general.is_local)?, inbox, general, deployment_id };
+    let (client, alerts) = (connect::http_client(general.is_local)?, Registry::default());
+    let service = Service { client, inbox, general, deployment_id, alerts };
     let address = listener.local_addr().context("the listener has no address")?;
     let (version, storage) = (env!("CARGO_PKG_VERSION"), service.inbox.kind());
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
-    let lanes = service.start_workers(destinations, &mut tasks);
+    let (workers, lanes) = service.start_workers(destinations, &mut tasks);
+    service.start_notices(workers, expiries, &mut tasks);
     let (reports, watched) = channels(&service, &khoros);
     let status = service.status(lanes, watched);
     service.start_upkeep(&status, &mut tasks);
@@ -90,6 +100,8 @@ struct Service {
     inbox: Inbox,
     client: reqwest::Client,
     deployment_id: String,
+    /// Where all parts report what somebody has to act on.
+    alerts: Registry,
 }
 
 /// Where the parts of the source report.
@@ -101,6 +113,7 @@ struct Reports {
 
 type Watched = (watch::Receiver<Subscriptions>, watch::Receiver<PullReport>);
 type Lanes = Vec<(&'static str, watch::Receiver<LaneStatus>)>;
+type Workers = Vec<Arc<Worker>>;
 
 fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
     let begins = match service.desired(khoros) {
@@ -116,21 +129,47 @@ fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
 
 impl Service {
     /// Starts a worker for each destination.
-    fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
+    fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> (Workers, Lanes) {
         let delivery = &self.general.delivery;
         let routes: Arc<[Route]> = self.general.routes.clone().into();
         let destinations = settings.build(&self.client, delivery.attempt_limit());
         let start = |destination: Destination| {
             let name = destination.name();
-            let (worker, lane) =
-                Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
+            let (inbox, delivery, alerts) = (self.inbox.clone(), delivery.clone(), self.alerts.clone());
+            let (worker, lane) = Worker::new(inbox, destination, delivery, routes.clone(), alerts);
             let worker = Arc::new(worker);
             tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());
-            tasks.until_stop(worker.watch_credential());
-            (name, lane)
+            tasks.until_stop(worker.clone().watch_credential());
+            (worker, (name, lane))
         };
-        destinations.into_iter().map(start).collect()
+        destinations.into_iter().map(start).unzip()
+    }
+
+    /// Starts to record alerts and to send notices, if anybody wants to see them.
+    fn start_notices(&self, workers: Workers, expiries: Vec<Expiry>, tasks: &mut Tasks) {
+        let notify::Settings { sinks, pending, heartbeat } = self.general.notify.clone();
+        if !expiries.is_empty() {
+            tasks.until_stop(expiry::watch(expiries, self.alerts.clone()));
+        }
+        if self.general.admin_token.is_some() || !sinks.is_empty() || heartbeat.is_some() {
+            let (changes, changed) = watch::channel(());
+            let (inbox, registry) = (self.inbox.clone(), self.alerts.clone());
+            tasks.until_stop(Recorder { inbox, registry, pending, changes }.run());
+            for sink in sinks {
+                let notifier = Notifier {
+                    inbox: self.inbox.clone(),
+                    sink: Sink::new(sink, self.client.clone()),
+                    deployment_id: self.deployment_id.clone(),
+                    changes: changed.clone(),
+                };
+                tasks.finishing_at_stop(notifier.run(tasks.stop.clone()));
+            }
+        }
+        if let Some(settings) = heartbeat {
+            let (inbox, http) = (self.inbox.clone(), self.client.clone());
+            tasks.until_stop(Heartbeat { settings, inbox, workers, http }.run());
+        }
     }
 
     fn status(&self, lanes: Lanes, (subscription, pull): Watched) -> StatusSource {
@@ -151,7 +190,12 @@ impl Service {
         tasks.until_stop(upkeep::watch_clock(inbox.clone(), general.delivery.lease));
         tasks.until_stop(upkeep::report_status(status.clone()));
         if let Some(limit) = general.silence_alert {
-            tasks.until_stop(silence::watch(inbox.clone(), general.routes.clone(), limit));
+            tasks.until_stop(silence::watch(
+                inbox.clone(),
+                general.routes.clone(),
+                limit,
+                self.alerts.clone(),
+            ));
         }
     }
 
@@ -190,7 +234,7 @@ impl Service {
         tasks: &mut Tasks,
     ) {
         let desired = self.desired(khoros);
-        let Service { general, inbox, client, deployment_id } = self;
+        let Service { general, inbox, client, deployment_id, alerts } = self;
         let (feeds_known, feeds) = reports.feeds;
         let (client_of_khoros, remedy) = (Khoros::new(khoros, client.clone()), general.public_url_remedy);
         if khoros.mode.polls() {
@@ -200,11 +244,12 @@ impl Service {
                 routes: general.routes,
                 feeds,
                 missed,
+                alerts: alerts.clone(),
             };
             tasks.until_stop(Pull::new(sources, intake, khoros, reports.pulls).run());
         }
         let Some(desired) = desired else {
-            return tasks.until_stop(subscription::remind_of_public_url(remedy));
+            return tasks.until_stop(subscription::remind_of_public_url(remedy, alerts));
         };
         let address = general.public_url.filter(|_| khoros.mode.pushes());
         let variable = general.public_url_variable;
@@ -216,6 +261,7 @@ impl Service {
             khoros.check_every,
             reports.subscribed,
             feeds_known,
+            &alerts,
         );
         tasks.until_stop(keep_subscribed(reconciler, probe, general.public_url_probe));
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::alert::Registry;
 use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason};
 use crate::inbox::Inbox;
 use crate::item::Item;
@@ -19,6 +20,7 @@ pub struct Ledger<'a> {
     claim: &'a Claim,
     claimed: Uptime,
     lease: Duration,
+    alerts: &'a Registry,
     /// Set once something may have been sent.
     sent: AtomicBool,
 }
@@ -48,8 +50,13 @@ impl From<sqlx::Error> for Stopped {
 
 impl<'a> Ledger<'a> {
     /// Creates the ledger of a delivery that was claimed just now, for `lease`.
-    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
-        Ledger { inbox, claim, claimed: Uptime::now(), lease, sent: AtomicBool::new(false) }
+    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration, alerts: &'a Registry) -> Ledger<'a> {
+        Ledger { inbox, claim, claimed: Uptime::now(), lease, alerts, sent: AtomicBool::new(false) }
+    }
+
+    /// Where the destination reports what somebody has to act on, beside the outcome.
+    pub fn alerts(&self) -> &Registry {
+        self.alerts
     }
 
     /// Returns the results of earlier deliveries of the case to this destination.
@@ -122,7 +129,7 @@ impl<'a> Ledger<'a> {
 
     /// Returns the destination's memos.
     pub fn memos(&self) -> Memos {
-        Memos { inbox: self.inbox.clone(), destination: self.claim.destination.clone() }
+        Memos::new(self.inbox.clone(), &self.claim.destination, self.alerts.clone())
     }
 }
 
@@ -131,14 +138,20 @@ impl<'a> Ledger<'a> {
 pub struct Memos {
     inbox: Inbox,
     destination: String,
+    alerts: Registry,
 }
 
 /// An error of the storage.
 pub type StorageError = sqlx::Error;
 
 impl Memos {
-    pub fn new(inbox: Inbox, destination: &str) -> Memos {
-        Memos { inbox, destination: destination.to_owned() }
+    pub fn new(inbox: Inbox, destination: &str, alerts: Registry) -> Memos {
+        Memos { inbox, destination: destination.to_owned(), alerts }
+    }
+
+    /// As [`Ledger::alerts`].
+    pub fn alerts(&self) -> &Registry {
+        &self.alerts
     }
 
     pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {

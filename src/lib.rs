@@ -22,6 +22,7 @@ pub mod intake;
 pub mod item;
 pub mod json;
 pub mod ledger;
+pub mod notify;
 pub mod report;
 pub mod route;
 pub mod source;

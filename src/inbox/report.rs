@@ -193,6 +193,14 @@ impl Inbox {
         Ok(Summary { destinations, held: self.held().await?, done_24h, last_event_ms })
     }
 
+    /// Returns how long the oldest delivery has waited that no limit holds back; `None` if there is none.
+    pub async fn oldest_sendable(&self) -> sqlx::Result<Option<Duration>> {
+        let sql = "select {now} - min(received_at) from delivery
+                    where state = 'waiting' and coalesce(last_error, '') not like 'held: %'";
+        let age: Option<i64> = fetch!(self.reader, query_scalar(sql).fetch_one)?;
+        Ok(age.map(|age| Duration::from_millis(age.try_into().unwrap_or(0))))
+    }
+
     /// Returns the last event of every route that ever had one, whether it is configured or not.
     ///
     /// Settled rows come from the partial index `delivery_route`, which inserts never touch; waiting rows are
