@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 use url::Url;
 
+use crate::alert;
 use crate::delivery::{Action, Claim, Outcome};
 use crate::env::Reader;
 use crate::env::doc::Section;
@@ -131,7 +132,7 @@ macro_rules! destinations {
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
 
         /// The codes of each destination's alerts.
-        pub const ALERT_CODES: &[&[&str]] = &[$($module::ALERT_CODES),*];
+        pub const ALERT_CODES: &[&[alert::Code]] = &[$($module::ALERT_CODES),*];
 
         /// The documentation of each destination's settings.
         pub const SECTIONS: &[&[Section]] = &[$($module::SECTIONS),*];

@@ -4,6 +4,7 @@
 //! `{skip locked}`. Every write is one statement and its own transaction, and no transaction spans a call to
 //! another host.
 
+mod alert;
 mod attempt;
 mod backup;
 mod case;
@@ -34,6 +35,7 @@ use sqlx::sqlite::SqlitePool;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+pub use alert::{Alert, DueNotice};
 pub use attempt::RecordedAttempt;
 pub use backup::backup;
 pub use claim::ClaimFilter;

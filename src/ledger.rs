@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::alert::Registry;
 use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason, Response};
 use crate::inbox::Inbox;
 use crate::item::{Item, link_fingerprint};
@@ -21,6 +22,7 @@ pub struct Ledger<'a> {
     claim: &'a Claim,
     claimed: Uptime,
     lease: Duration,
+    alerts: &'a Registry,
     /// Set once something may have been sent.
     sent: AtomicBool,
     record: Mutex<Record>,
@@ -62,9 +64,14 @@ impl From<sqlx::Error> for Stopped {
 
 impl<'a> Ledger<'a> {
     /// Creates the ledger of a delivery that was claimed just now, for `lease`.
-    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
+    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration, alerts: &'a Registry) -> Ledger<'a> {
         let (claimed, sent, record) = (Uptime::now(), AtomicBool::new(false), Mutex::default());
-        Ledger { inbox, claim, claimed, lease, sent, record }
+        Ledger { inbox, claim, claimed, lease, alerts, sent, record }
+    }
+
+    /// Where the destination reports what somebody has to act on, beside the outcome.
+    pub fn alerts(&self) -> &Registry {
+        self.alerts
     }
 
     /// Returns the results of earlier deliveries of the case to this destination.
@@ -157,7 +164,7 @@ impl<'a> Ledger<'a> {
 
     /// Returns the destination's memos.
     pub fn memos(&self) -> Memos {
-        Memos { inbox: self.inbox.clone(), destination: self.claim.destination.clone() }
+        Memos::new(self.inbox.clone(), &self.claim.destination, self.alerts.clone())
     }
 }
 
@@ -166,14 +173,20 @@ impl<'a> Ledger<'a> {
 pub struct Memos {
     inbox: Inbox,
     destination: String,
+    alerts: Registry,
 }
 
 /// An error of the storage.
 pub type StorageError = sqlx::Error;
 
 impl Memos {
-    pub fn new(inbox: Inbox, destination: &str) -> Memos {
-        Memos { inbox, destination: destination.to_owned() }
+    pub fn new(inbox: Inbox, destination: &str, alerts: Registry) -> Memos {
+        Memos { inbox, destination: destination.to_owned(), alerts }
+    }
+
+    /// As [`Ledger::alerts`].
+    pub fn alerts(&self) -> &Registry {
+        &self.alerts
     }
 
     pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {

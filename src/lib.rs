@@ -23,6 +23,7 @@ pub mod item;
 pub mod json;
 pub mod ledger;
 pub mod metrics;
+pub mod notify;
 pub mod report;
 pub mod route;
 pub mod source;

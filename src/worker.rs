@@ -15,7 +15,7 @@ use tracing::{debug, error, info, warn};
 
 pub use lane::LaneStatus;
 
-use crate::alert::{self, Reminder};
+use crate::alert::{self, Registry, Reminder};
 use crate::config::Delivery;
 use crate::delivery::{self, Attempt, Claim, Doubt, Outcome, Reason, Transition};
 use crate::destination::{Destination, Job, Ready};
@@ -40,6 +40,9 @@ pub struct Worker {
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
     metrics: Arc<Metrics>,
+    alerts: Registry,
+    /// When it last looked for deliveries.
+    turned_at: Mutex<Instant>,
     /// Reminds of a failing storage.
     storage: Mutex<Reminder>,
     /// Reminds of dead deliveries.
@@ -53,11 +56,25 @@ impl Worker {
         delivery: Delivery,
         routes: Arc<[Route]>,
         metrics: Arc<Metrics>,
+        alerts: Registry,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
-        let lane = Lane::new(destination.name(), destination.alerts());
+        let lane = Lane::new(destination.name(), destination.alerts(), &alerts);
         let (status, watched) = watch::channel(lane.status());
         let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
-        let worker = Worker { inbox, destination, delivery, routes, lane, status, metrics, storage, dead };
+        let turned_at = Mutex::new(Instant::now());
+        let worker = Worker {
+            inbox,
+            destination,
+            delivery,
+            routes,
+            lane,
+            status,
+            metrics,
+            alerts,
+            turned_at,
+            storage,
+            dead,
+        };
         (worker, watched)
     }
 
@@ -66,6 +83,7 @@ impl Worker {
         let mut under_way = JoinSet::new();
         let mut first = ClaimFilter::Fresh;
         while !stop.is_cancelled() {
+            *self.turned_at.lock() = Instant::now();
             // Registered before the claim, so that no arrival in between is missed.
             let arrived = self.inbox.arrived();
             tokio::pin!(arrived);
@@ -82,6 +100,16 @@ impl Worker {
             }
         }
         while under_way.join_next().await.is_some() {}
+    }
+
+    /// The name of its destination.
+    pub fn name(&self) -> &'static str {
+        self.destination.name()
+    }
+
+    /// How long ago it last looked for deliveries.
+    pub fn idle_for(&self) -> Duration {
+        self.turned_at.lock().elapsed()
     }
 
     /// Checks the credential at start, and then every six hours.
@@ -123,7 +151,7 @@ impl Worker {
 
     /// Does the work that comes after all deliveries, while the destination is not paused.
     pub async fn work_in_background(self: Arc<Self>) {
-        let memos = Memos::new(self.inbox.clone(), self.destination.name());
+        let memos = Memos::new(self.inbox.clone(), self.destination.name(), self.alerts.clone());
         loop {
             let gate = self.lane().gate(Instant::now());
             let wait = match gate {
@@ -185,7 +213,8 @@ impl Worker {
 
     /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        let (ledger, started) = (Ledger::new(&self.inbox, &claim, self.delivery.lease), Instant::now());
+        let ledger = Ledger::new(&self.inbox, &claim, self.delivery.lease, &self.alerts);
+        let started = Instant::now();
         match AssertUnwindSafe(self.outcome(&claim, &ledger)).catch_unwind().await {
             Ok(Ok(outcome) | Err(Stopped::Outcome(outcome) | Stopped::Unasked(outcome))) => {
                 self.settle(&claim, &outcome, ledger.record(), started.elapsed()).await;
@@ -201,6 +230,7 @@ impl Worker {
             Ok(Err(Stopped::Storage(error))) => self.storage_failed("a delivery cannot be prepared", &error),
             // A defect uses up a try, so that its delivery does not come back for ever.
             Err(_) => {
+                self.alerts.happened(alert::PANIC, self.destination.name(), "");
                 let reason = Reason::new("casebridge failed on this delivery; please report it");
                 let outcome = Outcome::Retry { reason, doubt: Doubt::Unanswered };
                 self.settle(&claim, &outcome, ledger.record(), started.elapsed()).await;
@@ -226,6 +256,12 @@ impl Worker {
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
+        // The lane reports the alerts of a pause.
+        if let Outcome::Stuck { reason } | Outcome::Dead { reason } = &outcome
+            && let Some(code) = reason.alert
+        {
+            self.alerts.happened(code, self.destination.name(), &*reason.log);
+        }
         Ok(outcome)
     }
 
@@ -333,6 +369,7 @@ impl Worker {
     }
 
     fn report_dead(&self) {
+        self.alerts.happened(alert::DELIVERY_DEAD, self.destination.name(), "");
         if self.dead.lock().is_due("dead", Instant::now()) {
             error!(
                 event = "deliveries_dead",

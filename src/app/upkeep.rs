@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::alert::Registry;
 use crate::config::Retention;
 use crate::destination;
 use crate::inbox::Inbox;
@@ -63,7 +64,9 @@ async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
 async fn forget_old_memos(inbox: &Inbox, retention: Retention) -> sqlx::Result<()> {
     for (destination, scopes) in destination::CACHES {
         for scope in *scopes {
-            Memos::new(inbox.clone(), destination).forget_older(scope, retention.dead).await?;
+            Memos::new(inbox.clone(), destination, Registry::default())
+                .forget_older(scope, retention.dead)
+                .await?;
         }
     }
     Ok(())

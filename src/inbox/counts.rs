@@ -3,6 +3,8 @@
 //! On PostgreSQL, the triggers append differences, since all transactions would wait for a row that they all change.
 //! Their sums are the counts, and [`Inbox::compact_counts`] replaces many differences by one.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 
 use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, limited};
@@ -59,6 +61,13 @@ impl Inbox {
             last_event_ms: counts.iter().filter_map(|counts| counts.last_ms).min(),
             counts,
         })
+    }
+
+    /// Returns how long the oldest delivery has waited that may be sent; `None` if none waits.
+    pub async fn oldest_sendable(&self) -> sqlx::Result<Option<Duration>> {
+        let oldest: Vec<Oldest> = fetch!(self.reader, query_as(OLDEST).fetch_all)?;
+        let millis = oldest.iter().map(|oldest| u64::try_from(oldest.ms).unwrap_or(0)).max();
+        Ok(millis.map(Duration::from_millis))
     }
 
     /// Returns the last event of every route that ever had one, whether it is configured or not.

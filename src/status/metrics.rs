@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::prometheus_text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Status, StatusSource};
 use crate::delivery::limit_name;
-use crate::inbox::{Counts, LastEvent, Size, Summary};
+use crate::inbox::{Alert, Counts, LastEvent, Size, Summary};
 use crate::metrics::Labels;
 use crate::source::khoros::feed::PullStatus;
 use crate::source::khoros::subscription::SubscriptionStatus;
@@ -69,10 +70,15 @@ impl Status {
         page.gauge("build_info", "The version of casebridge; always 1", [(version, 1)]);
         let help = "Whether the database answered for this scrape; samples from it are missing otherwise";
         page.gauge("storage_up", help, [(vec![], i64::from(self.stored.is_ok()))]);
-        if let Ok((summary, last_events)) = &self.stored {
+        if let Ok((summary, last_events, alerts)) = &self.stored {
             self.write_deliveries(page, summary);
             write_last_events(page, last_events);
+            self.write_alerts(page, alerts);
         }
+        let ends =
+            |(name, at): &(&str, Timestamp)| (vec![("credential", (*name).to_owned())], at.as_millisecond());
+        let help = "When the credential in a setting ends, if it says so";
+        page.seconds("credential_expiry_timestamp_seconds", help, self.known.expiries.iter().map(ends));
         let paused = self.destinations.iter().map(|(name, lane)| (of(name), i64::from(lane.is_paused())));
         page.gauge("destination_paused", "Whether the destination is paused", paused);
         let subscriptions = self.subscriptions.iter().flat_map(|(route, status)| {
@@ -114,7 +120,7 @@ impl Status {
         let help = "Deliveries that were received and are neither waiting nor done nor dead; anything but 0 is a loss";
         page.gauge("unaccounted", help, [(vec![], unaccounted)]);
         let mut held: BTreeMap<Labels, i64> = BTreeMap::new();
-        for (name, limits) in self.limits.iter() {
+        for (name, limits) in &self.known.limits {
             held.extend(limits.iter().map(|limit| (with(name, "reason", limit), 0)));
         }
         for one in &summary.held {
@@ -122,6 +128,13 @@ impl Status {
             *held.entry(labels).or_default() += one.waiting;
         }
         page.gauge("held", "Waiting deliveries that a limit holds back, by limit", held);
+    }
+
+    fn write_alerts(&self, page: &mut Page, alerts: &[Alert]) {
+        let sample = |code: &str, value: i64| (vec![("alert", code.to_owned())], value);
+        let all = self.known.alerts.iter().map(|code| sample(code, 0));
+        let firing = alerts.iter().filter(|alert| alert.is_firing()).map(|alert| sample(&alert.code, 1));
+        page.gauge("alert_firing", "Whether an alert with this code is firing", all.chain(firing));
     }
 
     fn write_refused(&self, page: &mut Page) {

@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["inbox", "source"]),
     ("source", &["intake", "inbox"]),
     ("destination", &["ledger"]),
+    ("notify", &["destination", "inbox", "source"]),
     ("worker", &["config", "destination", "inbox", "ledger", "source"]),
     ("status", &["http", "inbox", "source", "worker"]),
     ("http", &["intake", "inbox", "source", "status"]),

@@ -5,14 +5,14 @@ mod desired;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::alerts;
-use crate::alert;
+use crate::alert::{self, Alarm, Registry};
 use crate::inbox::Inbox;
 use crate::source::khoros::client::{Khoros, Refusal, RemoteSubscription};
 pub use desired::{Desired, Field, named};
@@ -95,7 +95,8 @@ impl SubscriptionStatus {
 pub type Feeds = BTreeMap<String, Option<String>>;
 
 /// Logs once an hour how to set our address, until the process is restarted with it.
-pub async fn remind_of_public_url(remedy: &str) {
+pub async fn remind_of_public_url(remedy: &str, alerts: Registry) {
+    Alarm::new(&alerts, "khoros.public_url", "").raise(alerts::PUBLIC_URL, "", Instant::now());
     loop {
         error!(
             event = "public_url_missing",
@@ -138,12 +139,13 @@ impl Reconciler {
         check_every: Duration,
         status: watch::Sender<Subscriptions>,
         feeds: watch::Sender<Feeds>,
+        alerts: &Registry,
     ) -> Reconciler {
         Reconciler {
             khoros,
             inbox,
             check_every,
-            routes: desired.into_iter().map(RouteState::new).collect(),
+            routes: desired.into_iter().map(|desired| RouteState::new(desired, alerts)).collect(),
             status,
             feeds,
             has_listed: false,
