@@ -52,11 +52,13 @@ impl Inbox {
 
     /// Returns the counts and ages over the whole inbox.
     pub async fn summary(&self) -> sqlx::Result<Summary> {
+        // First: a delivery that is held has no age from then on.
+        let held = self.held().await?;
         let counts = self.counts().await?;
         let oldest: Vec<Oldest> = fetch!(self.reader, query_as(OLDEST).fetch_all)?;
         Ok(Summary {
             destinations: by_destination(&counts, &oldest),
-            held: self.held().await?,
+            held,
             done_24h: counts.iter().map(|counts| counts.done_24h).sum(),
             last_event_ms: counts.iter().filter_map(|counts| counts.last_ms).min(),
             counts,
