@@ -1,5 +1,7 @@
 //! Builds all parts of the service, and starts and stops them. The only module that imports all others.
 
+mod expiry;
+mod heartbeat;
 mod storage;
 mod upkeep;
 
@@ -15,14 +17,18 @@ use tracing::{info, warn};
 
 pub use storage::{Storage, open_storage};
 
-use crate::config::{Config, General};
+use crate::alert::{self, Registry};
+use crate::config::{Config, Expiry, General};
 use crate::connect;
-use crate::destination::{Destination, DestinationSettings};
-use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
+use crate::destination::{self, Destination};
+use crate::http::{self, AppState, Audience, BearerTokens, Readiness, Refused, Scrapes, server};
 use crate::inbox::{Committer, Inbox};
 use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::notify::record::Recorder;
+use crate::notify::sink::Sink;
+use crate::notify::{Notifier, settings as notify};
 use crate::route::Route;
-use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
 use crate::source::khoros::public_url::Probe;
 use crate::source::khoros::settings::KhorosSettings;
@@ -30,8 +36,10 @@ use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{
     self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
 };
-use crate::status::StatusSource;
+use crate::source::khoros::{self, client::Khoros};
+use crate::status::{Known, StatusSource};
 use crate::worker::{LaneStatus, Worker};
+use heartbeat::Heartbeat;
 
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
@@ -64,19 +72,25 @@ pub fn start(
     stop: CancellationToken,
 ) -> anyhow::Result<Running> {
     config.warnings.iter().for_each(|warning| warn!(event = "setting_warning", "{warning}"));
+    let expiries = config.expiries();
     let Config { khoros, destinations, general, .. } = config;
-    let service = Service { client: connect::http_client(general.is_local)?, inbox, general, deployment_id };
+    let (client, alerts) = (connect::http_client(general.is_local)?, Registry::default());
+    let service = Service { client, inbox, general, deployment_id, alerts };
     let address = listener.local_addr().context("the listener has no address")?;
     let (version, storage) = (env!("CARGO_PKG_VERSION"), service.inbox.kind());
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
-    let lanes = service.start_workers(destinations, &mut tasks);
+    let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
+    let metrics = Arc::new(service.metrics(&destinations));
+    let (workers, lanes) = service.start_workers(destinations, &metrics, &mut tasks);
+    let known = Arc::new(known(&lanes, &expiries));
+    service.start_notices(workers, expiries, &mut tasks);
     let (reports, watched) = channels(&service, &khoros);
-    let status = service.status(lanes, watched);
+    let status = service.status(lanes, known, watched);
     service.start_upkeep(&status, &mut tasks);
-    let (intake, missed) = (Intake::new(service.inbox.clone()), Arc::new(Notify::new()));
-    let state = service.state(&khoros, intake.clone(), missed.clone(), status);
+    let (intake, missed) = (Intake::new(service.inbox.clone(), metrics.clone()), Arc::new(Notify::new()));
+    let state = service.state(&khoros, intake.clone(), missed.clone(), status, metrics);
     let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
     tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
@@ -90,6 +104,8 @@ struct Service {
     inbox: Inbox,
     client: reqwest::Client,
     deployment_id: String,
+    /// Where all parts report what somebody has to act on.
+    alerts: Registry,
 }
 
 /// Where the parts of the source report.
@@ -101,6 +117,7 @@ struct Reports {
 
 type Watched = (watch::Receiver<Subscriptions>, watch::Receiver<PullReport>);
 type Lanes = Vec<(&'static str, watch::Receiver<LaneStatus>)>;
+type Workers = Vec<Arc<Worker>>;
 
 fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
     let begins = match service.desired(khoros) {
@@ -114,29 +131,78 @@ fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
     (Reports { subscribed, feeds: watch::channel(Feeds::new()), pulls }, (subscription, pull))
 }
 
+fn known(lanes: &Lanes, expiries: &[Expiry]) -> Known {
+    let of_destinations = destination::ALERT_CODES.iter().copied().flatten();
+    let codes = alert::ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations);
+    Known {
+        limits: lanes.iter().map(|(name, _)| (*name, destination::limits(name))).collect(),
+        alerts: codes.map(|code| code.name).collect(),
+        expiries: expiries.iter().map(|expiry| (expiry.setting, expiry.ends)).collect(),
+    }
+}
+
 impl Service {
+    fn metrics(&self, destinations: &[Destination]) -> Metrics {
+        let destinations: Vec<&str> = destinations.iter().map(Destination::name).collect();
+        let routes: Vec<String> = self.general.routes.iter().map(|route| route.name.clone()).collect();
+        Metrics::new(&routes, &destinations, self.inbox.commit_sizes())
+    }
+
     /// Starts a worker for each destination.
-    fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
+    fn start_workers(
+        &self,
+        destinations: Vec<Destination>,
+        metrics: &Arc<Metrics>,
+        tasks: &mut Tasks,
+    ) -> (Workers, Lanes) {
         let delivery = &self.general.delivery;
         let routes: Arc<[Route]> = self.general.routes.clone().into();
-        let destinations = settings.build(&self.client, delivery.attempt_limit());
         let start = |destination: Destination| {
             let name = destination.name();
-            let (worker, lane) =
-                Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
+            let (inbox, metrics, alerts) = (self.inbox.clone(), metrics.clone(), self.alerts.clone());
+            let (delivery, routes) = (delivery.clone(), routes.clone());
+            let (worker, lane) = Worker::new(inbox, destination, delivery, routes, metrics, alerts);
             let worker = Arc::new(worker);
             tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());
-            tasks.until_stop(worker.watch_credential());
-            (name, lane)
+            tasks.until_stop(worker.clone().watch_credential());
+            (worker, (name, lane))
         };
-        destinations.into_iter().map(start).collect()
+        destinations.into_iter().map(start).unzip()
     }
 
-    fn status(&self, lanes: Lanes, (subscription, pull): Watched) -> StatusSource {
+    /// Starts to record alerts and to send notices, if anybody wants to see them.
+    fn start_notices(&self, workers: Workers, expiries: Vec<Expiry>, tasks: &mut Tasks) {
+        let notify::Settings { sinks, pending, heartbeat } = self.general.notify.clone();
+        if !expiries.is_empty() {
+            tasks.until_stop(expiry::watch(expiries, self.alerts.clone()));
+        }
+        let is_shown = self.general.admin_token.is_some() || self.general.metrics_public;
+        if is_shown || !sinks.is_empty() || heartbeat.is_some() {
+            let (changes, changed) = watch::channel(());
+            let (inbox, registry) = (self.inbox.clone(), self.alerts.clone());
+            tasks.until_stop(Recorder { inbox, registry, pending, changes }.run());
+            for sink in sinks {
+                let notifier = Notifier {
+                    inbox: self.inbox.clone(),
+                    sink: Sink::new(sink, self.client.clone()),
+                    deployment_id: self.deployment_id.clone(),
+                    changes: changed.clone(),
+                };
+                tasks.finishing_at_stop(notifier.run(tasks.stop.clone()));
+            }
+        }
+        if let Some(settings) = heartbeat {
+            let (inbox, http) = (self.inbox.clone(), self.client.clone());
+            tasks.until_stop(Heartbeat { settings, inbox, workers, http }.run());
+        }
+    }
+
+    fn status(&self, lanes: Lanes, known: Arc<Known>, (subscription, pull): Watched) -> StatusSource {
         StatusSource {
             inbox: self.inbox.clone(),
             routes: self.general.routes.iter().map(|route| route.name.clone()).collect(),
+            known,
             destinations: lanes.into(),
             subscription,
             pull,
@@ -148,10 +214,16 @@ impl Service {
     fn start_upkeep(&self, status: &StatusSource, tasks: &mut Tasks) {
         let (inbox, general) = (&self.inbox, &self.general);
         tasks.until_stop(upkeep::erase_old_texts(inbox.clone(), general.retention));
+        tasks.until_stop(upkeep::compact_counts(inbox.clone()));
         tasks.until_stop(upkeep::watch_clock(inbox.clone(), general.delivery.lease));
         tasks.until_stop(upkeep::report_status(status.clone()));
         if let Some(limit) = general.silence_alert {
-            tasks.until_stop(silence::watch(inbox.clone(), general.routes.clone(), limit));
+            tasks.until_stop(silence::watch(
+                inbox.clone(),
+                general.routes.clone(),
+                limit,
+                self.alerts.clone(),
+            ));
         }
     }
 
@@ -162,19 +234,22 @@ impl Service {
         intake: Intake,
         missed: Arc<Notify>,
         status: StatusSource,
+        metrics: Arc<Metrics>,
     ) -> Arc<AppState> {
         let general = &self.general;
         Arc::new(AppState {
             intake,
             company_id: khoros.company_id,
-            tokens: BearerTokens::new(&general.bearer_tokens),
+            tokens: BearerTokens::new(Audience::Khoros, &general.bearer_tokens),
             refused: status.refused.clone(),
             missed,
             routes: general.routes.clone(),
             deployment_id: self.deployment_id.clone(),
             inbox: self.inbox.clone(),
             status,
-            admin: general.admin_token.clone().map(|token| BearerTokens::new(&[token])),
+            metrics,
+            scrapes: Scrapes::new(general.metrics_public),
+            admin: general.admin_token.clone().map(|token| BearerTokens::new(Audience::Operator, &[token])),
             public_url_remedy: self.desired(khoros).is_none().then_some(general.public_url_remedy),
             readiness: Readiness::default(),
         })
@@ -190,7 +265,7 @@ impl Service {
         tasks: &mut Tasks,
     ) {
         let desired = self.desired(khoros);
-        let Service { general, inbox, client, deployment_id } = self;
+        let Service { general, inbox, client, deployment_id, alerts } = self;
         let (feeds_known, feeds) = reports.feeds;
         let (client_of_khoros, remedy) = (Khoros::new(khoros, client.clone()), general.public_url_remedy);
         if khoros.mode.polls() {
@@ -200,11 +275,12 @@ impl Service {
                 routes: general.routes,
                 feeds,
                 missed,
+                alerts: alerts.clone(),
             };
             tasks.until_stop(Pull::new(sources, intake, khoros, reports.pulls).run());
         }
         let Some(desired) = desired else {
-            return tasks.until_stop(subscription::remind_of_public_url(remedy));
+            return tasks.until_stop(subscription::remind_of_public_url(remedy, alerts));
         };
         let address = general.public_url.filter(|_| khoros.mode.pushes());
         let variable = general.public_url_variable;
@@ -216,6 +292,7 @@ impl Service {
             khoros.check_every,
             reports.subscribed,
             feeds_known,
+            &alerts,
         );
         tasks.until_stop(keep_subscribed(reconciler, probe, general.public_url_probe));
     }

@@ -9,7 +9,9 @@ pub mod log;
 mod rehearse;
 mod render;
 mod replay;
+mod select;
 mod settings;
+mod show;
 mod unsubscribe;
 
 use std::io::Write;
@@ -27,6 +29,7 @@ pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};
 pub use replay::{Replay, replay};
 pub use settings::{Format, help, settings};
+pub use show::{Options as ShowOptions, show};
 pub use unsubscribe::unsubscribe;
 
 /// Rows read at once, since all rows need not fit into memory.
@@ -41,6 +44,10 @@ pub async fn backup(database: &Database, file: &Path) -> anyhow::Result<()> {
 
 /// The last error of a delivery, on one line and without characters that control a terminal.
 fn reason(delivery: &Listed) -> String {
-    let reason = delivery.last_error.as_deref().unwrap_or("no reason known");
-    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    one_line(delivery.last_error.as_deref().unwrap_or("no reason known"))
+}
+
+/// The beginning of a text, on one line and without characters that control a terminal.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }

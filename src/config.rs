@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +24,7 @@ pub use postgres::{Pooler, PostgresServer};
 pub use preview::Preview;
 pub use rehearsal::RehearsalSettings;
 
+use crate::destination::zendesk::settings::ZendeskSettings;
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
 use crate::destination::{self, DestinationSettings, settings as destinations};
 pub use crate::env::Problems;
@@ -30,6 +32,7 @@ use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::typos::Names;
 use crate::env::{Reader, variables};
+use crate::notify::settings as notify;
 use crate::route::Route;
 use crate::source::khoros::settings::{self as khoros, KhorosSettings, Mode};
 
@@ -102,10 +105,15 @@ variables! {
     ///
     /// See [Retention and erasure](security.md#retention-and-erasure).
     retention_days = default("30").app();
-    /// The bearer token for `GET /status`, at least 16 characters. Without it, that page does not exist.
+    /// The bearer token for `GET /status` and `GET /metrics`, at least 16 characters. Without it, these pages do not
+    /// exist. It changes nothing.
     ///
     /// 24 or more characters are better; at least 8 of them must be different.
     admin_token = unset().app();
+    /// `1`: `GET /metrics` needs no token.
+    ///
+    /// It shows names of routes and destinations, counts and times; no ids and no texts.
+    metrics_public = default("0").app();
     /// `1` allows SQLite on a Heroku dyno, whose disk is erased at least daily: only for trials without Postgres.
     allow_ephemeral_store = default("0").app();
     /// `text`, `logfmt` or `json`.
@@ -141,7 +149,7 @@ const SECTION: Section = Section {
 pub fn sections() -> impl Iterator<Item = &'static Section> {
     let of_destinations = destination::SECTIONS.iter().copied().flatten();
     let first = [&khoros::SECTION, &khoros::route::SECTION, &destinations::SECTION];
-    first.into_iter().chain(of_destinations).chain([&SECTION])
+    first.into_iter().chain(of_destinations).chain([&notify::SECTION, &SECTION])
 }
 
 /// The names of all variables.
@@ -179,8 +187,12 @@ pub struct General {
     pub routes: Vec<Route>,
     pub delivery: Delivery,
     pub retention: Retention,
-    /// `ADMIN_TOKEN` opens `GET /status`, which is absent without it.
+    /// `ALERT_*` and `HEARTBEAT_*`
+    pub notify: notify::Settings,
+    /// `ADMIN_TOKEN` opens `GET /status` and `GET /metrics`, which are absent without it.
     pub admin_token: Option<SecretString>,
+    /// `METRICS_PUBLIC`: `GET /metrics` needs no token.
+    pub metrics_public: bool,
     /// Khoros and Zendesk, as far as they are known, are on this machine, as in a demo: no proxy leads there.
     pub is_local: bool,
 }
@@ -260,6 +272,23 @@ impl Config {
     }
 }
 
+/// A credential that ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Expiry {
+    /// The setting that holds it.
+    pub setting: &'static str,
+    pub ends: Timestamp,
+}
+
+impl Config {
+    /// The credentials that end, as far as is known.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let token = self.khoros.token_ends.map(|ends| ("SPREDFAST_API_TOKEN", ends));
+        let zendesk = self.destinations.zendesk.as_ref().and_then(ZendeskSettings::credential_ends);
+        token.into_iter().chain(zendesk).map(|(setting, ends)| Expiry { setting, ends }).collect()
+    }
+}
+
 impl Partial {
     pub fn from_env() -> Partial {
         Partial::read(crate::env::variables_of_process())
@@ -275,22 +304,29 @@ impl Partial {
         let mut routes = khoros::route::read(&mut reader, &of_khoros, &names);
         let destinations = destinations::read(&mut reader, &mut routes);
         let database = database::read(&mut reader, &variables);
+        let notify = notify::read(&mut reader);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
-            && destinations.urls().all(parse::is_loopback);
-        let general = general(&mut reader, &variables, &of_khoros, routes, mode, is_local);
+            && destinations.urls().chain(notify.urls()).all(parse::is_loopback);
+        let general = general(&mut reader, &variables, &of_khoros, Shared { routes, mode, notify, is_local });
         reader.find_typos(&names);
         let (warnings, problems) = reader.finish();
         Partial { khoros, destinations, database, general, warnings, problems }
     }
 }
 
+/// Settings that are read before the general ones.
+struct Shared {
+    routes: Vec<Route>,
+    mode: Mode,
+    notify: notify::Settings,
+    is_local: bool,
+}
+
 fn general(
     reader: &mut Reader,
     variables: &Variables,
     of_khoros: &khoros::Variables,
-    routes: Vec<Route>,
-    mode: Mode,
-    is_local: bool,
+    Shared { routes, mode, notify, is_local }: Shared,
 ) -> General {
     let bearer_tokens = khoros::bearer_tokens(reader, of_khoros, mode);
     let admin_token = reader.optional(variables.admin_token(), parse::secret);
@@ -320,7 +356,9 @@ fn general(
             lease: reader.or(variables.lease_seconds(), LEASE, parse::seconds(6..=3600)),
         },
         retention: Retention { done, dead: done * 3 },
+        notify,
         admin_token,
+        metrics_public: reader.or(variables.metrics_public(), false, parse::switch),
         is_local,
     }
 }

@@ -146,8 +146,21 @@ pub enum Outcome {
     Dead { reason: Reason },
 }
 
+/// The words for outcomes, in the record of attempts and in metrics. `given_up`: the last try of a schedule failed.
+pub const OUTCOMES: [&str; 11] =
+    ["done", "retry", "pause", "held", "later", "wait", "stuck", "refused", "uncertain", "dead", "given_up"];
+
 /// How the reason of a held delivery begins. It waits until its destination wakes it.
 pub const HELD: &str = "held: ";
+
+/// Names the limit of a held delivery by the first words of its reason: `storm_limit` for `storm limit of 200 …`.
+/// Settings and times follow after `of`, `until`, `for` or a number.
+pub fn limit_name(reason: &str) -> String {
+    let is_of_name = |word: &&str| {
+        !matches!(*word, "of" | "until" | "for") && !word.contains(|c: char| c.is_ascii_digit())
+    };
+    reason.split_whitespace().take_while(is_of_name).collect::<Vec<_>>().join("_")
+}
 
 impl Outcome {
     /// A limit of the destination holds the delivery back. The destination wakes it; `wait` is the fallback.
@@ -176,6 +189,23 @@ impl Outcome {
             | Outcome::Refused { reason }
             | Outcome::Uncertain { reason }
             | Outcome::Dead { reason } => Some(reason),
+        }
+    }
+
+    /// The outcome as a word, one of [`OUTCOMES`], with the transition that follows from it.
+    pub fn name(&self, transition: &Transition) -> &'static str {
+        match self {
+            _ if matches!(transition, Transition::GivenUp { .. }) => "given_up",
+            Outcome::Done { .. } => "done",
+            Outcome::Retry { .. } => "retry",
+            Outcome::Pause { .. } | Outcome::Blocked { .. } => "pause",
+            Outcome::Later { reason, .. } if reason.log.starts_with(HELD) => "held",
+            Outcome::Later { .. } => "later",
+            Outcome::Wait { .. } => "wait",
+            Outcome::Stuck { .. } => "stuck",
+            Outcome::Refused { .. } => "refused",
+            Outcome::Uncertain { .. } => "uncertain",
+            Outcome::Dead { .. } => "dead",
         }
     }
 
@@ -261,12 +291,58 @@ pub struct Reason {
     pub alert: Option<&'static str>,
     /// Only something sent shows that the reason is gone: checks and lookups pass meanwhile.
     pub until_sent: bool,
+    /// The answer that caused it.
+    pub response: Option<Box<Response>>,
+}
+
+/// An answer of a destination, for the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// The destination's own id of the request.
+    pub request_id: Option<String>,
+    /// The beginning of its body: can contain a customer's text, which no log may.
+    pub beginning: String,
+}
+
+impl Response {
+    /// The bytes of a body that are kept.
+    const LENGTH: usize = 500;
+
+    pub fn new(status: u16, request_id: Option<&str>, body: &[u8]) -> Response {
+        let beginning = String::from_utf8_lossy(&body[..body.len().min(Self::LENGTH)]);
+        // A character that the limit cuts in two.
+        let beginning = beginning.trim_end_matches('\u{fffd}').to_owned();
+        Response { status, request_id: request_id.map(str::to_owned), beginning }
+    }
+}
+
+/// How an attempt went, for the record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attempt {
+    /// One of [`OUTCOMES`].
+    pub outcome: &'static str,
+    /// What a done delivery did.
+    pub action: Option<&'static str>,
+    /// The address of the result.
+    pub url: Option<String>,
+    /// Why it is not done; contains nothing of a customer's text.
+    pub reason: Option<String>,
+    /// Whether a lookup found the result of an earlier request; `None` without a lookup.
+    pub found: Option<bool>,
+    /// The answer to its last request.
+    pub response: Option<Response>,
+    /// A fingerprint of the item's link.
+    pub link: Option<String>,
+    pub took: Duration,
 }
 
 impl Reason {
     pub fn new(text: impl Into<String>) -> Reason {
         let text = text.into();
-        Reason { kind: text.clone(), log: text.clone(), full: text, alert: None, until_sent: false }
+        let (kind, log) = (text.clone(), text.clone());
+        Reason { kind, log, full: text, alert: None, until_sent: false, response: None }
     }
 
     pub fn alert(code: &'static str, text: impl Into<String>) -> Reason {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tracing::info;
 use url::Url;
 
+use crate::alert;
 use crate::delivery::{Action, Claim, Outcome};
 use crate::env::Reader;
 use crate::env::doc::Section;
@@ -62,6 +63,34 @@ pub enum Ready {
     At(Instant),
 }
 
+/// A limit of the destination to which casebridge keeps, for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct BudgetUsage {
+    pub name: &'static str,
+    /// The requests that we may send in a minute.
+    pub per_minute: f64,
+    /// The requests since the start.
+    pub used: u64,
+}
+
+impl Destination {
+    /// The limits of the destination that we know, and what was used of them.
+    pub fn budgets(&self) -> Vec<BudgetUsage> {
+        match self {
+            Destination::Zendesk(zendesk) => zendesk.budgets(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The limits that can hold back deliveries to a destination, as [`limit_name`](crate::delivery::limit_name) names them.
+pub fn limits(name: &str) -> &'static [&'static str] {
+    match name {
+        zendesk::NAME => &["storm_limit"],
+        _ => &[],
+    }
+}
+
 /// The alerts that a worker raises for its destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alerts {
@@ -103,7 +132,7 @@ macro_rules! destinations {
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
 
         /// The codes of each destination's alerts.
-        pub const ALERT_CODES: &[&[&str]] = &[$($module::ALERT_CODES),*];
+        pub const ALERT_CODES: &[&[alert::Code]] = &[$($module::ALERT_CODES),*];
 
         /// The documentation of each destination's settings.
         pub const SECTIONS: &[&[Section]] = &[$($module::SECTIONS),*];

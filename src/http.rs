@@ -3,6 +3,7 @@
 mod auth;
 mod connection;
 mod error;
+mod metrics;
 mod observe;
 mod receive;
 mod refused;
@@ -25,11 +26,13 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 
 use crate::inbox::Inbox;
 use crate::intake::Intake;
+use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::source::khoros::{endpoint, public_url};
 use crate::status::StatusSource;
-pub use auth::BearerTokens;
+pub use auth::{Audience, BearerTokens};
 use error::ApiError;
+pub use metrics::Scrapes;
 pub use refused::Refused;
 
 const READINESS_CACHE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -50,10 +53,21 @@ pub struct AppState {
     pub routes: Vec<Route>,
     pub inbox: Inbox,
     pub status: StatusSource,
+    pub metrics: Arc<Metrics>,
+    pub scrapes: Scrapes,
     pub admin: Option<BearerTokens>,
     /// The command or line that sets the public address, if it is needed and unknown.
     pub public_url_remedy: Option<&'static str>,
     pub readiness: Readiness,
+}
+
+impl AppState {
+    fn admit_operator(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        match &self.admin {
+            Some(tokens) if tokens.admit(headers) => Ok(()),
+            _ => Err(ApiError::Unauthorized),
+        }
+    }
 }
 
 /// Whether notifications can be stored, and when this was last tried.
@@ -81,6 +95,10 @@ pub fn router(state: Arc<AppState>) -> Router {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
     };
+    let metrics = match state.admin.is_some() || state.scrapes.is_public {
+        true => Router::new().route("/metrics", get(metrics::metrics)),
+        false => Router::new(),
+    };
     let old = endpoint::of_old_paths(&state.routes).into_iter();
     let old = old.flat_map(|route| endpoint::OLD_PATHS.map(|path| (path.to_owned(), route.clone())));
     let named = state.routes.iter().map(|route| (endpoint::path(&route.name), route.clone()));
@@ -95,6 +113,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route(public_url::PATH, get(instance))
         .route("/readyz", get(ready))
         .merge(status)
+        .merge(metrics)
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(PropagateRequestIdLayer::x_request_id())
@@ -116,10 +135,7 @@ async fn ready(State(state): State<Arc<AppState>>) -> Response {
 
 /// The state of the whole service, for the operator.
 async fn status(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
-    match &state.admin {
-        Some(tokens) if tokens.admit(&headers) => {}
-        _ => return Err(ApiError::Unauthorized),
-    }
+    state.admit_operator(&headers)?;
     Ok(Json(state.status.snapshot().await.to_json()))
 }
 

@@ -4,16 +4,21 @@
 //! `{skip locked}`. Every write is one statement and its own transaction, and no transaction spans a call to
 //! another host.
 
+mod alert;
+mod attempt;
 mod backup;
 mod case;
 mod checkpoint;
 mod claim;
 mod commit;
+mod counts;
 mod limit;
 mod memo;
 mod postgres;
 mod report;
 mod retention;
+mod select;
+mod size;
 mod sqlite;
 pub mod survey;
 
@@ -24,16 +29,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use prometheus_client::metrics::histogram::Histogram;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+pub use alert::{Alert, DueNotice};
+pub use attempt::RecordedAttempt;
 pub use backup::backup;
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
+pub use counts::Counts;
 pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
+pub use select::Shown;
+pub use size::Size;
 
 use crate::config::Database;
 use crate::delivery::Origin;
@@ -47,6 +58,7 @@ pub struct Inbox {
     queue: commit::Queue,
     writes: commit::WriteHealth,
     arrived: Arc<Notify>,
+    commit_sizes: Histogram,
     /// The row of this start in the table of runs; `None` beside a service.
     run: Option<Arc<str>>,
     /// Locked while this process serves an SQLite file.
@@ -103,6 +115,9 @@ impl State {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Unusable(String);
+
+/// The bounds of a histogram: items of one commit.
+const COMMIT_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// The limit of every statement: a network that swallows packets would hold its caller forever.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
@@ -216,8 +231,11 @@ impl Inbox {
 
     fn new(store: Store, lock: Option<File>) -> (Inbox, Committer) {
         let arrived = Arc::new(Notify::new());
-        let (queue, writes, committer) = commit::channel(store.clone(), arrived.clone());
-        (Inbox { store, queue, writes, arrived, run: None, _lock: lock.map(Arc::new) }, committer)
+        let commit_sizes = Histogram::new(COMMIT_SIZES);
+        let (queue, writes, committer) =
+            commit::channel(store.clone(), arrived.clone(), commit_sizes.clone());
+        let lock = lock.map(Arc::new);
+        (Inbox { store, queue, writes, arrived, commit_sizes, run: None, _lock: lock }, committer)
     }
 
     async fn begin_run(mut self) -> sqlx::Result<Inbox> {
@@ -284,6 +302,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// How many items each commit stored.
+    pub fn commit_sizes(&self) -> Histogram {
+        self.commit_sizes.clone()
+    }
+
     /// `sqlite` or `postgres`
     pub fn kind(&self) -> &'static str {
         match &self.store {
@@ -311,7 +334,9 @@ impl Inbox {
 
     async fn migrate(&self) -> anyhow::Result<()> {
         let migrated = match &self.store {
-            Store::Sqlite { writer, .. } => migrator().run(writer).await.map_err(anyhow::Error::from),
+            Store::Sqlite { writer, .. } => {
+                migrator(Kind::Sqlite).run(writer).await.map_err(anyhow::Error::from)
+            }
             Store::Postgres(postgres) => postgres.migrate().await,
         };
         migrated.context("the database cannot be brought up to date")?;
@@ -360,9 +385,22 @@ const COUNT_OLD_RUNS: &str =
     "select count(*) from run where taken_over_at is null or seen_at > taken_over_at";
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
 
-/// Additive migrations only; an unknown newer one is no error, so that an older version can start again.
-fn migrator() -> Migrator {
-    let mut migrator: Migrator = sqlx::migrate!();
+/// Whose SQL a migration has.
+#[derive(Clone, Copy)]
+enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// Additive migrations only; an unknown newer one is no error, so that an older version can start again. Most are the
+/// same for both databases; a trigger is not.
+fn migrator(kind: Kind) -> Migrator {
+    let of_both = sqlx::migrate!();
+    let of_one = match kind {
+        Kind::Sqlite => sqlx::migrate!("migrations/sqlite"),
+        Kind::Postgres => sqlx::migrate!("migrations/postgres"),
+    };
+    let mut migrator = Migrator::with_migrations(of_both.iter().chain(of_one.iter()).cloned().collect());
     migrator.set_ignore_missing(true);
     migrator
 }

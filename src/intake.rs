@@ -12,6 +12,7 @@ use crate::alert::{self, Reminder};
 use crate::delivery::Origin;
 use crate::inbox::{Inbox, NewItem, ReceiveError};
 use crate::item::{Arrival, Unprocessable};
+use crate::metrics::Metrics;
 use crate::route::{LABEL, Route};
 
 /// Hosts' routers give up after 30 s. A repeated request finds its rows known.
@@ -23,6 +24,7 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
+    metrics: Arc<Metrics>,
     storage: Mutex<Reminder>,
 }
 
@@ -95,15 +97,17 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox) -> Intake {
-        Intake(Arc::new(Inner { inbox, storage: Mutex::default() }))
+    pub fn new(inbox: Inbox, metrics: Arc<Metrics>) -> Intake {
+        Intake(Arc::new(Inner { inbox, metrics, storage: Mutex::default() }))
     }
 
-    /// Stores notifications; returns how many of their items were new.
+    /// Stores notifications of one route; returns how many of their items were new.
     ///
     /// # Errors
     /// [`NotStored`]; some may be stored nevertheless, and all can safely be stored again.
     pub async fn store(&self, notifications: Vec<Notification>, origin: Origin) -> Result<usize, NotStored> {
+        let route = notifications.iter().find_map(|one| Some(one.items.first()?.route.clone()));
+        let received = notifications.iter().map(Notification::items).sum();
         let (unprocessable, plain): (Vec<_>, Vec<_>) =
             notifications.into_iter().partition(|notification| notification.unprocessable.is_some());
         let new = self.receive(items_of(plain), origin).await?;
@@ -119,7 +123,11 @@ impl Intake {
                 event_id, event_name, "stored an unprocessable event as a dead delivery: {reason}"
             );
         }
-        Ok(new + new_unprocessable)
+        let new = new + new_unprocessable;
+        if let Some(route) = route {
+            self.0.metrics.received(&route, received, new);
+        }
+        Ok(new)
     }
 
     /// Returns the identities of the items of a feed's notifications that are stored already.

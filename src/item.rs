@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::json::hex;
 
 /// One thing to deliver: a post, comment or message of a network, or an event that is not about a post.
 /// Fields that could not be read are empty.
@@ -76,6 +79,14 @@ pub enum Repetition {
     Always,
     /// Once in each hour of the clock: a broken system keeps failing.
     Hourly,
+}
+
+/// The fingerprint by which a post is found by its link: 64 bits of a SHA-256 over the link without its scheme and
+/// without slashes at its end.
+pub fn link_fingerprint(link: &str) -> String {
+    let link = link.trim();
+    let link = link.split_once("://").map_or(link, |(_, rest)| rest).trim_end_matches('/');
+    format!("{:.16}", hex(Sha256::digest(link)))
 }
 
 /// One item of an event on its way into the inbox.

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason};
+use parking_lot::Mutex;
+
+use crate::alert::Registry;
+use crate::delivery::{Claim, Doubt, History, Origin, Outcome, Reason, Response};
 use crate::inbox::Inbox;
-use crate::item::Item;
+use crate::item::{Item, link_fingerprint};
 use crate::source;
 use crate::uptime::Uptime;
 
@@ -19,8 +22,21 @@ pub struct Ledger<'a> {
     claim: &'a Claim,
     claimed: Uptime,
     lease: Duration,
+    alerts: &'a Registry,
     /// Set once something may have been sent.
     sent: AtomicBool,
+    record: Mutex<Record>,
+}
+
+/// What an attempt did, for the record of attempts.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The answer to the last request.
+    pub response: Option<Response>,
+    /// Whether a lookup found the result of an earlier request.
+    pub found: Option<bool>,
+    /// The fingerprint of the item's link.
+    pub link: Option<String>,
 }
 
 /// Why an attempt stopped early.
@@ -48,8 +64,14 @@ impl From<sqlx::Error> for Stopped {
 
 impl<'a> Ledger<'a> {
     /// Creates the ledger of a delivery that was claimed just now, for `lease`.
-    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration) -> Ledger<'a> {
-        Ledger { inbox, claim, claimed: Uptime::now(), lease, sent: AtomicBool::new(false) }
+    pub fn new(inbox: &'a Inbox, claim: &'a Claim, lease: Duration, alerts: &'a Registry) -> Ledger<'a> {
+        let (claimed, sent, record) = (Uptime::now(), AtomicBool::new(false), Mutex::default());
+        Ledger { inbox, claim, claimed, lease, alerts, sent, record }
+    }
+
+    /// Where the destination reports what somebody has to act on, beside the outcome.
+    pub fn alerts(&self) -> &Registry {
+        self.alerts
     }
 
     /// Returns the results of earlier deliveries of the case to this destination.
@@ -120,9 +142,29 @@ impl<'a> Ledger<'a> {
         self.sent.load(Ordering::Relaxed)
     }
 
+    /// Puts on record what the attempt is about.
+    pub fn is_about(&self, item: &Item) {
+        self.record.lock().link = item.link.as_deref().map(link_fingerprint);
+    }
+
+    /// Puts the answer to a request on record.
+    pub fn answered(&self, response: Response) {
+        self.record.lock().response = Some(response);
+    }
+
+    /// Puts on record whether a lookup found the result of an earlier request.
+    pub fn looked_up(&self, found: bool) {
+        self.record.lock().found = Some(found);
+    }
+
+    /// Returns what the attempt did so far.
+    pub fn record(&self) -> Record {
+        self.record.lock().clone()
+    }
+
     /// Returns the destination's memos.
     pub fn memos(&self) -> Memos {
-        Memos { inbox: self.inbox.clone(), destination: self.claim.destination.clone() }
+        Memos::new(self.inbox.clone(), &self.claim.destination, self.alerts.clone())
     }
 }
 
@@ -131,14 +173,20 @@ impl<'a> Ledger<'a> {
 pub struct Memos {
     inbox: Inbox,
     destination: String,
+    alerts: Registry,
 }
 
 /// An error of the storage.
 pub type StorageError = sqlx::Error;
 
 impl Memos {
-    pub fn new(inbox: Inbox, destination: &str) -> Memos {
-        Memos { inbox, destination: destination.to_owned() }
+    pub fn new(inbox: Inbox, destination: &str, alerts: Registry) -> Memos {
+        Memos { inbox, destination: destination.to_owned(), alerts }
+    }
+
+    /// As [`Ledger::alerts`].
+    pub fn alerts(&self) -> &Registry {
+        &self.alerts
     }
 
     pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {

@@ -22,6 +22,8 @@ pub mod intake;
 pub mod item;
 pub mod json;
 pub mod ledger;
+pub mod metrics;
+pub mod notify;
 pub mod report;
 pub mod route;
 pub mod source;

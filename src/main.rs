@@ -26,7 +26,7 @@ use casebridge::inbox::{State, Unusable};
 use casebridge::source::khoros::feed::backfill::Span;
 use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, TicketForm};
+use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, ShowOptions, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -190,6 +190,25 @@ enum Command {
         /// The copy, which must not exist yet
         file: PathBuf,
     },
+    /// Show everything about one delivery, beside the running service; needs DATABASE_URL only
+    ///
+    /// Its attempts in their order, with each wait and its reason; the other deliveries of its case; links to the post
+    /// and the ticket; and the request that was sent or would be sent.
+    Show {
+        /// An id as `casebridge list` shows it or the beginning of one, a case, the number or link of a ticket, or the
+        /// link of a post. Of several deliveries, the last one that was received
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The delivery to this destination
+        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+        destination: Option<String>,
+        /// Also texts and names: those in the request, and the answers of the destination
+        #[arg(long)]
+        texts: bool,
+        /// One JSON document: {"delivery": …, "post", "ticket_url", "timeline": […], "request": …, "case": […]}
+        #[arg(long)]
+        json: bool,
+    },
     /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
     Replay {
         /// All dead deliveries
@@ -212,7 +231,7 @@ enum Command {
         /// Print what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Ids as `casebridge list` shows them
+        /// Ids as `casebridge list` shows them, or as in `casebridge show`; a case or ticket: all that can be replayed
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
@@ -342,6 +361,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             cli::backfill(&config, &span, route.as_deref(), BackfillOptions { dry_run, json }).await?;
         }
         Command::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
+        Command::Show { id, destination, texts, json } => {
+            let options = ShowOptions { texts, json };
+            cli::show(&Database::from_env()?, &id, destination.as_deref(), options).await?;
+        }
         Command::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {
             let how = match (new_ticket, now) {
                 (true, _) => Replay::NewTicket,

@@ -1,15 +1,18 @@
-//! One snapshot of the whole service. The status line in the log and `GET /status` are renderings of it.
+//! One snapshot of the whole service. The status line in the log, `GET /status` and `GET /metrics` are renderings of it.
+
+mod metrics;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::http::Refused;
-use crate::inbox::{Held, Inbox, LastEvent, Summary};
+use crate::inbox::{Alert, Held, Inbox, LastEvent, Summary};
 use crate::source::khoros::feed::PullReport;
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Subscriptions};
@@ -23,19 +26,35 @@ pub struct StatusSource {
     pub routes: Arc<[String]>,
     /// By destination.
     pub destinations: Arc<[(&'static str, watch::Receiver<LaneStatus>)]>,
+    pub known: Arc<Known>,
     pub subscription: watch::Receiver<Subscriptions>,
     pub pull: watch::Receiver<PullReport>,
     pub refused: Arc<Refused>,
     pub started: Instant,
 }
 
+/// What the configuration alone says: metrics have samples of these before anything happens.
+#[derive(Default)]
+pub struct Known {
+    /// The limits of each destination that can hold deliveries back.
+    pub limits: Vec<(&'static str, &'static [&'static str])>,
+    /// The codes of all alerts.
+    pub alerts: Vec<&'static str>,
+    /// The settings with credentials that end, and when.
+    pub expiries: Vec<(&'static str, Timestamp)>,
+}
+
+/// What the database knows.
+type Stored = (Summary, Vec<LastEvent>, Vec<Alert>);
+
 /// The state of the service at one moment.
 pub struct Status {
     /// The counts of the storage, or its error as text.
-    stored: Result<(Summary, Vec<LastEvent>), String>,
+    stored: Result<Stored, String>,
     storage: &'static str,
     routes: Arc<[String]>,
     destinations: Vec<(&'static str, LaneStatus)>,
+    known: Arc<Known>,
     subscriptions: Subscriptions,
     pull: PullReport,
     refused: BTreeMap<u16, u64>,
@@ -44,13 +63,15 @@ pub struct Status {
 
 impl StatusSource {
     pub async fn snapshot(&self) -> Status {
-        let stored = tokio::try_join!(self.inbox.summary(), self.inbox.last_events());
+        let (summary, events) = (self.inbox.summary(), self.inbox.last_events());
+        let stored = tokio::try_join!(summary, events, self.inbox.active_alerts());
         let destinations = self.destinations.iter();
         Status {
             stored: stored.map_err(|error| error.to_string()),
             storage: self.inbox.kind(),
             routes: self.routes.clone(),
             destinations: destinations.map(|(name, lane)| (*name, lane.borrow().clone())).collect(),
+            known: self.known.clone(),
             subscriptions: self.subscription.borrow().clone(),
             pull: self.pull.borrow().clone(),
             refused: self.refused.totals(),
@@ -68,13 +89,14 @@ impl Status {
             "uptime_s": self.uptime.as_secs(),
             "storage": { "kind": self.storage, "ready": stored.is_some() },
             "subscriptions": self.subscriptions,
-            "routes": stored.map(|(_, events)| self.ages(events)),
+            "routes": stored.map(|(_, events, _)| self.ages(events)),
             "pull": self.pull.status.as_str(),
             "pull_reason": self.pull.status.reason(),
             "pull_since": self.pull.since.map(|since| since.to_string()),
             "pull_skipped": self.pull.skipped,
             "destinations": self.destinations(),
-            "deliveries": stored.map(|(summary, _)| json!({
+            "alerts": stored.map(|(.., alerts)| firing(alerts)),
+            "deliveries": stored.map(|(summary, ..)| json!({
                 "waiting": summary.waiting(),
                 "in_doubt": summary.in_doubt(),
                 "done_24h": summary.done_24h,
@@ -97,14 +119,14 @@ impl Status {
         for (name, lane) in &self.destinations {
             all.insert(name, json!(lane));
         }
-        for counts in self.stored.iter().flat_map(|(summary, _)| &summary.destinations) {
+        for counts in self.stored.iter().flat_map(|(summary, ..)| &summary.destinations) {
             let destination =
                 all.entry(&counts.destination).or_insert_with(|| json!({ "state": "not_configured" }));
             destination["waiting"] = json!(counts.waiting);
             destination["dead"] = json!(counts.dead);
             destination["oldest_waiting_s"] = json!(counts.oldest_ms.map(seconds));
         }
-        for held in self.stored.iter().flat_map(|(summary, _)| &summary.held) {
+        for held in self.stored.iter().flat_map(|(summary, ..)| &summary.held) {
             if let Some(destination) = all.get_mut(held.destination.as_str()) {
                 destination["held"][&held.reason] = json!(held.waiting);
             }
@@ -116,7 +138,7 @@ impl Status {
     /// runs.
     pub fn log_backlog(&self) {
         let (waiting, oldest_ms) = match &self.stored {
-            Ok((summary, _)) => (summary.waiting(), summary.oldest_ms().unwrap_or(0)),
+            Ok((summary, ..)) => (summary.waiting(), summary.oldest_ms().unwrap_or(0)),
             Err(error) => {
                 return warn!(
                     event = "backlog_unknown",
@@ -137,7 +159,7 @@ impl Status {
 
     /// Warns of deliveries to a destination that is not configured any longer: no worker delivers them.
     pub fn warn_of_removed(&self) {
-        for counts in self.stored.iter().flat_map(|(summary, _)| &summary.destinations) {
+        for counts in self.stored.iter().flat_map(|(summary, ..)| &summary.destinations) {
             let destination = counts.destination.as_str();
             let is_configured = self.destinations.iter().any(|(name, _)| *name == destination);
             if counts.waiting > 0 && !is_configured {
@@ -158,7 +180,7 @@ impl Status {
         let destinations = self.destinations.iter().map(|(name, lane)| format!("{name}={}", lane.as_str()));
         let destinations = destinations.collect::<Vec<_>>().join(",");
         match &self.stored {
-            Ok((summary, last_events)) => info!(
+            Ok((summary, last_events, _)) => info!(
                 event = "status",
                 waiting = summary.waiting(),
                 oldest_s = seconds(summary.oldest_ms().unwrap_or(0)),
@@ -179,6 +201,22 @@ impl Status {
             ),
         }
     }
+}
+
+/// The alerts that fire, the oldest first.
+pub fn firing(alerts: &[Alert]) -> Value {
+    let time = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|time| time.to_string());
+    let firing = alerts.iter().filter(|alert| alert.is_firing());
+    let json = |alert: &Alert| {
+        json!({
+            "alert": alert.code,
+            "subject": alert.subject,
+            "severity": alert.severity,
+            "since": time(alert.since),
+            "detail": alert.detail,
+        })
+    };
+    firing.map(json).collect()
 }
 
 /// The held deliveries as one field of the log; `None` if there are none.

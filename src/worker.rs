@@ -15,12 +15,13 @@ use tracing::{debug, error, info, warn};
 
 pub use lane::LaneStatus;
 
-use crate::alert::{self, Reminder};
+use crate::alert::{self, Registry, Reminder};
 use crate::config::Delivery;
-use crate::delivery::{self, Claim, Doubt, Outcome, Reason, Transition};
+use crate::delivery::{self, Attempt, Claim, Doubt, Outcome, Reason, Transition};
 use crate::destination::{Destination, Job, Ready};
 use crate::inbox::{ClaimFilter, Inbox};
-use crate::ledger::{Ledger, Memos, Stopped};
+use crate::ledger::{Ledger, Memos, Record, Stopped};
+use crate::metrics::Metrics;
 use crate::route::Route;
 use crate::source;
 use lane::{Gate, Lane};
@@ -38,6 +39,10 @@ pub struct Worker {
     routes: Arc<[Route]>,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
+    metrics: Arc<Metrics>,
+    alerts: Registry,
+    /// When it last looked for deliveries.
+    turned_at: Mutex<Instant>,
     /// Reminds of a failing storage.
     storage: Mutex<Reminder>,
     /// Reminds of dead deliveries.
@@ -50,11 +55,27 @@ impl Worker {
         destination: Destination,
         delivery: Delivery,
         routes: Arc<[Route]>,
+        metrics: Arc<Metrics>,
+        alerts: Registry,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
-        let lane = Lane::new(destination.name(), destination.alerts());
+        let lane = Lane::new(destination.name(), destination.alerts(), &alerts);
         let (status, watched) = watch::channel(lane.status());
         let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
-        (Worker { inbox, destination, delivery, routes, lane, status, storage, dead }, watched)
+        let turned_at = Mutex::new(Instant::now());
+        let worker = Worker {
+            inbox,
+            destination,
+            delivery,
+            routes,
+            lane,
+            status,
+            metrics,
+            alerts,
+            turned_at,
+            storage,
+            dead,
+        };
+        (worker, watched)
     }
 
     /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
@@ -62,11 +83,15 @@ impl Worker {
         let mut under_way = JoinSet::new();
         let mut first = ClaimFilter::Fresh;
         while !stop.is_cancelled() {
+            *self.turned_at.lock() = Instant::now();
             // Registered before the claim, so that no arrival in between is missed.
             let arrived = self.inbox.arrived();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
             let next_check = self.start_due(&mut under_way, &mut first).await;
+            for budget in self.destination.budgets() {
+                self.metrics.budget(self.destination.name(), budget.name, budget.per_minute, budget.used);
+            }
             tokio::select! {
                 () = stop.cancelled() => {}
                 Some(_) = under_way.join_next() => {}
@@ -75,6 +100,16 @@ impl Worker {
             }
         }
         while under_way.join_next().await.is_some() {}
+    }
+
+    /// The name of its destination.
+    pub fn name(&self) -> &'static str {
+        self.destination.name()
+    }
+
+    /// How long ago it last looked for deliveries.
+    pub fn idle_for(&self) -> Duration {
+        self.turned_at.lock().elapsed()
     }
 
     /// Checks the credential at start, and then every six hours.
@@ -116,7 +151,7 @@ impl Worker {
 
     /// Does the work that comes after all deliveries, while the destination is not paused.
     pub async fn work_in_background(self: Arc<Self>) {
-        let memos = Memos::new(self.inbox.clone(), self.destination.name());
+        let memos = Memos::new(self.inbox.clone(), self.destination.name(), self.alerts.clone());
         loop {
             let gate = self.lane().gate(Instant::now());
             let wait = match gate {
@@ -178,9 +213,11 @@ impl Worker {
 
     /// Delivers one claim and settles it.
     async fn deliver(self: Arc<Self>, claim: Claim) {
-        match AssertUnwindSafe(self.outcome(&claim)).catch_unwind().await {
+        let ledger = Ledger::new(&self.inbox, &claim, self.delivery.lease, &self.alerts);
+        let started = Instant::now();
+        match AssertUnwindSafe(self.outcome(&claim, &ledger)).catch_unwind().await {
             Ok(Ok(outcome) | Err(Stopped::Outcome(outcome) | Stopped::Unasked(outcome))) => {
-                self.settle(&claim, &outcome).await;
+                self.settle(&claim, &outcome, ledger.record(), started.elapsed()).await;
             }
             Ok(Err(Stopped::LeaseExpired)) => {
                 warn!(
@@ -193,23 +230,25 @@ impl Worker {
             Ok(Err(Stopped::Storage(error))) => self.storage_failed("a delivery cannot be prepared", &error),
             // A defect uses up a try, so that its delivery does not come back for ever.
             Err(_) => {
+                self.alerts.happened(alert::PANIC, self.destination.name(), "");
                 let reason = Reason::new("casebridge failed on this delivery; please report it");
-                self.settle(&claim, &Outcome::Retry { reason, doubt: Doubt::Unanswered }).await;
+                let outcome = Outcome::Retry { reason, doubt: Doubt::Unanswered };
+                self.settle(&claim, &outcome, ledger.record(), started.elapsed()).await;
             }
         }
     }
 
-    async fn outcome(&self, claim: &Claim) -> Result<Outcome, Stopped> {
-        let ledger = Ledger::new(&self.inbox, claim, self.delivery.lease);
+    async fn outcome(&self, claim: &Claim, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
         let item = match source::item(&claim.payload) {
             Ok(item) => item,
             Err(unprocessable) => return Ok(Outcome::Dead { reason: Reason::new(unprocessable) }),
         };
+        ledger.is_about(&item);
         // Outcomes before this say nothing about the destination: no request was sent.
         let started = Instant::now();
         let route = &*Route::named(&self.routes, &claim.route);
         let job = Job { claim, item: &item, route };
-        let attempt = self.destination.attempt(&job, &ledger);
+        let attempt = self.destination.attempt(&job, ledger);
         let outcome = match tokio::time::timeout(self.delivery.attempt_limit(), attempt).await {
             Ok(Ok(outcome) | Err(Stopped::Outcome(outcome))) => outcome,
             Ok(Err(stopped)) => return Err(stopped),
@@ -217,19 +256,29 @@ impl Worker {
         };
         let outcome = self.lane().observe(&claim.identity, outcome, started, Instant::now());
         self.publish();
+        // The lane reports the alerts of a pause.
+        if let Outcome::Stuck { reason } | Outcome::Dead { reason } = &outcome
+            && let Some(code) = reason.alert
+        {
+            self.alerts.happened(code, self.destination.name(), &*reason.log);
+        }
         Ok(outcome)
     }
 
     /// Stores the outcome and the deliveries that follow, and retries until the lease is over, so that the restart of
     /// a database does not lose it. After that, the delivery is claimed again in doubt.
-    async fn settle(&self, claim: &Claim, outcome: &Outcome) {
+    async fn settle(&self, claim: &Claim, outcome: &Outcome, record: Record, took: Duration) {
         let (schedule, lease) = (&self.delivery.retry_schedule, self.delivery.lease);
         let transition = delivery::next(outcome, claim.tries, schedule, lease, fastrand::f64());
+        let attempt = attempt_of(outcome, &transition, record, took);
         let give_up = Instant::now() + lease;
         loop {
-            match self.store(claim, &transition).await {
-                Ok(true) => return self.log(claim, outcome, &transition),
-                Ok(false) => {
+            match self.store(claim, &transition, &attempt).await {
+                Ok(Some(settled_at)) => {
+                    self.count(claim, &attempt, settled_at);
+                    return self.log(claim, outcome, &transition);
+                }
+                Ok(None) => {
                     warn!(
                         event = "lease_expired",
                         delivery = claim.identity,
@@ -246,12 +295,27 @@ impl Worker {
         }
     }
 
-    async fn store(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
+    async fn store(
+        &self,
+        claim: &Claim,
+        transition: &Transition,
+        attempt: &Attempt,
+    ) -> sqlx::Result<Option<i64>> {
         if let Transition::Done { cause: Some(cause), .. } = transition {
             let route = Route::named(&self.routes, &claim.route);
             self.inbox.follow(claim, cause, route.followers(self.destination.name())).await?;
         }
-        self.inbox.settle(claim, transition).await
+        self.inbox.settle(claim, transition, attempt).await
+    }
+
+    /// `settled_at`: milliseconds since 1970, by the database's clock.
+    fn count(&self, claim: &Claim, attempt: &Attempt, settled_at: i64) {
+        let destination = self.destination.name();
+        self.metrics.attempted(destination, attempt);
+        if attempt.action.is_some() {
+            let millis = u64::try_from(settled_at - claim.received_at).unwrap_or(0);
+            self.metrics.done(destination, Duration::from_millis(millis));
+        }
     }
 
     fn log(&self, claim: &Claim, outcome: &Outcome, transition: &Transition) {
@@ -305,6 +369,7 @@ impl Worker {
     }
 
     fn report_dead(&self) {
+        self.alerts.happened(alert::DELIVERY_DEAD, self.destination.name(), "");
         if self.dead.lock().is_due("dead", Instant::now()) {
             error!(
                 event = "deliveries_dead",
@@ -336,6 +401,9 @@ impl Worker {
         let status = self.lane().status();
         self.status.send_if_modified(|last| {
             let changed = *last != status;
+            if !last.is_paused() && status.is_paused() {
+                self.metrics.paused(self.destination.name());
+            }
             *last = status;
             changed
         });
@@ -343,6 +411,26 @@ impl Worker {
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock()
+    }
+}
+
+/// The record of an attempt.
+fn attempt_of(outcome: &Outcome, transition: &Transition, record: Record, took: Duration) -> Attempt {
+    let reason = outcome.reason();
+    let (action, cause) = match outcome {
+        Outcome::Done { action, cause, .. } => (Some(action.name()), cause.as_deref()),
+        _ => (None, None),
+    };
+    Attempt {
+        outcome: outcome.name(transition),
+        action,
+        url: cause.map(|cause| cause.url.clone()).filter(|url| !url.is_empty()),
+        reason: reason.map(|reason| reason.log.clone()),
+        found: record.found,
+        // The answer that led to the outcome may be that of another request, such as a lookup.
+        response: reason.and_then(|reason| reason.response.as_deref().cloned()).or(record.response),
+        link: record.link,
+        took,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::load::Client;
 use crate::postgres::Postgres;
 
 pub const BEARER: &str = "the-bearer-token-of-the-benches";
+pub const ADMIN: &str = "the-admin-token-of-the-benches";
 pub const BINARY: &str = env!("CARGO_BIN_EXE_casebridge");
 
 /// Where a measurement keeps its deliveries; a new one has none.
@@ -39,6 +40,10 @@ impl Database {
     pub async fn behind_pooler(postgres: &Postgres) -> Option<Database> {
         let url = postgres.new_database_behind_pooler().await?;
         Some(Database { url, folder: tempfile::tempdir().unwrap() })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Next to the SQLite file: what the processes that have it open share.

@@ -31,6 +31,7 @@ mod machine;
 mod postgres;
 mod reference;
 mod report;
+mod rows;
 mod zendesk;
 
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ use std::path::{Path, PathBuf};
 use postgres::Postgres;
 use report::Report;
 
-const SECTIONS: [&str; 7] = ["accept", "latency", "drain", "memory", "start", "crowd", "budget"];
+const SECTIONS: [&str; 8] = ["accept", "latency", "drain", "memory", "start", "crowd", "budget", "rows"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -83,7 +84,7 @@ async fn measure(wanted: &Wanted) {
     assert!(!sections.is_empty(), "the sections are: {}", SECTIONS.join(", "));
     let mut report = Report::new(machine::describe());
     let fsyncs = machine::calibrate(&mut report);
-    let postgres = match sections.iter().any(|section| ["accept", "drain"].contains(section)) {
+    let postgres = match sections.iter().any(|section| ["accept", "drain", "rows"].contains(section)) {
         true => Postgres::start().await,
         false => None,
     };
@@ -96,6 +97,7 @@ async fn measure(wanted: &Wanted) {
             "memory" => footprint::memory(&mut report).await,
             "start" => footprint::start(&mut report).await,
             "crowd" => crowd::measure(&mut report).await,
+            "rows" => rows::measure(&mut report, postgres.as_ref()).await,
             _ => budget::measure(&mut report).await,
         }
     }

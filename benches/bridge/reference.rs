@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use casebridge::config::HTTP_IDLE;
-use casebridge::http::{BearerTokens, server};
+use casebridge::http::{Audience, BearerTokens, server};
 use casebridge::source::khoros::endpoint;
 use casebridge::source::khoros::notification;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub async fn start() -> (Bridge, u16) {
 #[tokio::main]
 pub async fn serve(port: u16) {
     tracing_subscriber::fmt().with_target(false).with_ansi(false).init();
-    let tokens = Arc::new(BearerTokens::new(&[BEARER.into()]));
+    let tokens = Arc::new(BearerTokens::new(Audience::Khoros, &[BEARER.into()]));
     let router = Router::new()
         .route(&endpoint::path("label"), post(receive))
         .route("/readyz", axum::routing::get(|| async { "ready" }))

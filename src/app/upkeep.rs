@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
+use crate::alert::Registry;
 use crate::config::Retention;
 use crate::destination;
 use crate::inbox::Inbox;
@@ -13,6 +14,8 @@ use crate::status::StatusSource;
 
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
+/// The database may have this many seconds' differences to sum up at each reading.
+const COMPACT_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
 /// Erases texts that were due an hour ago, too: a clock that has jumped ahead erases nothing.
@@ -61,7 +64,9 @@ async fn erase_due(inbox: &Inbox, retention: Retention, checked_at: i64) {
 async fn forget_old_memos(inbox: &Inbox, retention: Retention) -> sqlx::Result<()> {
     for (destination, scopes) in destination::CACHES {
         for scope in *scopes {
-            Memos::new(inbox.clone(), destination).forget_older(scope, retention.dead).await?;
+            Memos::new(inbox.clone(), destination, Registry::default())
+                .forget_older(scope, retention.dead)
+                .await?;
         }
     }
     Ok(())
@@ -89,6 +94,16 @@ pub(super) async fn watch_clock(inbox: Inbox, lease: Duration) {
             Err(error) => debug!(event = "clock_check_failed", "could not compare the clocks: {error}"),
         }
         sleep(CLOCK_EVERY).await;
+    }
+}
+
+/// Keeps the counts of deliveries short.
+pub(super) async fn compact_counts(inbox: Inbox) {
+    loop {
+        sleep(COMPACT_EVERY).await;
+        if let Err(error) = inbox.compact_counts().await {
+            debug!(event = "counts_failed", "could not sum up the counts, trying again: {error}");
+        }
     }
 }
 

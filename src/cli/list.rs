@@ -43,7 +43,7 @@ pub async fn list(
     Ok(())
 }
 
-fn json_line(delivery: &Listed) -> Value {
+pub(super) fn json_line(delivery: &Listed) -> Value {
     json!({
         "id": delivery.identity,
         "case": delivery.case_key,
@@ -64,7 +64,7 @@ fn json_line(delivery: &Listed) -> Value {
 }
 
 /// Returns the number of the delivery's ticket. The references of other destinations are not ticket numbers.
-fn ticket(delivery: &Listed) -> Option<&str> {
+pub(super) fn ticket(delivery: &Listed) -> Option<&str> {
     delivery.reference.as_deref().filter(|_| delivery.destination == zendesk::NAME)
 }
 

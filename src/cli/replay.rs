@@ -8,6 +8,7 @@ use casebridge::config::Database;
 use casebridge::destination::{Guarantee, guarantee};
 use casebridge::inbox::{Inbox, Listed, State};
 
+use super::select::{Selection, select};
 use super::{PAGE, reason};
 
 /// The effect of a replay.
@@ -95,8 +96,12 @@ async fn named(
 ) -> anyhow::Result<Vec<Listed>> {
     let mut chosen = Vec::new();
     for id in ids {
-        let mut found = inbox.find(id).await?;
+        let Selection { deliveries: mut found, is_identity } = select(inbox, id).await?;
         found.retain(|delivery| destination.is_none_or(|name| delivery.destination == name));
+        if !is_identity && found.iter().any(|delivery| how.refusal(delivery).is_none()) {
+            // A case may have other deliveries, which are done.
+            found.retain(|delivery| how.refusal(delivery).is_none());
+        }
         // One id may have deliveries to several destinations. It is enough if one of them can be replayed.
         let refusals: Option<Vec<String>> = found.iter().map(|delivery| how.refusal(delivery)).collect();
         match refusals.as_deref() {

@@ -8,7 +8,7 @@ use reqwest::RequestBuilder;
 use reqwest::header::RETRY_AFTER;
 
 use crate::connect;
-use crate::delivery::Reason;
+use crate::delivery::{Reason, Response};
 
 /// The largest part of an answer that is read, in bytes.
 const BODY_LIMIT: usize = 64 << 10;
@@ -58,7 +58,13 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
 impl Answer {
     /// The status as a reason: `the webhook answered 503`. Answers are not quoted: they may contain anything.
     pub fn reason(&self, who: &str) -> Reason {
-        Reason::new(format!("{who} answered {}", self.status))
+        let response = Some(Box::new(self.response()));
+        Reason { response, ..Reason::new(format!("{who} answered {}", self.status)) }
+    }
+
+    /// The answer for the record of attempts.
+    pub fn response(&self) -> Response {
+        Response::new(self.status, None, &self.body)
     }
 }
 

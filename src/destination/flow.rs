@@ -276,7 +276,8 @@ impl Flow {
         ledger.sending().await?;
         let request = self.http.post(url).timeout(self.timeout).header(AUTHORIZATION, authorization);
         let request = request.header("content-type", "application/json").body(body);
-        let outcome = outcome(exchange::send(request).await);
+        let answer = exchange::send(request).await.inspect(|answer| ledger.answered(answer.response()));
+        let outcome = outcome(answer);
         if !matches!(outcome, Outcome::Done { .. } | Outcome::Uncertain { .. }) {
             // Without this note, the next attempt at a delivery in doubt, such as a replay, would end the delivery.
             let _ = ledger.note(UNSENT).await;

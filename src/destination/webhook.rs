@@ -118,7 +118,8 @@ pub fn read(reader: &mut Reader, _routes: &[Route]) -> Option<Settings> {
     Some(Settings { url: url?, secrets: secrets?, payload })
 }
 
-fn secrets(text: &str) -> Parsed<Vec<SecretSlice<u8>>> {
+/// Parses secrets of Standard Webhooks, separated by commas.
+pub fn secrets(text: &str) -> Parsed<Vec<SecretSlice<u8>>> {
     const REASON: &str = "is not a secret of 24 to 64 bytes, as in whsec_… (make one with: \
                           echo whsec_$(openssl rand -base64 32))";
     let secret = |text: &str| {
@@ -170,7 +171,7 @@ impl Webhook {
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signatures(&self.settings.secrets, &id, timestamp, &body))
             .body(body);
-        let answer = exchange::send(request).await;
+        let answer = exchange::send(request).await.inspect(|answer| ledger.answered(answer.response()));
         if matches!(&answer, Ok(Answer { status: 410, .. })) {
             self.is_gone.store(true, Ordering::Relaxed);
         }
@@ -229,7 +230,7 @@ fn message_id(identity: &str) -> String {
 }
 
 /// The value of `webhook-signature`: one signature for each secret.
-fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str) -> String {
+pub fn signatures(secrets: &[SecretSlice<u8>], id: &str, timestamp: i64, body: &str) -> String {
     let sign = |secret: &SecretSlice<u8>| {
         // HMAC takes keys of any length.
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose_secret()).ok()?;

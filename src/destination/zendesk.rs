@@ -37,7 +37,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use crate::alert::Reminder;
+use crate::alert::{Registry, Reminder};
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::destination::{Alerts, Guarantee, Ready};
 use crate::item::with_lower_network;
@@ -187,7 +187,7 @@ impl Zendesk {
                 Err(Outcome::Retry { reason, doubt: Doubt::Answered }.into())
             }
             Some(TicketReply { ticket, audit }) if reply.is_success() => {
-                compare_privacy(create, ticket.id, &audit.unwrap_or_default());
+                compare_privacy(create, ticket.id, &audit.unwrap_or_default(), ledger.alerts());
                 Ok(ticket.id.to_string())
             }
             // The key was used with other bytes. If there is a ticket, it is ours; otherwise that is a defect.
@@ -380,6 +380,9 @@ impl Zendesk {
             ledger.sending().await?;
         }
         let reply = reply::send(key.sign(request)).await.map_err(|lost| lost_outcome(call, &lost))?;
+        if let Some(ledger) = ledger {
+            ledger.answered(reply.response());
+        }
         let now = Instant::now();
         self.requests.lock().learn(reply.rate, now);
         self.updates.lock().learn(reply.updates, now);
@@ -432,13 +435,14 @@ impl Zendesk {
 }
 
 /// Reports a first comment that Zendesk has made private, or public, by its own rules.
-fn compare_privacy(create: &Create, ticket: u64, audit: &Audit) {
+fn compare_privacy(create: &Create, ticket: u64, audit: &Audit, alerts: &Registry) {
     let result = match (create.public, audit.comment().and_then(|comment| comment["public"].as_bool())) {
         (false, Some(true)) => "public instead of private",
         (true, Some(false)) => "private instead of public",
         _ => return,
     };
     let case = create.case_key;
+    alerts.happened(alerts::PRIVACY, "", format!("the first comment of ticket {ticket} is {result}"));
     error!(
         event = "ticket_privacy_wrong",
         alert = alerts::PRIVACY,

@@ -11,17 +11,26 @@ use tracing::warn;
 
 use super::refused::Tally;
 
+/// Whose tokens they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Khoros,
+    /// Whoever reads `/status` and `/metrics`.
+    Operator,
+}
+
 /// Valid tokens of an endpoint, several during a rotation.
 pub struct BearerTokens {
+    audience: Audience,
     /// Hashed, so that all have one length and a comparison does not reveal it.
     hashes: Vec<[u8; 32]>,
     refused: Mutex<Tally>,
 }
 
 impl BearerTokens {
-    pub fn new(tokens: &[SecretString]) -> BearerTokens {
+    pub fn new(audience: Audience, tokens: &[SecretString]) -> BearerTokens {
         let hashes = tokens.iter().map(|token| Sha256::digest(token.expose_secret()).into()).collect();
-        BearerTokens { hashes, refused: Mutex::default() }
+        BearerTokens { audience, hashes, refused: Mutex::default() }
     }
 
     /// Whether the request has one of the tokens. Logs refusals: the first at once, then one line a minute
@@ -29,12 +38,19 @@ impl BearerTokens {
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let admitted = self.knows(headers.get(header::AUTHORIZATION));
         if !admitted && let Some(count) = self.refused.lock().count(Instant::now()) {
-            warn!(
-                event = "bearer_token_refused",
-                count,
-                "refused {count} request(s) without a valid token; if Khoros sent them, change \
-                 NOTIFICATION_BEARER_TOKEN and restart"
-            );
+            match self.audience {
+                Audience::Khoros => warn!(
+                    event = "bearer_token_refused",
+                    count,
+                    "refused {count} request(s) without a valid token; if Khoros sent them, change \
+                      NOTIFICATION_BEARER_TOKEN and restart"
+                ),
+                Audience::Operator => warn!(
+                    event = "admin_token_refused",
+                    count,
+                    "refused {count} request(s) to /status or /metrics; correct the token there, or ADMIN_TOKEN"
+                ),
+            }
         }
         admitted
     }
@@ -61,7 +77,7 @@ mod tests {
         let tokens: Vec<SecretString> = tokens.iter().map(|token| (*token).into()).collect();
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, authorization.parse().unwrap());
-        BearerTokens::new(&tokens).admit(&headers)
+        BearerTokens::new(Audience::Khoros, &tokens).admit(&headers)
     }
 
     #[test]
@@ -83,6 +99,6 @@ mod tests {
             assert!(!admits(&tokens, bad), "{bad}");
         }
         assert!(!admits(&[], "Bearer "));
-        assert!(!BearerTokens::new(&[]).admit(&HeaderMap::new()));
+        assert!(!BearerTokens::new(Audience::Khoros, &[]).admit(&HeaderMap::new()));
     }
 }

@@ -1,6 +1,7 @@
 //! Wraps each request: adds its id to its log lines, and notes answers that can cost a ticket.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -17,8 +18,12 @@ pub async fn observe(State(state): State<Arc<AppState>>, request: Request, next:
     let is_push = request.method() == Method::POST;
     let (uri, token) = (request.uri().clone(), request.headers().get(header::AUTHORIZATION).cloned());
     let answer = async {
+        let started = Instant::now();
         let response = next.run(request).await;
         let status = response.status();
+        if is_push && status.is_success() {
+            state.metrics.accepted(started.elapsed());
+        }
         if status.is_client_error() {
             note_refused(&state, status, uri.path(), token.as_ref());
         } else if status.is_server_error() && is_push {

@@ -1,9 +1,9 @@
-//! Claiming deliveries under a lease, and settling them.
+//! Claiming deliveries under a lease, and freezing their requests.
 
 use std::time::Duration;
 
-use super::{Inbox, State, execute, fetch, millis, postgres, storable};
-use crate::delivery::{Cause, Claim, Transition};
+use super::{Inbox, execute, fetch, millis, postgres, storable};
+use crate::delivery::{Cause, Claim};
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,44 +96,6 @@ impl Inbox {
         }
         self.arrived.notify_waiters();
         Ok(())
-    }
-
-    /// Records how an attempt ended. False: the claim no longer holds, and nothing was changed.
-    pub async fn settle(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
-        let (state, after, tries, doubt) = match transition {
-            Transition::Done { .. } => (State::Done, Duration::ZERO, claim.tries, false),
-            Transition::Dead { .. } => (State::Dead, Duration::ZERO, claim.tries, false),
-            Transition::GivenUp { in_doubt, rest, .. } => (State::Dead, *rest, claim.tries + 1, *in_doubt),
-            Transition::Again { after, tries, in_doubt, .. } => (State::Waiting, *after, *tries, *in_doubt),
-        };
-        let ends_doubt = matches!(transition, Transition::Done { .. } | Transition::Dead { .. });
-        let (reference, memo, error) = match transition {
-            Transition::Done { reference, memo, .. } => (Some(reference), Some(memo), None),
-            Transition::Dead { reason }
-            | Transition::GivenUp { reason, .. }
-            | Transition::Again { reason, .. } => (None, None, Some(storable(reason))),
-        };
-        let changed = execute!(
-            self,
-            "update delivery
-                set state = $5, reference = coalesce($6, reference), last_error = $7, tries = $8,
-                    in_doubt = (in_doubt or $9) and not $10, due_at = {now} + $4,
-                    settled_at = case when $5 = 'waiting' then null else {now} end, leased = false,
-                    memo = coalesce($11, memo), told = coalesce($11, told)
-              where identity = $1 and destination = $2 and attempts = $3 and leased",
-            &claim.identity,
-            &claim.destination,
-            claim.attempts,
-            millis(after),
-            state.name(),
-            reference,
-            error.as_deref(),
-            tries,
-            doubt,
-            ends_doubt,
-            memo
-        )?;
-        Ok(changed == 1)
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::histogram::Histogram;
 use sqlx::QueryBuilder;
 use sqlx::postgres::PgDatabaseError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -106,6 +107,7 @@ pub struct Committer {
     queue: mpsc::Receiver<Request>,
     store: Store,
     arrived: Arc<Notify>,
+    sizes: Histogram,
     health: WriteHealth,
     stored: Mutex<Stored>,
 }
@@ -148,14 +150,18 @@ impl WriteHealth {
     }
 }
 
-pub(super) fn channel(store: Store, arrived: Arc<Notify>) -> (Queue, WriteHealth, Committer) {
+pub(super) fn channel(
+    store: Store,
+    arrived: Arc<Notify>,
+    sizes: Histogram,
+) -> (Queue, WriteHealth, Committer) {
     let (requests, queue) = mpsc::channel(QUEUE_LENGTH);
     let room = Arc::new(Semaphore::new(QUEUE_BYTES));
     let health = WriteHealth::default();
     (
         Queue { requests, room },
         health.clone(),
-        Committer { queue, store, arrived, health, stored: Mutex::new(Stored::Unread) },
+        Committer { queue, store, arrived, sizes, health, stored: Mutex::new(Stored::Unread) },
     )
 }
 
@@ -223,6 +229,7 @@ impl Committer {
             rows += request.items.len();
             requests.push(request);
         }
+        self.sizes.observe(rows as f64);
         let (answers, failure) = self.store(&requests).await;
         if let Some(failure) = failure.filter(is_timeout) {
             self.turn_away(&failure);

@@ -93,7 +93,7 @@ const HELD: &str = "
 
 /// Pushed events go first: a feed may hold thousands of old ones. Claimed ones count, too: otherwise each call would wake others while the first are being delivered.
 const WAKE_HELD: &str = "
-    update delivery set due_at = {now}
+    update delivery set due_at = {now}, waits_since = {now}
      where (identity, destination) in (
          select identity, destination from delivery
           where destination = $1 and route = $2 and state = 'waiting' and last_error like 'held: %'

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row, r
 use tracing::info;
 
 use super::survey::{Applied, Migrations, SELECT_APPLIED};
-use super::{Unusable, migrator};
+use super::{Kind, Unusable, migrator};
 use crate::config::{Pooler, PostgresServer};
 
 /// Heroku's smallest plan allows 20, and two releases overlap.
@@ -281,8 +281,9 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     let applied = raw_sql(SELECT_APPLIED).fetch_all(&mut *connection).await?;
     let applied = applied.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
     let applied = applied.collect::<sqlx::Result<Vec<Applied>>>()?;
-    Migrations::of(&applied).map_err(|problem| anyhow!(problem))?;
-    for migration in migrator().iter() {
+    let migrator = migrator(Kind::Postgres);
+    Migrations::of(&applied, &migrator).map_err(|problem| anyhow!(problem))?;
+    for migration in migrator.iter() {
         if applied.iter().any(|(version, ..)| *version == migration.version) {
             continue;
         }

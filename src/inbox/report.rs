@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{FromRow, QueryBuilder};
 
-use super::{Held, Inbox, State, execute, fetch, millis, on_store};
+use super::{Counts, Held, Inbox, State, execute, fetch, millis, on_store};
 
 /// How many identities one statement looks up.
 const KNOWN_AT_ONCE: usize = 64;
@@ -44,6 +44,8 @@ pub struct Summary {
     pub done_24h: i64,
     /// Milliseconds since the last delivery was received.
     pub last_event_ms: Option<i64>,
+    /// By route and destination.
+    pub counts: Vec<Counts>,
 }
 
 /// The deliveries of one destination that are not done.
@@ -53,7 +55,7 @@ pub struct DestinationCounts {
     pub waiting: i64,
     pub in_doubt: i64,
     pub dead: i64,
-    /// Milliseconds that the oldest waiting delivery has waited.
+    /// Milliseconds that the oldest waiting delivery has waited since it may be sent.
     pub oldest_ms: Option<i64>,
 }
 
@@ -148,7 +150,7 @@ impl Inbox {
         let replayed = execute!(
             self,
             "update delivery
-                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, anew = $3,
+                set state = 'waiting', tries = 0, settled_at = null, in_doubt = true, anew = $3, waits_since = {now},
                     request = case when in_doubt then request end,
                     revision = case when in_doubt then revision else revision + 1 end,
                     due_at = case when in_doubt and due_at > {now} then due_at else {now} end
@@ -187,20 +189,6 @@ impl Inbox {
         Ok(discarded == 1)
     }
 
-    pub async fn summary(&self) -> sqlx::Result<Summary> {
-        let (done_24h, last_event_ms) = fetch!(self.reader, query_as(SUMMARY).fetch_one)?;
-        let destinations = fetch!(self.reader, query_as(COUNTS).fetch_all)?;
-        Ok(Summary { destinations, held: self.held().await?, done_24h, last_event_ms })
-    }
-
-    /// Returns the last event of every route that ever had one, whether it is configured or not.
-    ///
-    /// Settled rows come from the partial index `delivery_route`, which inserts never touch; waiting rows are
-    /// few and are scanned.
-    pub async fn last_events(&self) -> sqlx::Result<Vec<LastEvent>> {
-        fetch!(self.reader, query_as(LAST_EVENTS).fetch_all)
-    }
-
     /// Counts the events of a route in the span `within` that ended with its last event; counts at most 2,000
     /// settled deliveries.
     pub async fn events_before(&self, last: &LastEvent, within: Duration) -> sqlx::Result<i64> {
@@ -213,46 +201,13 @@ impl Inbox {
 const MAY_BE_SENT: &str = "in_doubt and (request is not null
     or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
 
-fn listed() -> String {
+pub(super) fn listed() -> String {
     format!(
         "select identity, destination, case_key, route, event_id, event_name, state, leased, attempts, tries, due_at,
                 received_at, settled_at, reference, last_error, payload = '' as erased, {MAY_BE_SENT} as may_be_sent
            from delivery"
     )
 }
-
-const SUMMARY: &str = "
-    -- Texts are kept for a day at least, so the partial index has all of these.
-    select (select count(*) from delivery
-             where settled_at is not null and payload <> '' and state = 'done'
-               and settled_at > (select {now}) - 86400000) as done_24h,
-           {now} - (select max(received_at) from delivery) as last_event_ms";
-
-const COUNTS: &str = "
-    select destination, cast(sum(waiting) as bigint) as waiting, cast(sum(in_doubt) as bigint) as in_doubt,
-           cast(sum(dead) as bigint) as dead, {now} - min(oldest) as oldest_ms
-      from (select destination, count(*) as waiting, sum(case when in_doubt then 1 else 0 end) as in_doubt,
-                   0 as dead, min(received_at) as oldest
-              from delivery where state = 'waiting' group by destination
-            union all
-            select destination, 0, 0, count(*), null
-              from delivery where state = 'dead' group by destination) as counts
-     group by destination order by destination";
-
-/// Hops from route to route in the index of settled deliveries, so that it reads one row for each route.
-const LAST_EVENTS: &str = "
-    with recursive settled (route) as (
-        select min(route) from delivery where settled_at is not null
-        union all
-        select (select min(route) from delivery where settled_at is not null and route > settled.route)
-          from settled where settled.route is not null)
-    select route, max(at) as at, {now} - max(at) as age_ms
-      from (select route, (select max(received_at) from delivery
-                            where delivery.route = settled.route and settled_at is not null) as at
-              from settled where route is not null
-            union all
-            select route, received_at as at from delivery where state = 'waiting') as heard
-     group by route";
 
 const EVENTS_BEFORE: &str = "
     select count(distinct event_id) from (

@@ -1,4 +1,4 @@
-//! Erasing texts when their time is over, and correcting stored times after a clock ran ahead.
+//! Erasing texts and attempts when their time is over, and correcting stored times after a clock ran ahead.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ impl Inbox {
     /// check: so a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
     /// reference, so that a late redelivery or a label applied again is still known.
     pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
-        let sql = "
-            update delivery set payload = '', request = null, request_memo = null, last_error = null
-             where (identity, destination) in (
-                 select identity, destination from delivery
-                  where settled_at is not null and payload <> ''
-                    and settled_at < (select {now}) - $1 and settled_at < $4 - $1
-                    and (state = 'done'
-                         or settled_at < (select {now}) - $2 and settled_at < $4 - $2)
-                  order by settled_at limit $3)";
-        execute!(self, sql, millis(retention.done), millis(retention.dead), limit as i64, checked_at)
+        let known_since = self.time().await?.min(checked_at);
+        let (done, dead) = (known_since - millis(retention.done), known_since - millis(retention.dead));
+        // First, so that an interruption leaves no row without its delivery's texts.
+        let attempts = format!("delete from attempt where (identity, destination) in ({ERASABLE})");
+        execute!(self, &attempts, done, dead, limit as i64)?;
+        let texts = format!(
+            "update delivery set payload = '', request = null, request_memo = null, last_error = null, link = null
+              where (identity, destination) in ({ERASABLE})"
+        );
+        execute!(self, &texts, done, dead, limit as i64)
     }
 
     /// Returns the database's clock: milliseconds since 1970, UTC.
@@ -64,9 +64,16 @@ impl Inbox {
         let due = "update memo set at = (select {now}) where at > (select {now}) + $1";
         execute!(self, due, millis(lease))?;
         // If this is interrupted, the next check finds the rest by `seen_at`, which comes last.
-        for (table, time) in
-            [("delivery", "settled_at"), ("delivery", "received_at"), ("run", "began_at"), ("run", "seen_at")]
-        {
+        for (table, time) in [
+            ("delivery", "settled_at"),
+            ("delivery", "waits_since"),
+            ("delivery", "received_at"),
+            ("delivery_count", "last_at"),
+            ("attempt", "began_at"),
+            ("attempt", "ended_at"),
+            ("run", "began_at"),
+            ("run", "seen_at"),
+        ] {
             let sql = format!(
                 "update {table} set {time} = {time} - ($1 - (select {{now}})) where {time} > (select {{now}})"
             );
@@ -75,3 +82,8 @@ impl Inbox {
         Ok(count)
     }
 }
+
+const ERASABLE: &str = "
+    select identity, destination from delivery
+     where settled_at is not null and payload <> '' and settled_at < $1 and (state = 'done' or settled_at < $2)
+     order by settled_at limit $3";

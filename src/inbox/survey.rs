@@ -4,9 +4,11 @@
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
+use sqlx::migrate::Migrator;
+
 use super::memo::SELECT_FEED_SINCE;
 use super::postgres::PostgresPool;
-use super::{Inbox, SELECT_DEPLOYMENT, Store, Unusable, fetch, migrator, sqlite};
+use super::{Inbox, Kind, SELECT_DEPLOYMENT, Store, Unusable, fetch, migrator, sqlite};
 use crate::config::{Database, PostgresServer};
 
 /// PostgreSQL 12.
@@ -96,7 +98,8 @@ async fn survey_file(path: PathBuf) -> Result<Survey, StorageProblem> {
     let table = "select exists (select 1 from sqlite_schema where name = '_sqlx_migrations')";
     let (applied, deployment, feed_since) = contents(&inbox, table).await.map_err(wrong)?;
     inbox.close().await;
-    let (what, migrations) = (format!("SQLite {version}"), Migrations::of(&applied)?);
+    let (what, migrations) =
+        (format!("SQLite {version}"), Migrations::of(&applied, &migrator(Kind::Sqlite))?);
     Ok(Survey::Present { what, path: Some(path), served, migrations, deployment, feed_since })
 }
 
@@ -125,7 +128,8 @@ async fn survey_server(server: &PostgresServer) -> Result<Survey, StorageProblem
     let table = "select to_regclass('_sqlx_migrations') is not null";
     let (applied, deployment, feed_since) = contents(&inbox, table).await.map_err(lost)?;
     inbox.close().await;
-    let (what, migrations) = (format!("{what}, {server}"), Migrations::of(&applied)?);
+    let (what, migrations) =
+        (format!("{what}, {server}"), Migrations::of(&applied, &migrator(Kind::Postgres))?);
     Ok(Survey::Present { what, path: None, served: false, migrations, deployment, feed_since })
 }
 
@@ -154,8 +158,8 @@ const SELECT_MAY_WRITE: &str = "
     select coalesce(has_schema_privilege(current_schema(), 'create'), false)
        and coalesce(
         (select bool_and(has_table_privilege(to_regclass(name), privilege))
-           from unnest(array['delivery', 'memo', 'pending_requester', 'deployment', 'run', 'readiness',
-                             '_sqlx_migrations']) as name,
+           from unnest(array['delivery', 'delivery_count', 'attempt', 'memo', 'pending_requester', 'deployment',
+                             'run', 'readiness', '_sqlx_migrations']) as name,
                 unnest(array['select', 'insert', 'update', 'delete']) as privilege
           where to_regclass(name) is not null),
         true)";
@@ -168,8 +172,7 @@ pub(super) const SELECT_APPLIED: &str =
 
 impl Migrations {
     /// Judges the applied migrations as a start would.
-    pub(super) fn of(applied: &[Applied]) -> Result<Migrations, StorageProblem> {
-        let migrator = migrator();
+    pub(super) fn of(applied: &[Applied], migrator: &Migrator) -> Result<Migrations, StorageProblem> {
         for (version, success, checksum) in applied {
             let ours = migrator.iter().find(|migration| migration.version == *version);
             if !success {
@@ -196,12 +199,11 @@ mod tests {
 
     #[test]
     fn migrations_are_judged_as_a_start_would() {
-        let ours: Vec<Applied> = migrator()
-            .iter()
-            .map(|migration| (migration.version, true, migration.checksum.to_vec()))
-            .collect();
+        let migrator = migrator(Kind::Sqlite);
+        let ours: Vec<Applied> =
+            migrator.iter().map(|migration| (migration.version, true, migration.checksum.to_vec())).collect();
         let counts = |applied: &[Applied]| {
-            Migrations::of(applied).map(|found| (found.applied, found.pending, found.unknown)).ok()
+            Migrations::of(applied, &migrator).map(|found| (found.applied, found.pending, found.unknown)).ok()
         };
         assert_eq!(counts(&[]), Some((0, ours.len(), 0)));
         assert_eq!(counts(&ours), Some((ours.len(), 0, 0)));

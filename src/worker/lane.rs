@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry};
 use crate::delivery::{Action, Doubt, Outcome, Reason};
 use crate::destination::Alerts;
 
@@ -44,6 +44,10 @@ pub enum LaneStatus {
 }
 
 impl LaneStatus {
+    pub fn is_paused(&self) -> bool {
+        matches!(self, LaneStatus::Paused(_))
+    }
+
     pub fn as_str(&self) -> &'static str {
         match self {
             LaneStatus::Untried => "untried",
@@ -53,7 +57,7 @@ impl LaneStatus {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lane {
     name: &'static str,
     alerts: Alerts,
@@ -68,7 +72,10 @@ pub struct Lane {
     /// Deliveries that were refused for the same reason since the last success.
     refused: HashSet<String>,
     refusal: String,
-    reminder: Reminder,
+    /// Raised for a pause that a check of the credential can end.
+    access: Alarm,
+    /// Raised for a pause that only something sent can end.
+    sending: Alarm,
 }
 
 /// When a delivery was blocked.
@@ -92,8 +99,20 @@ struct Down {
 }
 
 impl Lane {
-    pub fn new(name: &'static str, alerts: Alerts) -> Lane {
-        Lane { name, alerts, ..Lane::default() }
+    pub fn new(name: &'static str, alerts: Alerts, registry: &Registry) -> Lane {
+        Lane {
+            name,
+            alerts,
+            has_worked: false,
+            down: None,
+            failing_since: None,
+            suspects: HashMap::new(),
+            blocked: HashMap::new(),
+            refused: HashSet::new(),
+            refusal: String::new(),
+            access: Alarm::new(registry, "destination.access", name),
+            sending: Alarm::new(registry, "destination.sending", name),
+        }
     }
 
     pub fn gate(&self, now: Instant) -> Gate {
@@ -218,6 +237,9 @@ impl Lane {
             blocked.others_pass = true;
         }
         self.answered(started);
+        if self.down.is_none() {
+            self.end_alarms();
+        }
     }
 
     /// The destination gave a definite answer. Answers to requests from before the pause prove nothing.
@@ -227,7 +249,7 @@ impl Lane {
         self.failing_since = None;
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
-            self.reminder.clear();
+            self.end_alarms();
             info!(event = "destination_resumed", destination = self.name, "{} works again", self.name);
         }
     }
@@ -236,7 +258,10 @@ impl Lane {
     /// and it is not over, or only something sent can end it.
     pub fn checked(&mut self, started: Instant) {
         self.has_worked = true;
-        let Some(down) = &self.down else { return };
+        let Some(down) = &self.down else {
+            self.access.clear();
+            return;
+        };
         let is_asked_for = down.asked_for && started < down.until;
         if !(down.until_sent || is_asked_for) {
             self.answered(started);
@@ -263,12 +288,23 @@ impl Lane {
         self.log(reason, wait, now.duration_since(since), now);
     }
 
+    fn end_alarms(&mut self) {
+        self.access.clear();
+        self.sending.clear();
+    }
+
     fn log(&mut self, reason: &Reason, wait: Duration, down_for: Duration, now: Instant) {
         let (destination, seconds, reason_text) = (self.name, wait.as_secs(), &reason.log);
         let code = reason.alert.or((down_for.max(wait) >= ALARMING).then_some(self.alerts.down));
+        let (alarm, other) = match reason.until_sent {
+            true => (&mut self.sending, &mut self.access),
+            false => (&mut self.access, &mut self.sending),
+        };
+        if code.is_some() {
+            other.clear();
+        }
         match code {
-            // By code: the texts contain request ids.
-            Some(alert) if self.reminder.is_due(alert, now) => error!(
+            Some(alert) if alarm.raise(alert, reason_text, now) => error!(
                 event = "destination_paused",
                 alert,
                 destination,
@@ -288,7 +324,7 @@ mod tests {
     use super::*;
 
     fn lane() -> Lane {
-        Lane::new("test", Alerts { down: "test_down", refuses: "test_refuses" })
+        Lane::new("test", Alerts { down: "test_down", refuses: "test_refuses" }, &Registry::default())
     }
 
     fn at(start: Instant, seconds: u64) -> Instant {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge::config::{Config, Database, Retention};
-use casebridge::delivery::{Claim, Latest, Origin, Transition};
+use casebridge::delivery::{Attempt, Claim, Latest, Origin, Transition};
 use casebridge::inbox::{ClaimFilter, Inbox, NewItem, ReceiveError, State};
 use futures_util::future::select_all;
 use tokio_util::sync::CancellationToken;
@@ -177,7 +177,7 @@ on_all! {
             assert_eq!(claims.len(), 1);
             assert_eq!(claims[0].identity, format!("khoros:1:{event}:p"));
             assert!(claim(&inbox, LEASE).await.is_empty());
-            assert!(inbox.settle(&claims[0], &done("7")).await.unwrap());
+            assert!(inbox.settle(&claims[0], &done("7"), &Attempt::default()).await.unwrap().is_some());
         }
     }
 
@@ -187,7 +187,7 @@ on_all! {
             inbox.receive(vec![delivery(event, "p")]).await.unwrap();
         }
         let older = claim(&inbox, LEASE).await.remove(0);
-        assert!(inbox.settle(&older, &again(LEASE, 1, false)).await.unwrap());
+        assert!(inbox.settle(&older, &again(LEASE, 1, false), &Attempt::default()).await.unwrap().is_some());
         assert!(claim(&inbox, LEASE).await.is_empty());
     }
 
@@ -199,10 +199,10 @@ on_all! {
         assert_eq!((second.attempts, second.in_doubt, second.tries), (2, true, 0));
 
         assert!(!inbox.freeze(&first, "late", "memo").await.unwrap());
-        assert!(!inbox.settle(&first, &done("late")).await.unwrap());
+        assert!(inbox.settle(&first, &done("late"), &Attempt::default()).await.unwrap().is_none());
         assert!(inbox.freeze(&second, "bytes", "memo").await.unwrap());
-        assert!(inbox.settle(&second, &done("7")).await.unwrap());
-        assert!(!inbox.settle(&second, &done("8")).await.unwrap(), "a settled delivery is nobody's");
+        assert!(inbox.settle(&second, &done("7"), &Attempt::default()).await.unwrap().is_some());
+        assert!(inbox.settle(&second, &done("8"), &Attempt::default()).await.unwrap().is_none(), "a settled delivery is nobody's");
         assert_eq!(inbox.list(None, None, None, 10).await.unwrap()[0].reference.as_deref(), Some("7"));
     }
 
@@ -212,10 +212,10 @@ on_all! {
         let first = claim(&inbox, LEASE).await.remove(0);
         assert_eq!(first.request, None);
         assert!(inbox.freeze(&first, "bytes", "memo").await.unwrap());
-        assert!(inbox.settle(&first, &again(Duration::ZERO, 1, true)).await.unwrap());
+        assert!(inbox.settle(&first, &again(Duration::ZERO, 1, true), &Attempt::default()).await.unwrap().is_some());
         let second = claim(&inbox, LEASE).await.remove(0);
         assert_eq!((second.request.as_deref(), second.in_doubt, second.tries), (Some("bytes"), true, 1));
-        assert!(inbox.settle(&second, &again(Duration::ZERO, 1, false)).await.unwrap());
+        assert!(inbox.settle(&second, &again(Duration::ZERO, 1, false), &Attempt::default()).await.unwrap().is_some());
         let third = claim(&inbox, LEASE).await.remove(0);
         assert!(third.in_doubt, "an answer to another question does not end a doubt");
         assert_eq!(third.idempotency_key(), "khoros:1:e:p");
@@ -225,7 +225,7 @@ on_all! {
         let inbox = open(&world).await;
         inbox.receive(vec![delivery("e1", "p1")]).await.unwrap();
         let old = claim(&inbox, LEASE).await.remove(0);
-        inbox.settle(&old, &again(Duration::ZERO, 1, false)).await.unwrap();
+        inbox.settle(&old, &again(Duration::ZERO, 1, false), &Attempt::default()).await.unwrap();
         inbox.receive(vec![delivery("e2", "p2")]).await.unwrap();
         let fresh = inbox.claim(ZENDESK, ClaimFilter::Fresh, 16, LEASE).await.unwrap();
         assert_eq!(fresh.len(), 1);
@@ -248,12 +248,12 @@ on_all! {
         inbox.receive(vec![delivery("e1", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
         assert_eq!(inbox.history(&first).await.unwrap().latest, Latest::None);
-        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }, &Attempt::default()).await.unwrap();
 
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let second = claim(&inbox, LEASE).await.remove(0);
         assert_eq!(inbox.history(&second).await.unwrap().latest, Latest::Unknown);
-        inbox.settle(&second, &done("7")).await.unwrap();
+        inbox.settle(&second, &done("7"), &Attempt::default()).await.unwrap();
 
         inbox.receive(vec![delivery("e3", "p")]).await.unwrap();
         let third = claim(&inbox, LEASE).await.remove(0);
@@ -270,7 +270,7 @@ on_all! {
         let first = claim(&inbox, LEASE).await.remove(0);
         inbox.freeze(&first, "bytes", "memo").await.unwrap();
         let given_up = |rest| Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest };
-        assert!(inbox.settle(&first, &given_up(LEASE)).await.unwrap());
+        assert!(inbox.settle(&first, &given_up(LEASE), &Attempt::default()).await.unwrap().is_some());
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         assert!(claim(&inbox, LEASE).await.is_empty(), "the destination may be at work on it still");
 
@@ -286,11 +286,11 @@ on_all! {
         inbox.freeze(&first, "bytes", "memo").await.unwrap();
         let given_up =
             Transition::GivenUp { reason: "no answer".to_owned(), in_doubt: true, rest: Duration::ZERO };
-        inbox.settle(&first, &given_up).await.unwrap();
+        inbox.settle(&first, &given_up, &Attempt::default()).await.unwrap();
         inbox.receive(vec![delivery("e2", "p")]).await.unwrap();
         let sibling = claim(&inbox, LEASE).await.remove(0);
         assert_eq!(inbox.history(&sibling).await.unwrap().latest, Latest::Unknown);
-        inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+        inbox.settle(&sibling, &Transition::Dead { reason: "refused".to_owned() }, &Attempt::default()).await.unwrap();
 
         let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap();
         assert!(inbox.replay(&dead[0], false).await.unwrap());
@@ -304,7 +304,7 @@ on_all! {
         inbox.receive(vec![delivery("e", "p")]).await.unwrap();
         let first = claim(&inbox, LEASE).await.remove(0);
         inbox.freeze(&first, "bytes", "memo").await.unwrap();
-        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }).await.unwrap();
+        inbox.settle(&first, &Transition::Dead { reason: "refused".to_owned() }, &Attempt::default()).await.unwrap();
         let dead = inbox.list(Some(State::Dead), None, None, 10).await.unwrap().remove(0);
         assert!(inbox.replay(&dead, false).await.unwrap());
         assert!(!inbox.replay(&dead, false).await.unwrap(), "it is not dead any more");
@@ -321,8 +321,8 @@ on_all! {
         inbox.receive(events.to_vec()).await.unwrap();
         let claims = claim(&inbox, LEASE).await;
         inbox.freeze(&claims[0], "bytes", "memo").await.unwrap();
-        inbox.settle(&claims[0], &done("7")).await.unwrap();
-        inbox.settle(&claims[1], &Transition::Dead { reason: "Jane".to_owned() }).await.unwrap();
+        inbox.settle(&claims[0], &done("7"), &Attempt::default()).await.unwrap();
+        inbox.settle(&claims[1], &Transition::Dead { reason: "Jane".to_owned() }, &Attempt::default()).await.unwrap();
 
         // A clock that has jumped ahead since the check an hour ago.
         let jumped = Retention { done: NO_LEASE, dead: NO_LEASE };
@@ -370,7 +370,7 @@ on_all! {
         }
         inbox.receive(vec![NewItem { dead: Some("unprocessable".to_owned()), ..by("unprocessable", "e6") }]).await.unwrap();
         for claim in claim(&inbox, LEASE).await.iter().filter(|claim| event_of(claim).starts_with("done")) {
-            assert!(inbox.settle(claim, &done("7")).await.unwrap());
+            assert!(inbox.settle(claim, &done("7"), &Attempt::default()).await.unwrap().is_some());
         }
         let last_events = async || {
             let heard = inbox.last_events().await.unwrap().into_iter();
@@ -414,7 +414,7 @@ on_all! {
         };
         check().await;
         for claim in claim(&inbox, LEASE).await.iter().step_by(2) {
-            assert!(inbox.settle(claim, &done("7")).await.unwrap());
+            assert!(inbox.settle(claim, &done("7"), &Attempt::default()).await.unwrap().is_some());
         }
         check().await;
     }
@@ -446,7 +446,7 @@ on_all! {
                 loop {
                     let claims = inbox.claim(ZENDESK, ClaimFilter::Any, 3, LEASE).await.unwrap();
                     for claim in &claims {
-                        assert!(inbox.settle(claim, &done("1")).await.unwrap());
+                        assert!(inbox.settle(claim, &done("1"), &Attempt::default()).await.unwrap().is_some());
                         claimed.push(claim.identity.clone());
                     }
                     if claims.is_empty() && inbox.summary().await.unwrap().waiting() == 0 {

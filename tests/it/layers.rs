@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules on which everything stands. They know only each other.
 const GROUND: &[&str] =
-    &["alert", "connect", "delivery", "env", "item", "json", "report", "route", "text", "uptime"];
+    &["alert", "connect", "delivery", "env", "item", "json", "metrics", "report", "route", "text", "uptime"];
 
 /// What the modules may import beside the ground and themselves. `app`, `check`, `cli`, `config` and `main` put
 /// everything together, and may import all.
@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ledger", &["inbox", "source"]),
     ("source", &["intake", "inbox"]),
     ("destination", &["ledger"]),
+    ("notify", &["destination", "inbox", "source"]),
     ("worker", &["config", "destination", "inbox", "ledger", "source"]),
     ("status", &["http", "inbox", "source", "worker"]),
     ("http", &["intake", "inbox", "source", "status"]),

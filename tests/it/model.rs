@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use casebridge::config::{self, Retention};
-use casebridge::delivery::{Cause, Claim, Latest, Origin, Transition};
+use casebridge::delivery::{Attempt, Cause, Claim, Latest, Origin, Transition};
 use casebridge::inbox::{ClaimFilter, Inbox, NewItem};
 use futures_util::future::join_all;
 use proptest::collection::vec;
@@ -403,7 +403,7 @@ impl Trial {
             Step::Settle { claim, transition } => {
                 let Some(claim) = self.earlier(*claim) else { return false };
                 let transition = of_claim(transition, &claim);
-                let changed = inbox.settle(&claim, &transition).await.unwrap();
+                let changed = inbox.settle(&claim, &transition, &Attempt::default()).await.unwrap().is_some();
                 assert_eq!(changed, self.model.settle(&claim, &transition));
                 changed
             }
@@ -503,6 +503,11 @@ impl Trial {
             (summary.waiting(), summary.dead(), summary.in_doubt()),
             (count("waiting"), count("dead"), in_doubt)
         );
+        let counts = inbox.counts().await.unwrap();
+        let done: i64 = counts.iter().map(|counts| counts.done).sum();
+        let received: i64 = counts.iter().map(|counts| counts.received).sum();
+        assert_eq!((received, done), (rows.len() as i64, count("done")));
+        assert!(counts.iter().all(|counts| counts.unaccounted() == 0), "{counts:?}");
     }
 }
 
@@ -687,7 +692,7 @@ async fn handle(inbox: &Inbox, hands: &Hands, claim: &Claim) {
     };
     // From here on another hand may take it.
     assert!(hands.cases.lock().unwrap().remove(&claim.case_key));
-    assert!(inbox.settle(claim, &transition).await.unwrap());
+    assert!(inbox.settle(claim, &transition, &Attempt::default()).await.unwrap().is_some());
     match transition {
         Transition::Dead { .. } => {
             let dead = inbox.find(&claim.identity).await.unwrap();

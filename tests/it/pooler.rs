@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use serde_json::Value;
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
 use crate::failover::{execute, make_read_only, make_writable, name_of};
@@ -130,7 +131,9 @@ async fn migrations_are_recorded_as_sqlx_does() {
         let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
         let count = "select count(*) from _sqlx_migrations";
         let before: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
-        let migrator = sqlx::migrate!();
+        let (of_both, of_postgres) = (sqlx::migrate!(), sqlx::migrate!("migrations/postgres"));
+        let all = of_both.iter().chain(of_postgres.iter()).cloned().collect();
+        let migrator = Migrator::with_migrations(all);
         migrator.run(&mut connection).await.unwrap();
         let after: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
         assert_eq!((before, after as usize), (after, migrator.iter().count()));

@@ -17,8 +17,10 @@ use tokio::sync::oneshot;
 
 use crate::failover::{make_read_only, make_writable};
 use crate::harness::{
-    BEARER, Bridge, Kind, PRIVATE, World, data, event_with, free_port, number, run_behind_pooler_for, run_for,
+    ADMIN, BEARER, Bridge, Kind, PRIVATE, World, data, event_with, free_port, number, run_behind_pooler_for,
+    run_for,
 };
+use crate::metrics::samples;
 
 const KILLS: usize = 20;
 const LONG: Duration = Duration::from_secs(3 * 3600);
@@ -84,13 +86,45 @@ async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent, Receiv
         bridges.push(world.start_beside(*port).await);
     }
     let mut sent = Sent::default();
-    for _ in 0..kills {
-        let victim = chance.usize(..processes);
-        fire(world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
-        bridges.remove(victim).end().await;
-        bridges.insert(victim, world.start_beside(ports[victim]).await);
+    let killing = async {
+        for _ in 0..kills {
+            let victim = chance.usize(..processes);
+            fire(world, &ports, &mut sent, &mut chance, &bridges[victim]).await;
+            bridges.remove(victim).end().await;
+            bridges.insert(victim, world.start_beside(ports[victim]).await);
+        }
+    };
+    tokio::select! {
+        () = killing => {}
+        () = scrape(world, &ports) => unreachable!("it goes on until the storm is over"),
+    }
+    for port in &ports {
+        // A failover may still keep the database from answering.
+        while unaccounted(world, *port).await.is_none() {}
     }
     (bridges, sent, receivers)
+}
+
+/// Scrapes every process ten times a second: at no moment is a delivery missing from the counts. (The pause is the rate
+/// of the scrapes; nothing that is asserted waits for it.)
+async fn scrape(world: &World, ports: &[u16]) {
+    loop {
+        for port in ports {
+            unaccounted(world, *port).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Scrapes a process, and checks that no delivery is unaccounted for. `None`: it did not answer, or its database did
+/// not.
+async fn unaccounted(world: &World, port: u16) -> Option<()> {
+    let request = world.http.get(format!("http://127.0.0.1:{port}/metrics")).bearer_auth(ADMIN);
+    let text = request.send().await.ok()?.text().await.ok()?;
+    let samples = samples(&text);
+    let count = samples.get("casebridge_unaccounted")?;
+    assert_eq!(*count, 0.0, "{text}");
+    Some(())
 }
 
 async fn finish(world: &World, bridges: &[Bridge], sent: &Sent, receivers: &Receivers) {

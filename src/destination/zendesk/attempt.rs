@@ -9,7 +9,7 @@ use super::memory::{CaseMemory, Changes, Content};
 use super::plan::Decision;
 use super::settings::ticket::{Repeat, Ticket};
 use super::ticket::{self};
-use super::{Ended, StatusChange, Update, UpdateResult, Zendesk, adopt};
+use super::{CaseTickets, Ended, StatusChange, Update, UpdateResult, Zendesk, adopt};
 use crate::delivery::{Action, Cause, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::html::Html;
@@ -113,7 +113,7 @@ impl Attempt<'_> {
                 return Ok(self.done(ticket.number, Action::Unchanged, &memory));
             }
             // A delivery may have created another ticket and died before that was stored.
-            let listed = self.zendesk.look_up(&self.claim.case_key).await?;
+            let listed = self.look_up(&self.claim.case_key).await?;
             let other = match ended {
                 // The closed ticket that this one followed up does not need a second follow-up.
                 Ended::Missing => listed.open.clone(),
@@ -168,7 +168,7 @@ impl Attempt<'_> {
             _ if self.history.latest == Latest::None && !self.may_be_done() => None,
             (Some(known), None) => Some(known),
             // The list may lack a ticket that was closed long ago.
-            (known, _) => self.zendesk.look_up(&self.claim.case_key).await?.last().or(known),
+            (known, _) => self.look_up(&self.claim.case_key).await?.last().or(known),
         };
         match current {
             Some(current) => Ok(Some(CurrentTicket::new(current))),
@@ -179,6 +179,13 @@ impl Attempt<'_> {
         }
     }
 
+    /// Lists the tickets of a case, and puts on record whether there is one.
+    async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
+        let found = self.zendesk.look_up(case_key).await?;
+        self.ledger.looked_up(found.last().is_some());
+        Ok(found)
+    }
+
     /// Returns the ticket that an earlier version created for this post, if it spelt the network in upper case.
     async fn ticket_of_old_key(&self) -> Result<Option<CurrentTicket>, Stopped> {
         let key = &self.claim.case_key;
@@ -186,7 +193,7 @@ impl Attempt<'_> {
         let old =
             company.zip(self.item.entity_id.as_ref()).map(|(company, entity)| format!("{company}{entity}"));
         match old.filter(|old| old != key && with_lower_network(old) == *key) {
-            Some(old) => Ok(self.zendesk.look_up(&old).await?.last().map(CurrentTicket::new)),
+            Some(old) => Ok(self.look_up(&old).await?.last().map(CurrentTicket::new)),
             None => Ok(None),
         }
     }

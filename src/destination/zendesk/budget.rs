@@ -6,7 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::destination::Ready;
+use super::Zendesk;
+use crate::destination::{BudgetUsage, Ready};
 
 /// Requests per minute until an answer shows the limit: that of the smallest plan.
 pub const ASSUMED_REQUESTS: u32 = 200;
@@ -31,6 +32,8 @@ pub struct Budget {
     /// The requests that may be sent now. Grows with time up to [`BURST`].
     tokens: f64,
     counted_at: Instant,
+    /// All that were sent since the start.
+    taken: u64,
     /// Sent and not yet answered, so that the last answer does not count them.
     in_flight: u32,
     left: Option<Left>,
@@ -58,7 +61,8 @@ pub struct Rate {
 impl Budget {
     /// Allows `percent` of `limit` per minute, until an answer shows another limit.
     pub fn new(percent: u32, limit: u32, now: Instant) -> Budget {
-        Budget { percent, limit, tokens: BURST, counted_at: now, in_flight: 0, left: None, queue: None }
+        let (tokens, counted_at) = (BURST, now);
+        Budget { percent, limit, tokens, counted_at, taken: 0, in_flight: 0, left: None, queue: None }
     }
 
     /// Returns how many requests may go out now.
@@ -102,6 +106,7 @@ impl Budget {
             Ready::Now(_) => {
                 self.tokens -= 1.0;
                 self.in_flight += 1;
+                self.taken += 1;
                 Ok(())
             }
             Ready::At(later) => Err(later),
@@ -123,6 +128,11 @@ impl Budget {
             let reset = rate.reset.map_or(UNKNOWN_RESET, |seconds| Duration::from_secs(seconds.min(60)));
             self.left = Some(Left { remaining, until: now + reset });
         }
+    }
+
+    /// Returns our share of the limit, and what was used of it.
+    fn usage(&self, name: &'static str) -> BudgetUsage {
+        BudgetUsage { name, per_minute: self.per_second() * 60.0, used: self.taken }
     }
 
     fn count(&mut self, now: Instant) {
@@ -157,6 +167,13 @@ impl Budget {
 
     fn margin(&self) -> f64 {
         self.per_second() * 60.0 * MARGIN
+    }
+}
+
+impl Zendesk {
+    /// The budgets of all requests and of ticket updates.
+    pub fn budgets(&self) -> Vec<BudgetUsage> {
+        vec![self.requests.lock().usage("requests"), self.updates.lock().usage("updates")]
     }
 }
 

@@ -13,7 +13,7 @@ use super::{AccessError, Grant, LookupResult, Zendesk, token};
 use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
 /// The day on which Zendesk ends all API tokens.
-const END_OF_API_TOKENS: Date = date(2027, 4, 30);
+pub(super) const END_OF_API_TOKENS: Date = date(2027, 4, 30);
 
 const OAUTH_REMEDY: &str = "compare ZENDESK_OAUTH_CLIENT_ID (the identifier) and ZENDESK_OAUTH_CLIENT_SECRET with \
                             Admin Center > Apps and integrations > APIs > OAuth clients: kind Confidential, its \

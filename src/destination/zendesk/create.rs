@@ -8,7 +8,7 @@ use super::attempt::Attempt;
 use super::plan::{Decision, Fields, Plan, RequesterUser};
 use super::settings::ticket::{Requester, RequesterLater};
 use super::ticket::{self, Draft, Profile};
-use super::{AUTHORS, AuthorLookup, Create, Failure, REQUESTERS, Zendesk, legacy};
+use super::{AUTHORS, AuthorLookup, Create, Failure, REQUESTERS, Zendesk, alerts, legacy};
 use crate::delivery::{Claim, Outcome, Reason};
 use crate::ledger::{Memos, Stopped};
 
@@ -120,6 +120,7 @@ impl Attempt<'_> {
     ) -> Result<Option<Plan>, Stopped> {
         let Some(next) = plan.simpler(self.settings, fields) else { return Ok(None) };
         if next.fields != plan.fields {
+            self.ledger.alerts().happened(alerts::FIELDS, "", &*reason.log);
             self.zendesk.report_refused_fields(&self.claim.case_key, reason);
         }
         if plan.requester.author().is_none() || next.requester.author().is_some() {

@@ -75,14 +75,14 @@ enum Interrupted {
     /// A signal came.
     Stopped,
     /// Zendesk refuses the credential or a permission, so that no experiment is possible.
-    NoAccess(Outcome),
+    NoAccess(Box<Outcome>),
     Failed(String),
 }
 
 impl From<Outcome> for Interrupted {
     fn from(outcome: Outcome) -> Interrupted {
         match outcome.reason().is_some_and(|reason| reason.alert.is_some()) {
-            true => Interrupted::NoAccess(outcome),
+            true => Interrupted::NoAccess(Box::new(outcome)),
             false => Interrupted::Failed(outcome.log().to_owned()),
         }
     }

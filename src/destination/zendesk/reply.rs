@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::budget::Rate;
 use crate::connect::NoConnection;
-use crate::delivery::Reason;
+use crate::delivery::{self, Reason};
 
 /// The number of bytes that are read of an answer. The answer to a create contains everything that triggers
 /// did, and is still far smaller.
@@ -165,7 +165,12 @@ impl Reply {
         }
         let text: String = String::from_utf8_lossy(&self.body).chars().take(2000).collect();
         let full = if text.is_empty() { log.clone() } else { format!("{log}: {text}") };
-        Reason { full, kind, ..Reason::new(log) }
+        Reason { full, kind, response: Some(Box::new(self.response())), ..Reason::new(log) }
+    }
+
+    /// The answer for the record of attempts.
+    pub fn response(&self) -> delivery::Response {
+        delivery::Response::new(self.status, self.request_id.as_deref(), &self.body)
     }
 }
 

@@ -6,9 +6,11 @@ pub mod ticket;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use secrecy::SecretString;
 use url::Url;
 
+use super::check::END_OF_API_TOKENS;
 use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
 use crate::item::Kind;
@@ -43,6 +45,13 @@ impl ZendeskSettings {
     /// The settings of the tickets of a route.
     pub fn ticket(&self, route: &str) -> &Ticket {
         self.tickets.get(route).unwrap_or(&self.ticket)
+    }
+
+    /// When the credential ends, and its setting. OAuth clients do not end.
+    pub fn credential_ends(&self) -> Option<(&'static str, Timestamp)> {
+        let midnight = END_OF_API_TOKENS.to_zoned(TimeZone::UTC).ok()?.timestamp();
+        matches!(self.credentials, ZendeskCredentials::ApiToken { .. })
+            .then_some(("ZENDESK_API_TOKEN", midnight))
     }
 }
 

@@ -9,7 +9,7 @@ use tracing::{error, info};
 
 use super::attempt::Attempt;
 use super::{Zendesk, alerts};
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry};
 use crate::delivery::Outcome;
 use crate::ledger::{Memos, Stopped, StorageError};
 
@@ -29,16 +29,16 @@ pub struct Storms(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    routes: BTreeMap<String, Reminder>,
+    routes: BTreeMap<String, Alarm>,
     /// `None`: none was made yet.
     next_check: Option<Instant>,
 }
 
 impl Storms {
-    fn begin(&self, route: &str) {
+    fn begin(&self, route: &str, alerts: &Registry) {
         let mut known = self.0.lock();
         if !known.routes.contains_key(route) {
-            known.routes.insert(route.to_owned(), Reminder::default());
+            known.routes.insert(route.to_owned(), alarm(alerts, route));
             let soon = Instant::now() + CHECK_EVERY;
             known.next_check = known.next_check.map(|next| next.min(soon));
         }
@@ -52,8 +52,11 @@ impl Storms {
         self.0.lock().next_check.is_none_or(|next| next <= now)
     }
 
-    fn report(&self, route: &str, waiting: i64, most: u32) {
-        if self.0.lock().routes.entry(route.to_owned()).or_default().is_due(alerts::STORM, Instant::now()) {
+    fn report(&self, route: &str, waiting: i64, most: u32, registry: &Registry) {
+        let mut known = self.0.lock();
+        let alarm = known.routes.entry(route.to_owned()).or_insert_with(|| alarm(registry, route));
+        let detail = format!("{waiting} tickets wait at the limit of {most} an hour");
+        if alarm.raise(alerts::STORM, detail, Instant::now()) {
             error!(
                 event = "ticket_storm",
                 alert = alerts::STORM,
@@ -73,9 +76,9 @@ impl Storms {
         let least = if is_known { CHECK_EVERY } else { CHECK_SELDOM };
         let now = Instant::now();
         known.next_check = Some(now + (now.duration_since(started) * CHECK_SHARE).max(least));
-        known.routes.retain(|route, reminder| {
+        known.routes.retain(|route, alarm| {
             let is_held = held.contains_key(route);
-            if !is_held && reminder.clear() {
+            if !is_held && alarm.clear() {
                 info!(
                     event = "ticket_storm_over",
                     route, "route {route} is below its limit again; no ticket is held back"
@@ -115,7 +118,7 @@ impl Attempt<'_> {
 
     fn held(&self) -> Stopped {
         let (route, most) = (&self.claim.route, self.settings.max_per_hour);
-        self.zendesk.storms.begin(route);
+        self.zendesk.storms.begin(route, self.ledger.alerts());
         // By then a place is free. The random wait spreads the retries.
         let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
         Outcome::held(&format!("storm limit of {most} tickets an hour for route {route}"), wait).into()
@@ -143,12 +146,16 @@ impl Zendesk {
                 memos.wake_held(route, free).await?;
             }
             if *waiting > free {
-                self.storms.report(route, *waiting - free, most);
+                self.storms.report(route, *waiting - free, most, memos.alerts());
             }
         }
         self.storms.checked(&held, started);
         Ok(())
     }
+}
+
+fn alarm(registry: &Registry, route: &str) -> Alarm {
+    Alarm::new(registry, "zendesk.storm", route)
 }
 
 /// The scope of memos with the tickets that a route made in the last hour, one place for each.

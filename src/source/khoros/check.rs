@@ -65,7 +65,7 @@ impl<'a> Answers<'a> {
             config,
             desired,
             user: in_time(khoros.who_am_i()).await,
-            expiry: khoros.token_expiry(),
+            expiry: config.token_ends,
             labels: Err(Refusal::NotOffered),
             remote: Err(Refusal::NotOffered),
             feeds: Vec::new(),

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::source::khoros::settings::KhorosSettings;
 use crate::{connect, json};
-pub use account::{Company, Label, TokenUser};
+pub use account::{Company, Label, TokenUser, token_expiry};
 pub use remote::{RemoteStatus, RemoteSubscription};
 
 const TIMEOUT: Duration = Duration::from_secs(15);

@@ -17,10 +17,12 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+use crate::alert::Registry;
 use crate::delivery::Origin;
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::route::Route;
+use crate::source::khoros::alerts;
 use crate::source::khoros::client::{Khoros, Refusal};
 use crate::source::khoros::settings::KhorosSettings;
 use crate::source::khoros::subscription::Feeds;
@@ -47,6 +49,7 @@ pub struct Sources {
     pub feeds: watch::Receiver<Feeds>,
     /// Notified after each push that we refused through a fault of ours.
     pub missed: Arc<Notify>,
+    pub alerts: Registry,
 }
 
 /// Reads all feeds, one after the other.
@@ -89,7 +92,7 @@ impl Pull {
         report: watch::Sender<PullReport>,
     ) -> Pull {
         let KhorosSettings { company_id: company, poll_every: every, feed_since: since, mode, .. } = *config;
-        let log = StatusLog::new(mode, Instant::now());
+        let log = StatusLog::new(mode, Instant::now(), &sources.alerts);
         Pull { sources, intake, company, every, since, feeds: HashMap::new(), log, report }
     }
 
@@ -213,10 +216,12 @@ impl Pull {
     ) -> Result<(), ReadFailure> {
         let mut too_long = 0;
         for _ in 0..MAX_PAGES {
-            let Some(events) = page::next(&self.sources.khoros, route, uuid, reading, &mut too_long).await?
-            else {
-                break;
-            };
+            let next = page::next(&self.sources.khoros, route, uuid, reading, &mut too_long).await;
+            if too_long > 0 {
+                let detail = "an event of the feed is too long and was skipped";
+                self.sources.alerts.happened(alerts::PULL, &route.name, detail);
+            }
+            let Some(events) = next? else { break };
             reading.add(&self.store(route, events, history, new).await?);
         }
         Ok(())

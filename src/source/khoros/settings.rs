@@ -12,6 +12,7 @@ use url::Url;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
+use crate::source::khoros::client::token_expiry;
 
 /// Access to Khoros.
 pub struct KhorosSettings {
@@ -19,6 +20,8 @@ pub struct KhorosSettings {
     pub api_url: Url,
     /// `SPREDFAST_API_TOKEN`
     pub token: SecretString,
+    /// When the token ends: `SPREDFAST_API_TOKEN_EXPIRES`, or the claim of a JWT. `None`: unknown.
+    pub token_ends: Option<Timestamp>,
     /// `SPREDFAST_COMPANY_ID`
     pub company_id: u64,
     /// `SPREDFAST_MODE`
@@ -61,6 +64,11 @@ variables! {
     ///
     /// casebridge removes a pasted `Bearer `.
     spredfast_api_token = required().app();
+    /// The date on which the token ends, as in `2028-05-01`: the alert `credential_expires` fires 30, 7 and 1 days
+    /// before.
+    ///
+    /// Not needed if the token is a JWT, which shows it.
+    spredfast_api_token_expires = unset().example("2028-05-01").app();
     /// The number of your company at Khoros. Thousands separators may stay, as in `20,307,234`.
     ///
     /// Khoros has two numbers for a company; see [Deploy](deploy.md#khoros-token-company-id-label).
@@ -133,12 +141,14 @@ pub fn read(reader: &mut Reader, variables: &Variables, mode: Mode) -> Option<Kh
     let api_url = variables.spredfast_api_url();
     let api_url = reader.optional(api_url.or_default(API_URL), parse::api_url);
     let token = reader.required(variables.spredfast_api_token(), parse::token);
+    let ends = reader.optional(variables.spredfast_api_token_expires(), parse::time);
     let company_id = reader.required(variables.spredfast_company_id(), company_id);
     let check_every = reader.or(variables.spredfast_check_minutes(), CHECK_EVERY, parse::minutes);
     let poll_every = reader.or(variables.spredfast_poll_seconds(), poll_every, parse::seconds(1..=86_400));
     let feed_since = reader.optional(variables.feed_since(), feed_since);
     Some(KhorosSettings {
         api_url: api_url?,
+        token_ends: ends.or_else(|| token.as_ref().and_then(token_expiry)),
         token: token?,
         company_id: company_id?,
         mode,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::alerts;
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry};
 use crate::inbox::{Inbox, LastEvent};
 use crate::route::Route;
 
@@ -32,9 +32,9 @@ pub fn log_field(ages: &[(&str, Option<u64>)]) -> String {
 }
 
 /// Logs when a busy route has had no event for `limit`, until the process ends.
-pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
-    let mut watched: Vec<(Route, Watch)> =
-        routes.into_iter().map(|route| (route, Watch::default())).collect();
+pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration, alerts: Registry) {
+    let watch = |route: Route| (Watch::new(&alerts, &route.name), route);
+    let mut watched: Vec<(Watch, Route)> = routes.into_iter().map(watch).collect();
     let interval = (limit / 10).clamp(Duration::from_secs(1), Duration::from_secs(300));
     let mut has_failed = false;
     loop {
@@ -56,9 +56,9 @@ pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration) {
     }
 }
 
-async fn check(inbox: &Inbox, watched: &mut [(Route, Watch)], limit: Duration) -> sqlx::Result<()> {
+async fn check(inbox: &Inbox, watched: &mut [(Watch, Route)], limit: Duration) -> sqlx::Result<()> {
     let events = inbox.last_events().await?;
-    for (route, watch) in watched {
+    for (watch, route) in watched {
         let Some(last) = last_of(&route.name, &events) else { continue };
         let is_silent = age_of(last) >= limit && inbox.events_before(last, BUSY_WITHIN).await? >= BUSY_EVENTS;
         match watch.update(last, is_silent, Instant::now()) {
@@ -90,25 +90,33 @@ enum SilenceChange {
 }
 
 /// The logged state of a route.
-#[derive(Default)]
 struct Watch {
     /// The last event before the silence. Any later one ends it, even if more silence follows.
     silent_after: Option<i64>,
-    reminder: Reminder,
+    alarm: Alarm,
 }
 
 impl Watch {
+    fn new(alerts: &Registry, route: &str) -> Watch {
+        Watch { silent_after: None, alarm: Alarm::new(alerts, "khoros.silence", route) }
+    }
+
     fn update(&mut self, last: &LastEvent, is_silent: bool, now: Instant) -> Option<SilenceChange> {
         if self.silent_after.is_some_and(|at| last.at > at) {
             self.silent_after = None;
-            self.reminder.clear();
+            self.alarm.clear();
             return Some(SilenceChange::Active);
         }
-        if is_silent && self.reminder.is_due(alerts::ROUTE_SILENT, now) {
-            self.silent_after = Some(last.at);
-            return Some(SilenceChange::Silent);
+        if !is_silent {
+            self.alarm.clear();
+            return None;
         }
-        None
+        let detail = format!("no event for {}", describe(age_of(last)));
+        if !self.alarm.raise(alerts::ROUTE_SILENT, detail, now) {
+            return None;
+        }
+        self.silent_after = Some(last.at);
+        Some(SilenceChange::Silent)
     }
 }
 
@@ -160,7 +168,7 @@ mod tests {
     #[test]
     fn a_silence_is_logged_when_it_begins_hourly_and_when_it_ends() {
         let start = Instant::now();
-        let mut watch = Watch::default();
+        let mut watch = Watch::new(&Registry::default(), "label");
         for (minutes, at, is_silent, change) in [
             (0, 1, false, None),
             (1, 1, true, Some(SilenceChange::Silent)),

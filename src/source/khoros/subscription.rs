@@ -5,14 +5,14 @@ mod desired;
 mod route;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::alerts;
-use crate::alert;
+use crate::alert::{self, Alarm, Registry};
 use crate::inbox::Inbox;
 use crate::source::khoros::client::{Khoros, Refusal, RemoteSubscription};
 pub use desired::{Desired, Field, named};
@@ -58,14 +58,7 @@ pub type Subscriptions = BTreeMap<String, SubscriptionStatus>;
 
 /// The name of the worst status.
 pub fn worst(subscriptions: &Subscriptions) -> &'static str {
-    match subscriptions.values().min() {
-        Some(SubscriptionStatus::NoPublicUrl) => "no_public_url",
-        Some(SubscriptionStatus::Failing(_)) => "failing",
-        Some(SubscriptionStatus::Ended) => "ended",
-        Some(SubscriptionStatus::Pending) => "pending",
-        Some(SubscriptionStatus::Subscribed) => "subscribed",
-        None => "none",
-    }
+    subscriptions.values().min().map_or("none", SubscriptionStatus::as_str)
 }
 
 /// The status of one subscription; the worst comes first.
@@ -81,12 +74,29 @@ pub enum SubscriptionStatus {
     Subscribed,
 }
 
+impl SubscriptionStatus {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["no_public_url", "failing", "ended", "pending", "subscribed"];
+
+    /// The name of the state, as in `/status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SubscriptionStatus::NoPublicUrl => "no_public_url",
+            SubscriptionStatus::Failing(_) => "failing",
+            SubscriptionStatus::Ended => "ended",
+            SubscriptionStatus::Pending => "pending",
+            SubscriptionStatus::Subscribed => "subscribed",
+        }
+    }
+}
+
 /// The feed of each route: the id of its subscription. A route that is missing is not known yet; one without
 /// an id has no feed.
 pub type Feeds = BTreeMap<String, Option<String>>;
 
 /// Logs once an hour how to set our address, until the process is restarted with it.
-pub async fn remind_of_public_url(remedy: &str) {
+pub async fn remind_of_public_url(remedy: &str, alerts: Registry) {
+    Alarm::new(&alerts, "khoros.public_url", "").raise(alerts::PUBLIC_URL, "", Instant::now());
     loop {
         error!(
             event = "public_url_missing",
@@ -129,12 +139,13 @@ impl Reconciler {
         check_every: Duration,
         status: watch::Sender<Subscriptions>,
         feeds: watch::Sender<Feeds>,
+        alerts: &Registry,
     ) -> Reconciler {
         Reconciler {
             khoros,
             inbox,
             check_every,
-            routes: desired.into_iter().map(RouteState::new).collect(),
+            routes: desired.into_iter().map(|desired| RouteState::new(desired, alerts)).collect(),
             status,
             feeds,
             has_listed: false,

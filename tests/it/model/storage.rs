@@ -75,16 +75,20 @@ pub enum Storage {
 impl Storage {
     /// A connection of its own to an inbox that holds nothing any more.
     pub async fn emptied(database: &Database) -> Storage {
-        const EMPTY: &str = "delete from delivery";
+        const EMPTY: [&str; 2] = ["delete from delivery", "delete from delivery_count"];
         match database.kind {
             Kind::Sqlite => {
                 let mut connection = SqliteConnection::connect(&database.url).await.unwrap();
-                sqlx::query(EMPTY).execute(&mut connection).await.unwrap();
+                for sql in EMPTY {
+                    sqlx::query(sql).execute(&mut connection).await.unwrap();
+                }
                 Storage::Sqlite(connection)
             }
             Kind::Postgres => {
                 let mut connection = PgConnection::connect(&database.url).await.unwrap();
-                sqlx::query(EMPTY).execute(&mut connection).await.unwrap();
+                for sql in EMPTY {
+                    sqlx::query(sql).execute(&mut connection).await.unwrap();
+                }
                 Storage::Postgres(connection)
             }
         }

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use reqwest::Method;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
@@ -57,12 +57,6 @@ impl Khoros {
         Ok(sets.map_err(Refusal::of_an_optional_call)?.iter().flat_map(labels_of).collect())
     }
 
-    /// When the token ends, if it is a JWT that shows it. The signature is not verified: that is up to
-    /// Khoros.
-    pub fn token_expiry(&self) -> Option<Timestamp> {
-        expiry(self.token.expose_secret())
-    }
-
     /// The address of another API on the server of the events API.
     fn beside(&self, path: &str) -> Url {
         let mut url = self.api_url.clone();
@@ -112,6 +106,11 @@ fn labels_of(set: &Value) -> Vec<Label> {
         Some(Label { name, is_active: is_active(label) && is_active(set) })
     };
     set["labels"].as_array().into_iter().flatten().filter_map(read).collect()
+}
+
+/// When a token ends, if it is a JWT that shows it. The signature is not verified: that is up to Khoros.
+pub fn token_expiry(token: &SecretString) -> Option<Timestamp> {
+    expiry(token.expose_secret())
 }
 
 /// Reads the claim `exp`, which is in seconds since 1970 (RFC 7519).

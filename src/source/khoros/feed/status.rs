@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use tracing::{Level, error, info, warn};
 
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry, Reminder};
 use crate::source::khoros::alerts;
 use crate::source::khoros::settings::Mode;
 
@@ -43,6 +43,9 @@ impl PullReport {
 }
 
 impl PullStatus {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["off", "pending", "available", "unavailable", "failing"];
+
     pub fn as_str(&self) -> &'static str {
         match self {
             PullStatus::Off => "off",
@@ -76,14 +79,16 @@ pub struct StatusLog {
     mode: Mode,
     logged: &'static str,
     reminder: Reminder,
+    alarm: Alarm,
     /// Since when nothing could be read.
     since: Option<Instant>,
 }
 
 impl StatusLog {
-    pub fn new(mode: Mode, now: Instant) -> StatusLog {
+    pub fn new(mode: Mode, now: Instant, alerts: &Registry) -> StatusLog {
         let logged = PullStatus::Pending.as_str();
-        StatusLog { mode, logged, reminder: Reminder::default(), since: Some(now) }
+        let alarm = Alarm::new(alerts, "khoros.feeds", "");
+        StatusLog { mode, logged, reminder: Reminder::default(), alarm, since: Some(now) }
     }
 
     pub fn log(&mut self, status: &PullStatus, now: Instant) {
@@ -108,12 +113,14 @@ impl StatusLog {
         let has_changed = std::mem::replace(&mut self.logged, status.as_str()) != status.as_str();
         if *status == PullStatus::Available {
             self.reminder.clear();
+            self.alarm.clear();
             self.since = None;
             return has_changed.then_some(Level::INFO);
         }
         let since = *self.since.get_or_insert(now);
         if self.mode == Mode::Poll && now.duration_since(since) >= ALARMING {
-            return self.reminder.is_due(alerts::PULL, now).then_some(Level::ERROR);
+            let is_due = self.alarm.raise(alerts::PULL, status.explanation(), now);
+            return is_due.then_some(Level::ERROR);
         }
         match (status, self.mode) {
             (PullStatus::Failing(reason), _) => self.reminder.is_due(reason, now).then_some(Level::WARN),
@@ -130,7 +137,7 @@ mod tests {
 
     fn levels(mode: Mode, statuses: &[(u64, PullStatus)]) -> Vec<&'static str> {
         let start = Instant::now();
-        let mut log = StatusLog::new(mode, start);
+        let mut log = StatusLog::new(mode, start, &Registry::default());
         let level = |(minutes, status): &(u64, PullStatus)| match log
             .level(status, start + Duration::from_secs(minutes * 60))
         {

@@ -6,7 +6,7 @@ use tracing::{debug, error, info, warn};
 
 use super::desired::{Desired, Difference, Field, Repair};
 use super::{DECLARED, Observed, ended_mark};
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry};
 use crate::inbox::Inbox;
 use crate::route::Route;
 use crate::source::khoros::alerts;
@@ -32,7 +32,7 @@ pub(super) struct RouteState {
     corrections: Vec<Instant>,
     is_announced: bool,
     failing_since: Option<Instant>,
-    reminder: Reminder,
+    alarm: Alarm,
 }
 
 /// Why a subscription is not as desired.
@@ -65,8 +65,9 @@ impl Problem {
 }
 
 impl RouteState {
-    pub(super) fn new(desired: Desired) -> RouteState {
+    pub(super) fn new(desired: Desired, alerts: &Registry) -> RouteState {
         RouteState {
+            alarm: Alarm::new(alerts, "khoros.subscription", &desired.route.name),
             desired,
             has_declared: false,
             is_current: false,
@@ -75,7 +76,6 @@ impl RouteState {
             corrections: Vec::new(),
             is_announced: false,
             failing_since: None,
-            reminder: Reminder::default(),
         }
     }
 
@@ -202,7 +202,7 @@ impl RouteState {
 
     /// Logs that the subscription is as desired: at first, and after a failure.
     pub(super) fn announce(&mut self) {
-        self.reminder.clear();
+        self.alarm.clear();
         let has_failed = self.failing_since.take().is_some();
         let was_announced = std::mem::replace(&mut self.is_announced, true);
         let route @ Route { name, external_id, .. } = self.route();
@@ -246,7 +246,7 @@ impl RouteState {
         };
         let (route, seconds) = (&self.desired.route.name, next.as_secs());
         match problem.alert(since.elapsed() >= ALARMING) {
-            Some(alert) if self.reminder.is_due(alert, Instant::now()) => error!(
+            Some(alert) if self.alarm.raise(alert, problem.to_string(), Instant::now()) => error!(
                 event = "subscription_failed",
                 alert, route, state, "{what}, next try in {seconds} s: {problem}"
             ),

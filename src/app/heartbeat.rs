@@ -1,0 +1,96 @@
+//! A dead man's switch: calls an address while all is well, so that somebody else notices when the calls stop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, RequestBuilder};
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::destination::exchange::{self, NoAnswer};
+use crate::inbox::Inbox;
+use crate::notify::notice::title;
+use crate::notify::settings::Heartbeat as Settings;
+use crate::source::khoros::public_url;
+use crate::worker::Worker;
+
+/// healthchecks.io may drop more than five calls a minute.
+const EVERY: Duration = Duration::from_secs(60);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A worker turns each second, or each 8 s while a statement hangs.
+const STUCK: Duration = Duration::from_secs(60);
+
+pub(super) struct Heartbeat {
+    pub settings: Settings,
+    pub inbox: Inbox,
+    pub workers: Vec<Arc<Worker>>,
+    pub http: Client,
+}
+
+impl Heartbeat {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let (mut called_at, mut was_well): (Option<Instant>, Option<bool>) = (None, None);
+        loop {
+            let is_due = was_well != Some(true) || called_at.is_none_or(|at| at.elapsed() >= EVERY);
+            let problem = self.problem(is_due).await;
+            match &problem {
+                None if is_due => {
+                    if was_well == Some(false) {
+                        info!(event = "heartbeat_resumed", "all is well again: calling HEARTBEAT_URL again");
+                    }
+                    self.call("", String::new()).await;
+                    called_at = Some(Instant::now());
+                }
+                Some(problem) if was_well != Some(false) => {
+                    warn!(
+                        event = "heartbeat_stopped",
+                        "{problem}: reporting a failure to HEARTBEAT_URL, and no further calls until that is over"
+                    );
+                    self.call("/fail", self.report(problem).await).await;
+                }
+                _ => {}
+            }
+            was_well = Some(problem.is_none());
+            sleep(CHECK_EVERY).await;
+        }
+    }
+
+    /// Returns what is not well. With `write`, tries to write to the database.
+    async fn problem(&self, write: bool) -> Option<String> {
+        if let Some(worker) = self.workers.iter().find(|worker| worker.idle_for() > STUCK) {
+            return Some(format!("the queue of {} is not being worked on", worker.name()));
+        }
+        let oldest = match self.inbox.oldest_sendable().await {
+            Ok(oldest) => oldest.unwrap_or_default(),
+            Err(_) => return Some("the database does not answer".to_owned()),
+        };
+        if oldest >= self.settings.max_age {
+            return Some(format!("the oldest delivery has waited for {} s", oldest.as_secs()));
+        }
+        let written = if write { self.inbox.check_writable().await } else { self.inbox.ping().await };
+        written.is_err().then(|| "the database takes no writes".to_owned())
+    }
+
+    /// The body of a failure: the problem, and the alerts that fire.
+    async fn report(&self, problem: &str) -> String {
+        let alerts = self.inbox.active_alerts().await.unwrap_or_default();
+        let firing = alerts.iter().filter(|alert| alert.is_firing());
+        let titles: Vec<String> = firing.map(|alert| title(&alert.code, &alert.subject)).collect();
+        format!("casebridge: {problem}\nalerts: {}\n", titles.join(", "))
+    }
+
+    async fn call(&self, path: &str, body: String) {
+        let request: RequestBuilder = match path {
+            "" => self.http.get(self.settings.url.clone()),
+            path => self.http.post(public_url::below(&self.settings.url, path)).body(body),
+        };
+        let reason = match exchange::send(request.timeout(TIMEOUT)).await {
+            Ok(answer) if (200..300).contains(&answer.status) => return,
+            Ok(answer) => format!("it answered {}", answer.status),
+            Err(NoAnswer { how, .. }) => how,
+        };
+        warn!(event = "heartbeat_failed", "could not call HEARTBEAT_URL, next try in 60 s at most: {reason}");
+    }
+}

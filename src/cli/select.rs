@@ -1,0 +1,89 @@
+//! Finds deliveries by what an operator knows of them.
+
+use std::collections::BTreeSet;
+
+use anyhow::bail;
+use url::Url;
+
+use casebridge::destination::zendesk;
+use casebridge::inbox::{Inbox, Listed};
+use casebridge::item::link_fingerprint;
+
+/// How many identities an ambiguous beginning lists.
+const LISTED: usize = 5;
+/// The deliveries that are read to find these: an identity has one for each destination.
+const READ: i64 = 60;
+
+/// The deliveries that a selector names. Never empty.
+pub struct Selection {
+    pub deliveries: Vec<Listed>,
+    /// They are one item's.
+    pub is_identity: bool,
+}
+
+/// Finds the deliveries under an identity, of a case, of a ticket's number or link, of a post's link, or under the only
+/// identity that begins like this.
+///
+/// # Errors
+/// There is none, or several identities begin like this.
+pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> {
+    let selector = selector.trim();
+    let deliveries = inbox.find(selector).await?;
+    if !deliveries.is_empty() {
+        return Ok(Selection { deliveries, is_identity: true });
+    }
+    let mut deliveries = match ticket_number(selector) {
+        Some(number) => inbox.of_reference(zendesk::NAME, &number).await?,
+        None => inbox.of_case(selector).await?,
+    };
+    if deliveries.is_empty() && selector.contains("://") {
+        deliveries = inbox.of_link(selector, &link_fingerprint(selector)).await?;
+    }
+    if !deliveries.is_empty() {
+        return Ok(Selection { deliveries, is_identity: false });
+    }
+    let deliveries = if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
+    let identities: BTreeSet<&str> = deliveries.iter().map(|one| one.identity.as_str()).collect();
+    match identities.len() {
+        0 => bail!("there is no delivery `{selector}`: `casebridge list` shows their ids"),
+        1 => Ok(Selection { deliveries, is_identity: true }),
+        _ => {
+            let some: Vec<&str> = identities.into_iter().take(LISTED).collect();
+            bail!("several deliveries begin with `{selector}`; name one of them: {} …", some.join(", "))
+        }
+    }
+}
+
+/// The number in `4711`, `#4711` or `https://acme.zendesk.com/agent/tickets/4711`.
+fn ticket_number(selector: &str) -> Option<String> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = selector.strip_prefix('#').unwrap_or(selector);
+    if is_number(number) {
+        return Some(number.to_owned());
+    }
+    let url = Url::parse(selector).ok()?;
+    let mut segments = url.path_segments()?;
+    segments.find(|segment| *segment == "tickets")?;
+    segments.next().filter(|segment| is_number(segment)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tickets_have_numbers_and_links() {
+        for (selector, number) in [
+            ("4711", Some("4711")),
+            ("#4711", Some("4711")),
+            ("https://acme.zendesk.com/agent/tickets/4711", Some("4711")),
+            ("https://acme.zendesk.com/agent/tickets/4711/events", Some("4711")),
+            ("https://twitter.com/author/status/4711", None),
+            ("https://acme.zendesk.com/agent/tickets/", None),
+            ("khoros:1234:twitter:4711", None),
+            ("", None),
+        ] {
+            assert_eq!(ticket_number(selector).as_deref(), number, "{selector}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The alerts of all processes on the database: pending, firing, resolved; and what each receiver of notices knows.
+//!
+//! A process that reports a condition renews it every few seconds. So it is over when a process says so and none has
+//! renewed it since, or when nobody has renewed it for an hour.
+
+use std::time::Duration;
+
+use sqlx::FromRow;
+
+use super::{Inbox, execute, fetch, millis, storable};
+use crate::alert::{REMINDER, Report};
+
+/// An alert that fires or has fired. Times are milliseconds since 1970, UTC.
+#[derive(Clone, Debug, FromRow)]
+pub struct Alert {
+    pub code: String,
+    /// Empty if there is only one.
+    pub subject: String,
+    pub source: String,
+    pub severity: String,
+    /// The last reason.
+    pub detail: String,
+    /// `pending`, `firing` or `resolved`
+    pub state: String,
+    /// When it was first reported.
+    pub since: i64,
+    /// When it began to fire; it also tells the times that it fired apart.
+    pub fired_at: Option<i64>,
+    pub resolved_at: Option<i64>,
+}
+
+impl Alert {
+    pub fn is_firing(&self) -> bool {
+        self.state == "firing"
+    }
+}
+
+/// A notice that a receiver should get: the alert, and what the receiver knows of it.
+#[derive(Clone, Debug, FromRow)]
+pub struct DueNotice {
+    #[sqlx(flatten)]
+    pub alert: Alert,
+    /// The `fired_at` in the last notice; 0 if there was none.
+    pub known_episode: i64,
+    /// When the last notice was sent; 0 if there was none.
+    pub known_at: i64,
+    pub failures: i64,
+}
+
+impl Inbox {
+    /// Stores a report: a new alert is pending.
+    pub async fn report_alert(&self, report: &Report) -> sqlx::Result<()> {
+        execute!(
+            self,
+            "insert into alert (code, subject, source, severity, detail, state, is_event, since, seen_at, ends_at)
+             values ($1, $2, $3, $4, $5, 'pending', $6, {now}, {now}, {now} + $7)
+             on conflict (code, subject) do update
+                set source = excluded.source, severity = excluded.severity, detail = excluded.detail,
+                    is_event = excluded.is_event, seen_at = excluded.seen_at, ends_at = excluded.ends_at,
+                    since = case when alert.state = 'resolved' then excluded.since else alert.since end,
+                    state = case when alert.state = 'resolved' then 'pending' else alert.state end",
+            report.code,
+            storable(&report.subject),
+            report.source,
+            report.severity.name(),
+            storable(&report.detail),
+            report.is_event,
+            millis(REMINDER)
+        )
+        .map(drop)
+    }
+
+    /// Returns the alerts that are pending or firing.
+    pub async fn active_alerts(&self) -> sqlx::Result<Vec<Alert>> {
+        fetch!(
+            self.reader,
+            query_as(
+                "select code, subject, source, severity, detail, state, since, fired_at, resolved_at
+                   from alert where state <> 'resolved' order by since, code, subject"
+            )
+            .fetch_all
+        )
+    }
+
+    /// Resolves an alert of a source that sees all is well, unless another process has reported it within `unseen`.
+    /// Returns whether it did, and whether the alert was firing.
+    pub async fn resolve_alert(&self, alert: &Alert, unseen: Duration) -> sqlx::Result<bool> {
+        let resolved = execute!(
+            self,
+            "update alert set state = 'resolved', resolved_at = {now}
+              where code = $1 and subject = $2 and source = $3 and state = $4 and seen_at <= (select {now}) - $5",
+            &alert.code,
+            &alert.subject,
+            &alert.source,
+            &alert.state,
+            millis(unseen)
+        )?;
+        Ok(resolved == 1)
+    }
+
+    /// Fires alerts that have been pending for long enough; returns those that this call has fired.
+    pub async fn fire_alerts(&self, pending: Duration) -> sqlx::Result<Vec<Alert>> {
+        // A condition counts only as long as it is seen: the process may have ended meanwhile.
+        fetch!(
+            self.writer,
+            query_as(
+                "update alert set state = 'firing', fired_at = {now}, resolved_at = null
+                  where state = 'pending'
+                    and case when is_event then (select {now}) else seen_at end - since >= $1
+                 returning code, subject, source, severity, detail, state, since, fired_at, resolved_at",
+                millis(pending)
+            )
+            .fetch_all
+        )
+    }
+
+    /// Resolves alerts that nobody has reported for an hour; returns those that this call has resolved.
+    pub async fn end_alerts(&self) -> sqlx::Result<Vec<Alert>> {
+        fetch!(
+            self.writer,
+            query_as(
+                "update alert set state = 'resolved', resolved_at = {now}
+                  where state <> 'resolved' and ends_at <= (select {now})
+                 returning code, subject, source, severity, detail, state, since, fired_at, resolved_at"
+            )
+            .fetch_all
+        )
+    }
+
+    /// Returns the notices that a receiver should get, the oldest alerts first: of alerts that fire or have become
+    /// more urgent, again after `repeat` if they are errors, and of the end of alerts that it knows.
+    pub async fn due_notices(&self, sink: &str, repeat: Duration) -> sqlx::Result<Vec<DueNotice>> {
+        fetch!(self.reader, query_as(DUE_NOTICES, sink, millis(repeat)).fetch_all)
+    }
+
+    /// Claims a notice for `lease`. False: another process has claimed or sent it.
+    pub async fn claim_notice(&self, sink: &str, due: &DueNotice, lease: Duration) -> sqlx::Result<bool> {
+        let claimed = execute!(
+            self,
+            "insert into alert_notice (sink, code, subject, episode, state, severity, sent_at, failures, due_at)
+             values ($1, $2, $3, 0, '', '', 0, 0, {now} + $4)
+             on conflict (sink, code, subject) do update set due_at = excluded.due_at
+              where alert_notice.due_at <= excluded.due_at - $4
+                and alert_notice.episode = $5 and alert_notice.sent_at = $6",
+            sink,
+            &due.alert.code,
+            &due.alert.subject,
+            millis(lease),
+            due.known_episode,
+            due.known_at
+        )?;
+        Ok(claimed == 1)
+    }
+
+    /// Records that a receiver has got a notice of this state of the alert.
+    pub async fn notice_sent(&self, sink: &str, alert: &Alert) -> sqlx::Result<()> {
+        let state = if alert.is_firing() { "firing" } else { "resolved" };
+        execute!(
+            self,
+            "update alert_notice
+                set episode = $4, state = $5, severity = $6, sent_at = {now}, failures = 0, due_at = {now}
+              where sink = $1 and code = $2 and subject = $3",
+            sink,
+            &alert.code,
+            &alert.subject,
+            alert.fired_at.unwrap_or(0),
+            state,
+            &alert.severity
+        )
+        .map(drop)
+    }
+
+    /// Records that a notice failed, or has to wait; it is due again after `wait`.
+    pub async fn postpone_notice(
+        &self,
+        sink: &str,
+        alert: &Alert,
+        failures: i64,
+        wait: Duration,
+    ) -> sqlx::Result<()> {
+        execute!(
+            self,
+            "update alert_notice set failures = $4, due_at = {now} + $5
+              where sink = $1 and code = $2 and subject = $3",
+            sink,
+            &alert.code,
+            &alert.subject,
+            failures,
+            millis(wait)
+        )
+        .map(drop)
+    }
+}
+
+const DUE_NOTICES: &str = "
+    select alert.code, alert.subject, alert.source, alert.severity, alert.detail, alert.state, alert.since,
+           alert.fired_at, alert.resolved_at, coalesce(known.episode, 0) as known_episode,
+           coalesce(known.sent_at, 0) as known_at, coalesce(known.failures, 0) as failures
+      from alert left join alert_notice as known
+        on known.sink = $1 and known.code = alert.code and known.subject = alert.subject
+     where coalesce(known.due_at, 0) <= (select {now})
+       and (alert.state = 'firing'
+            and (coalesce(known.episode, 0) <> alert.fired_at or known.state <> 'firing'
+                 or known.severity <> alert.severity
+                 or alert.severity = 'error' and known.sent_at <= (select {now}) - $2)
+         or alert.state <> 'firing' and known.episode = alert.fired_at and known.state = 'firing')
+     order by alert.fired_at, alert.code, alert.subject";

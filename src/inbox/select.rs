@@ -1,0 +1,89 @@
+//! Finding deliveries by what an operator knows of them, and everything about one.
+
+use sqlx::FromRow;
+
+use super::report::listed;
+use super::{Inbox, Listed, Store, fetch};
+
+/// The most deliveries that one selection returns.
+const MOST: i64 = 1000;
+
+/// The parts of a delivery that a list leaves out.
+#[derive(Clone, Debug, FromRow)]
+pub struct Shown {
+    /// `push` or `feed`
+    pub origin: String,
+    pub in_doubt: bool,
+    pub revision: i64,
+    /// The envelope with the item; empty once its texts were erased.
+    pub payload: String,
+    /// The frozen bytes of the request.
+    pub request: Option<String>,
+    /// For a delivery that follows another one: its cause, as JSON.
+    pub cause: Option<String>,
+}
+
+impl Inbox {
+    /// Returns the deliveries of a case, oldest first.
+    pub async fn of_case(&self, case_key: &str) -> sqlx::Result<Vec<Listed>> {
+        // The destinations, since the index begins with them.
+        let sql = format!(
+            "{} where case_key = $1 and destination in (select distinct destination from delivery_count)
+              order by received_at, identity, destination limit $2",
+            listed()
+        );
+        fetch!(self.reader, query_as(&sql, case_key, MOST).fetch_all)
+    }
+
+    /// Returns the deliveries to a destination that are done under this reference, oldest first.
+    pub async fn of_reference(&self, destination: &str, reference: &str) -> sqlx::Result<Vec<Listed>> {
+        let sql = format!(
+            "{} where reference = $1 and destination = $2 order by received_at, identity limit $3",
+            listed()
+        );
+        fetch!(self.reader, query_as(&sql, reference, destination, MOST).fetch_all)
+    }
+
+    /// Returns the deliveries about the post with this link, oldest first. Those that were never tried have no
+    /// fingerprint yet, and are searched for the link itself.
+    pub async fn of_link(&self, link: &str, fingerprint: &str) -> sqlx::Result<Vec<Listed>> {
+        let sql =
+            format!("{} where link = $1 order by received_at, identity, destination limit $2", listed());
+        let found: Vec<Listed> = fetch!(self.reader, query_as(&sql, fingerprint, MOST).fetch_all)?;
+        if !found.is_empty() || link.trim().is_empty() {
+            return Ok(found);
+        }
+        let sql = format!(
+            "{} where state = 'waiting' and attempts = 0 and replace(payload, $1, '') <> payload
+                  and destination in (select distinct destination from delivery_count)
+                order by received_at, identity, destination limit $2",
+            listed()
+        );
+        fetch!(self.reader, query_as(&sql, link.trim(), MOST).fetch_all)
+    }
+
+    /// Returns deliveries whose identity begins like this, in the order of their identities, up to `limit`.
+    pub async fn with_prefix(&self, prefix: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
+        // The bounds only let the index narrow the rows down. PostgreSQL may order by a language, in which the last
+        // letter comes after everything else in an identity.
+        let last = match &self.store {
+            Store::Sqlite { .. } => "\u{10ffff}",
+            Store::Postgres(_) => "zzzzzzzzzzzzzzzz",
+        };
+        let sql = format!(
+            "{} where identity >= $1 and identity <= $2 and substr(identity, 1, $3) = $1
+              order by identity, destination limit $4",
+            listed()
+        );
+        let (bound, length) = (format!("{prefix}{last}"), prefix.chars().count() as i32);
+        fetch!(self.reader, query_as(&sql, prefix, bound.as_str(), length, limit).fetch_all)
+    }
+
+    /// Returns the parts of a delivery that a list leaves out.
+    pub async fn shown(&self, delivery: &Listed) -> sqlx::Result<Option<Shown>> {
+        let sql = "select origin, in_doubt, revision, payload, request, cause
+                     from delivery where identity = $1 and destination = $2";
+        let Listed { identity, destination, .. } = delivery;
+        fetch!(self.reader, query_as(sql, identity, destination).fetch_optional)
+    }
+}

@@ -1,0 +1,151 @@
+//! Notices of alerts: to people, when an alert fires, once a day while it lasts, and when it is over.
+//!
+//! The database knows what each receiver knows ([`crate::inbox::DueNotice`]). So a receiver that was away gets the
+//! present state and no backlog, and neither a restart nor another process repeats a notice. Each receiver has its own
+//! task, so that none holds up another.
+
+pub mod format;
+pub mod notice;
+pub mod record;
+pub mod settings;
+pub mod sink;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::alert::{self, Code};
+use crate::destination;
+use crate::inbox::{DueNotice, Inbox};
+use crate::source::khoros;
+use notice::{Notice, title};
+use sink::{Failure, Sink};
+
+/// How often a task looks for notices that another process has left.
+const POLL: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+const HOUR: Duration = Duration::from_secs(3600);
+/// The notices that a receiver gets in any hour; then one summary.
+const MOST: i64 = 20;
+/// Longer than a request takes.
+const LEASE: Duration = Duration::from_secs(30);
+/// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(900);
+
+/// All codes of alerts.
+pub fn codes() -> impl Iterator<Item = &'static Code> {
+    let of_destinations = destination::ALERT_CODES.iter().copied().flatten();
+    alert::ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations)
+}
+
+/// What a code means; empty if a later version has stored it.
+pub fn meaning(name: &str) -> &'static str {
+    codes().find(|code| code.name == name).map_or("", |code| code.meaning)
+}
+
+/// Sends the notices for one receiver.
+pub struct Notifier {
+    pub inbox: Inbox,
+    pub sink: Sink,
+    pub deployment_id: String,
+    /// Notified when alerts have changed in this process.
+    pub changes: watch::Receiver<()>,
+}
+
+impl Notifier {
+    /// Sends until `stop`, and finishes the request under way.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            self.changes.mark_unchanged();
+            if let Err(error) = self.send_due().await {
+                let sink = self.sink.name();
+                debug!(event = "alert_notice_unknown", sink, "could not read the due notices: {error}");
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _ = self.changes.changed() => {}
+                () = sleep(POLL) => {}
+            }
+        }
+    }
+
+    async fn send_due(&self) -> sqlx::Result<()> {
+        let sink = self.sink.name();
+        let places = format!("alert.{sink}");
+        for due in self.inbox.due_notices(sink, DAY).await? {
+            let notice = Notice::new(&due, meaning(&due.alert.code), &self.deployment_id);
+            if !self.inbox.take_place(&places, &notice.id, MOST, HOUR).await? {
+                return self.summarize().await;
+            }
+            if self.inbox.claim_notice(sink, &due, LEASE).await? {
+                self.send(&due, &notice).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, due: &DueNotice, notice: &Notice) -> sqlx::Result<()> {
+        let (sink, code, subject, state) =
+            (self.sink.name(), &notice.code, &notice.subject, notice.status.name());
+        match self.sink.send(notice).await {
+            Ok(()) => {
+                self.inbox.notice_sent(sink, &due.alert).await?;
+                let title = notice.title();
+                info!(
+                    event = "alert_notice_sent",
+                    sink, code, subject, state, "sent {sink} a notice: {title} is {state}"
+                );
+            }
+            Err(Failure { reason, retry_after }) => {
+                let failures = due.failures.saturating_add(1);
+                let wait = wait(due.failures).max(retry_after.unwrap_or_default());
+                self.inbox.postpone_notice(sink, &due.alert, failures, wait).await?;
+                warn!(
+                    event = "alert_notice_failed",
+                    sink,
+                    code,
+                    subject,
+                    state,
+                    "no notice of {} to {sink}, next try in {} s: {reason}",
+                    notice.title(),
+                    wait.as_secs()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one summary an hour instead of further notices, which wait until there is room for them.
+    async fn summarize(&self) -> sqlx::Result<()> {
+        let (sink, now) = (self.sink.name(), Timestamp::now());
+        let places = format!("alert.{sink}.summary");
+        if !self.inbox.take_place(&places, &now.to_string(), 1, HOUR).await? {
+            return Ok(());
+        }
+        let active = self.inbox.active_alerts().await?;
+        let firing = active.iter().filter(|alert| alert.is_firing());
+        let titles: Vec<String> = firing.map(|alert| title(&alert.code, &alert.subject)).collect();
+        let meaning = format!("more than {MOST} notices in an hour, so further ones wait");
+        let detail = format!("{} alerts fire now: {}", titles.len(), titles.join(", "));
+        let notice = Notice::extra("notices_limited", &meaning, detail, &self.deployment_id, now);
+        warn!(
+            event = "alert_notices_limited",
+            sink, "more than {MOST} notices in an hour: sending {sink} a summary, further notices wait"
+        );
+        if let Err(Failure { reason, .. }) = self.sink.send(&notice).await {
+            warn!(event = "alert_notice_failed", sink, code = notice.code, "no summary to {sink}: {reason}");
+        }
+        Ok(())
+    }
+}
+
+/// The wait after this many failures in a row, from 0 on.
+fn wait(failures: i64) -> Duration {
+    let doublings = u32::try_from(failures.clamp(0, 10)).unwrap_or(10);
+    (FIRST_WAIT * 2u32.pow(doublings)).min(LONGEST_WAIT)
+}

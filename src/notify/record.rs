@@ -1,0 +1,92 @@
+//! Stores what this process reports with the reports of other processes, and lets alerts fire and end.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::notice::title;
+use crate::alert::Registry;
+use crate::inbox::{Alert, Inbox};
+
+/// How often a process renews its reports.
+const RENEW: Duration = Duration::from_secs(5);
+/// An alert that this process sees as over ends if no other process has renewed it for this long.
+const UNSEEN: Duration = Duration::from_secs(12);
+/// Reports that come together are stored together.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// The recorder of a process.
+pub struct Recorder {
+    pub inbox: Inbox,
+    pub registry: Registry,
+    /// How long a condition lasts before its alert fires.
+    pub pending: Duration,
+    /// Notified after each change.
+    pub changes: watch::Sender<()>,
+}
+
+impl Recorder {
+    /// Runs for ever.
+    pub async fn run(self) {
+        let mut has_failed = false;
+        loop {
+            match self.record().await {
+                Ok(()) => has_failed = false,
+                Err(error) if has_failed => {
+                    debug!(event = "alert_state_failed", "still could not store the alerts: {error}");
+                }
+                Err(error) => {
+                    has_failed = true;
+                    warn!(
+                        event = "alert_state_failed",
+                        "could not store the alerts, so no notices go out; trying again: {error}"
+                    );
+                }
+            }
+            tokio::select! {
+                () = self.registry.changed() => sleep(GATHER).await,
+                () = sleep(RENEW) => {}
+            }
+        }
+    }
+
+    async fn record(&self) -> sqlx::Result<()> {
+        let reports = self.registry.current();
+        for report in &reports {
+            self.inbox.report_alert(report).await?;
+        }
+        self.registry.stored(&reports);
+        let active = self.inbox.active_alerts().await?;
+        if active.is_empty() {
+            return Ok(());
+        }
+        let mut has_changed = false;
+        for alert in &active {
+            let is_denied = self.registry.denies(&alert.source, &alert.subject, &alert.code);
+            if is_denied && self.inbox.resolve_alert(alert, UNSEEN).await? && alert.is_firing() {
+                log_end(alert);
+                has_changed = true;
+            }
+        }
+        for alert in self.inbox.fire_alerts(self.pending).await? {
+            let Alert { code, subject, severity, detail, .. } = &alert;
+            let title = title(code, subject);
+            info!(event = "alert_firing", code, subject, severity, detail, "the alert {title} fires");
+            has_changed = true;
+        }
+        for alert in self.inbox.end_alerts().await?.iter().filter(|alert| alert.fired_at.is_some()) {
+            log_end(alert);
+            has_changed = true;
+        }
+        if has_changed {
+            self.changes.send_replace(());
+        }
+        Ok(())
+    }
+}
+
+fn log_end(Alert { code, subject, .. }: &Alert) {
+    info!(event = "alert_resolved", code, subject, "the alert {} is over", title(code, subject));
+}

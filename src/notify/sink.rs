@@ -1,0 +1,109 @@
+//! The receivers of notices, and how a notice is sent to one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, RequestBuilder};
+use secrecy::{ExposeSecret, SecretSlice};
+use serde_json::Value;
+use url::Url;
+
+use super::format;
+use super::notice::{Notice, Status};
+use super::settings::{Format, SinkSettings};
+use crate::destination::exchange::{self, NoAnswer};
+use crate::destination::webhook;
+
+/// The limit of one request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A receiver of notices.
+pub struct Sink {
+    settings: SinkSettings,
+    http: Client,
+}
+
+/// Why a receiver did not take a notice.
+pub struct Failure {
+    /// Without the address, which may be a secret.
+    pub reason: String,
+    /// The wait that the receiver asked for.
+    pub retry_after: Option<Duration>,
+}
+
+impl Sink {
+    pub fn new(settings: SinkSettings, http: Client) -> Sink {
+        Sink { settings, http }
+    }
+
+    /// The name in the log and in the database.
+    pub fn name(&self) -> &'static str {
+        match self.settings {
+            SinkSettings::Slack(_) => "slack",
+            SinkSettings::Webhook { .. } => "webhook",
+            SinkSettings::PagerDuty { .. } => "pagerduty",
+        }
+    }
+
+    /// Sends a notice. It is safe to repeat it: the webhook's id and PagerDuty's `dedup_key` stay the same. Slack
+    /// shows a repeated message twice.
+    ///
+    /// # Errors
+    /// [`Failure`]; if no answer came, the receiver may have the notice anyway.
+    pub async fn send(&self, notice: &Notice) -> Result<(), Failure> {
+        let request = self.request(notice).timeout(TIMEOUT);
+        let failed = |reason, retry_after| Err(Failure { reason, retry_after });
+        match exchange::send(request).await {
+            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) => failed(format!("it answered {}", answer.status), answer.retry_after),
+            Err(NoAnswer { how, .. }) => failed(how, None),
+        }
+    }
+
+    /// Sends a test, and for PagerDuty its end, so that no incident stays open.
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub async fn send_test(&self, notice: Notice) -> Result<(), Failure> {
+        self.send(&notice).await?;
+        match self.settings {
+            SinkSettings::PagerDuty { .. } => {
+                self.send(&Notice { status: Status::Resolved, until: Some(notice.since), ..notice }).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn request(&self, notice: &Notice) -> RequestBuilder {
+        match &self.settings {
+            SinkSettings::Slack(url) => self.post(url.clone(), format::slack(notice).to_string()),
+            SinkSettings::PagerDuty { url, key } => {
+                let mut url = url.clone();
+                url.set_path("/v2/enqueue");
+                self.post(url, format::pagerduty(notice, key.expose_secret()).to_string())
+            }
+            SinkSettings::Webhook { url, format, secrets } => {
+                let body: Value = match format {
+                    Format::Standard => format::standard(notice),
+                    Format::Alertmanager => format::alertmanager(notice),
+                };
+                self.signed(url.clone(), body.to_string(), &notice.id, secrets)
+            }
+        }
+    }
+
+    fn post(&self, url: Url, body: String) -> RequestBuilder {
+        self.http.post(url).header(CONTENT_TYPE, "application/json").body(body)
+    }
+
+    fn signed(&self, url: Url, body: String, id: &str, secrets: &[SecretSlice<u8>]) -> RequestBuilder {
+        if secrets.is_empty() {
+            return self.post(url, body);
+        }
+        let timestamp = Timestamp::now().as_second();
+        let signature = webhook::signatures(secrets, id, timestamp, &body);
+        let request = self.post(url, body).header("webhook-id", id).header("webhook-timestamp", timestamp);
+        request.header("webhook-signature", signature)
+    }
+}

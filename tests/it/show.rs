@@ -1,0 +1,145 @@
+//! `casebridge show`, and the selectors that it shares with `replay`.
+
+use std::process::Output;
+
+use casebridge_sandbox::zendesk::Fault;
+use serde_json::{Value, json};
+
+use crate::harness::{World, event, event_with, leak, on_both};
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+async fn show(world: &World, arguments: &[&str]) -> Value {
+    let output = world.command(&[&["show", "--json"], arguments].concat()).await;
+    assert!(output.status.success(), "{}", text(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The events of a timeline; of an attempt its outcome, too.
+fn entries(shown: &Value) -> Vec<String> {
+    let entry = |entry: &Value| match entry["outcome"].as_str() {
+        Some(outcome) => format!("attempt {}: {outcome}", entry["number"]),
+        None => entry["event"].as_str().unwrap().to_owned(),
+    };
+    shown["timeline"].as_array().unwrap().iter().map(entry).collect()
+}
+
+on_both! {
+    async fn the_story_of_a_delivery_is_told_in_order(world: World) {
+        let mut world = world;
+        world.set("RETRY_SCHEDULE", "1");
+        world.zendesk.queue([Fault::Invalid]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_dead").await;
+        let id = "khoros:1234:event-1:twitter:1";
+        assert_eq!(entries(&show(&world, &[id]).await), ["received", "attempt 1: refused", "dead"]);
+
+        world.zendesk.queue([Fault::Status(500), Fault::TooMany(1)]);
+        let replayed = world.command(&["replay", "khoros:1234:twitter:1"]).await;
+        assert!(text(&replayed).contains("1 replayed"), "{}", text(&replayed));
+        bridge.wait_for("delivery_done ticket=1000").await;
+        let shown = show(&world, &[id]).await;
+        assert_eq!(
+            entries(&shown),
+            ["received", "attempt 1: refused", "replayed", "attempt 2: retry", "attempt 3: pause", "attempt 4: done", "done"]
+        );
+        let timeline = shown["timeline"].as_array().unwrap();
+        assert_eq!((&timeline[1]["status"], &timeline[1]["response"]), (&json!(422), &Value::Null));
+        assert_eq!((&timeline[3]["status"], &timeline[3]["found"]), (&json!(500), &json!(false)));
+        assert_eq!((&timeline[4]["status"], &timeline[5]["status"]), (&json!(429), &json!(201)));
+        assert_eq!((&timeline[5]["action"], &timeline[5]["found"]), (&json!("created"), &json!(false)));
+        let times: Vec<&str> = timeline.iter().filter_map(|entry| entry["at"].as_str()).collect();
+        assert!(times.is_sorted() && times.len() == 6, "{times:?}");
+        assert_eq!(shown["post"], "https://twitter.com/link");
+        assert_eq!(shown["ticket_url"], format!("{}/agent/tickets/1000", world.zendesk.url()));
+        assert_eq!(shown["request"]["body"]["ticket"]["external_id"], "khoros:1234:twitter:1");
+        assert_eq!(leak(&shown.to_string()), None, "{shown}");
+
+        let output = world.command(&["show", id]).await;
+        let plain = text(&output);
+        assert_eq!(leak(&plain), None, "{plain}");
+        for part in ["attempt 1: refused (HTTP 422", "an operator replayed it", "attempt 4: created", "done: 1000"] {
+            assert!(plain.contains(part), "{part} in {plain}");
+        }
+        let texts = show(&world, &[id, "--texts"]).await;
+        assert!(texts["timeline"][1]["response"].as_str().unwrap().contains("Jane Doe"), "{texts}");
+        assert!(texts["request"]["body"]["ticket"]["comment"]["html_body"].as_str().unwrap().contains("zebra-crossing"));
+    }
+
+    async fn deliveries_are_found_by_what_operators_know(world: World) {
+        let mut world = world;
+        let _webhook = world.with_webhook().await;
+        world.set("DELIVER_THEN", "webhook");
+        let bridge = world.start().await;
+        let linked = |event: &str, post: &str| {
+            event_with(event, post, |item| item["link"] = json!(format!("https://twitter.com/a/status/{post}")))
+        };
+        world.notify(&linked("event-1", "111")).await;
+        bridge.wait_for("delivery_done destination=webhook").await;
+        world.zendesk.stop();
+        world.notify(&linked("event-2", "222")).await;
+        bridge.wait_for("destination_paused destination=zendesk").await;
+        // While Zendesk is away, this one is not tried.
+        world.notify(&linked("event-3", "333")).await;
+
+        let first = "khoros:1234:event-1:twitter:111";
+        for selector in [
+            first,
+            "khoros:1234:event-1",
+            "khoros:1234:twitter:111",
+            "1000",
+            "#1000",
+            "https://acme.zendesk.com/agent/tickets/1000",
+            "https://twitter.com/a/status/111",
+            "http://twitter.com/a/status/111/",
+        ] {
+            let shown = show(&world, &[selector]).await;
+            let delivery = &shown["delivery"];
+            assert_eq!((&delivery["id"], &delivery["destination"]), (&json!(first), &json!("zendesk")), "{selector}");
+            assert_eq!(shown["case"][0]["destination"], "webhook", "{selector}");
+        }
+        let follower = show(&world, &[first, "--destination", "webhook"]).await;
+        assert_eq!(follower["timeline"][0]["follows"], json!({"action": "created", "reference": "1000"}));
+
+        let untried = show(&world, &["https://twitter.com/a/status/333"]).await;
+        assert_eq!(untried["delivery"]["id"], "khoros:1234:event-3:twitter:333");
+        assert_eq!(entries(&untried), ["received", "waiting"]);
+        // What would be sent.
+        assert_eq!(untried["request"]["body"]["ticket"]["external_id"], "khoros:1234:twitter:333");
+        assert_eq!(leak(&untried.to_string()), None, "{untried}");
+
+        for (selector, expected) in [
+            ("khoros:1234:event-", "several deliveries begin with"),
+            ("no-such-id", "there is no delivery `no-such-id`"),
+            ("9999", "there is no delivery `9999`"),
+            ("https://twitter.com/a/status/999", "there is no delivery"),
+            ("", "there is no delivery"),
+        ] {
+            let output = world.command(&["show", selector]).await;
+            assert_eq!(output.status.code(), Some(1));
+            assert!(text(&output).contains(expected), "{selector}: {}", text(&output));
+        }
+        let replayed = world.command(&["replay", "--now", "--dry-run", "khoros:1234:event-3"]).await;
+        assert!(text(&replayed).contains("1 would be replayed"), "{}", text(&replayed));
+        let refused = world.command(&["replay", "1000"]).await;
+        assert!(text(&refused).contains("only dead deliveries"), "{}", text(&refused));
+    }
+
+    async fn an_attempt_that_was_killed_is_missing(world: World) {
+        world.zendesk.queue([Fault::Hang]);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        world.zendesk.wait_until(|model| model.creates == 1).await;
+        let id = "khoros:1234:event-1:twitter:1";
+        assert_eq!(entries(&show(&world, &[id]).await), ["received", "attempting"]);
+        bridge.kill().await;
+        let bridge = world.start().await;
+        bridge.wait_for("delivery_done").await;
+        let shown = show(&world, &[id]).await;
+        assert_eq!(entries(&shown), ["received", "missing", "attempt 2: done", "done"]);
+        assert_eq!(shown["timeline"][2]["found"], false);
+    }
+}
