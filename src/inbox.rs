@@ -6,6 +6,7 @@
 
 mod alert;
 mod backup;
+mod books;
 mod case;
 mod checkpoint;
 mod claim;
@@ -32,6 +33,7 @@ use tokio::sync::futures::Notified;
 
 pub use alert::{Alert, DueNotice};
 pub use backup::backup;
+pub use books::{Account, Claimed, OfCase};
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
 pub use limit::Held;

@@ -12,6 +12,7 @@
 mod harness;
 
 mod adopt;
+mod alerts;
 mod author;
 mod bounds;
 mod case;
