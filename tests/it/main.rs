@@ -41,6 +41,7 @@ mod pooler;
 mod public_url;
 mod pull;
 mod receive;
+mod reconcile;
 mod rehearse;
 mod render;
 mod settings;
