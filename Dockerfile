@@ -30,5 +30,7 @@ EXPOSE 8080
 # choice instead, and needs no writable folder.
 USER 10001:10001
 WORKDIR /data
+# The process answers; a database that does not is no reason to restart it.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["casebridge", "health"]
 # Exec form: no shell stands between the host's SIGTERM and the process.
 CMD ["casebridge", "serve"]

@@ -8,9 +8,13 @@ mod clock;
 
 use std::path::Path;
 
+use jiff::Timestamp;
+
 use crate::config::{Database, Partial};
 use crate::connect;
 use crate::inbox::survey::{self, Migrations, StorageProblem, Survey};
+use crate::notify::notice::Notice;
+use crate::notify::sink::{Failure, Sink};
 use crate::report::{CheckReport, Finding, INCOMPLETE, Mark, Row, within};
 use crate::source::khoros;
 use crate::source::khoros::public_url::Probe;
@@ -25,7 +29,9 @@ pub enum Moment {
 
 /// Checks everything with the settings that `casebridge serve` would have. A wrong setting affects only the
 /// rows that need it.
-pub async fn run(moment: Moment) -> CheckReport {
+///
+/// `send_alerts`: also sends a test to each receiver of notices.
+pub async fn run(moment: Moment, send_alerts: bool) -> CheckReport {
     let config = &Partial::from_env();
     let client = match connect::http_client(config.general.is_local) {
         Ok(client) => client,
@@ -51,8 +57,10 @@ pub async fn run(moment: Moment) -> CheckReport {
         Some(answers.await)
     };
     let destinations = config.destinations.check(&config.general.routes, &client);
-    let ((storage, public_url, feed_since), khoros, destinations, clock) =
-        tokio::join!(storage_and_public_url, khoros, destinations, clock::findings(config, &client));
+    let notices = async { if send_alerts { alerts(config, &client).await } else { Vec::new() } };
+    let clock = clock::findings(config, &client);
+    let ((storage, public_url, feed_since), khoros, destinations, clock, notices) =
+        tokio::join!(storage_and_public_url, khoros, destinations, clock, notices);
     let incomplete = || vec![Finding::not_checked(INCOMPLETE)];
     let khoros = khoros.map(|answers| answers.findings(public_url.mark == Mark::Ok, feed_since));
     let [token, label, subscription, pull] = khoros.unwrap_or_else(|| std::array::from_fn(|_| incomplete()));
@@ -66,7 +74,29 @@ pub async fn run(moment: Moment) -> CheckReport {
     ];
     rows.extend(destinations);
     rows.extend([Row::of("public url", [public_url]), Row::of("clock", clock)]);
+    rows.extend(notices);
     CheckReport::of(rows)
+}
+
+/// Sends a test to each receiver of notices, one after the other.
+async fn alerts(config: &Partial, client: &reqwest::Client) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for settings in config.general.notify.sinks.iter().cloned() {
+        let sink = Sink::new(settings, client.clone());
+        let detail = "sent by casebridge check --alerts".to_owned();
+        let test = Notice::extra("test", "a test, there is nothing to do", detail, "check", Timestamp::now());
+        let finding = match within(sink.send_test(test)).await {
+            Some(Ok(())) => Finding::ok("took a test notice"),
+            Some(Err(Failure { reason, .. })) => Finding::failed(reason, sink.remedy()),
+            None => Finding::failed("no answer in time", sink.remedy()),
+        };
+        rows.push(Row::of(sink.row(), [finding]));
+    }
+    if rows.is_empty() {
+        let remedy = "set ALERT_SLACK_WEBHOOK_URL, ALERT_WEBHOOK_URL or ALERT_PAGERDUTY_KEY";
+        rows.push(Row::of("alerts", [Finding::warning("nobody gets notices of alerts", remedy)]));
+    }
+    rows
 }
 
 fn configuration(config: &Partial) -> Vec<Finding> {

@@ -4,14 +4,17 @@ mod backfill;
 #[cfg(feature = "demo")]
 mod demo;
 mod discard;
+mod health;
 mod list;
 pub mod log;
+mod reconcile;
 mod rehearse;
 mod render;
 mod replay;
 mod select;
 mod settings;
 mod show;
+mod status;
 mod unsubscribe;
 
 use std::io::Write;
@@ -24,12 +27,15 @@ pub use backfill::{Options as BackfillOptions, backfill};
 #[cfg(feature = "demo")]
 pub use demo::demo;
 pub use discard::{Selection, discard};
+pub use health::health;
 pub use list::list;
+pub use reconcile::reconcile;
 pub use rehearse::{Rehearsed, rehearse};
 pub use render::{Part, TicketForm, render};
 pub use replay::{Replay, replay};
 pub use settings::{Format, help, settings};
 pub use show::{Options as ShowOptions, show};
+pub use status::status;
 pub use unsubscribe::unsubscribe;
 
 /// Rows read at once, since all rows need not fit into memory.

@@ -7,6 +7,7 @@
 mod alert;
 mod attempt;
 mod backup;
+mod books;
 mod case;
 mod checkpoint;
 mod claim;
@@ -38,6 +39,7 @@ use tokio::sync::futures::Notified;
 pub use alert::{Alert, DueNotice};
 pub use attempt::RecordedAttempt;
 pub use backup::backup;
+pub use books::{Account, Claimed, OfCase};
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
 pub use counts::Counts;

@@ -18,7 +18,7 @@ use tracing::{error, warn};
 
 use casebridge::app::Running;
 use casebridge::check::Moment;
-use casebridge::config::{Config, Database, Logging, Preview, Problems};
+use casebridge::config::{Config, Database, Logging, Partial, Preview, Problems};
 use casebridge::destination::zendesk::ticket;
 use casebridge::env::parse;
 use casebridge::http::server;
@@ -50,7 +50,7 @@ To check the settings and all connections without changing anything:
 
 Exit codes:
   0  done, or stopped by a signal
-  1  failed; for check: something is broken; for rehearse: an assumption is refuted, it is incomplete,
+  1  failed; for check: something is broken; for reconcile: something differs or was not compared; for rehearse: an assumption is refuted, it is incomplete,
      or a ticket is still open
   2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
@@ -67,6 +67,9 @@ enum Command {
         /// No service has been started yet: rows that need a running service show ! instead of ✗
         #[arg(long)]
         before_start: bool,
+        /// Also send a test to each receiver of notices (ALERT_…)
+        #[arg(long)]
+        alerts: bool,
         /// One JSON document: {"ok": …, "rows": [{"name", "mark": "ok"|"warning"|"failed", "text",
         /// "remedy"}]}
         #[arg(long)]
@@ -147,6 +150,30 @@ enum Command {
         #[arg(long)]
         html: bool,
     },
+    /// Prove that nothing is missing: compare the database with Zendesk and the feeds, and change nothing
+    ///
+    /// Finds tickets that no longer exist, cases with several open tickets, tickets that no delivery made, and events
+    /// of the feeds that became no delivery. Needs the variables of serve. Exit code 1 if there is a difference, or if
+    /// something could not be compared.
+    Reconcile {
+        /// Compare what was received since: 7d, 12h, 30m, or a date (UTC)
+        #[arg(long, default_value = "7d", value_parser = parse::since)]
+        since: Timestamp,
+        /// One JSON document: {"agrees", "since", "deliveries": [{"route", "destination", "received", "waiting",
+        /// "done", "dead"}], "differences": [{"kind", "text", "remedy"}], "unchecked": [{"part", "reason"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the running service on one screen, or what its database knows if it does not answer
+    ///
+    /// Needs PORT and ADMIN_TOKEN to ask the service, and DATABASE_URL otherwise.
+    Status {
+        /// Show it again every two seconds, until a signal
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Ask the running service whether it answers: exit code 0 or 1; needs PORT only
+    Health,
     /// Print the documentation of all settings, and no values
     Settings {
         #[arg(long, value_enum, default_value = "markdown")]
@@ -323,7 +350,7 @@ impl BuiltIn {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve => {}
-        Command::Check { json, before_start } => return check(json, before_start).await,
+        Command::Check { json, before_start, alerts } => return check(json, before_start, alerts).await,
         Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
         Command::List { state, destination, json } => {
             cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
@@ -352,6 +379,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             cli::render(&Preview::from_env()?, &file, route.as_deref(), part, form)?;
         }
+        Command::Reconcile { since, json } => {
+            let agrees = cli::reconcile(Config::from_env()?, since, json).await?;
+            return Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Status { watch } => cli::status(&Partial::from_env(), watch, stop_on_signal()?).await?,
+        Command::Health => cli::health(&Partial::from_env().general).await?,
         Command::Settings { format } => cli::settings(format)?,
         Command::Unsubscribe { external_id } => {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
@@ -377,8 +410,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
-    let report = check::run(if before_start { Moment::BeforeStart } else { Moment::Anytime }).await;
+async fn check(as_json: bool, before_start: bool, alerts: bool) -> anyhow::Result<ExitCode> {
+    let moment = if before_start { Moment::BeforeStart } else { Moment::Anytime };
+    let report = check::run(moment, alerts).await;
     let text = match as_json {
         true => format!("{}\n", serde_json::to_string_pretty(&report)?),
         false => report.to_string(),

@@ -93,7 +93,7 @@ impl Row {
 }
 
 /// Replaces characters that control a terminal or change the direction of writing, since a name may hold any.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     let turns = |c| {
         matches!(c,
             '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

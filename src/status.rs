@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::http::Refused;
 use crate::inbox::{Alert, Held, Inbox, LastEvent, Summary};
-use crate::source::khoros::feed::PullReport;
+use crate::source::khoros::feed::{PullReport, PullStatus};
 use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{self, Subscriptions};
 use crate::worker::LaneStatus;
@@ -203,8 +203,25 @@ impl Status {
     }
 }
 
+/// What the database alone knows, in the form of `GET /status`. What only a running service knows is missing or empty.
+pub async fn stored(inbox: &Inbox, routes: Vec<String>) -> Value {
+    let (summary, events) = (inbox.summary(), inbox.last_events());
+    let stored = tokio::try_join!(summary, events, inbox.active_alerts());
+    let status = Status {
+        stored: stored.map_err(|error| error.to_string()),
+        storage: inbox.kind(),
+        routes: routes.into(),
+        destinations: Vec::new(),
+        subscriptions: Subscriptions::new(),
+        pull: PullReport::new(PullStatus::Off),
+        refused: BTreeMap::new(),
+        uptime: Duration::ZERO,
+    };
+    status.to_json()
+}
+
 /// The alerts that fire, the oldest first.
-pub fn firing(alerts: &[Alert]) -> Value {
+fn firing(alerts: &[Alert]) -> Value {
     let time = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|time| time.to_string());
     let firing = alerts.iter().filter(|alert| alert.is_firing());
     let json = |alert: &Alert| {

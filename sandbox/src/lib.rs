@@ -7,6 +7,7 @@
 // The bans are about the service.
 #![allow(clippy::disallowed_methods)]
 
+pub mod alerts;
 pub mod faults;
 pub mod flow;
 pub mod khoros;

@@ -127,6 +127,7 @@ fn router(shared: Shared) -> Router {
         .route("/api/v2/tickets", post(tickets::create).get(search::list))
         .route("/api/v2/tickets/count", get(search::count))
         .route("/api/v2/search", get(search::search))
+        .route("/api/v2/search/export", get(search::export))
         .route("/api/v2/deleted_tickets", get(search::deleted))
         .route("/api/v2/tickets/{id}", get(search::show).put(tickets::update).delete(tickets::delete))
         .route("/api/v2/tickets/{id}/merge", post(tickets::merge))

@@ -12,17 +12,18 @@ const CHECK_EVERY: Duration = Duration::from_secs(3600);
 
 /// Reports until the process ends.
 pub(super) async fn watch(expiries: Vec<Expiry>, alerts: Registry) {
-    let alarm = |expiry: Expiry| (Alarm::new(&alerts, "app.expiry", expiry.setting), expiry);
-    let mut watched: Vec<(Alarm, Expiry)> = expiries.into_iter().map(alarm).collect();
+    let alarm = |expiry: Expiry| (Alarm::new(&alerts, "app.expiry", expiry.setting), expiry, None);
+    let mut watched: Vec<(Alarm, Expiry, Option<&str>)> = expiries.into_iter().map(alarm).collect();
     loop {
-        for (alarm, Expiry { setting, ends }) in &mut watched {
+        for (alarm, Expiry { setting, ends }, logged) in &mut watched {
             let Some((severity, within)) = stage(*ends, Timestamp::now()) else {
                 alarm.clear();
                 continue;
             };
             let detail = format!("{setting} {within} ({ends:.0})");
-            // Once for each stage and start: there is time.
-            if alarm.raise_as(severity, CREDENTIAL_EXPIRES, &*detail, Instant::now()) {
+            alarm.raise_as(severity, CREDENTIAL_EXPIRES, &*detail, Instant::now());
+            // Not each hour: there is time.
+            if logged.replace(within) != Some(within) {
                 error!(
                     event = "credential_expires",
                     alert = CREDENTIAL_EXPIRES,

@@ -116,6 +116,22 @@ pub fn time(text: &str) -> Parsed<Timestamp> {
     time.ok_or("is not a date or a time, as in 2026-05-01 or 2026-05-01T08:00+02:00")
 }
 
+/// Parses a time, or how long ago it was: `7d`, `12h`, `30m`.
+pub fn since(text: &str) -> Parsed<Timestamp> {
+    const REASON: &str = "is neither a time, as in 2026-05-01, nor a span until now, as in 7d, 12h or 30m";
+    let unit = |end: char| match end {
+        'd' => Some(86_400),
+        'h' => Some(3600),
+        'm' => Some(60),
+        _ => None,
+    };
+    let mut chars = text.chars();
+    let Some(unit) = chars.next_back().and_then(unit) else { return time(text).map_err(|_| REASON) };
+    let count: u32 = chars.as_str().parse().map_err(|_| REASON)?;
+    let span = Duration::from_secs(u64::from(count).saturating_mul(unit));
+    Timestamp::now().checked_sub(span).map_err(|_| REASON)
+}
+
 pub fn schedule(text: &str) -> Parsed<Vec<Duration>> {
     const REASON: &str = "is not a list of seconds, as in 5,30,120 (1 to 50 waits, each at most a week)";
     let seconds = |wait: &str| wait.trim().parse().ok().filter(|seconds| *seconds <= 604_800);

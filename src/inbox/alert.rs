@@ -48,7 +48,7 @@ pub struct DueNotice {
 }
 
 impl Inbox {
-    /// Stores a report: a new alert is pending.
+    /// Stores a report: a new alert is pending. A pending condition that nobody has seen for a minute begins anew.
     pub async fn report_alert(&self, report: &Report) -> sqlx::Result<()> {
         execute!(
             self,
@@ -57,7 +57,10 @@ impl Inbox {
              on conflict (code, subject) do update
                 set source = excluded.source, severity = excluded.severity, detail = excluded.detail,
                     is_event = excluded.is_event, seen_at = excluded.seen_at, ends_at = excluded.ends_at,
-                    since = case when alert.state = 'resolved' then excluded.since else alert.since end,
+                    since = case when alert.state = 'resolved'
+                                   or alert.state = 'pending' and not excluded.is_event
+                                      and alert.seen_at <= excluded.seen_at - 60000
+                                 then excluded.since else alert.since end,
                     state = case when alert.state = 'resolved' then 'pending' else alert.state end",
             report.code,
             storable(&report.subject),
@@ -114,17 +117,16 @@ impl Inbox {
         )
     }
 
-    /// Resolves alerts that nobody has reported for an hour; returns those that this call has resolved.
-    pub async fn end_alerts(&self) -> sqlx::Result<Vec<Alert>> {
-        fetch!(
-            self.writer,
-            query_as(
-                "update alert set state = 'resolved', resolved_at = {now}
-                  where state <> 'resolved' and ends_at <= (select {now})
-                 returning code, subject, source, severity, detail, state, since, fired_at, resolved_at"
-            )
-            .fetch_all
-        )
+    /// Resolves those of these alerts that nobody has reported for an hour; returns those that this call has
+    /// resolved, as they were before.
+    pub async fn end_alerts(&self, active: &[Alert]) -> sqlx::Result<Vec<Alert>> {
+        let sql = "update alert set state = 'resolved', resolved_at = {now}
+                    where state <> 'resolved' and ends_at <= (select {now}) returning code, subject";
+        let ended: Vec<(String, String)> = fetch!(self.writer, query_as(sql).fetch_all)?;
+        let has_ended = |alert: &&Alert| {
+            ended.iter().any(|(code, subject)| *code == alert.code && *subject == alert.subject)
+        };
+        Ok(active.iter().filter(has_ended).cloned().collect())
     }
 
     /// Returns the notices that a receiver should get, the oldest alerts first: of alerts that fire or have become

@@ -65,7 +65,7 @@ impl Recorder {
         let mut has_changed = false;
         for alert in &active {
             let is_denied = self.registry.denies(&alert.source, &alert.subject, &alert.code);
-            if is_denied && self.inbox.resolve_alert(alert, UNSEEN).await? && alert.is_firing() {
+            if is_denied && self.inbox.resolve_alert(alert, UNSEEN).await? {
                 log_end(alert);
                 has_changed = true;
             }
@@ -76,7 +76,7 @@ impl Recorder {
             info!(event = "alert_firing", code, subject, severity, detail, "the alert {title} fires");
             has_changed = true;
         }
-        for alert in self.inbox.end_alerts().await?.iter().filter(|alert| alert.fired_at.is_some()) {
+        for alert in &self.inbox.end_alerts(&active).await? {
             log_end(alert);
             has_changed = true;
         }
@@ -87,6 +87,12 @@ impl Recorder {
     }
 }
 
-fn log_end(Alert { code, subject, .. }: &Alert) {
-    info!(event = "alert_resolved", code, subject, "the alert {} is over", title(code, subject));
+/// Logs the end of an alert as it was before.
+fn log_end(alert: &Alert) {
+    let Alert { code, subject, .. } = alert;
+    let title = title(code, subject);
+    match alert.is_firing() {
+        true => info!(event = "alert_resolved", code, subject, "the alert {title} is over"),
+        false => debug!(event = "alert_lapsed", code, subject, "the alert {title} was over before it fired"),
+    }
 }

@@ -46,6 +46,28 @@ impl Sink {
         }
     }
 
+    /// The name of its row in `casebridge check --alerts`.
+    pub fn row(&self) -> &'static str {
+        match self.settings {
+            SinkSettings::Slack(_) => "alerts to slack",
+            SinkSettings::Webhook { .. } => "alerts to webhook",
+            SinkSettings::PagerDuty { .. } => "alerts to pagerduty",
+        }
+    }
+
+    /// What to do if it takes no notice.
+    pub fn remedy(&self) -> &'static str {
+        match self.settings {
+            SinkSettings::Slack(_) => {
+                "check ALERT_SLACK_WEBHOOK_URL, and in Slack whether the webhook and its channel still exist"
+            }
+            SinkSettings::Webhook { .. } => {
+                "check ALERT_WEBHOOK_URL and ALERT_WEBHOOK_SECRET, and the receiver's log"
+            }
+            SinkSettings::PagerDuty { .. } => "check ALERT_PAGERDUTY_KEY, and for the EU ALERT_PAGERDUTY_URL",
+        }
+    }
+
     /// Sends a notice. It is safe to repeat it: the webhook's id and PagerDuty's `dedup_key` stay the same. Slack
     /// shows a repeated message twice.
     ///

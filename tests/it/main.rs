@@ -12,6 +12,7 @@
 mod harness;
 
 mod adopt;
+mod alerts;
 mod author;
 mod bounds;
 mod case;
@@ -41,6 +42,7 @@ mod pooler;
 mod public_url;
 mod pull;
 mod receive;
+mod reconcile;
 mod rehearse;
 mod render;
 mod settings;

@@ -196,6 +196,11 @@ on_both! {
         wait_until_all_done(&bridge).await;
         assert_eq!(settled(world.list().await), before, "settled deliveries were changed");
         check_nothing_is_doubled(&world);
+        // The counts begin with what is stored.
+        let done = "casebridge_deliveries{destination=\"zendesk\",state=\"done\"}";
+        let samples = crate::metrics::wait_for(&world, done, (11 + WAITING.len()) as f64).await;
+        let dead = "casebridge_deliveries{destination=\"zendesk\",state=\"dead\"}";
+        assert_eq!((samples[dead], samples["casebridge_unaccounted"]), (3.0, 0.0));
 
         assert_eq!(world.zendesk.model().comments(1000).len(), 3);
         let behind = world.zendesk.model().comments(1006);

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::answer::{error_page, not_found, refusal, too_many};
@@ -161,6 +162,66 @@ pub(super) async fn search(
         };
         let response = Json(search_page(model, &phrase, page)).into_response();
         with_rate(model, "", response)
+    })
+}
+
+/// `GET /api/v2/search/export`: the same index with a cursor, without the limit of 1,000 results. The query must not
+/// name a type.
+pub(super) async fn export(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(refused) = shared.refuse(&headers, &["read"]) {
+        return refused;
+    }
+    shared.change(|model| {
+        model.searches += 1;
+        let fault = model.search_faults.pop_front().and_then(Fault::answer_to_read);
+        if let Some(lost) = fault.or_else(|| model.lost_answer()) {
+            return lost;
+        }
+        let asked = query.get("query").map(String::as_str).unwrap_or_default();
+        let parts = asked.strip_prefix("external_id:\"").and_then(|rest| rest.split_once("\" created>="));
+        let known = ["filter[type]", "query", "page[size]", "page[after]"];
+        let is_plain = query.keys().all(|name| known.contains(&name.as_str()));
+        let is_ticket = query.get("filter[type]").is_some_and(|kind| kind == "ticket");
+        let size = query.get("page[size]").map_or(Some(100), |size| size.parse().ok());
+        let size = size.filter(|size| (1..=1000).contains(size));
+        let first =
+            query.get("page[after]").map_or(Some(0), |cursor| cursor.strip_prefix("after-")?.parse().ok());
+        let (Some((phrase, since)), Some(size), Some(first), true) =
+            (parts, size, first, is_plain && is_ticket)
+        else {
+            return refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid search");
+        };
+        let Ok(since) = since.parse::<Timestamp>() else {
+            return refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "created");
+        };
+        let response = Json(export_page(model, &words(phrase), since, first, size)).into_response();
+        with_rate(model, "", response)
+    })
+}
+
+fn export_page(model: &Model, phrase: &[String], since: Timestamp, first: usize, size: usize) -> Value {
+    let is_found = |ticket: &&Value| {
+        let words = words(ticket["external_id"].as_str().unwrap_or_default());
+        let created = ticket["created_at"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        let is_visible = !model.hidden.iter().any(|id| ticket["id"] == *id);
+        is_visible
+            && created.is_none_or(|created| created >= since)
+            && words.windows(phrase.len()).any(|some| some == phrase)
+    };
+    let tickets = model.outdated_index.as_ref().unwrap_or(&model.tickets);
+    let found: Vec<&Value> = tickets.iter().filter(is_found).collect();
+    let results: Vec<Value> = found.iter().skip(first).take(size).map(|ticket| shown(ticket)).collect();
+    let last = first + results.len();
+    let has_more = last < found.len();
+    json!({
+        "results": results,
+        "facets": null,
+        "meta": {"has_more": has_more, "after_cursor": has_more.then(|| format!("after-{last}")), "before_cursor": null},
+        "links": {"prev": null, "next": null},
     })
 }
 

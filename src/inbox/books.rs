@@ -1,0 +1,78 @@
+//! The books: what was received, and what has become of it. For `casebridge reconcile`, which may take seconds.
+
+use sqlx::FromRow;
+
+use super::{Inbox, fetch};
+
+/// The deliveries of one route to one destination.
+#[derive(Clone, Debug, FromRow)]
+pub struct Account {
+    pub route: String,
+    pub destination: String,
+    pub received: i64,
+    pub waiting: i64,
+    pub done: i64,
+    pub dead: i64,
+}
+
+impl Account {
+    /// The deliveries that are in none of the three states. Not 0 only by a defect.
+    pub fn unaccounted(&self) -> i64 {
+        self.received.saturating_sub(self.waiting).saturating_sub(self.done).saturating_sub(self.dead)
+    }
+}
+
+/// A delivery that is done, and the reference that it has.
+#[derive(Clone, Debug, FromRow)]
+pub struct Claimed {
+    pub received_at: i64,
+    pub identity: String,
+    pub case_key: String,
+    pub reference: String,
+}
+
+/// A delivery of a case.
+#[derive(Clone, Debug, FromRow)]
+pub struct OfCase {
+    pub state: String,
+    pub reference: Option<String>,
+}
+
+impl Inbox {
+    /// Counts the deliveries received since, in milliseconds since 1970, by route and destination.
+    pub async fn accounts(&self, since: i64) -> sqlx::Result<Vec<Account>> {
+        let sql = "
+            select route, destination, count(*) as received,
+                   cast(sum(case when state = 'waiting' then 1 else 0 end) as bigint) as waiting,
+                   cast(sum(case when state = 'done' then 1 else 0 end) as bigint) as done,
+                   cast(sum(case when state = 'dead' then 1 else 0 end) as bigint) as dead
+              from delivery where received_at >= $1 group by route, destination order by route, destination";
+        fetch!(self.reader, query_as(sql, since).fetch_all)
+    }
+
+    /// Returns the references of deliveries that are done, in the order of their arrival: the page of `limit` that
+    /// follows `after`, or begins at `since`.
+    pub async fn references(
+        &self,
+        destination: &str,
+        since: i64,
+        after: Option<&Claimed>,
+        limit: usize,
+    ) -> sqlx::Result<Vec<Claimed>> {
+        let sql = "
+            select received_at, identity, case_key, reference from delivery
+             where (received_at, identity) > ($2, $3) and destination = $1 and state = 'done' and reference <> ''
+             order by received_at, identity limit $4";
+        let (at, identity) = match after {
+            Some(last) => (last.received_at, last.identity.as_str()),
+            None => (since, ""),
+        };
+        fetch!(self.reader, query_as(sql, destination, at, identity, limit as i64).fetch_all)
+    }
+
+    /// Returns the deliveries of a case to a destination.
+    pub async fn deliveries_of_case(&self, destination: &str, case_key: &str) -> sqlx::Result<Vec<OfCase>> {
+        let sql = "select state, reference from delivery where destination = $1 and case_key = $2";
+        fetch!(self.reader, query_as(sql, destination, case_key).fetch_all)
+    }
+}

@@ -1,0 +1,188 @@
+//! `casebridge reconcile` finds what is missing in Zendesk, in the database and in the feeds. `casebridge status` and
+//! `casebridge health` ask the running service.
+
+use std::process::Output;
+
+use casebridge_sandbox::zendesk::{self, Fault};
+use serde_json::{Value, json};
+
+use crate::harness::{World, event, leak, on_both, run_on_sqlite};
+use crate::pull::with_feeds;
+
+/// Before the dates of the fixtures, and of the stand-in for Zendesk.
+const BEGINNING: &str = "2016-01-01";
+
+/// Runs `casebridge reconcile --json`, and returns its exit code and its document.
+async fn reconcile(world: &World) -> (Option<i32>, Value) {
+    let output = world.command_with_settings(&["reconcile", "--since", BEGINNING, "--json"]).await;
+    let text = text(&output);
+    assert_eq!(leak(&text), None, "{text}");
+    (output.status.code(), serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}")))
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// The kinds of the differences.
+fn kinds(document: &Value) -> Vec<&str> {
+    let differences = document["differences"].as_array().unwrap();
+    differences.iter().map(|difference| difference["kind"].as_str().unwrap()).collect()
+}
+
+/// Three posts with a ticket each, and nobody runs any longer.
+async fn delivered(world: &mut World) {
+    with_feeds(world);
+    let bridge = world.start_subscribed().await;
+    for post in 1..=3 {
+        world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+    }
+    for post in 1..=3 {
+        bridge.wait_for(&format!("delivery_done case=*:twitter:{post}")).await;
+    }
+    bridge.stop().await;
+}
+
+on_both! {
+    async fn nothing_is_reported_if_everything_agrees(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, &document["agrees"]), (Some(0), &json!(true)), "{document}");
+        let account = json!({
+            "route": "label", "destination": "zendesk", "received": 3, "waiting": 0, "done": 3, "dead": 0,
+        });
+        assert_eq!(document["deliveries"], json!([account]));
+        let output = world.command_with_settings(&["reconcile", "--since", "12h"]).await;
+        let text = text(&output);
+        assert!(text.starts_with("everything agrees: 3 deliveries") && text.lines().count() == 1, "{text}");
+        // The search index lags behind.
+        world.zendesk.model().outdated_index = Some(Vec::new());
+        assert_eq!(reconcile(&world).await.0, Some(0));
+    }
+
+    async fn a_ticket_that_was_deleted_in_zendesk_is_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        let deleted = {
+            let mut model = world.zendesk.model();
+            let ticket = model.tickets.remove(1);
+            model.deleted.push(ticket.clone());
+            ticket
+        };
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["ticket_missing"]), "{document}");
+        let text = document["differences"][0]["text"].as_str().unwrap();
+        assert!(text.contains(&deleted["id"].to_string()) && text.contains("was deleted"), "{text}");
+        // It may also be out of sight.
+        world.zendesk.model().deleted.clear();
+        let (_, document) = reconcile(&world).await;
+        assert!(document["differences"][0]["text"].as_str().unwrap().contains("is not found"), "{document}");
+    }
+
+    async fn a_second_ticket_made_by_hand_is_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        {
+            let mut model = world.zendesk.model();
+            let mut second = model.tickets[0].clone();
+            second["id"] = json!(987_654);
+            model.tickets.push(second);
+        }
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["ticket_duplicate"]), "{document}");
+        assert!(document["differences"][0]["text"].as_str().unwrap().contains("987654"), "{document}");
+        // Even if the search index has none of them.
+        world.zendesk.model().outdated_index = Some(Vec::new());
+        assert_eq!(kinds(&reconcile(&world).await.1), ["ticket_duplicate"]);
+    }
+
+    async fn a_delivery_that_was_deleted_from_the_database_is_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        world.khoros.model().subscriptions[0].feed.clear();
+        world.database.execute("delete from delivery where event_id = 'event-2'").await;
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["books", "ticket_unknown"]), "{document}");
+        assert!(document["differences"][1]["text"].as_str().unwrap().contains(":twitter:2"), "{document}");
+    }
+
+    async fn an_event_that_is_only_in_the_feed_is_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        let missed: Value = serde_json::from_str(&event("event-4", "4")).unwrap();
+        world.khoros.model().subscriptions[0].feed.push(missed);
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["event_missing"]), "{document}");
+        let difference = &document["differences"][0];
+        assert!(difference["text"].as_str().unwrap().contains("event-4"), "{difference}");
+        assert!(difference["remedy"].as_str().unwrap().starts_with("casebridge backfill --since "));
+    }
+}
+
+#[tokio::test]
+async fn what_zendesk_does_not_answer_is_said_and_not_guessed() {
+    run_on_sqlite(|mut world| async move {
+        delivered(&mut world).await;
+        // Nothing of this may be taken for the answer that no ticket exists.
+        for fault in [Fault::TooMany(60), Fault::Status(500), Fault::Status(403), Fault::Html] {
+            world.zendesk.model().outage = Some(fault.clone());
+            let (code, document) = reconcile(&world).await;
+            assert_eq!((code, &document["agrees"]), (Some(1), &json!(false)), "{fault:?}");
+            assert_eq!(kinds(&document), [] as [&str; 0], "{fault:?}");
+            assert_eq!(document["unchecked"][0]["part"], "zendesk", "{fault:?}");
+        }
+        world.zendesk.model().outage = None;
+        world.zendesk.stop();
+        let output = world.command_with_settings(&["reconcile"]).await;
+        let text = text(&output);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains("! zendesk: could not be checked:") && !text.contains('✗'), "{text}");
+        assert!(!text.contains(zendesk::CLIENT_SECRET));
+    })
+    .await;
+}
+
+on_both! {
+    async fn the_status_is_one_screen(world: World) {
+        let bridge = world.start_subscribed().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done").await;
+        let output = world.command_with_settings(&["status"]).await;
+        let text = text(&output);
+        assert!(output.status.success(), "{output:?}");
+        assert!(text.starts_with("casebridge ") && text.contains("no alert fires"), "{text}");
+        assert!(text.contains("zendesk      ok") && text.contains("subscribed"), "{text}");
+        assert!(text.contains("1 deliveries done in 24 h") && text.lines().count() < 24, "{text}");
+        assert_eq!(leak(&text), None);
+
+        // The database answers for a service that does not.
+        world.zendesk.stop();
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for("destination_paused").await;
+        bridge.kill().await;
+        let output = world.command_with_settings(&["status"]).await;
+        let text = self::text(&output);
+        assert!(output.status.success(), "{output:?}");
+        assert!(text.starts_with("the service was not asked (refused"), "{text}");
+        assert!(text.contains("1 waiting") && text.contains("last event"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_an_exit_code() {
+    run_on_sqlite(|mut world| async move {
+        let bridge = world.start().await;
+        let output = world.command_with_settings(&["health"]).await;
+        assert_eq!((output.status.code(), text(&output).as_str()), (Some(0), "ok\n"));
+        bridge.kill().await;
+        let output = world.command_with_settings(&["health"]).await;
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("refused"));
+        // Neither answers.
+        world.set("DATABASE_URL", "sqlite:///nowhere/casebridge.db");
+        let output = world.command_with_settings(&["status"]).await;
+        assert_eq!(output.status.code(), Some(1));
+    })
+    .await;
+}
