@@ -14,6 +14,7 @@ mod memo;
 mod postgres;
 mod report;
 mod retention;
+mod search;
 mod sqlite;
 pub mod survey;
 
@@ -34,6 +35,7 @@ pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
 pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
+pub use search::Filter;
 
 use crate::config::Database;
 use crate::delivery::Origin;

@@ -50,6 +50,7 @@ mod since;
 mod storage;
 mod storm;
 mod subscribe;
+mod terminal;
 mod ticket;
 mod tutorial;
 mod upgrade;
