@@ -39,7 +39,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive events and create tickets until a signal stops it (the default)
+    /// Receive events and create tickets (the default)
+    ///
+    /// Runs until a signal stops it. Needs the variables that `casebridge --help` lists as required.
     Serve,
     /// Check everything that serve needs, and change nothing
     ///
@@ -55,16 +57,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the whole path on this machine: stand-ins for Khoros and Zendesk, and the real casebridge between them
+    /// Show the whole path on this machine, between stand-ins
     ///
-    /// Needs no variables; TICKET_… apply. It ends on Ctrl-C.
+    /// Starts stand-ins for Khoros and Zendesk, and the real casebridge between them. Needs no variables; TICKET_… apply. It ends on Ctrl-C.
     #[cfg(feature = "demo")]
     Demo(cli::DemoOptions),
-    /// List deliveries and their results, newest first; needs DATABASE_URL only
-    List(cli::ListOptions),
-    /// Try on a Zendesk trial or sandbox what casebridge assumes of Zendesk
+    /// List deliveries and their results, newest first
     ///
-    /// Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
+    /// Needs DATABASE_URL only.
+    List(cli::ListOptions),
+    /// Try what casebridge assumes of Zendesk
+    ///
+    /// Use it on a trial or sandbox. Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
     /// one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and solves or closes the others.
     /// Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket is still open.
     Rehearse {
@@ -76,9 +80,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Discard waiting deliveries of a route, beside the running service; needs DATABASE_URL only
+    /// Discard waiting deliveries of a route
     ///
-    /// Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
+    /// Works beside the running service, and needs DATABASE_URL only. Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
     /// Deliveries that are being sent or may have been sent are kept.
     Discard {
         /// The route, as in `casebridge list --json`
@@ -97,7 +101,9 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the tickets that a notification would create; sends nothing and needs no variables
+    /// Show the tickets that a notification would create
+    ///
+    /// Sends nothing and needs no variables; TICKET_… and ROUTE_… apply.
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
         #[arg(required_unless_present = "template")]
@@ -123,15 +129,17 @@ enum Command {
         #[arg(long, value_enum, default_value = "markdown")]
         format: Format,
     },
-    /// End the subscriptions at Khoros; a running service leaves them alone until its next start
+    /// End the subscriptions at Khoros
+    ///
+    /// Needs the variables of serve. A running service leaves the subscriptions alone until its next start.
     Unsubscribe {
         /// The subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
-    /// Import older events from the feeds; the running service delivers them
+    /// Import older events from the feeds
     ///
-    /// The service skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
+    /// The running service delivers them; it skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
     /// serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be read to the end, or
     /// an event could not be imported.
     Backfill {
@@ -154,14 +162,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
+    /// Copy the SQLite file, beside the running service
     ///
-    /// The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
+    /// Needs DATABASE_URL only. The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
     Backup {
         /// The copy, which must not exist yet
         file: PathBuf,
     },
-    /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
+    /// Give dead deliveries a new try
+    ///
+    /// Works beside the running service, and needs DATABASE_URL only.
     Replay {
         /// All dead deliveries
         #[arg(long, conflicts_with = "ids")]
@@ -187,12 +197,12 @@ enum Command {
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
-    /// Print the completions of commands and options for a shell
+    /// Print the completions for a shell
     Completions {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
-    /// Print the manual page, or write those of all commands into a folder
+    /// Print the manual page, or write those of all commands
     Man {
         /// The folder, as in /usr/local/share/man/man1
         folder: Option<PathBuf>,
