@@ -18,6 +18,7 @@ mod memo;
 mod postgres;
 mod report;
 mod retention;
+mod search;
 mod select;
 mod size;
 mod sqlite;
@@ -45,6 +46,7 @@ pub use commit::{Committer, ReceiveError};
 pub use counts::Counts;
 pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
+pub use search::Filter;
 pub use select::Shown;
 pub use size::Size;
 

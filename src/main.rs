@@ -9,24 +9,20 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
-use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
-use casebridge::app::Running;
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, Logging, Partial, Preview, Problems};
-use casebridge::destination::zendesk::ticket;
+use casebridge::destination;
 use casebridge::env::parse;
-use casebridge::http::server;
-use casebridge::inbox::{State, Unusable};
+use casebridge::inbox::Unusable;
 use casebridge::source::khoros::feed::backfill::Span;
-use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, ShowOptions, TicketForm};
+use cli::{
+    BackfillOptions, BuiltIn, Format, Part, Rehearsed, Replay, Selection, ShowOptions, TicketForm,
+};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -37,27 +33,25 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Configured by environment variables alone: `casebridge settings` and docs/configuration.md describe them.
 #[derive(Parser)]
-#[command(version, about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
+#[command(version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-const AFTER_HELP: &str = "\
-To check the settings and all connections without changing anything:
-  casebridge check --before-start
-  casebridge check
-
-Exit codes:
-  0  done, or stopped by a signal
-  1  failed; for check: something is broken; for reconcile: something differs or was not compared; for rehearse: an assumption is refuted, it is incomplete,
-     or a ticket is still open
-  2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
-
 #[derive(Subcommand)]
 enum Command {
-    /// Receive events and create tickets until a signal stops it (the default)
+    /// Receive events and create tickets (the default)
+    ///
+    /// Runs until a signal stops it. Needs the variables that `casebridge --help` lists as required.
     Serve,
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+/// What an operator runs on occasion.
+#[derive(Subcommand)]
+enum Tool {
     /// Check everything that serve needs, and change nothing
     ///
     /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is
@@ -75,28 +69,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the whole way on this machine: stand-ins for Khoros and Zendesk, and the real bridge between them
-    #[cfg(feature = "demo")]
-    Demo {
-        /// Exit after the first ticket instead of staying up
-        #[arg(long)]
-        once: bool,
-    },
-    /// List all deliveries and their results; needs DATABASE_URL only
-    List {
-        /// Only deliveries in this state
-        #[arg(long, value_enum)]
-        state: Option<State>,
-        /// Only deliveries to this destination
-        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
-        destination: Option<String>,
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
-    /// Try on a Zendesk trial or sandbox what casebridge assumes of Zendesk
+    /// Show the whole path on this machine, between stand-ins
     ///
-    /// Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
+    /// Starts stand-ins for Khoros and Zendesk, and the real casebridge between them. Needs no variables; TICKET_… apply. It ends on Ctrl-C.
+    #[cfg(feature = "demo")]
+    Demo(cli::DemoOptions),
+    /// List deliveries and their results, newest first
+    ///
+    /// Needs DATABASE_URL only.
+    List(cli::ListOptions),
+    /// Try what casebridge assumes of Zendesk
+    ///
+    /// Use it on a trial or sandbox. Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
     /// one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and solves or closes the others.
     /// Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket is still open.
     Rehearse {
@@ -108,9 +92,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Discard waiting deliveries of a route, beside the running service; needs DATABASE_URL only
+    /// Discard waiting deliveries of a route
     ///
-    /// Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
+    /// Works beside the running service, and needs DATABASE_URL only. Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
     /// Deliveries that are being sent or may have been sent are kept.
     Discard {
         /// The route, as in `casebridge list --json`
@@ -129,7 +113,9 @@ enum Command {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Show the tickets that a notification would create; sends nothing and needs no variables
+    /// Show the tickets that a notification would create
+    ///
+    /// Sends nothing and needs no variables; TICKET_… and ROUTE_… apply.
     Render {
         /// The notification as Khoros sends it, or `-` for standard input
         #[arg(required_unless_present = "template")]
@@ -150,9 +136,9 @@ enum Command {
         #[arg(long)]
         html: bool,
     },
-    /// Prove that nothing is missing: compare the database with Zendesk and the feeds, and change nothing
+    /// Prove that nothing is missing
     ///
-    /// Finds tickets that no longer exist, cases with several open tickets, tickets that no delivery made, and events
+    /// Compares the database with Zendesk and the feeds, and changes nothing. Finds tickets that no longer exist, cases with several open tickets, tickets that no delivery made, and events
     /// of the feeds that became no delivery. Needs the variables of serve. Exit code 1 if there is a difference, or if
     /// something could not be compared.
     Reconcile {
@@ -164,30 +150,34 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the running service on one screen, or what its database knows if it does not answer
+    /// Show the running service on one screen
     ///
-    /// Needs PORT and ADMIN_TOKEN to ask the service, and DATABASE_URL otherwise.
+    /// Asks the service with PORT and ADMIN_TOKEN. If it does not answer, shows what the database at DATABASE_URL knows.
     Status {
         /// Show it again every two seconds, until a signal
         #[arg(long)]
         watch: bool,
     },
-    /// Ask the running service whether it answers: exit code 0 or 1; needs PORT only
+    /// Ask the running service whether it answers
+    ///
+    /// Needs PORT only. Exit code 1 if it does not answer; container images use it as their health check.
     Health,
     /// Print the documentation of all settings, and no values
     Settings {
         #[arg(long, value_enum, default_value = "markdown")]
         format: Format,
     },
-    /// End the subscriptions at Khoros; a running service leaves them alone until its next start
+    /// End the subscriptions at Khoros
+    ///
+    /// Needs the variables of serve. A running service leaves the subscriptions alone until its next start.
     Unsubscribe {
         /// The subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
-    /// Import older events from the feeds; the running service delivers them
+    /// Import older events from the feeds
     ///
-    /// The service skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
+    /// The running service delivers them; it skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
     /// serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be read to the end, or
     /// an event could not be imported.
     Backfill {
@@ -210,17 +200,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Copy the SQLite file, beside the running service; needs DATABASE_URL only
+    /// Copy the SQLite file, beside the running service
     ///
-    /// The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
+    /// Needs DATABASE_URL only. The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
     Backup {
         /// The copy, which must not exist yet
         file: PathBuf,
     },
-    /// Show everything about one delivery, beside the running service; needs DATABASE_URL only
+    /// Show everything about one delivery
     ///
-    /// Its attempts in their order, with each wait and its reason; the other deliveries of its case; links to the post
-    /// and the ticket; and the request that was sent or would be sent.
+    /// Works beside the running service, and needs DATABASE_URL only. Shows its attempts in their order, with each wait
+    /// and its reason; the other deliveries of its case; links to the post and the ticket; and the request that was sent
+    /// or would be sent.
     Show {
         /// An id as `casebridge list` shows it or the beginning of one, a case, the number or link of a ticket, or the
         /// link of a post. Of several deliveries, the last one that was received
@@ -236,10 +227,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
+    /// Give dead deliveries a new try
+    ///
+    /// Works beside the running service, and needs DATABASE_URL only.
     Replay {
         /// All dead deliveries
-        #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+        #[arg(long, conflicts_with = "ids")]
         all_dead: bool,
         /// Make new tickets for these cases, because their tickets were deleted for good
         ///
@@ -262,10 +255,18 @@ enum Command {
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Print the completions for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands
+    Man {
+        /// The folder, as in /usr/local/share/man/man1
+        folder: Option<PathBuf>,
+    },
 }
 
-/// Twice as many as the server accepts connections at once.
-const OPEN_FILES: u64 = 4096;
 /// The exit code for problems that another try cannot solve.
 const MISCONFIGURED: u8 = 2;
 
@@ -276,8 +277,8 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     let code = match command {
-        Command::Serve => serve_and_log(),
-        other => run(other).unwrap_or_else(|error| match is_broken_pipe(&error) {
+        Command::Serve => serve(),
+        Command::Tool(tool) => run(tool).unwrap_or_else(|error| match is_broken_pipe(&error) {
             // The reader of our output has closed the pipe.
             true => ExitCode::SUCCESS,
             false => fail(&error),
@@ -295,7 +296,33 @@ fn command() -> Command {
     match &arguments[..] {
         [] => Command::Serve,
         [only] if only == "serve" => Command::Serve,
-        _ => Arguments::parse().command.unwrap_or(Command::Serve),
+        _ => parsed().unwrap_or_else(|error| error.exit()),
+    }
+}
+
+fn parsed() -> Result<Command, clap::Error> {
+    let command = Arguments::from_arg_matches(&described().get_matches())?.command.unwrap_or(Command::Serve);
+    match &command {
+        Command::Tool(Tool::Replay { all_dead: false, ids, .. }) if ids.is_empty() => Err(nothing_to_replay()),
+        _ => Ok(command),
+    }
+}
+
+/// The commands with all their texts.
+fn described() -> clap::Command {
+    cli::complete(Arguments::command())
+}
+
+/// Explains how to look first.
+fn nothing_to_replay() -> clap::Error {
+    let mut commands = described();
+    commands.build();
+    let message = "which deliveries? See what is dead first, and try without changing anything:\n\n  \
+                   casebridge list --state dead\n  casebridge replay --all-dead --dry-run\n\n\
+                   Then name deliveries by their ids, or replay --all-dead.";
+    match commands.find_subcommand_mut("replay") {
+        Some(replay) => replay.error(ErrorKind::MissingRequiredArgument, message),
+        None => commands.error(ErrorKind::MissingRequiredArgument, message),
     }
 }
 
@@ -306,7 +333,7 @@ fn start_log(command: &Command) -> anyhow::Result<Option<Log>> {
             log::start(&filter, format)
         }
         #[cfg(feature = "demo")]
-        Command::Demo { .. } => log::start("warn", casebridge::config::LogFormat::Text),
+        Command::Tool(Tool::Demo(options)) => log::start(options.log_filter(), casebridge::config::LogFormat::Text),
         _ => return Ok(None),
     };
     log.map(Some).context("cannot log to standard output")
@@ -324,52 +351,38 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// A text of the ticket that a template can replace.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum BuiltIn {
-    /// The template of TICKET_SUBJECT
-    Subject,
-    /// The template of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
-    Comment,
-    /// The template of TICKET_UPDATE, with TICKET_COMMENT_FORMAT=html
-    Update,
-}
-
-impl BuiltIn {
-    fn source(self) -> &'static str {
-        match self {
-            BuiltIn::Subject => ticket::SUBJECT,
-            BuiltIn::Comment => ticket::COMMENT,
-            BuiltIn::Update => ticket::UPDATE,
-        }
-    }
-}
-
-/// Runs a subcommand other than `serve`, whose small stack must not contain the state of the others.
+/// Serves apart from [`run`], whose future has the size of the largest tool's and would stay on the stack.
 #[tokio::main]
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    match command {
-        Command::Serve => {}
-        Command::Check { json, before_start, alerts } => return check(json, before_start, alerts).await,
-        Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
-        Command::List { state, destination, json } => {
-            cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
+async fn serve() -> ExitCode {
+    cli::serve().await.map_or_else(|error| exit_code(&error), |()| ExitCode::SUCCESS)
+}
+
+#[tokio::main]
+async fn run(tool: Tool) -> anyhow::Result<ExitCode> {
+    match tool {
+        Tool::Check { json, before_start, alerts } => {
+            let moment = if before_start { Moment::BeforeStart } else { Moment::Anytime };
+            let is_ok = cli::check(moment, alerts, json).await?;
+            return Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Rehearse { yes_create_tickets, json } => {
-            return Ok(match cli::rehearse(yes_create_tickets, json, stop_on_signal()?).await? {
+        #[cfg(feature = "demo")]
+        Tool::Demo(options) => cli::demo(&options, cli::stop_on_signal()?).await?,
+        Tool::List(options) => cli::list(&Database::from_env()?, &options).await?,
+        Tool::Rehearse { yes_create_tickets, json } => {
+            return Ok(match cli::rehearse(yes_create_tickets, json, cli::stop_on_signal()?).await? {
                 Rehearsed::Ok => ExitCode::SUCCESS,
                 Rehearsed::Failed => ExitCode::FAILURE,
                 Rehearsed::Refused => ExitCode::from(MISCONFIGURED),
             });
         }
-        Command::Discard { route, since, until, destination, dry_run } => {
+        Tool::Discard { route, since, until, destination, dry_run } => {
             let selection = Selection { route, destination, since, until };
             cli::discard(&Database::from_env()?, &selection, dry_run).await?;
         }
-        Command::Render { template: Some(template), .. } => {
+        Tool::Render { template: Some(template), .. } => {
             write!(std::io::stdout(), "{}", template.source())?
         }
-        Command::Render { file, route, update, json, html, template: None } => {
+        Tool::Render { file, route, update, json, html, template: None } => {
             let part = if update { Part::Update } else { Part::Ticket };
             let file = file.unwrap_or_else(|| "-".into());
             let form = match (json, html) {
@@ -379,26 +392,26 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             cli::render(&Preview::from_env()?, &file, route.as_deref(), part, form)?;
         }
-        Command::Reconcile { since, json } => {
+        Tool::Reconcile { since, json } => {
             let agrees = cli::reconcile(Config::from_env()?, since, json).await?;
             return Ok(if agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Status { watch } => cli::status(&Partial::from_env(), watch, stop_on_signal()?).await?,
-        Command::Health => cli::health(&Partial::from_env().general).await?,
-        Command::Settings { format } => cli::settings(format)?,
-        Command::Unsubscribe { external_id } => {
+        Tool::Status { watch } => cli::status(&Partial::from_env(), watch, cli::stop_on_signal()?).await?,
+        Tool::Health => cli::health(&Partial::from_env().general).await?,
+        Tool::Settings { format } => cli::settings(format)?,
+        Tool::Unsubscribe { external_id } => {
             cli::unsubscribe(&Config::from_env()?, &external_id).await?;
         }
-        Command::Backfill { since, until, route, dry_run, json } => {
+        Tool::Backfill { since, until, route, dry_run, json } => {
             let (config, span) = (Config::from_env()?, Span { since, until });
             cli::backfill(&config, &span, route.as_deref(), BackfillOptions { dry_run, json }).await?;
         }
-        Command::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
-        Command::Show { id, destination, texts, json } => {
+        Tool::Backup { file } => cli::backup(&Database::from_env()?, &file).await?,
+        Tool::Show { id, destination, texts, json } => {
             let options = ShowOptions { texts, json };
             cli::show(&Database::from_env()?, &id, destination.as_deref(), options).await?;
         }
-        Command::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {
+        Tool::Replay { all_dead: _, new_ticket, now, destination, dry_run, ids } => {
             let how = match (new_ticket, now) {
                 (true, _) => Replay::NewTicket,
                 (false, true) => Replay::Now,
@@ -406,97 +419,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             cli::replay(&Database::from_env()?, &ids, destination.as_deref(), how, dry_run).await?;
         }
+        Tool::Completions { shell } => cli::completions(described(), shell)?,
+        Tool::Man { folder } => cli::man(described(), folder.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn check(as_json: bool, before_start: bool, alerts: bool) -> anyhow::Result<ExitCode> {
-    let moment = if before_start { Moment::BeforeStart } else { Moment::Anytime };
-    let report = check::run(moment, alerts).await;
-    let text = match as_json {
-        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => report.to_string(),
-    };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that closed the pipe may still need the exit code.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Logs why the service ends: standard error may be the same pipe that nobody reads.
-#[tokio::main]
-async fn serve_and_log() -> ExitCode {
-    match serve().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((alert, error)) => {
-            match error.downcast_ref::<Problems>() {
-                Some(problems) => {
-                    problems.iter().for_each(|problem| error!(event = "start_failed", alert, "{problem}"))
-                }
-                None => error!(event = "start_failed", alert, "{error:#}"),
-            }
-            exit_code(&error)
-        }
-    }
-}
-
-/// Why the service ends: a code of `alert.rs`, and the error.
-type Failure = (&'static str, anyhow::Error);
-
-/// Serves until a signal.
-async fn serve() -> Result<(), Failure> {
-    match start_on_thread()? {
-        Some(service) => service.run().await.map_err(|error| (alert::START, error)),
-        None => Ok(()),
-    }
-}
-
-/// Starts the service on a separate thread, so that its deep stack is freed: that of the main thread would stay in
-/// memory.
-fn start_on_thread() -> Result<Option<Running>, Failure> {
-    let runtime = Handle::current();
-    let started = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(start())).join());
-    started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Starts the service; `None` if a signal came first.
-async fn start() -> Result<Option<Running>, Failure> {
-    let start_failed = |error| (alert::START, error);
-    let config = Config::from_env().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
-    let stop = stop_on_signal().map_err(start_failed)?;
-    // Connections and the database share the limit of open files, which many systems set to 1,024.
-    if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
-        warn!(
-            event = "file_limit_kept",
-            "could not raise the limit of open files, connections may be refused under load: {error}"
-        );
-    }
-    let storage = app::open_storage(&config.database, &stop).await;
-    let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(None) };
-    let (address, port) = (config.general.listen, config.general.port);
-    let listener = server::listen(address, port)
-        .with_context(|| format!("cannot listen on port {port}"))
-        .map_err(start_failed)?;
-    app::start(config, storage, listener, stop).map(Some).map_err(start_failed)
-}
-
-/// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.
-#[allow(clippy::disallowed_methods, reason = "it lives as long as the process")]
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stopped.cancel();
-    });
-    Ok(stop)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -13,7 +13,7 @@ use serde_json::json;
 use casebridge::config::Config;
 use casebridge::connect;
 use casebridge::inbox::{Account, Counts, Inbox};
-use casebridge::report::printable;
+use casebridge::text::printable;
 
 /// A difference, and what to do about it.
 #[derive(Debug, Serialize)]

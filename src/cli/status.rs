@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use casebridge::config::Partial;
 use casebridge::inbox::Inbox;
-use casebridge::report::printable;
+use casebridge::text::printable;
 use casebridge::{connect, status};
 
 use super::health::{LIMIT, url};

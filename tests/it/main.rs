@@ -19,6 +19,8 @@ mod case;
 mod check;
 mod crash;
 mod deliver;
+#[cfg(feature = "demo")]
+mod demo;
 mod destination_settings;
 mod destinations;
 mod docs;
@@ -52,6 +54,7 @@ mod since;
 mod storage;
 mod storm;
 mod subscribe;
+mod terminal;
 mod ticket;
 mod tutorial;
 mod upgrade;
