@@ -11,6 +11,9 @@ pub mod flow;
 pub mod html;
 pub mod quiet_hours;
 pub mod settings;
+pub mod slack;
+mod summary;
+pub mod targets;
 pub mod template;
 pub mod webhook;
 pub mod zendesk;
@@ -32,6 +35,7 @@ destinations! {
     Zendesk: zendesk,
     Webhook: webhook,
     Flow: flow,
+    Slack: slack,
 }
 
 /// One attempt's work.
