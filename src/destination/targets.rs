@@ -114,18 +114,20 @@ impl Exclusive<'_> {
             (wait, is_alarming)
         });
         let Targets { destination, alert, .. } = self.targets;
-        let (target, seconds) = (self.name, wait.as_secs());
+        let (recipient, seconds) = (self.name, wait.as_secs());
         match is_alarming {
             true => error!(
                 event = "target_paused",
                 alert,
                 destination,
-                target,
-                "{destination} {target} is paused, next try in {seconds} s: {reason}"
+                recipient,
+                "{destination} {recipient} is paused, next try in {seconds} s: {reason}"
             ),
             false => warn!(
                 event = "target_paused",
-                destination, target, "{destination} {target} is paused, next try in {seconds} s: {reason}"
+                destination,
+                recipient,
+                "{destination} {recipient} is paused, next try in {seconds} s: {reason}"
             ),
         }
     }
@@ -137,8 +139,8 @@ impl Exclusive<'_> {
             target.pause.take().is_some()
         });
         if was_paused {
-            let (destination, target) = (self.targets.destination, self.name);
-            info!(event = "target_resumed", destination, target, "{destination} {target} works again");
+            let (destination, recipient) = (self.targets.destination, self.name);
+            info!(event = "target_resumed", destination, recipient, "{destination} {recipient} works again");
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use casebridge_sandbox::khoros::{self, Khoros};
 use casebridge_sandbox::zendesk::{self, Zendesk};
-use casebridge_sandbox::{flow, webhook};
+use casebridge_sandbox::{flow, slack, webhook};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};
@@ -179,6 +179,7 @@ pub fn leak(text: &str) -> Option<&'static str> {
         zendesk::API_TOKEN,
         webhook::SECRET,
         flow::API_KEY,
+        slack::TOKEN,
         PHONE,
         "sandbox-access-token",
         "Post Text",

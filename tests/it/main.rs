@@ -45,6 +45,8 @@ mod render;
 mod settings;
 mod silence;
 mod since;
+mod slack;
+mod slack_storm;
 mod storage;
 mod storm;
 mod subscribe;

@@ -217,9 +217,10 @@ impl Attempt<'_> {
         match failure.kind {
             Kind::Thread => self.replaced = self.root.take().map(|root| root.ts),
             Kind::Markup | Kind::Metadata | Kind::Invalid | Kind::Unknown => {
-                self.warn(
-                    "slack_edit_refused",
-                    &format!("Slack refused an edit, posting only the reply: {}", failure.word),
+                let (case, word) = (&self.job.claim.case_key, failure.word);
+                warn!(
+                    event = "slack_edit_refused",
+                    case, "Slack refused an edit, posting only the reply: {word}"
                 );
             }
             _ => return Err(self.failed(&failure, Doubt::None).into()),
@@ -245,7 +246,11 @@ impl Attempt<'_> {
         }
         let (body, failure) = self.message(&self.mark, place, mentions, notices).body();
         if let Some(failure) = failure {
-            self.warn("template_failed", &format!("SLACK_TEXT failed, using the built-in text: {failure}"));
+            let Claim { case_key: case, identity: delivery, .. } = claim;
+            warn!(
+                event = "template_failed",
+                case, delivery, "SLACK_TEXT failed, using the built-in text; correct the template: {failure}"
+            );
         }
         let frozen = Frozen {
             channel: self.target.channel.clone(),
@@ -272,9 +277,10 @@ impl Attempt<'_> {
                 Kind::Thread if self.root.is_some() => self.replaced = self.root.take().map(|root| root.ts),
                 Kind::Markup if !self.is_plain => {
                     self.is_plain = true;
-                    self.warn(
-                        "slack_plain",
-                        &format!("Slack refused the blocks, posting plain text: {}", failure.word),
+                    let (case, word) = (&self.job.claim.case_key, &failure.word);
+                    warn!(
+                        event = "slack_plain",
+                        case, "Slack refused the blocks, posting plain text: {word}"
                     );
                 }
                 Kind::Metadata if !self.has_no_metadata => self.has_no_metadata = true,
@@ -355,11 +361,6 @@ impl Attempt<'_> {
     ) -> Message<'a> {
         let Attempt { job, target, is_plain, has_no_metadata, .. } = *self;
         Message { job, target, mark, place, mentions, notices, is_plain, has_no_metadata }
-    }
-
-    fn warn(&self, event: &str, text: &str) {
-        let Claim { case_key: case, identity: delivery, .. } = self.job.claim;
-        warn!(event, case, delivery, "{text}");
     }
 }
 

@@ -60,7 +60,7 @@ impl Slack {
             if !lasts && reminder.clear() {
                 info!(
                     event = "slack_storm_over",
-                    target = channel,
+                    recipient = channel,
                     "no new case of {channel} waits any longer"
                 );
             }
@@ -75,7 +75,7 @@ impl Slack {
             error!(
                 event = "slack_storm",
                 alert = STORM,
-                target = channel,
+                recipient = channel,
                 waiting,
                 "{waiting} new cases wait at {most} a minute in {channel}: casebridge list --state waiting --destination slack"
             );

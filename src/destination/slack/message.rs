@@ -213,3 +213,6 @@ fn escaped(text: &str, room: usize, start: String) -> String {
     let escape = |grapheme: &str| grapheme.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     start + &shorten_mapped(text, room, |grapheme| escape(grapheme).into())
 }
+
+#[cfg(test)]
+mod tests;
