@@ -46,11 +46,12 @@ async fn storm(mut world: World) {
     let mut sent = Sent::default();
     let mut bridge = world.start().await;
     for _ in 0..kills {
-        let (lines, more) = (bridge.line_count(), chance.usize(1..30));
-        for _ in 0..chance.usize(2..6) {
+        let (lines, notifications) = (bridge.line_count(), chance.usize(2..6));
+        for _ in 0..notifications {
             notify(&world, &mut sent, &mut chance).await;
         }
-        bridge.wait_for_lines(lines + more).await;
+        // Each is received and done at two destinations, so this many lines are certain.
+        bridge.wait_for_lines(lines + chance.usize(1..=3 * notifications)).await;
         bridge.kill().await;
         bridge = world.start().await;
     }
