@@ -9,7 +9,11 @@
 pub mod exchange;
 pub mod flow;
 pub mod html;
+pub mod quiet_hours;
 pub mod settings;
+pub mod slack;
+mod summary;
+pub mod targets;
 pub mod template;
 pub mod webhook;
 pub mod zendesk;
@@ -32,6 +36,7 @@ destinations! {
     Zendesk: zendesk,
     Webhook: webhook,
     Flow: flow,
+    Slack: slack,
 }
 
 /// One attempt's work.

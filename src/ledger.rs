@@ -82,6 +82,14 @@ impl<'a> Ledger<'a> {
         Ok(self.inbox.history(self.claim).await?)
     }
 
+    /// Whether a later delivery of the case and the route waits, which brings the same or a newer state.
+    ///
+    /// # Errors
+    /// [`Stopped::Storage`]
+    pub async fn is_superseded(&self) -> Result<bool, Stopped> {
+        Ok(self.inbox.is_superseded(self.claim).await?)
+    }
+
     /// Whether the item comes from a feed and is older than the database: another database may have delivered it.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Cleans foreign text: removes invisible characters and defuses placeholders. Pure.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use unicode_segmentation::UnicodeSegmentation;
@@ -121,6 +123,29 @@ pub fn clip(text: &str, room: usize, mark: &str) -> String {
     };
     let kept: String = graphemes(text).take_while(fits).collect();
     format!("{kept}{mark}")
+}
+
+/// Cuts a text between graphemes, with `…`, to at most `room` characters, counted as JavaScript does.
+pub fn shorten(text: &str, room: usize) -> String {
+    shorten_mapped(text, room, Cow::Borrowed)
+}
+
+/// As [`shorten`], after each grapheme was replaced.
+pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) -> Cow<'a, str>) -> String {
+    let (mut whole, mut used, mut fitting) = (String::new(), 0, 0);
+    for grapheme in graphemes(text) {
+        let piece = replace(grapheme);
+        used += piece.encode_utf16().count();
+        if used > room {
+            whole.truncate(fitting);
+            return whole + "…";
+        }
+        whole.push_str(&piece);
+        if used < room {
+            fitting = whole.len();
+        }
+    }
+    whole
 }
 
 /// Iterates over the graphemes of a text; splits a grapheme of more than 200 bytes into its characters.

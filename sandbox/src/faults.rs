@@ -28,6 +28,10 @@ pub enum Fault {
     Status(u16),
     /// This status with an empty body; the request is processed.
     StatusAfter(u16),
+    /// 200 with this JSON.
+    Json(&'static str),
+    /// 200 with this JSON; the request is processed.
+    JsonAfter(&'static str),
     /// 429 with this `Retry-After` in seconds.
     TooMany(u64),
     /// 200 with an HTML page, as from a proxy or a parked domain.
@@ -111,8 +115,8 @@ impl Fault {
     fn is_after_work(&self) -> bool {
         match self {
             Fault::Answer { .. } | Fault::Status(_) | Fault::TooMany(_) | Fault::Html => false,
-            Fault::Redirect(_) | Fault::ResetBefore | Fault::Hang => false,
-            Fault::StatusAfter(_) | Fault::ResetAfter | Fault::HangAfter => true,
+            Fault::Json(_) | Fault::Redirect(_) | Fault::ResetBefore | Fault::Hang => false,
+            Fault::JsonAfter(_) | Fault::StatusAfter(_) | Fault::ResetAfter | Fault::HangAfter => true,
             Fault::SlowBody(_) | Fault::EndlessBody => true,
         }
     }
@@ -131,6 +135,9 @@ impl IntoResponse for Fault {
                 response
             }
             Fault::Status(status) | Fault::StatusAfter(status) => status_of(status).into_response(),
+            Fault::Json(json) | Fault::JsonAfter(json) => {
+                ([(header::CONTENT_TYPE, "application/json")], json).into_response()
+            }
             Fault::TooMany(seconds) => {
                 let headers = [(header::RETRY_AFTER, seconds.to_string())];
                 (StatusCode::TOO_MANY_REQUESTS, headers).into_response()

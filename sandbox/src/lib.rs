@@ -12,6 +12,7 @@ pub mod faults;
 pub mod flow;
 pub mod khoros;
 mod server;
+pub mod slack;
 mod state;
 pub mod webhook;
 pub mod zendesk;

@@ -23,6 +23,19 @@ impl Inbox {
         Ok(History { latest, may_be_restored })
     }
 
+    /// Whether a later delivery of a claim's case and route waits for the same destination.
+    pub async fn is_superseded(&self, claim: &Claim) -> sqlx::Result<bool> {
+        let sql = "select count(*) from delivery
+                    where destination = $1 and case_key = $2 and route = $3 and state = 'waiting'
+                      and (received_at, identity) > ($4, $5)";
+        let Claim { destination, case_key, route, received_at, identity, .. } = claim;
+        let later: i64 = fetch!(
+            self.reader,
+            query_scalar(sql, destination, case_key, route, received_at, identity).fetch_one
+        )?;
+        Ok(later > 0)
+    }
+
     /// When this database was first served: milliseconds since 1970, UTC.
     pub async fn first_run(&self) -> sqlx::Result<Option<i64>> {
         fetch!(self.reader, query_scalar("select min(began_at) from run").fetch_one)

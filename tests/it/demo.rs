@@ -75,6 +75,15 @@ async fn another_destination_is_shown_under_the_ticket() {
     );
 }
 
+#[tokio::test]
+async fn a_message_in_slack_is_shown_under_the_ticket() {
+    let lines = lines_of(&["--with", "slack", "--once"]).await;
+    assert_steps(
+        &lines,
+        &["3. ticket 1000:", "     slack: a message", "     | ", "     | State: new ticket", "Next:"],
+    );
+}
+
 /// The demo stays up: its last lines say where to look and what to try.
 #[tokio::test]
 async fn its_tickets_can_be_seen_and_labels_can_be_applied() {

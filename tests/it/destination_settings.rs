@@ -67,7 +67,7 @@ async fn every_problem_of_the_destinations_is_reported_at_once() {
         assert_problems(
             &problems,
             &[
-                "ROUTE_A_TO contains a name that is no destination: the destinations are zendesk, webhook, flow",
+                "ROUTE_A_TO contains a name that is no destination: the destinations are zendesk, webhook, flow, slack",
                 "the route `b` goes to webhook at once and afterwards",
                 "ZENDESK_API_URL is not set",
                 "no Zendesk credential",

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use casebridge_sandbox::khoros::{self, Khoros};
 use casebridge_sandbox::zendesk::{self, Zendesk};
-use casebridge_sandbox::{alerts, flow, webhook};
+use casebridge_sandbox::{alerts, flow, slack, webhook};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};
@@ -183,6 +183,7 @@ pub fn leak(text: &str) -> Option<&'static str> {
         flow::API_KEY,
         alerts::PAGERDUTY_KEY,
         alerts::SLACK_SECRET,
+        slack::TOKEN,
         PHONE,
         "sandbox-access-token",
         "Post Text",

@@ -51,6 +51,8 @@ mod settings;
 mod show;
 mod silence;
 mod since;
+mod slack;
+mod slack_storm;
 mod storage;
 mod storm;
 mod subscribe;

@@ -4,8 +4,9 @@ use std::io;
 
 use serde_json::Value;
 
-use casebridge::destination::webhook;
+use casebridge::destination::{slack, webhook};
 use casebridge::text::printable;
+use casebridge_sandbox::slack::{self as slack_stand_in, CHANNEL, Slack, TOKEN};
 use casebridge_sandbox::webhook::{SECRET, Webhook};
 
 /// A destination that follows the ticket.
@@ -13,6 +14,8 @@ use casebridge_sandbox::webhook::{SECRET, Webhook};
 pub enum With {
     /// A receiver of signed webhooks
     Webhook,
+    /// A channel in Slack
+    Slack,
 }
 
 /// A running stand-in.
@@ -22,12 +25,18 @@ pub enum Companion {
         /// The number of events that are on the screen.
         shown: usize,
     },
+    Slack {
+        slack: Slack,
+        /// The number of messages that are on the screen.
+        shown: usize,
+    },
 }
 
 impl Companion {
     pub async fn start(with: With) -> io::Result<Companion> {
         match with {
             With::Webhook => Ok(Companion::Webhook { receiver: Webhook::start().await?, shown: 0 }),
+            With::Slack => Ok(Companion::Slack { slack: Slack::start().await?, shown: 0 }),
         }
     }
 
@@ -35,6 +44,7 @@ impl Companion {
     pub fn destination(&self) -> &'static str {
         match self {
             Companion::Webhook { .. } => webhook::NAME,
+            Companion::Slack { .. } => slack::NAME,
         }
     }
 
@@ -42,6 +52,7 @@ impl Companion {
     pub fn url(&self) -> String {
         match self {
             Companion::Webhook { receiver, .. } => receiver.url(),
+            Companion::Slack { slack, .. } => slack.api_url(),
         }
     }
 
@@ -51,6 +62,11 @@ impl Companion {
             Companion::Webhook { receiver, .. } => {
                 vec![("WEBHOOK_URL", receiver.url()), ("WEBHOOK_SECRET", SECRET.to_owned())]
             }
+            Companion::Slack { slack, .. } => vec![
+                ("SLACK_API_URL", slack.api_url()),
+                ("SLACK_BOT_TOKEN", TOKEN.to_owned()),
+                ("SLACK_CHANNEL_ID", CHANNEL.to_owned()),
+            ],
         }
     }
 
@@ -70,6 +86,21 @@ impl Companion {
                     text(&ticket["number"]),
                     text(&ticket["action"])
                 )
+            }
+            Companion::Slack { slack, shown } => {
+                let messages = |model: &slack_stand_in::Model| model.channels[CHANNEL].messages.len();
+                slack.wait_until(|model| messages(model) > *shown).await;
+                *shown += 1;
+                let model = slack.model();
+                let message = model.channels[CHANNEL].messages.get(*shown - 1);
+                let text = message.map(|message| message.shown()).unwrap_or_default();
+                let place = if message.is_some_and(|it| it.thread_ts.is_some()) {
+                    "in its thread"
+                } else {
+                    "a message"
+                };
+                let lines = text.lines().map(|line| format!("     | {}", printable(line)));
+                format!("     slack: {place}\n{}", lines.collect::<Vec<_>>().join("\n"))
             }
         }
     }

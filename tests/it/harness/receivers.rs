@@ -1,6 +1,7 @@
 //! The receivers beside Zendesk: a signed webhook and Khoros Flow.
 
 use casebridge_sandbox::flow::{self, Flow};
+use casebridge_sandbox::slack::{self, Slack};
 use casebridge_sandbox::webhook::{self, Request, Webhook};
 use serde_json::Value;
 
@@ -29,6 +30,15 @@ impl World {
         self.set("FLOW_EVENT_NAME", FLOW_EVENT);
         self.set("FLOW_TO", PHONE);
         flow
+    }
+
+    /// Starts Slack, and configures it. Some route has to name it.
+    pub async fn with_slack(&mut self) -> Slack {
+        let slack = Slack::start().await.unwrap();
+        self.set("SLACK_API_URL", slack.api_url());
+        self.set("SLACK_BOT_TOKEN", slack::TOKEN);
+        self.set("SLACK_CHANNEL_ID", slack::CHANNEL);
+        slack
     }
 
     /// Removes every setting of Zendesk.

@@ -1,0 +1,303 @@
+//! The settings of Slack.
+
+use std::collections::BTreeMap;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::NAME;
+use crate::destination::quiet_hours::QuietHours;
+use crate::destination::template::Template;
+use crate::env::doc::{Group, Section};
+use crate::env::parse::{self, Parsed};
+use crate::env::{Reader, variables};
+use crate::route::Route;
+
+const API_URL: &str = "https://slack.com/api";
+const PREFIX: &str = "SLACK_";
+const MAX_PER_MINUTE: u32 = 20;
+
+variables! {
+    /// The variables of Slack, except those of routes.
+    Variables:
+    /// The bot token of your Slack app (`xoxb-…`); see [Slack](slack.md).
+    slack_bot_token = needed("for Slack").app();
+    /// The Web API of Slack. That of GovSlack is `https://slack-gov.com/api`.
+    slack_api_url = default(API_URL);
+    /// The lowest priority that mentions: `low`, `normal`, `high` or `urgent`.
+    ///
+    /// The priority is that of the ticket: the route's `TICKET_PRIORITY`, and `high` for an account that has lost its
+    /// authorisation if that is `normal`.
+    slack_mention_priority = unset().note("every priority").example("high");
+    /// When casebridge mentions nobody: a span of each day, and its time zone. Messages are posted nevertheless.
+    slack_quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
+    /// The number of new cases that casebridge posts to one channel in any minute; `0`: any number. Further ones wait.
+    slack_max_per_minute = default("20");
+    /// What happens to a message that may have been posted if casebridge may not read the channel. `resend`: post it
+    /// again, marked as a possible duplicate. `hold`: leave it to you, as a dead delivery.
+    slack_doubt = default("resend");
+}
+
+variables! {
+    /// The variables of a channel: `SLACK_…`, and `ROUTE_<NAME>_SLACK_…` for one route.
+    TargetVariables:
+    /// The id of the channel, from the bottom of its details in Slack; a link to the channel will do.
+    channel_id = needed("for Slack").example("C0123456789").app();
+    /// A [template](tickets.md#templates) of the first line of a case's message, as plain text.
+    text = unset();
+    /// Whom the message of a new or urgent case mentions, separated by commas: `here`, `channel`, or the id of a
+    /// member (`U…`) or a user group (`S…`). `none`: nobody.
+    mention = unset().note("nobody").example("S0123456789").app();
+}
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Slack",
+    intro: "See [Slack](slack.md).",
+    groups: &[Group::new("", Variables::DOCS), Group::per_route(PREFIX, TargetVariables::DOCS)],
+    prefixes: &[PREFIX],
+}];
+
+/// The settings of Slack.
+#[derive(Clone)]
+pub struct Settings {
+    /// `SLACK_API_URL`
+    pub url: Url,
+    pub token: SecretString,
+    /// `SLACK_MENTION_PRIORITY`
+    pub mention_priority: Priority,
+    pub quiet_hours: Option<QuietHours>,
+    /// `SLACK_MAX_PER_MINUTE`; 0: no limit.
+    pub max_per_minute: u32,
+    /// `SLACK_DOUBT`
+    pub doubt: IfUnreadable,
+    /// By route.
+    pub targets: BTreeMap<String, Target>,
+}
+
+/// Where the messages of a route go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub channel: String,
+    pub text: Option<Template>,
+    pub mentions: Vec<Mention>,
+    /// That of the route's tickets.
+    pub priority: Priority,
+}
+
+/// Whom a message mentions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mention {
+    /// The members of the channel who are active.
+    Here,
+    /// All members of the channel.
+    Channel,
+    User(String),
+    Group(String),
+}
+
+impl Mention {
+    /// Parses `here, channel, U…, W…, S…`, also as Slack writes them: `<!subteam^S…>`. `none` is an empty list.
+    pub fn parse_list(text: &str) -> Parsed<Vec<Mention>> {
+        const REASON: &str = "is neither here nor channel, nor the id of a member (U…) or a user group (S…)";
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Vec::new());
+        }
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let mentions: Option<Vec<Mention>> = parts.map(Mention::parse).collect();
+        mentions.filter(|mentions| !mentions.is_empty()).ok_or(REASON)
+    }
+
+    fn parse(text: &str) -> Option<Mention> {
+        let bare =
+            text.trim_start_matches(['<', '@', '!']).trim_end_matches('>').trim_start_matches("subteam^");
+        let is_id = (9..=20).contains(&bare.len())
+            && bare.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+        match (bare, bare.chars().next()?) {
+            ("here", _) => Some(Mention::Here),
+            ("channel", _) => Some(Mention::Channel),
+            (id, 'U' | 'W') if is_id => Some(Mention::User(id.to_owned())),
+            (id, 'S') if is_id => Some(Mention::Group(id.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// As an element of rich text.
+    pub fn element(&self) -> Value {
+        match self {
+            Mention::Here => json!({ "type": "broadcast", "range": "here" }),
+            Mention::Channel => json!({ "type": "broadcast", "range": "channel" }),
+            Mention::User(id) => json!({ "type": "user", "user_id": id }),
+            Mention::Group(id) => json!({ "type": "usergroup", "usergroup_id": id }),
+        }
+    }
+
+    /// In a text that Slack parses: what notifies is there.
+    pub fn markup(&self) -> String {
+        match self {
+            Mention::Here => "<!here>".to_owned(),
+            Mention::Channel => "<!channel>".to_owned(),
+            Mention::User(id) => format!("<@{id}>"),
+            Mention::Group(id) => format!("<!subteam^{id}>"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Urgent,
+}
+
+/// What to do with a message that may have been posted, if the channel cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IfUnreadable {
+    #[default]
+    Resend,
+    Hold,
+}
+
+/// Whether any of its variables is set.
+pub fn is_configured(reader: &mut Reader) -> bool {
+    let of_channel = TargetVariables::names().map(|name| format!("{PREFIX}{name}"));
+    reader.is_any_set(Variables::names().chain(of_channel))
+}
+
+/// Reads the settings. Returns `None` if there is a problem.
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
+    let variables = Variables::read(reader, "");
+    let url = reader.optional(variables.slack_api_url().or_default(API_URL), parse::url);
+    let token = reader.required(variables.slack_bot_token(), bot_token);
+    let mention_priority = reader.or(variables.slack_mention_priority(), Priority::Low, |text| {
+        parse::variant(text, "is none of low, normal, high and urgent")
+    });
+    let quiet_hours = reader.optional(variables.slack_quiet_hours(), QuietHours::parse);
+    let max_per_minute =
+        reader.or(variables.slack_max_per_minute(), MAX_PER_MINUTE, parse::number(0..=100_000));
+    let doubt = reader.or(variables.slack_doubt(), IfUnreadable::default(), |text| {
+        parse::variant(text, "is neither resend nor hold")
+    });
+    let targets = read_targets(reader, routes);
+    Some(Settings {
+        url: url?,
+        token: token?,
+        mention_priority,
+        quiet_hours,
+        max_per_minute,
+        doubt,
+        targets: targets?,
+    })
+}
+
+/// Reads the target of each route that goes to Slack; a route's own settings take precedence.
+fn read_targets(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Target>> {
+    let common = read_target(reader, "");
+    let mut targets = BTreeMap::new();
+    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
+        let own =
+            if route.prefix.is_empty() { Partial::default() } else { read_target(reader, &route.prefix) };
+        let Some(channel) = own.channel.or_else(|| common.channel.clone()) else { continue };
+        let text = own.text.or_else(|| common.text.clone());
+        let mentions = own.mentions.or_else(|| common.mentions.clone()).unwrap_or_default();
+        let priority = own.priority.or(common.priority).unwrap_or_default();
+        targets.insert(route.name.clone(), Target { channel, text, mentions, priority });
+    }
+    let is_complete = routes.iter().all(|route| !route.goes_to(NAME) || targets.contains_key(&route.name));
+    if !is_complete && !reader.problems.iter().any(|problem| problem.contains("SLACK_CHANNEL_ID")) {
+        reader.problem("SLACK_CHANNEL_ID is not set".to_owned());
+    }
+    is_complete.then_some(targets)
+}
+
+#[derive(Default)]
+struct Partial {
+    channel: Option<String>,
+    text: Option<Template>,
+    mentions: Option<Vec<Mention>>,
+    priority: Option<Priority>,
+}
+
+fn read_target(reader: &mut Reader, prefix: &str) -> Partial {
+    let variables = TargetVariables::read(reader, &format!("{prefix}{PREFIX}"));
+    let name = variables.text().name;
+    // The tickets' settings report a wrong one.
+    let priority = reader.values(prefix, ["TICKET_PRIORITY".to_owned()].into_iter()).pop();
+    Partial {
+        channel: reader.optional(variables.channel_id(), channel_id),
+        text: reader.optional(variables.text(), |text| {
+            Template::new(&name, text).map_err(|problem| format!("is no template: {problem}"))
+        }),
+        mentions: reader.optional(variables.mention(), Mention::parse_list),
+        priority: priority.and_then(|(_, text)| parse::variant(&text, "").ok()),
+    }
+}
+
+/// Parses a bot token: it alone has the rights of the app and no person's.
+fn bot_token(text: &str) -> Parsed<SecretString> {
+    let token = parse::token(text)?;
+    match text.trim_start_matches("Bearer ").trim().starts_with("xoxb-") {
+        true => Ok(token),
+        false => Err("is not a bot token (xoxb-…): OAuth & Permissions, Bot User OAuth Token"),
+    }
+}
+
+/// Parses the id of a channel, or a link to it.
+fn channel_id(text: &str) -> Parsed<String> {
+    let id = match text.split_once("/archives/") {
+        Some((_, rest)) => rest.split(['/', '?', '#']).next().unwrap_or_default(),
+        None => text,
+    };
+    let is_id = id.starts_with(['C', 'G'])
+        && (9..=20).contains(&id.len())
+        && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    match is_id {
+        true => Ok(id.to_owned()),
+        false => Err("is not the id of a channel (C0123456789): open the channel's details, at the bottom"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    #[test]
+    fn a_channel_is_an_id_or_a_link() {
+        for text in ["C0123456789", "https://acme.slack.com/archives/C0123456789/p1747?thread_ts=1"] {
+            assert_eq!(channel_id(text), Ok("C0123456789".to_owned()), "{text}");
+        }
+        for wrong in
+            ["", "#support", "support", "c0123456789", "D0123456789", "C01", "https://acme.slack.com/"]
+        {
+            assert!(channel_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_bot_token_is_one() {
+        for text in ["xoxb-1-2-three", "Bearer xoxb-1-2-three"] {
+            assert_eq!(bot_token(text).unwrap().expose_secret(), "xoxb-1-2-three");
+        }
+        for wrong in ["xoxp-1-2-three", "xapp-1", "xoxe.xoxb-1", "https://hooks.slack.com/services/T/B/x"] {
+            assert!(bot_token(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mentions_are_read_as_people_paste_them() {
+        let found = Mention::parse_list("here, @channel,<@U0123456789>, <!subteam^S0123456789>").unwrap();
+        let (user, group) = (Mention::User("U0123456789".into()), Mention::Group("S0123456789".into()));
+        assert_eq!(found, [Mention::Here, Mention::Channel, user, group]);
+        assert_eq!(Mention::parse_list("none"), Ok(Vec::new()));
+        for wrong in ["", ",", "everyone", "@jane", "U0123456789 <!channel>", "U01|x", "C0123456789"] {
+            assert!(Mention::parse_list(wrong).is_err(), "{wrong}");
+        }
+    }
+}
