@@ -257,7 +257,7 @@ fn described() -> clap::Command {
 fn nothing_to_replay() -> clap::Error {
     let mut commands = described();
     commands.build();
-    let message = "which deliveries? See what is dead first, and try without changing anything:\n\n  \
+    let message = "which deliveries? See what is dead, and try without changing anything:\n\n  \
                    casebridge list --state dead\n  casebridge replay --all-dead --dry-run\n\n\
                    Then name deliveries by their ids, or replay --all-dead.";
     match commands.find_subcommand_mut("replay") {
