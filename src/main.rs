@@ -94,8 +94,9 @@ enum Tool {
     },
     /// Discard waiting deliveries of a route
     ///
-    /// Works beside the running service, and needs DATABASE_URL only. Use it after the alert ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back.
-    /// Deliveries that are being sent or may have been sent are kept.
+    /// Works beside the running service, and needs DATABASE_URL only. Use it after the alert ticket_storm. Discarded
+    /// deliveries are dead; `casebridge replay` brings them back. Deliveries that are being sent or may have been sent
+    /// are kept.
     Discard {
         /// The route, as in `casebridge list --json`
         #[arg(long, value_name = "NAME")]
@@ -177,9 +178,9 @@ enum Tool {
     },
     /// Import older events from the feeds
     ///
-    /// The running service delivers them; it skips feed events older than FEED_SINCE. Needs the variables of serve and the subscriptions that
-    /// serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be read to the end, or
-    /// an event could not be imported.
+    /// The running service delivers them; it skips feed events older than FEED_SINCE. Needs the variables of serve and
+    /// the subscriptions that serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be
+    /// read to the end, or an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
         ///
@@ -317,7 +318,7 @@ fn described() -> clap::Command {
 fn nothing_to_replay() -> clap::Error {
     let mut commands = described();
     commands.build();
-    let message = "which deliveries? See what is dead first, and try without changing anything:\n\n  \
+    let message = "which deliveries? See what is dead, and try without changing anything:\n\n  \
                    casebridge list --state dead\n  casebridge replay --all-dead --dry-run\n\n\
                    Then name deliveries by their ids, or replay --all-dead.";
     match commands.find_subcommand_mut("replay") {

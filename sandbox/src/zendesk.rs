@@ -146,6 +146,7 @@ fn router(shared: Shared) -> Router {
         .route("/api/v2/ticket_fields/{id}", get(setup::field))
         .route("/agent/tickets", get(page::tickets))
         .route("/agent/tickets/{id}", get(page::ticket))
+        .route("/refuse", post(page::refuse))
         .fallback(|| async { answer::refusal(StatusCode::NOT_FOUND, "InvalidEndpoint", "Not found") })
         .layer(middleware::map_response_with_state(shared.clone(), set_date))
         .with_state(shared)

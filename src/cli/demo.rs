@@ -5,6 +5,7 @@ mod outage;
 mod screen;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use futures_util::future::select_all;
@@ -61,6 +62,7 @@ pub async fn demo(options: &DemoOptions, stop: CancellationToken) -> anyhow::Res
     let address = format!("http://{}", listener.local_addr()?);
     let mut stage = Stage::set_up(options, address).await?;
     let config = stage.config()?;
+    stage.write_settings()?;
     screen::introduce(&stage)?;
     let Some(storage) = app::open_storage(&config.database, &stop).await? else {
         return Ok(());
@@ -84,6 +86,7 @@ struct Stage {
     /// The stand-ins of further destinations.
     companions: Vec<Companion>,
     casebridge: String,
+    bearer_token: String,
     /// For `GET /status`.
     admin_token: String,
     http: reqwest::Client,
@@ -103,11 +106,23 @@ impl Stage {
             zendesk: Zendesk::start().await?,
             companions,
             casebridge,
+            bearer_token: random_token(),
             admin_token: random_token(),
             http: connect::http_client(true)?,
             folder: tempfile::tempdir().context("no temporary folder can be made")?,
             shown: 0,
         })
+    }
+
+    /// Writes the settings of the demo into a file for other terminals. Loaded there, `check`, `list` and the other
+    /// commands work beside the demo.
+    fn write_settings(&self) -> anyhow::Result<()> {
+        let lines = self.variables().into_iter().map(|(name, value)| format!("export {name}='{value}'\n"));
+        std::fs::write(self.settings_file(), lines.collect::<String>()).context("cannot write the settings")
+    }
+
+    fn settings_file(&self) -> PathBuf {
+        self.folder.path().join("demo.env")
     }
 
     /// Reads the settings of the demo, and of tickets from the environment. Zendesk gets what they name.
@@ -132,7 +147,7 @@ impl Stage {
             ("ZENDESK_API_URL", self.zendesk.url()),
             ("ZENDESK_OAUTH_CLIENT_ID", zendesk::CLIENT_ID.to_owned()),
             ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
-            ("NOTIFICATION_BEARER_TOKEN", random_token()),
+            ("NOTIFICATION_BEARER_TOKEN", self.bearer_token.clone()),
             ("ADMIN_TOKEN", self.admin_token.clone()),
             ("PUBLIC_URL", self.casebridge.clone()),
             // A request without an answer is looked up when its lease ends.

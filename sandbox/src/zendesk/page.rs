@@ -6,7 +6,7 @@ use axum::response::{Html, IntoResponse, Response};
 use serde_json::Value;
 
 use super::text::tag;
-use super::{Model, SERVICE_USER, Shared};
+use super::{Fault, Model, SERVICE_USER, Shared};
 
 const FRAME: &str = include_str!("../../../tests/fixtures/tickets/frame.html");
 /// Neither scripts nor anything from another host.
@@ -124,6 +124,12 @@ pub(super) async fn tickets(State(shared): State<Shared>) -> Response {
     });
     let links: String = links.collect();
     page(format!("<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>Tickets</title>\n<ul>{links}</ul>\n"))
+}
+
+/// `POST /refuse`: the next ticket is refused, for somebody at a terminal who wants to see a dead delivery.
+pub(super) async fn refuse(State(shared): State<Shared>) -> &'static str {
+    shared.change(|model| model.faults.push_back(Fault::Invalid));
+    "Zendesk will refuse the next ticket\n"
 }
 
 fn page(html: String) -> Response {

@@ -41,13 +41,14 @@ pub fn invite(stage: &Stage, story: Story) -> io::Result<()> {
         Story::Label => ("an outage", " --story outage"),
         Story::Outage => ("a ticket", ""),
     };
+    let program = program();
     next(
         "Next (Ctrl-C ends the demo):",
         &[
             ("see a ticket", format!("{zendesk}/agent/tickets/{}", ticket.unwrap_or_default())),
-            ("another post", format!("curl -d 'Late again' '{label}/label?post=9'")),
-            ("a note on it", format!("curl -d 'Late again' '{label}/label?post=9&note=Call'")),
-            (other.0, format!("{} demo{}", program(), other.1)),
+            ("another post", format!("curl -d 'Late again' '{label}/label?post=9&note=Call'")),
+            ("its commands", format!(". {}; {program} list", stage.settings_file().display())),
+            (other.0, format!("{program} demo{}", other.1)),
             ("your accounts", "docs/deploy.md".to_owned()),
         ],
     )

@@ -1,5 +1,6 @@
 //! Compares the feeds with the database: each event must have become a delivery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use reqwest::Client;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
 use casebridge::intake::Intake;
+use casebridge::metrics::Metrics;
 use casebridge::source::khoros::client::{Khoros, Refusal};
 use casebridge::source::khoros::feed::ReadFailure;
 use casebridge::source::khoros::feed::backfill::{Backfill, Source, Span};
@@ -44,7 +46,8 @@ pub async fn compare(
         }
     };
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
-    let (intake, span) = (Intake::new(inbox.clone()), Span { since: since.max(decided), until: None });
+    let metrics = Arc::new(Metrics::new(&[], &[], inbox.commit_sizes()));
+    let (intake, span) = (Intake::new(inbox.clone(), metrics), Span { since: since.max(decided), until: None });
     for desired in Desired::of_routes(settings.company_id, &config.general.routes, public_url, None) {
         let (route, part) = (&desired.route, format!("feed of {}", desired.route.name));
         let Some((subscription, _)) = desired.choose(&remote) else {
@@ -52,7 +55,8 @@ pub async fn compare(
             continue;
         };
         let company = settings.company_id;
-        let source = Source { khoros: &khoros, intake: &intake, company, route, uuid: &subscription.uuid };
+        let (uuid, report) = (&subscription.uuid, &|_| {});
+        let source = Source { khoros: &khoros, intake: &intake, company, route, uuid, report };
         match read(&source, &span).await {
             Ok(found) => judge(&found, &part, &span, findings),
             Err(ReadFailure::Khoros(Refusal::NotOffered)) => {}
