@@ -1,13 +1,13 @@
 //! Stores what this process reports with the reports of other processes, and lets alerts fire and end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::notice::title;
-use crate::alert::Registry;
+use crate::alert::{Registry, STORAGE};
 use crate::inbox::{Alert, Inbox};
 
 /// How often a process renews its reports.
@@ -30,19 +30,28 @@ pub struct Recorder {
 impl Recorder {
     /// Runs for ever.
     pub async fn run(self) {
-        let mut has_failed = false;
+        let mut failing_since: Option<Instant> = None;
         loop {
-            match self.record().await {
-                Ok(()) => has_failed = false,
-                Err(error) if has_failed => {
-                    debug!(event = "alert_state_failed", "still could not store the alerts: {error}");
+            match (self.record().await, failing_since) {
+                (Ok(()), None) => {}
+                // The states are in the database, so nobody could know before.
+                (Ok(()), Some(since)) => {
+                    failing_since = None;
+                    let lasted = since.elapsed();
+                    if lasted >= self.pending {
+                        let detail = format!("it failed for {} s, and works again", lasted.as_secs());
+                        self.registry.happened(STORAGE, "", detail);
+                    }
                 }
-                Err(error) => {
-                    has_failed = true;
+                (Err(error), None) => {
+                    failing_since = Some(Instant::now());
                     warn!(
                         event = "alert_state_failed",
                         "could not store the alerts, so no notices go out; trying again: {error}"
                     );
+                }
+                (Err(error), Some(_)) => {
+                    debug!(event = "alert_state_failed", "still could not store the alerts: {error}");
                 }
             }
             tokio::select! {
@@ -53,6 +62,7 @@ impl Recorder {
     }
 
     async fn record(&self) -> sqlx::Result<()> {
+        self.inbox.ping().await?;
         let reports = self.registry.current();
         for report in &reports {
             self.inbox.report_alert(report).await?;

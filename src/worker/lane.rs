@@ -3,15 +3,18 @@
 //! While the destination is down, no delivery uses up a try: the destination is paused, one delivery probes, and
 //! the pause grows. A delivery uses up its schedule only by failing while others pass. Time is an argument.
 
+mod alarms;
+
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tracing::{error, info, warn};
 
-use crate::alert::{Alarm, Registry};
+use crate::alert::Registry;
 use crate::delivery::{Action, Doubt, Outcome, Reason};
 use crate::destination::Alerts;
+use alarms::Alarms;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -72,10 +75,7 @@ pub struct Lane {
     /// Deliveries that were refused for the same reason since the last success.
     refused: HashSet<String>,
     refusal: String,
-    /// Raised for a pause that a check of the credential can end.
-    access: Alarm,
-    /// Raised for a pause that only something sent can end.
-    sending: Alarm,
+    alarms: Alarms,
 }
 
 /// When a delivery was blocked.
@@ -110,8 +110,7 @@ impl Lane {
             blocked: HashMap::new(),
             refused: HashSet::new(),
             refusal: String::new(),
-            access: Alarm::new(registry, "destination.access", name),
-            sending: Alarm::new(registry, "destination.sending", name),
+            alarms: Alarms::new(registry, name),
         }
     }
 
@@ -238,7 +237,7 @@ impl Lane {
         }
         self.answered(started);
         if self.down.is_none() {
-            self.end_alarms();
+            self.alarms.clear();
         }
     }
 
@@ -249,7 +248,7 @@ impl Lane {
         self.failing_since = None;
         if self.down.as_ref().is_some_and(|down| started >= down.paused_at) {
             self.down = None;
-            self.end_alarms();
+            self.alarms.clear();
             info!(event = "destination_resumed", destination = self.name, "{} works again", self.name);
         }
     }
@@ -258,10 +257,7 @@ impl Lane {
     /// and it is not over, or only something sent can end it.
     pub fn checked(&mut self, started: Instant) {
         self.has_worked = true;
-        let Some(down) = &self.down else {
-            self.access.clear();
-            return;
-        };
+        let Some(down) = &self.down else { return self.alarms.access_works() };
         let is_asked_for = down.asked_for && started < down.until;
         if !(down.until_sent || is_asked_for) {
             self.answered(started);
@@ -288,23 +284,11 @@ impl Lane {
         self.log(reason, wait, now.duration_since(since), now);
     }
 
-    fn end_alarms(&mut self) {
-        self.access.clear();
-        self.sending.clear();
-    }
-
     fn log(&mut self, reason: &Reason, wait: Duration, down_for: Duration, now: Instant) {
         let (destination, seconds, reason_text) = (self.name, wait.as_secs(), &reason.log);
         let code = reason.alert.or((down_for.max(wait) >= ALARMING).then_some(self.alerts.down));
-        let (alarm, other) = match reason.until_sent {
-            true => (&mut self.sending, &mut self.access),
-            false => (&mut self.access, &mut self.sending),
-        };
-        if code.is_some() {
-            other.clear();
-        }
         match code {
-            Some(alert) if alarm.raise(alert, reason_text, now) => error!(
+            Some(alert) if self.alarms.raise(alert, reason, now) => error!(
                 event = "destination_paused",
                 alert,
                 destination,

@@ -6,7 +6,8 @@ use casebridge_sandbox::webhook::{self, Webhook};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::harness::{Kind, World, event, free_port, leak, message, on_both, run, run_on_sqlite};
+use crate::harness::{Kind, Wire, World, event, free_port, leak, message, on_both, run, run_on_sqlite};
+use crate::storage::proxied;
 
 /// A world whose items go to a webhook alone, with all receivers of notices.
 async fn with_receivers(world: &mut World) -> (Webhook, Webhook, Alerts) {
@@ -162,6 +163,24 @@ async fn two_instances_send_each_notice_once() {
         wait_for_all(&standard, &others, "alert.resolved", "resolve").await;
         second.wait_for("alert_notice_sent sink=slack state=resolved").await;
         check_once(&standard, &others);
+    })
+    .await;
+}
+
+/// The states are in the database, so the notice comes when it works again.
+#[tokio::test]
+async fn an_outage_of_the_database_is_reported_when_it_is_over() {
+    run(Kind::Postgres, |mut world| async move {
+        let (_destination, standard, others) = with_receivers(&mut world).await;
+        let (proxy, url) = proxied(&world.database.url).await;
+        world.set("DATABASE_URL", url);
+        let bridge = world.start().await;
+        proxy.set(Wire::Cut);
+        bridge.wait_for("alert_state_failed level=WARN").await;
+        assert!(types(&standard).is_empty());
+        proxy.set(Wire::Whole);
+        bridge.wait_for("alert_notice_sent sink=slack code=storage").await;
+        assert!(others.model().messages[0].contains("and works again"));
     })
     .await;
 }

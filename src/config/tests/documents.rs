@@ -45,7 +45,8 @@ fn the_examples_are_accepted() {
     let examples: Vec<(String, &str)> = examples.collect();
     let mut set: Vec<(&str, &str)> = examples.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     // The secrets that they need; secrets have no examples.
-    set.extend([("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"), ("FLOW_API_KEY", "flow-key")]);
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    set.extend([("WEBHOOK_SECRET", SECRET), ("ALERT_WEBHOOK_SECRET", SECRET), ("FLOW_API_KEY", "flow-key")]);
     let config = accepted(&set);
     let places: Vec<_> = config.general.routes.iter().map(|route| (&route.to[..], &route.then[..])).collect();
     assert_eq!(places, [(&["zendesk", "webhook"][..], &["flow"][..]), (&["webhook"], &["flow"])]);
