@@ -9,6 +9,7 @@
 pub mod exchange;
 pub mod flow;
 pub mod html;
+pub mod quiet_hours;
 pub mod settings;
 pub mod template;
 pub mod webhook;
