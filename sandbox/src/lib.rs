@@ -12,5 +12,6 @@ pub mod flow;
 pub mod khoros;
 mod server;
 mod state;
+pub mod twilio;
 pub mod webhook;
 pub mod zendesk;
