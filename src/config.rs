@@ -24,7 +24,7 @@ pub use preview::Preview;
 pub use rehearsal::RehearsalSettings;
 
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
-use crate::destination::{self, DestinationSettings, settings as destinations};
+use crate::destination::{self, DestinationSettings, settings as destinations, texting};
 pub use crate::env::Problems;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
@@ -140,7 +140,7 @@ const SECTION: Section = Section {
 pub fn sections() -> impl Iterator<Item = &'static Section> {
     let of_destinations = destination::SECTIONS.iter().copied().flatten();
     let first = [&khoros::SECTION, &khoros::route::SECTION, &destinations::SECTION];
-    first.into_iter().chain(of_destinations).chain([&SECTION])
+    first.into_iter().chain(of_destinations).chain([&texting::SECTION, &SECTION])
 }
 
 /// The names of all variables.

@@ -12,6 +12,7 @@ pub mod html;
 pub mod quiet_hours;
 pub mod settings;
 pub mod template;
+pub mod texting;
 pub mod webhook;
 pub mod zendesk;
 

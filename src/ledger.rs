@@ -141,6 +141,11 @@ impl Memos {
         Memos { inbox, destination: destination.to_owned() }
     }
 
+    /// The name of the destination.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
     pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {
         let memo = self.inbox.recall(&self.scope(scope), key).await?;
         Ok(memo.map(|(value, _)| value))
