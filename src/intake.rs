@@ -80,6 +80,7 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
             name => format!("{}@{name}", arrival.identity),
         },
         destinations,
+        targets: Vec::new(),
         origin,
         case_key: arrival.case_key,
         route: route.name.clone(),

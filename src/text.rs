@@ -111,6 +111,12 @@ pub fn clip(text: &str, room: usize, mark: &str) -> String {
     format!("{kept}{mark}")
 }
 
+/// The end of a phone number, as far as logs and lists show it: `…0147`; empty for an empty text.
+pub fn last_four(number: &str) -> String {
+    let start = number.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
+    if number.is_empty() { String::new() } else { format!("…{}", &number[start..]) }
+}
+
 /// Iterates over the graphemes of a text; splits a grapheme of more than 200 bytes into its characters.
 pub fn graphemes(text: &str) -> impl Iterator<Item = &str> {
     const LONGEST: usize = 200;

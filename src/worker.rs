@@ -249,7 +249,9 @@ impl Worker {
     async fn store(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
         if let Transition::Done { cause: Some(cause), .. } = transition {
             let route = Route::named(&self.routes, &claim.route);
-            self.inbox.follow(claim, cause, route.followers(self.destination.name())).await?;
+            let followers = route.followers(self.destination.name()).iter();
+            let followers: Vec<_> = followers.map(|destination| (*destination, String::new())).collect();
+            self.inbox.follow(claim, cause, &followers).await?;
         }
         self.inbox.settle(claim, transition).await
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use casebridge::config::Database;
 use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::text::last_four;
 
 use super::{PAGE, reason};
 
@@ -51,12 +52,14 @@ fn json_line(delivery: &Listed) -> Value {
         "event_id": delivery.event_id,
         "route": delivery.route,
         "destination": delivery.destination,
+        "target": (!delivery.target.is_empty()).then(|| last_four(&delivery.target)),
         "state": delivery.state,
         "attempts": delivery.attempts,
         "tries": delivery.tries,
         "reference": delivery.reference,
         "ticket": ticket(delivery),
         "reason": delivery.last_error,
+        "note": delivery.note,
         "received_at": time(delivery.received_at),
         "due_at": (delivery.state == "waiting").then(|| time(delivery.due_at)),
         "settled_at": delivery.settled_at.map(time),
@@ -74,6 +77,12 @@ fn write_lines(out: &mut impl Write, delivery: &Listed) -> io::Result<()> {
     writeln!(out, "{state:<7}  {received:<20}  {attempts:>8}  {destination:<11}  {ticket:>8}  {identity}")?;
     if delivery.last_error.is_some() {
         writeln!(out, "         {}", reason(delivery))?;
+    }
+    let notes =
+        [delivery.note.clone(), Some(last_four(&delivery.target)).filter(|target| !target.is_empty())];
+    if let [Some(note), target] = notes {
+        let to = target.map(|target| format!("to {target}: ")).unwrap_or_default();
+        writeln!(out, "         {to}{note}")?;
     }
     Ok(())
 }
