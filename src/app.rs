@@ -17,11 +17,13 @@ pub use storage::{Storage, open_storage};
 
 use crate::config::{Config, General};
 use crate::connect;
-use crate::destination::{Destination, DestinationSettings};
+use crate::destination::{Destination, DestinationSettings, twilio};
 use crate::http::{self, AppState, BearerTokens, Readiness, Refused, server};
-use crate::inbox::{Committer, Inbox};
+use crate::inbox::{Committer, Inbox, NewItem};
 use crate::intake::Intake;
+use crate::ledger::Memos;
 use crate::route::Route;
+use crate::source;
 use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
 use crate::source::khoros::public_url::Probe;
@@ -71,17 +73,37 @@ pub fn start(
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
+    let intake = intake(&service.inbox, &destinations, &service.general.routes);
+    let endpoints = endpoints(&service.inbox, &destinations);
     let lanes = service.start_workers(destinations, &mut tasks);
     let (reports, watched) = channels(&service, &khoros);
     let status = service.status(lanes, watched);
     service.start_upkeep(&status, &mut tasks);
-    let (intake, missed) = (Intake::new(service.inbox.clone()), Arc::new(Notify::new()));
+    let missed = Arc::new(Notify::new());
     let state = service.state(&khoros, intake.clone(), missed.clone(), status);
-    let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
+    let router = http::router(state, endpoints);
+    let serving = server::serve(listener, router, service.general.http_idle, tasks.stop.clone());
     tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
     service.start_source(&khoros, reports, intake, missed, &mut tasks);
     Ok(Running { tasks, inbox, committer })
+}
+
+/// Builds the way of items into the inbox, which knows the targets of each item.
+pub fn intake(inbox: &Inbox, destinations: &DestinationSettings, routes: &[Route]) -> Intake {
+    let (targets, routes) = (destinations.targets(), routes.to_vec());
+    let targets = move |item: &NewItem| {
+        let route = Route::named(&routes, &item.route);
+        targets.of_some(&route, || source::item(&item.payload).ok())
+    };
+    Intake::new(inbox.clone(), Box::new(targets))
+}
+
+/// The endpoints that belong to destinations.
+fn endpoints(inbox: &Inbox, destinations: &DestinationSettings) -> axum::Router {
+    let memos = |name| Memos::new(inbox.clone(), name);
+    let twilio = destinations.twilio.as_ref();
+    twilio.map_or_else(axum::Router::new, |settings| twilio::callback::router(settings, memos(twilio::NAME)))
 }
 
 /// What all parts of the service share.
@@ -119,11 +141,17 @@ impl Service {
     fn start_workers(&self, settings: DestinationSettings, tasks: &mut Tasks) -> Lanes {
         let delivery = &self.general.delivery;
         let routes: Arc<[Route]> = self.general.routes.clone().into();
+        let targets = settings.targets();
         let destinations = settings.build(&self.client, delivery.attempt_limit());
         let start = |destination: Destination| {
             let name = destination.name();
-            let (worker, lane) =
-                Worker::new(self.inbox.clone(), destination, delivery.clone(), routes.clone());
+            let (worker, lane) = Worker::new(
+                self.inbox.clone(),
+                destination,
+                delivery.clone(),
+                routes.clone(),
+                targets.clone(),
+            );
             let worker = Arc::new(worker);
             tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());

@@ -24,7 +24,7 @@ pub use preview::Preview;
 pub use rehearsal::RehearsalSettings;
 
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
-use crate::destination::{self, DestinationSettings, settings as destinations, texting};
+use crate::destination::{self, DestinationSettings, settings as destinations, texting, twilio};
 pub use crate::env::Problems;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
@@ -272,11 +272,14 @@ impl Partial {
         let mode = reader.or(of_khoros.spredfast_mode(), Mode::default(), khoros::mode);
         let khoros = khoros::read(&mut reader, &of_khoros, mode);
         let mut routes = khoros::route::read(&mut reader, &of_khoros, &names);
-        let destinations = destinations::read(&mut reader, &mut routes);
+        let mut destinations = destinations::read(&mut reader, &mut routes);
         let database = database::read(&mut reader, &variables);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
             && destinations.urls().all(parse::is_loopback);
         let general = general(&mut reader, &variables, &of_khoros, routes, mode, is_local);
+        if let Some(settings) = &mut destinations.twilio {
+            twilio::set_status_callback(&mut reader, settings, general.public_url.as_ref());
+        }
         reader.find_typos(&names);
         let (warnings, problems) = reader.finish();
         Partial { khoros, destinations, database, general, warnings, problems }

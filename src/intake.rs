@@ -23,8 +23,12 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
+    targets: Targets,
     storage: Mutex<Reminder>,
 }
+
+/// Returns the targets of an item: see [`NewItem::targets`].
+pub type Targets = Box<dyn Fn(&NewItem) -> Vec<(&'static str, String)> + Send + Sync>;
 
 /// One event with its items, ready to be stored.
 #[derive(Debug, Default)]
@@ -80,6 +84,7 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
             name => format!("{}@{name}", arrival.identity),
         },
         destinations,
+        // Set when it is stored.
         targets: Vec::new(),
         origin,
         case_key: arrival.case_key,
@@ -96,8 +101,8 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox) -> Intake {
-        Intake(Arc::new(Inner { inbox, storage: Mutex::default() }))
+    pub fn new(inbox: Inbox, targets: Targets) -> Intake {
+        Intake(Arc::new(Inner { inbox, targets, storage: Mutex::default() }))
     }
 
     /// Stores notifications; returns how many of their items were new.
@@ -136,9 +141,12 @@ impl Intake {
         known.map_err(|error| self.fail(&error.to_string(), false, Origin::Feed))
     }
 
-    async fn receive(&self, items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {
+    async fn receive(&self, mut items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {
         if items.is_empty() {
             return Ok(0);
+        }
+        for item in items.iter_mut().filter(|item| item.dead.is_none()) {
+            item.targets = (self.0.targets)(item);
         }
         match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(items)).await {
             Ok(Ok(new)) => {

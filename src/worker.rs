@@ -18,7 +18,7 @@ pub use lane::LaneStatus;
 use crate::alert::{self, Reminder};
 use crate::config::Delivery;
 use crate::delivery::{self, Claim, Doubt, Outcome, Reason, Transition};
-use crate::destination::{Destination, Job, Ready};
+use crate::destination::{Destination, Job, Ready, Targets};
 use crate::inbox::{ClaimFilter, Inbox};
 use crate::ledger::{Ledger, Memos, Stopped};
 use crate::route::Route;
@@ -36,6 +36,7 @@ pub struct Worker {
     destination: Destination,
     delivery: Delivery,
     routes: Arc<[Route]>,
+    targets: Targets,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
     /// Reminds of a failing storage.
@@ -50,11 +51,12 @@ impl Worker {
         destination: Destination,
         delivery: Delivery,
         routes: Arc<[Route]>,
+        targets: Targets,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
         let lane = Lane::new(destination.name(), destination.alerts());
         let (status, watched) = watch::channel(lane.status());
         let (lane, storage, dead) = (Mutex::new(lane), Mutex::default(), Mutex::default());
-        (Worker { inbox, destination, delivery, routes, lane, status, storage, dead }, watched)
+        (Worker { inbox, destination, delivery, routes, targets, lane, status, storage, dead }, watched)
     }
 
     /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
@@ -249,8 +251,9 @@ impl Worker {
     async fn store(&self, claim: &Claim, transition: &Transition) -> sqlx::Result<bool> {
         if let Transition::Done { cause: Some(cause), .. } = transition {
             let route = Route::named(&self.routes, &claim.route);
-            let followers = route.followers(self.destination.name()).iter();
-            let followers: Vec<_> = followers.map(|destination| (*destination, String::new())).collect();
+            let followers = route.followers(self.destination.name());
+            let followers =
+                self.targets.of_all(followers, &route, cause, || source::item(&claim.payload).ok());
             self.inbox.follow(claim, cause, &followers).await?;
         }
         self.inbox.settle(claim, transition).await

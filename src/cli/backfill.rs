@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use casebridge::app;
 use casebridge::config::Config;
 use casebridge::connect;
 use casebridge::inbox::Inbox;
-use casebridge::intake::Intake;
 use casebridge::route::Route;
 use casebridge::source::khoros::client::{Khoros, RemoteSubscription};
 use casebridge::source::khoros::feed::backfill::{Backfill, Source, Span};
@@ -67,7 +67,7 @@ async fn run(
 ) -> anyhow::Result<Vec<Done>> {
     let settings = &config.khoros;
     let khoros = Khoros::new(settings, connect::http_client(config.general.is_local)?);
-    let intake = Intake::new(inbox.clone());
+    let intake = app::intake(inbox, &config.destinations, &config.general.routes);
     let remote = khoros.subscriptions().await;
     let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());

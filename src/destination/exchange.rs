@@ -35,6 +35,14 @@ pub struct NoAnswer {
 /// # Errors
 /// [`NoAnswer`]
 pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
+    send_for(request, BODY_LIMIT).await
+}
+
+/// Sends a request, and reads the first `most` bytes of the answer.
+///
+/// # Errors
+/// [`NoAnswer`]
+pub async fn send_for(request: RequestBuilder, most: usize) -> Result<Answer, NoAnswer> {
     let lost = |error: &reqwest::Error| NoAnswer {
         unsent: error.is_connect() || error.is_builder(),
         how: connect::reason(error),
@@ -44,9 +52,9 @@ pub async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = retry_after.and_then(|text| retry_after_of(text, Timestamp::now()));
     let mut body = Vec::new();
-    while body.len() < BODY_LIMIT {
+    while body.len() < most {
         match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY_LIMIT - body.len())]),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(most - body.len())]),
             Ok(None) => break,
             // The status has arrived, and it decides the outcome.
             Err(_) => break,

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use casebridge_sandbox::khoros::{self, Khoros};
 use casebridge_sandbox::zendesk::{self, Zendesk};
-use casebridge_sandbox::{flow, webhook};
+use casebridge_sandbox::{flow, twilio, webhook};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ pub use bridge::Bridge;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Cluster;
 pub use proxy::{Proxy, Wire};
-pub use receivers::{EXTERNAL_ID, FLOW_EVENT, PHONE, data, message};
+pub use receivers::{EXTERNAL_ID, FLOW_EVENT, OTHER_PHONE, PHONE, data, message};
 
 pub const BEARER: &str = "the-bearer-token-of-the-tests";
 pub const ADMIN: &str = "the-admin-token-of-the-tests";
@@ -180,6 +180,9 @@ pub fn leak(text: &str) -> Option<&'static str> {
         webhook::SECRET,
         flow::API_KEY,
         PHONE,
+        OTHER_PHONE,
+        twilio::AUTH_TOKEN,
+        twilio::API_KEY_SECRET,
         "sandbox-access-token",
         "Post Text",
         "Jane Doe",

@@ -50,5 +50,6 @@ mod storm;
 mod subscribe;
 mod ticket;
 mod tutorial;
+mod twilio;
 mod upgrade;
 mod webhook;
