@@ -106,6 +106,10 @@ impl Twilio {
             let reason = "its route no longer goes to Twilio: add Twilio to the route again, and replay";
             return Ok(Outcome::Dead { reason: Reason::new(reason) });
         };
+        if self.sender.is_begun() {
+            // While the destination is paused, nothing else reads what became of the last text.
+            self.check_status(&ledger.memos()).await?;
+        }
         match &message.mode {
             Mode::Sms => self.attempt_text(message, job, ledger).await,
             Mode::Flex(routing) => self.attempt_conversation(message, routing, job, ledger).await,

@@ -1,14 +1,10 @@
 //! Text messages by Twilio: one for each number, and never a second one.
 
-use casebridge_sandbox::twilio::{AUTH_TOKEN, Chaos, Fault, Model, Twilio};
-use casebridge_sandbox::zendesk;
-use fastrand::Rng;
+use casebridge_sandbox::twilio::{AUTH_TOKEN, Fault, Model, Twilio};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{
-    Bridge, OTHER_PHONE, PHONE, PRIVATE, World, event, event_with, free_port, on_both, run_on_sqlite,
-};
+use crate::harness::{OTHER_PHONE, PHONE, PRIVATE, World, event, event_with, on_both, run_on_sqlite};
 
 const ID: &str = "khoros:1234:event-1:twitter:1";
 const NUMBERS: [&str; 2] = [PHONE, OTHER_PHONE];
@@ -83,6 +79,7 @@ on_both! {
         world.notify(&event("event-1", "1")).await;
         world.notify(&event_with("event-2", "1", |item| item["notes"] = json!([{"text": PRIVATE}]))).await;
         bridge.wait_for_nth("delivery_done destination=twilio action=unchanged", 2).await;
+        bridge.wait_for_nth("delivery_done destination=flow", 2).await;
         assert_eq!((texts(&twilio.model()), flow.model().broadcasts.len()), (2, 2));
         world.check_one_ticket_per_case().await;
     }
@@ -274,4 +271,227 @@ async fn wait_until_waiting(world: &World, count: usize, reason: &str) {
             return;
         }
     }
+}
+
+/// Runs a world for each fault, all at once: one text in the end, however Twilio failed.
+#[tokio::test]
+async fn every_kind_of_failure_ends_with_one_text() {
+    let error = |status, code: u32| Fault::Answer {
+        status,
+        headers: Vec::new(),
+        body: json!({"code": code, "message": "…", "status": status}).to_string(),
+    };
+    let faults = [
+        // The fault, the number of requests until the text is sent, and how it ends.
+        (Fault::ResetAfter, 1, "found"),
+        (Fault::StatusAfter(500), 1, "found"),
+        (Fault::StatusAfter(502), 1, "found"),
+        (Fault::HangAfter, 1, "found"),
+        (Fault::EndlessBody, 1, "found"),
+        (Fault::ResetBefore, 2, "sent"),
+        (Fault::Status(500), 2, "sent"),
+        (Fault::Hang, 2, "sent"),
+        (Fault::Html, 2, "sent"),
+        (Fault::TooMany(1), 2, "sent"),
+        (error(429, 20429), 2, "sent"),
+        (error(401, 20003), 2, "sent"),
+        (error(400, 30001), 2, "sent"),
+    ];
+    join_all(faults.map(|(fault, requests, action)| {
+        run_on_sqlite(async move |mut world| {
+            let twilio = with_one_number(&mut world).await;
+            twilio.queue([fault.clone()]);
+            let bridge = world.start().await;
+            world.notify(&event("event-1", "1")).await;
+            bridge.wait_for(&format!("delivery_done destination=twilio action={action}")).await;
+            let model = twilio.model();
+            assert_eq!((model.requests.len(), texts(&model)), (requests, 1), "{fault:?}");
+        })
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn a_text_of_another_delivery_is_not_taken_for_a_lost_one() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        // Each case has the same text.
+        world.set("TWILIO_TEXT", "A new case");
+        world.set("TEXT_MAX_PER_HOUR", "0");
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=twilio action=sent").await;
+        twilio.queue([Fault::ResetBefore]);
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_nth("delivery_done destination=twilio action=sent", 2).await;
+        assert_eq!(texts(&twilio.model()), 2);
+        // Among many others.
+        for post in 3..=60 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_nth("delivery_done destination=twilio action=sent", 60).await;
+        twilio.queue([Fault::ResetAfter]);
+        world.notify(&event("event-61", "61")).await;
+        bridge.wait_for("delivery_done destination=twilio action=found").await;
+        assert_eq!(texts(&twilio.model()), 61);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lookup_that_fails_leaves_the_doubt() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.queue([Fault::ResetAfter]);
+        twilio.model().read_faults.outage = Some(Fault::Status(500));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+        let waiting = world.waiting().await;
+        assert!(waiting[0]["reason"].as_str().unwrap().starts_with("may have been sent"), "{waiting:?}");
+        twilio.model().read_faults.outage = None;
+        bridge.wait_for("delivery_done destination=twilio action=found").await;
+        assert_eq!(twilio.model().requests.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_sender_pauses_texts_and_says_what_to_register() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().becomes = ("undelivered".to_owned(), Some(30034));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        let_a_minute_pass(&world).await;
+        let line = bridge.wait_for("sender_refused level=ERROR alert=twilio_sender").await;
+        assert!(line.contains("register it with A2P 10DLC"), "{line}");
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        assert_eq!((world.state_of("twilio").await.as_str(), texts(&twilio.model())), ("paused", 1));
+        // After the registration.
+        bridge.stop().await;
+        twilio.model().becomes = ("delivered".to_owned(), None);
+        let bridge = world.start().await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        assert_eq!(texts(&twilio.model()), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reports_of_twilio_are_verified_and_may_come_in_any_order() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        world.set("TWILIO_STATUS_CALLBACK", "1");
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        let sid = twilio.model().messages[0]["sid"].as_str().unwrap().to_owned();
+        let report = async |sid: &str, status, error, token| twilio.report(sid, status, error, token).await.unwrap();
+        let note = async || world.list_of("twilio").await[0]["note"].clone();
+        assert_eq!(report(&sid, "delivered", None, "another-token").await, 403);
+        assert_eq!(note().await, "queued");
+        bridge.wait_for("status_report_refused level=WARN").await;
+        for (status, error, expected) in [
+            ("sent", None, "sent"),
+            ("undelivered", Some(30005), "undelivered: 30005: the number is not in use"),
+            // It was under way for longer.
+            ("sent", None, "undelivered: 30005: the number is not in use"),
+            ("unheard-of", None, "undelivered: 30005: the number is not in use"),
+        ] {
+            assert_eq!(report(&sid, status, error, AUTH_TOKEN).await, 204);
+            assert_eq!(note().await, expected);
+        }
+        // A text that nobody knows.
+        twilio.model().messages[0]["sid"] = json!("SM0");
+        assert_eq!(report("SM0", "delivered", None, AUTH_TOKEN).await, 204);
+        assert_eq!(note().await, "undelivered: 30005: the number is not in use");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_switch_there_is_no_endpoint_for_reports() {
+    run_on_sqlite(|mut world| async move {
+        with_one_number(&mut world).await;
+        let _bridge = world.start().await;
+        assert_eq!(world.http.post(world.url("/twilio/status")).send().await.unwrap().status(), 404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_long_text_is_cut_and_sent_as_typed() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        world.set("TWILIO_TEXT", "{{ text }}");
+        let bridge = world.start().await;
+        let typed = "{{ticket.id}} {% x %} & <b> 👩\u{200d}👩\u{200d}👧 é";
+        let separated = format!("{typed}\u{2028}next");
+        world.notify(&event_with("event-1", "1", |item| item["text"] = json!(separated))).await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        let long = "👩\u{200d}👩\u{200d}👧".repeat(625);
+        world.notify(&event_with("event-2", "2", |item| item["text"] = json!(long))).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        let texts = twilio.model().texts_to(PHONE);
+        assert_eq!(texts[0], format!("{typed}\nnext"));
+        // 8 UTF-16 code units each.
+        assert_eq!(texts[1], "👩\u{200d}👩\u{200d}👧".repeat(200));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whatsapp_uses_an_approved_template_and_a_service_chooses_the_number() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        world.set("ROUTE_WA_LABEL", "WhatsApp");
+        world.set("ROUTE_WA_TWILIO_TO", format!("whatsapp:{PHONE}"));
+        world.set("ROUTE_WA_TWILIO_FROM", "whatsapp:+15550000003");
+        world.set("ROUTE_WA_TWILIO_CONTENT_SID", format!("HX{}", "1".repeat(32)));
+        world.set("ROUTE_SERVICE_LABEL", "Service");
+        world.set("ROUTE_SERVICE_TWILIO_MESSAGING_SERVICE_SID", format!("MG{}", "1".repeat(32)));
+        let bridge = world.start().await;
+        for (number, route, post) in [(1, "wa", "1"), (2, "service", "2")] {
+            twilio.queue([Fault::ResetAfter]);
+            world.notify_route(route, event(&format!("event-{number}"), post)).await;
+            bridge.wait_for_nth("delivery_done destination=twilio action=found", number).await;
+        }
+        let model = twilio.model();
+        let fields: Vec<_> = model.requests.iter().map(|request| &request.fields).collect();
+        assert_eq!(fields.len(), 2);
+        assert_eq!(fields[0]["ContentVariables"], json!({"1": "Case twitter:1 (for the duty team)"}).to_string());
+        assert!(fields[0]["To"].starts_with("whatsapp:+") && !fields[0].contains_key("Body"));
+        assert!(fields[1].contains_key("MessagingServiceSid") && !fields[1].contains_key("From"));
+        assert_eq!(fields[1]["ValidityPeriod"], "3600");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn check_shows_the_account() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        for (trial, status, token, mark, text) in [
+            (false, "active", AUTH_TOKEN, "ok", "account Acme; 1 number(s)"),
+            (true, "active", AUTH_TOKEN, "warning", "a trial account"),
+            (false, "suspended", AUTH_TOKEN, "failed", "the account is suspended"),
+            (false, "active", "a-wrong-token-of-the-tests", "failed", "20003: the account SID and the token"),
+        ] {
+                {
+                let mut model = twilio.model();
+                (model.is_trial, model.account_status) = (trial, status.to_owned());
+            }
+            world.set("TWILIO_AUTH_TOKEN", token);
+            let output = world.command_with_settings(&["check", "--json"]).await;
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let row = report["rows"].as_array().unwrap().iter().find(|row| row["name"] == "twilio").unwrap().clone();
+            assert_eq!(row["mark"], mark, "{row}");
+            assert!(row["text"].as_str().unwrap().contains(text), "{row}");
+        }
+        assert!(twilio.model().requests.is_empty());
+    })
+    .await;
 }

@@ -44,6 +44,10 @@ struct Block {
 }
 
 impl SenderBlock {
+    pub(super) fn is_begun(&self) -> bool {
+        self.0.lock().is_some()
+    }
+
     /// Lets a text pass if the sending number is not refused, or if this text shows whether it still is.
     ///
     /// # Errors
@@ -54,8 +58,7 @@ impl SenderBlock {
         match &mut *block {
             Some(Block { reason, until }) if now < *until => {
                 let reason = Reason { until_sent: true, ..Reason::alert(SENDER, reason.clone()) };
-                let retry_after = Some(*until - now);
-                Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after }.into())
+                Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }.into())
             }
             Some(block) => {
                 block.until = now + PROBE_EVERY;
