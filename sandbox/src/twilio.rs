@@ -87,6 +87,8 @@ pub struct Model {
     pub account_status: String,
     /// What goes wrong with requests that act.
     pub faults: Faults,
+    /// What goes wrong with the request at this place in `requests`.
+    pub fault_at: Option<(usize, Fault)>,
     /// What goes wrong with requests that read.
     pub read_faults: Faults,
     sids: u128,
@@ -110,6 +112,7 @@ impl Model {
             is_trial: false,
             account_status: "active".to_owned(),
             faults: Faults::default(),
+            fault_at: None,
             read_faults: Faults::default(),
             sids: 0,
         }
@@ -290,7 +293,11 @@ async fn receive(
         }
         let (method, path) = (call.method.to_string(), call.uri.path().to_owned());
         model.requests.push(Request { method, path, fields: call.fields.clone() });
-        model.faults.take()
+        let place = model.requests.len() - 1;
+        match model.fault_at.take_if(|(at, _)| *at == place) {
+            Some((_, fault)) => Some(fault),
+            None => model.faults.take(),
+        }
     };
     process(&shared, take, |model| model.answer(&call)).await
 }

@@ -23,6 +23,7 @@ mod destinations;
 mod docs;
 mod edge;
 mod failover;
+mod flex;
 mod flow;
 mod inbox;
 mod keep;

@@ -389,7 +389,8 @@ async fn reports_of_twilio_are_verified_and_may_come_in_any_order() {
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("delivery_done destination=twilio").await;
         let sid = twilio.model().messages[0]["sid"].as_str().unwrap().to_owned();
-        let report = async |sid: &str, status, error, token| twilio.report(sid, status, error, token).await.unwrap();
+        let report =
+            async |sid: &str, status, error, token| twilio.report(sid, status, error, token).await.unwrap();
         let note = async || world.list_of("twilio").await[0]["note"].clone();
         assert_eq!(report(&sid, "delivered", None, "another-token").await, 403);
         assert_eq!(note().await, "queued");
@@ -462,7 +463,10 @@ async fn whatsapp_uses_an_approved_template_and_a_service_chooses_the_number() {
         let model = twilio.model();
         let fields: Vec<_> = model.requests.iter().map(|request| &request.fields).collect();
         assert_eq!(fields.len(), 2);
-        assert_eq!(fields[0]["ContentVariables"], json!({"1": "Case twitter:1 (for the duty team)"}).to_string());
+        assert_eq!(
+            fields[0]["ContentVariables"],
+            json!({"1": "Case twitter:1 (for the duty team)"}).to_string()
+        );
         assert!(fields[0]["To"].starts_with("whatsapp:+") && !fields[0].contains_key("Body"));
         assert!(fields[1].contains_key("MessagingServiceSid") && !fields[1].contains_key("From"));
         assert_eq!(fields[1]["ValidityPeriod"], "3600");
@@ -480,14 +484,20 @@ async fn check_shows_the_account() {
             (false, "suspended", AUTH_TOKEN, "failed", "the account is suspended"),
             (false, "active", "a-wrong-token-of-the-tests", "failed", "20003: the account SID and the token"),
         ] {
-                {
+            {
                 let mut model = twilio.model();
                 (model.is_trial, model.account_status) = (trial, status.to_owned());
             }
             world.set("TWILIO_AUTH_TOKEN", token);
             let output = world.command_with_settings(&["check", "--json"]).await;
             let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-            let row = report["rows"].as_array().unwrap().iter().find(|row| row["name"] == "twilio").unwrap().clone();
+            let row = report["rows"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|row| row["name"] == "twilio")
+                .unwrap()
+                .clone();
             assert_eq!(row["mark"], mark, "{row}");
             assert!(row["text"].as_str().unwrap().contains(text), "{row}");
         }
