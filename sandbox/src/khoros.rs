@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -271,7 +271,7 @@ fn router(shared: Shared) -> Router {
         .fallback(no_such_service)
         .method_not_allowed_fallback(no_such_service)
         // For somebody at a terminal, who has no token.
-        .route("/sandbox/labels/{label}", post(apply_by_hand))
+        .route("/label", post(apply_by_hand))
         .layer(middleware::map_response_with_state(shared.clone(), set_date))
         .with_state(shared)
 }
@@ -367,24 +367,32 @@ async fn no_such_service(State(shared): State<Shared>, headers: HeaderMap) -> Re
     refusal.unwrap_or_else(|| Answer::ServiceNotFound.in_place_of_work())
 }
 
-/// `curl -d 'text of a post' …/sandbox/labels/CreateCase?post=1&note=Please+call`: the label is applied
-/// to a post, a new one if none is named.
-async fn apply_by_hand(
-    State(shared): State<Shared>,
-    Path(label): Path<String>,
-    Query(query): Query<HashMap<String, String>>,
-    text: String,
-) -> Response {
-    let (event, post) = (fastrand::u64(..), fastrand::u64(1_000_000_000..).to_string());
-    let post = query.get("post").unwrap_or(&post);
+/// Returns a label event about a post, which is the published example in all else.
+pub fn label_event(post: &str, text: &str, note: Option<&str>) -> String {
     let mut notification: Value = serde_json::from_str(EXAMPLE).unwrap_or_default();
-    notification["eventUuid"] = json!(format!("sandbox-{event:016x}"));
+    notification["eventUuid"] = json!(format!("sandbox-{:016x}", fastrand::u64(..)));
     let item = &mut notification["data"]["items"][0];
     item["entityId"] = json!(format!("twitter:{post}"));
     item["link"] = json!(format!("https://twitter.com/author/status/{post}"));
-    item["text"] = json!(if text.is_empty() { "A post without words of its own" } else { &text });
-    item["notes"] = query.get("note").map(|note| json!({"text": note})).into_iter().collect();
-    let emission = Emission::of_label(&label, &notification.to_string());
+    item["text"] = json!(text);
+    item["notes"] = note.map(|note| json!({"text": note})).into_iter().collect();
+    notification.to_string()
+}
+
+/// `curl -d 'text of a post' …/label?post=1&note=Please+call`: applies the first label, or the one that `label` names,
+/// to a post, a new one if none is named.
+async fn apply_by_hand(
+    State(shared): State<Shared>,
+    Query(query): Query<HashMap<String, String>>,
+    text: String,
+) -> Response {
+    let first = shared.model().labels.first().map(|(name, _)| name.clone());
+    let label = query.get("label").cloned().or(first).unwrap_or_default();
+    let post = fastrand::u64(1_000_000_000..).to_string();
+    let post = query.get("post").unwrap_or(&post);
+    let text = if text.is_empty() { "A post without words of its own" } else { &text };
+    let notification = label_event(post, text, query.get("note").map(String::as_str));
+    let emission = Emission::of_label(&label, &notification);
     if !shared.model().subscriptions.iter().any(|known| known.wants(&emission)) {
         return (StatusCode::NOT_FOUND, "nobody subscribed to this label\n").into_response();
     }
@@ -395,6 +403,6 @@ async fn apply_by_hand(
         .collect();
     match answers.is_empty() {
         true => "label applied, nobody was called\n".into_response(),
-        false => format!("label applied, the bridge answered {}\n", answers.join(", ")).into_response(),
+        false => format!("label applied, casebridge answered {}\n", answers.join(", ")).into_response(),
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod faults;
 mod limits;
 mod model;
+mod page;
 mod quirks;
 mod search;
 mod setup;
@@ -32,6 +33,7 @@ use axum::{Router, middleware};
 use crate::server::{Running, date, start};
 pub use faults::{Chaos, Fault};
 pub use model::{Known, Model};
+pub use page::{Comment, ticket_page};
 pub use quirks::Quirk;
 
 /// The only OAuth client that it knows.
@@ -141,6 +143,8 @@ fn router(shared: Shared) -> Router {
         .route("/api/v2/ticket_forms/{id}", get(setup::form))
         .route("/api/v2/brands/{id}", get(setup::brand))
         .route("/api/v2/ticket_fields/{id}", get(setup::field))
+        .route("/agent/tickets", get(page::tickets))
+        .route("/agent/tickets/{id}", get(page::ticket))
         .fallback(|| async { answer::refusal(StatusCode::NOT_FOUND, "InvalidEndpoint", "Not found") })
         .layer(middleware::map_response_with_state(shared.clone(), set_date))
         .with_state(shared)

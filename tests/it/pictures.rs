@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use casebridge_sandbox::zendesk::{Comment, ticket_page};
 use serde_json::Value;
 
 const TICKETS: &[&str] =
@@ -40,14 +41,10 @@ fn page(fixtures: &Path, name: &str) -> String {
     let body: Value = serde_json::from_slice(&output.stdout).unwrap();
     let ticket = &body["ticket"];
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let escaped = |text: String| text.replace('&', "&amp;").replace('<', "&lt;");
-    let tags = ticket["tags"].as_array().unwrap().iter().map(|tag| format!("<span>{}</span>", text(tag)));
-    let frame = fs::read_to_string(fixtures.join("frame.html")).unwrap();
-    frame
-        .replace("PRIORITY", &text(&ticket["priority"]))
-        .replace("TAGS", &tags.collect::<Vec<_>>().join(" "))
-        .replace("SUBJECT", &escaped(text(&ticket["subject"])))
-        .replace("COMMENT", &text(&ticket["comment"]["html_body"]))
+    let tags: Vec<String> = ticket["tags"].as_array().unwrap().iter().map(text).collect();
+    let html = text(&ticket["comment"]["html_body"]);
+    let comment = Comment { head: "casebridge · internal note".to_owned(), html };
+    ticket_page(&text(&ticket["subject"]), &text(&ticket["priority"]), &tags, &[comment])
 }
 
 fn photograph(page: &Path) {

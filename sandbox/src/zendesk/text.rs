@@ -107,7 +107,7 @@ impl Layout {
 }
 
 /// The name of the tag that the text begins with, and the length of the tag.
-fn tag(text: &str) -> Option<(String, usize)> {
+pub(super) fn tag(text: &str) -> Option<(String, usize)> {
     let inside = text.strip_prefix('<')?;
     let (inside, _) = inside.split_once('>')?;
     let name = inside.strip_prefix('/').unwrap_or(inside);
