@@ -1,46 +1,47 @@
-//! The operator's subcommands, on the same database as the running service.
+//! The subcommands. Those of the operator work on the same database as the running service.
 
 mod backfill;
+mod backup;
+mod check;
 #[cfg(feature = "demo")]
 mod demo;
 mod discard;
+mod help;
 mod list;
 pub mod log;
+#[allow(dead_code)]
+mod progress;
 mod rehearse;
 mod render;
 mod replay;
+mod serve;
 mod settings;
+mod terminal;
 mod unsubscribe;
 
-use std::io::Write;
-use std::path::Path;
-
-use casebridge::config::Database;
-use casebridge::inbox::{self, Listed};
+use casebridge::inbox::Listed;
+use casebridge::text::printable;
 
 pub use backfill::{Options as BackfillOptions, backfill};
+pub use backup::backup;
+pub use check::check;
 #[cfg(feature = "demo")]
-pub use demo::demo;
+pub use demo::{DemoOptions, demo};
 pub use discard::{Selection, discard};
-pub use list::list;
+pub use help::{complete, completions, man};
+pub use list::{ListOptions, list};
 pub use rehearse::{Rehearsed, rehearse};
-pub use render::{Part, TicketForm, render};
+pub use render::{BuiltIn, Part, TicketForm, render};
 pub use replay::{Replay, replay};
-pub use settings::{Format, help, settings};
+pub use serve::{serve, stop_on_signal};
+pub use settings::{Format, settings};
 pub use unsubscribe::unsubscribe;
 
 /// Rows read at once, since all rows need not fit into memory.
 const PAGE: usize = 1000;
 
-/// Copies the SQLite file.
-pub async fn backup(database: &Database, file: &Path) -> anyhow::Result<()> {
-    inbox::backup(database, file).await?;
-    writeln!(std::io::stdout(), "{} is a copy of the database", file.display())?;
-    Ok(())
-}
-
 /// The last error of a delivery, on one line and without characters that control a terminal.
 fn reason(delivery: &Listed) -> String {
     let reason = delivery.last_error.as_deref().unwrap_or("no reason known");
-    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
+    printable(reason).chars().take(300).collect()
 }

@@ -9,24 +9,18 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use jiff::Timestamp;
-use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
 
-use casebridge::app::Running;
 use casebridge::check::Moment;
 use casebridge::config::{Config, Database, Logging, Preview, Problems};
-use casebridge::destination::zendesk::ticket;
+use casebridge::destination;
 use casebridge::env::parse;
-use casebridge::http::server;
-use casebridge::inbox::{State, Unusable};
+use casebridge::inbox::Unusable;
 use casebridge::source::khoros::feed::backfill::Span;
-use casebridge::{alert, app, check, destination};
 use cli::log::{self, Log};
-use cli::{BackfillOptions, Format, Part, Rehearsed, Replay, Selection, TicketForm};
+use cli::{BackfillOptions, BuiltIn, Format, Part, Rehearsed, Replay, Selection, TicketForm};
 
 /// One thread allocates the many small parts of a notification and another frees them. With this allocator,
 /// that takes a fifth less processor time than with glibc's.
@@ -37,22 +31,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Configured by environment variables alone: `casebridge settings` and docs/configuration.md describe them.
 #[derive(Parser)]
-#[command(version, about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
+#[command(version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 }
-
-const AFTER_HELP: &str = "\
-To check the settings and all connections without changing anything:
-  casebridge check --before-start
-  casebridge check
-
-Exit codes:
-  0  done, or stopped by a signal
-  1  failed; for check: something is broken; for rehearse: an assumption is refuted, it is incomplete,
-     or a ticket is still open
-  2  wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database";
 
 #[derive(Subcommand)]
 enum Command {
@@ -72,25 +55,13 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the whole way on this machine: stand-ins for Khoros and Zendesk, and the real bridge between them
+    /// Show the whole path on this machine: stand-ins for Khoros and Zendesk, and the real casebridge between them
+    ///
+    /// Needs no variables; TICKET_… apply. It ends on Ctrl-C.
     #[cfg(feature = "demo")]
-    Demo {
-        /// Exit after the first ticket instead of staying up
-        #[arg(long)]
-        once: bool,
-    },
-    /// List all deliveries and their results; needs DATABASE_URL only
-    List {
-        /// Only deliveries in this state
-        #[arg(long, value_enum)]
-        state: Option<State>,
-        /// Only deliveries to this destination
-        #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
-        destination: Option<String>,
-        /// One JSON object a line
-        #[arg(long)]
-        json: bool,
-    },
+    Demo(cli::DemoOptions),
+    /// List deliveries and their results, newest first; needs DATABASE_URL only
+    List(cli::ListOptions),
     /// Try on a Zendesk trial or sandbox what casebridge assumes of Zendesk
     ///
     /// Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
@@ -193,7 +164,7 @@ enum Command {
     /// Give dead deliveries a new try, beside the running service; needs DATABASE_URL only
     Replay {
         /// All dead deliveries
-        #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+        #[arg(long, conflicts_with = "ids")]
         all_dead: bool,
         /// Make new tickets for these cases, because their tickets were deleted for good
         ///
@@ -216,10 +187,18 @@ enum Command {
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
+    /// Print the completions of commands and options for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder
+    Man {
+        /// The folder, as in /usr/local/share/man/man1
+        folder: Option<PathBuf>,
+    },
 }
 
-/// Twice as many as the server accepts connections at once.
-const OPEN_FILES: u64 = 4096;
 /// The exit code for problems that another try cannot solve.
 const MISCONFIGURED: u8 = 2;
 
@@ -246,7 +225,33 @@ fn command() -> Command {
     match &arguments[..] {
         [] => Command::Serve,
         [only] if only == "serve" => Command::Serve,
-        _ => Arguments::parse().command.unwrap_or(Command::Serve),
+        _ => parsed().unwrap_or_else(|error| error.exit()),
+    }
+}
+
+fn parsed() -> Result<Command, clap::Error> {
+    let command = Arguments::from_arg_matches(&described().get_matches())?.command.unwrap_or(Command::Serve);
+    match &command {
+        Command::Replay { all_dead: false, ids, .. } if ids.is_empty() => Err(nothing_to_replay()),
+        _ => Ok(command),
+    }
+}
+
+/// The commands with all their texts.
+fn described() -> clap::Command {
+    cli::complete(Arguments::command())
+}
+
+/// Explains how to look first.
+fn nothing_to_replay() -> clap::Error {
+    let mut commands = described();
+    commands.build();
+    let message = "which deliveries? See what is dead first, and try without changing anything:\n\n  \
+                   casebridge list --state dead\n  casebridge replay --all-dead --dry-run\n\n\
+                   Then name deliveries by their ids, or replay --all-dead.";
+    match commands.find_subcommand_mut("replay") {
+        Some(replay) => replay.error(ErrorKind::MissingRequiredArgument, message),
+        None => commands.error(ErrorKind::MissingRequiredArgument, message),
     }
 }
 
@@ -257,7 +262,7 @@ fn start_log(command: &Command) -> anyhow::Result<Option<Log>> {
             log::start(&filter, format)
         }
         #[cfg(feature = "demo")]
-        Command::Demo { .. } => log::start("warn", casebridge::config::LogFormat::Text),
+        Command::Demo(options) => log::start(options.log_filter(), casebridge::config::LogFormat::Text),
         _ => return Ok(None),
     };
     log.map(Some).context("cannot log to standard output")
@@ -275,38 +280,22 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// A text of the ticket that a template can replace.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum BuiltIn {
-    /// The template of TICKET_SUBJECT
-    Subject,
-    /// The template of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
-    Comment,
-    /// The template of TICKET_UPDATE, with TICKET_COMMENT_FORMAT=html
-    Update,
-}
-
-impl BuiltIn {
-    fn source(self) -> &'static str {
-        match self {
-            BuiltIn::Subject => ticket::SUBJECT,
-            BuiltIn::Comment => ticket::COMMENT,
-            BuiltIn::Update => ticket::UPDATE,
-        }
-    }
-}
-
 #[tokio::main]
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve => return Ok(serve_and_log().await),
-        Command::Check { json, before_start } => return check(json, before_start).await,
-        Command::Demo { once } => cli::demo(once, stop_on_signal()?).await?,
-        Command::List { state, destination, json } => {
-            cli::list(&Database::from_env()?, state, destination.as_deref(), json).await?
+        Command::Serve => {
+            return Ok(cli::serve().await.map_or_else(|error| exit_code(&error), |()| ExitCode::SUCCESS));
         }
+        Command::Check { json, before_start } => {
+            let moment = if before_start { Moment::BeforeStart } else { Moment::Anytime };
+            let is_ok = cli::check(moment, json).await?;
+            return Ok(if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        #[cfg(feature = "demo")]
+        Command::Demo(options) => cli::demo(&options, cli::stop_on_signal()?).await?,
+        Command::List(options) => cli::list(&Database::from_env()?, &options).await?,
         Command::Rehearse { yes_create_tickets, json } => {
-            return Ok(match cli::rehearse(yes_create_tickets, json, stop_on_signal()?).await? {
+            return Ok(match cli::rehearse(yes_create_tickets, json, cli::stop_on_signal()?).await? {
                 Rehearsed::Ok => ExitCode::SUCCESS,
                 Rehearsed::Failed => ExitCode::FAILURE,
                 Rehearsed::Refused => ExitCode::from(MISCONFIGURED),
@@ -346,95 +335,10 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             };
             cli::replay(&Database::from_env()?, &ids, destination.as_deref(), how, dry_run).await?;
         }
+        Command::Completions { shell } => cli::completions(described(), shell)?,
+        Command::Man { folder } => cli::man(described(), folder.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn check(as_json: bool, before_start: bool) -> anyhow::Result<ExitCode> {
-    let report = check::run(if before_start { Moment::BeforeStart } else { Moment::Anytime }).await;
-    let text = match as_json {
-        true => format!("{}\n", serde_json::to_string_pretty(&report)?),
-        false => report.to_string(),
-    };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that closed the pipe may still need the exit code.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        written => written?,
-    }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Logs why the service ends: standard error may be the same pipe that nobody reads.
-async fn serve_and_log() -> ExitCode {
-    match serve().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((alert, error)) => {
-            match error.downcast_ref::<Problems>() {
-                Some(problems) => {
-                    problems.iter().for_each(|problem| error!(event = "start_failed", alert, "{problem}"))
-                }
-                None => error!(event = "start_failed", alert, "{error:#}"),
-            }
-            exit_code(&error)
-        }
-    }
-}
-
-/// Why the service ends: a code of `alert.rs`, and the error.
-type Failure = (&'static str, anyhow::Error);
-
-/// Serves until a signal.
-async fn serve() -> Result<(), Failure> {
-    match start_on_thread()? {
-        Some(service) => service.run().await.map_err(|error| (alert::START, error)),
-        None => Ok(()),
-    }
-}
-
-/// Starts the service on a separate thread, so that its deep stack is freed: that of the main thread would stay in
-/// memory.
-fn start_on_thread() -> Result<Option<Running>, Failure> {
-    let runtime = Handle::current();
-    let started = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(start())).join());
-    started.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Starts the service; `None` if a signal came first.
-async fn start() -> Result<Option<Running>, Failure> {
-    let start_failed = |error| (alert::START, error);
-    let config = Config::from_env().map_err(|problems| (alert::CONFIGURATION, problems.into()))?;
-    let stop = stop_on_signal().map_err(start_failed)?;
-    // Connections and the database share the limit of open files, which many systems set to 1,024.
-    if let Err(error) = rlimit::increase_nofile_limit(OPEN_FILES) {
-        warn!(
-            event = "file_limit_kept",
-            "could not raise the limit of open files, connections may be refused under load: {error}"
-        );
-    }
-    let storage = app::open_storage(&config.database, &stop).await;
-    let Some(storage) = storage.map_err(|error| (alert::STORAGE, error))? else { return Ok(None) };
-    let (address, port) = (config.general.listen, config.general.port);
-    let listener = server::listen(address, port)
-        .with_context(|| format!("cannot listen on port {port}"))
-        .map_err(start_failed)?;
-    app::start(config, storage, listener, stop).map(Some).map_err(start_failed)
-}
-
-/// Stops on SIGTERM, which most hosts send, and on SIGINT, which Fly and a terminal send.
-#[allow(clippy::disallowed_methods, reason = "it lives as long as the process")]
-fn stop_on_signal() -> anyhow::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        stopped.cancel();
-    });
-    Ok(stop)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,9 +1,10 @@
 //! The report of a check, as a screen and as JSON.
 
-use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::text::printable;
 
 /// Why nothing is checked where a setting is missing; the row `configuration` names the setting.
 pub const INCOMPLETE: &str = "its settings are missing or wrong";
@@ -27,7 +28,10 @@ pub enum Mark {
 }
 
 impl Mark {
-    fn sign(self) -> char {
+    pub const ALL: [Mark; 3] = [Mark::Ok, Mark::Warning, Mark::Failed];
+
+    /// The sign in front of a row.
+    pub fn sign(self) -> char {
         match self {
             Mark::Ok => '✓',
             Mark::Warning => '!',
@@ -92,15 +96,6 @@ impl Row {
     }
 }
 
-/// Replaces characters that control a terminal or change the direction of writing, since a name may hold any.
-fn printable(text: &str) -> String {
-    let turns = |c| {
-        matches!(c,
-            '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
-}
-
 /// All rows, in the order of the screen.
 #[derive(Debug, Serialize)]
 pub struct CheckReport {
@@ -120,37 +115,41 @@ impl CheckReport {
     }
 }
 
-/// Columns of the screen; few terminals have less.
-const WIDTH: usize = 80;
 /// Lines that one text may take; `--json` has all of it.
 const LINES: usize = 8;
 /// Where texts begin.
 const INDENT: usize = 23;
 /// As wide as the arrow before a remedy.
 const FURTHER: &str = "  ";
+/// Columns of texts on the narrowest terminal.
+const LEAST: usize = 20;
 
-impl Display for CheckReport {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl CheckReport {
+    /// The report in lines of at most `width` columns.
+    pub fn screen(&self, width: usize) -> String {
+        let mut screen = String::new();
         for row in &self.rows {
             let head = format!("{} {}", row.mark.sign(), row.name);
-            write_block(f, &head, &row.text, "")?;
+            push_block(&mut screen, width, &head, &row.text, "");
             if let Some(remedy) = &row.remedy {
-                write_block(f, "", remedy, "→ ")?;
+                push_block(&mut screen, width, "", remedy, "→ ");
             }
         }
-        match (self.count(Mark::Failed), self.count(Mark::Warning)) {
-            (0, 0) => writeln!(f, "\nEverything is in order."),
-            (0, warnings) => writeln!(f, "\nNothing is broken; {warnings} warning(s) (!)."),
-            (failed, 0) => writeln!(f, "\n{failed} broken (✗)."),
-            (failed, warnings) => writeln!(f, "\n{failed} broken (✗), {warnings} warning(s) (!)."),
-        }
+        screen.push_str(&match (self.count(Mark::Failed), self.count(Mark::Warning)) {
+            (0, 0) => "\nEverything is in order.\n".to_owned(),
+            (0, warnings) => format!("\nNothing is broken; {warnings} warning(s) (!).\n"),
+            (failed, 0) => format!("\n{failed} broken (✗).\n"),
+            (failed, warnings) => format!("\n{failed} broken (✗), {warnings} warning(s) (!).\n"),
+        });
+        screen
     }
 }
 
-/// Writes a text beside its head, wrapped between words. Further parts of a line are indented, so that lines
+/// Adds a text beside its head, wrapped between words. Further parts of a line are indented, so that lines
 /// stay distinguishable.
-fn write_block(f: &mut Formatter<'_>, mut head: &str, text: &str, lead: &str) -> fmt::Result {
-    let options = textwrap::Options::new(WIDTH - INDENT - FURTHER.len()).break_words(false);
+fn push_block(screen: &mut String, width: usize, mut head: &str, text: &str, lead: &str) {
+    let room = width.saturating_sub(INDENT + FURTHER.len()).max(LEAST);
+    let options = textwrap::Options::new(room).break_words(false);
     for line in text.lines() {
         let mut wrapped = textwrap::wrap(line, &options);
         if wrapped.len() > LINES {
@@ -159,11 +158,11 @@ fn write_block(f: &mut Formatter<'_>, mut head: &str, text: &str, lead: &str) ->
         }
         for (number, part) in wrapped.iter().enumerate() {
             let lead = if number == 0 { lead } else { FURTHER };
-            writeln!(f, "{}", format!("{head:<INDENT$}{lead}{part}").trim_end())?;
+            screen.push_str(format!("{head:<INDENT$}{lead}{part}").trim_end());
+            screen.push('\n');
             head = "";
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -178,7 +177,7 @@ mod tests {
             Row::of("khoros token", [Finding::failed(words, "do something"), Finding::ok("\u{1b}[31mred")]),
             Row::of("clock", [Finding::not_checked("no server answered with the time")]),
         ]);
-        let screen = report.to_string();
+        let screen = report.screen(80);
         let lines: Vec<&str> = screen.lines().collect();
         assert_eq!(lines[0], "✓ storage              SQLite");
         assert!(lines[1].starts_with("✗ khoros token         word word"), "{screen}");
@@ -187,7 +186,7 @@ mod tests {
         assert_eq!(lines[4], "                       → do something");
         assert_eq!(lines[5], "! clock                not checked: no server answered with the time");
         assert_eq!(lines[7], "1 broken (✗), 1 warning(s) (!).");
-        assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{screen}");
+        assert!(lines.iter().all(|line| line.chars().count() <= 80), "{screen}");
         assert!(!report.ok);
     }
 
@@ -195,7 +194,7 @@ mod tests {
     fn a_name_takes_no_more_than_its_place() {
         let name = format!("of \u{202e}Jane\n✗ storage {}", "Jane ".repeat(500));
         let report = CheckReport::of([Row::of("khoros token", [Finding::ok(name)])]);
-        let screen = report.to_string();
+        let screen = report.screen(80);
         assert!(screen.starts_with("✓ khoros token         of  Jane ✗ storage Jane Jane"), "{screen}");
         assert_eq!(screen.lines().count(), LINES + 3, "{screen}");
         assert!(!report.rows[0].text.contains('\n'));

@@ -40,6 +40,18 @@ pub fn clean(text: &str) -> String {
     clean
 }
 
+/// Replaces characters that control a terminal or change the direction of writing by spaces.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if controls_terminal(c) { ' ' } else { c }).collect()
+}
+
+/// Whether the character controls a terminal or changes the direction of writing.
+pub fn controls_terminal(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Whether Zendesk would treat the text as empty.
 pub fn is_blank(text: &str) -> bool {
     clean(text).trim().is_empty()

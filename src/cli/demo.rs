@@ -1,120 +1,205 @@
-//! `casebridge demo`: the real bridge between the two stand-ins, and the story on the terminal.
+//! `casebridge demo`: the real casebridge between stand-ins, and what happens on the terminal.
+
+mod companion;
+mod outage;
+mod screen;
 
 use std::ffi::OsString;
-use std::io::Write;
 
 use anyhow::{Context, bail};
-use casebridge::app;
-use casebridge::config::{self, Config};
-use casebridge::destination::zendesk::settings::ticket::Ticket;
-use casebridge_sandbox::khoros::{self, Khoros};
-use casebridge_sandbox::zendesk::{self, Known, Model, Zendesk};
-use serde_json::Value;
+use futures_util::future::select_all;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use casebridge::config::{self, Config};
+use casebridge::destination::zendesk::settings::ticket::Ticket;
+use casebridge::{app, connect};
+use casebridge_sandbox::khoros::{self, Khoros};
+use casebridge_sandbox::zendesk::{self, Known, Zendesk};
+
+use companion::Companion;
+pub use companion::With;
+use screen::say;
+
 const LABEL: &str = "CreateCase";
 
-/// Runs the demo on a temporary SQLite file; with `once` it ends after the first ticket.
-pub async fn demo(once: bool, stop: CancellationToken) -> anyhow::Result<()> {
-    let khoros = Khoros::start().await?;
-    let zendesk = Zendesk::start().await?;
-    let folder = tempfile::tempdir().context("no temporary folder can be made")?;
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let bridge = format!("http://{}", listener.local_addr()?);
-    let database = folder.path().join("casebridge.db");
-    let database = database.to_string_lossy();
-    let variables = variables(&khoros, &zendesk, &bridge, &database);
-    let config = Config::from_vars(variables.chain(config::ticket_variables()))?;
-    if let Some(settings) = &config.destinations.zendesk {
-        set_up(&mut zendesk.model().known, &settings.ticket);
-        settings.tickets.values().for_each(|ticket| set_up(&mut zendesk.model().known, ticket));
+#[derive(clap::Args)]
+pub struct DemoOptions {
+    /// What happens
+    #[arg(long, value_enum, default_value = "label")]
+    story: Story,
+    /// Show what another destination gets once a ticket is done
+    #[arg(long, value_enum, value_name = "DESTINATION")]
+    with: Vec<With>,
+    /// End after the story instead of staying up
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Story {
+    /// A label creates a ticket
+    Label,
+    /// Zendesk breaks down and recovers
+    Outage,
+}
+
+impl DemoOptions {
+    /// What casebridge logs beside the story. An outage tells what the warnings would say.
+    pub fn log_filter(&self) -> &'static str {
+        match self.story {
+            Story::Label => "warn",
+            Story::Outage => "error",
+        }
     }
+}
 
-    say("casebridge demo: everything stays on this machine")?;
-    say(&format!("  Khoros stand-in   {}", khoros.url()))?;
-    say(&format!("  Zendesk stand-in  {}", zendesk.url()))?;
-    say(&format!("  bridge            {bridge}"))?;
-
+/// Runs the demo on a temporary SQLite file, until the story ends or a signal comes.
+pub async fn demo(options: &DemoOptions, stop: CancellationToken) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let mut stage = Stage::set_up(options, address).await?;
+    let config = stage.config()?;
+    screen::introduce(&stage)?;
     let Some(storage) = app::open_storage(&config.database, &stop).await? else {
         return Ok(());
     };
-    let story = tell(&khoros, &zendesk, once, stop.clone());
+    let story = async { stop.run_until_cancelled(stage.play(options)).await.unwrap_or(Ok(())) };
     let service = app::start(config, storage, listener, stop.clone())?.run();
     tokio::pin!(story, service);
     tokio::select! {
-        told = &mut story => {
+        played = &mut story => {
             stop.cancel();
-            service.await.and(told)
+            service.await.and(played)
         }
         served = &mut service => served,
     }
 }
 
-async fn tell(khoros: &Khoros, zendesk: &Zendesk, once: bool, stop: CancellationToken) -> anyhow::Result<()> {
-    let stopped = stop.cancelled();
-    tokio::pin!(stopped);
-    tokio::select! {
-        () = &mut stopped => return Ok(()),
-        () = khoros.wait_until(|model| !model.subscriptions.is_empty()) => {}
-    }
-    say(&format!("\n1. subscribed: Khoros will send label `{LABEL}` to the bridge"))?;
+/// The stand-ins, and casebridge between them.
+struct Stage {
+    khoros: Khoros,
+    zendesk: Zendesk,
+    /// The stand-ins of further destinations.
+    companions: Vec<Companion>,
+    casebridge: String,
+    /// For `GET /status`.
+    admin_token: String,
+    http: reqwest::Client,
+    folder: TempDir,
+    /// The number of changes of tickets that are on the screen.
+    shown: usize,
+}
 
-    let answers = khoros.apply_label(LABEL, khoros::EXAMPLE).await;
-    match answers.first() {
-        Some(Ok(status)) => say(&format!(
-            "2. label applied: Khoros sent the published example post, the bridge answered {status}"
-        ))?,
-        _ => bail!("the notification did not reach the bridge"),
+impl Stage {
+    async fn set_up(options: &DemoOptions, casebridge: String) -> anyhow::Result<Stage> {
+        let mut companions = Vec::new();
+        for with in &options.with {
+            companions.push(Companion::start(*with).await?);
+        }
+        Ok(Stage {
+            khoros: Khoros::start().await?,
+            zendesk: Zendesk::start().await?,
+            companions,
+            casebridge,
+            admin_token: random_token(),
+            http: connect::http_client(true)?,
+            folder: tempfile::tempdir().context("no temporary folder can be made")?,
+            shown: 0,
+        })
     }
 
-    let mut told = 0;
-    loop {
-        tokio::select! {
-            () = &mut stopped => return Ok(()),
-            () = zendesk.wait_until(|model| model.audits.len() > told) => {}
+    /// Reads the settings of the demo, and of tickets from the environment. Zendesk gets what they name.
+    fn config(&self) -> anyhow::Result<Config> {
+        let variables = self.variables().into_iter().map(|(name, value)| (name.into(), value.into()));
+        let variables = variables.chain(config::ticket_variables());
+        let config = Config::from_vars(variables.collect::<Vec<(OsString, OsString)>>().into_iter())?;
+        if let Some(settings) = &config.destinations.zendesk {
+            let known = &mut self.zendesk.model().known;
+            set_up(known, &settings.ticket);
+            settings.tickets.values().for_each(|ticket| set_up(known, ticket));
         }
-        let news = described(&zendesk.model(), told);
-        told += 1;
-        if told > 1 {
-            say(&news)?;
-            continue;
+        Ok(config)
+    }
+
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("SPREDFAST_API_URL", self.khoros.api_url()),
+            ("SPREDFAST_API_TOKEN", khoros::TOKEN.to_owned()),
+            ("SPREDFAST_COMPANY_ID", khoros::COMPANY_ID.to_string()),
+            ("SPREDFAST_LABEL_NAME", LABEL.to_owned()),
+            ("ZENDESK_API_URL", self.zendesk.url()),
+            ("ZENDESK_OAUTH_CLIENT_ID", zendesk::CLIENT_ID.to_owned()),
+            ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
+            ("NOTIFICATION_BEARER_TOKEN", random_token()),
+            ("ADMIN_TOKEN", self.admin_token.clone()),
+            ("PUBLIC_URL", self.casebridge.clone()),
+            // A request without an answer is looked up when its lease ends.
+            ("LEASE_SECONDS", "6".to_owned()),
+            ("DATABASE_URL", format!("sqlite://{}", self.folder.path().join("casebridge.db").display())),
+        ];
+        if !self.companions.is_empty() {
+            let names: Vec<&str> = self.companions.iter().map(Companion::destination).collect();
+            variables.push(("DELIVER_THEN", names.join(",")));
+            variables.extend(self.companions.iter().flat_map(Companion::variables));
         }
-        say(&format!("3. {news}"))?;
-        if once {
-            return Ok(());
+        variables
+    }
+
+    async fn play(&mut self, options: &DemoOptions) -> anyhow::Result<()> {
+        self.khoros.wait_until(|model| !model.subscriptions.is_empty()).await;
+        say(&format!("\n1. subscribed: Khoros will send the label `{LABEL}` to casebridge"))?;
+        match options.story {
+            Story::Label => self.apply_one_label().await?,
+            Story::Outage => self.break_down_and_recover().await?,
         }
-        let url = format!("{}/sandbox/labels/{LABEL}", khoros.url());
-        say(&format!(
-            "\nApply the label to a post of your own, and then again with a note:\n  \
-             curl -d 'My parcel never came' '{url}?post=1'\n  \
-             curl -d 'My parcel never came' '{url}?post=1&note=Please+call'\n\
-             Stop with Ctrl-C.\n"
-        ))?;
+        if options.once {
+            return Ok(screen::conclude()?);
+        }
+        screen::invite(self, options.story)?;
+        loop {
+            let line = tokio::select! {
+                () = self.zendesk.wait_until(|model| model.audits.len() > self.shown) => self.next_change().await,
+                line = next_line(&mut self.companions) => line,
+            };
+            say(&line)?;
+        }
+    }
+
+    async fn apply_one_label(&mut self) -> anyhow::Result<()> {
+        let status = self.label(khoros::EXAMPLE).await?;
+        say(&format!("2. label applied: Khoros sent the published example, casebridge answered {status}"))?;
+        let ticket = self.next_change().await;
+        say(&format!("3. {ticket}"))?;
+        for companion in &mut self.companions {
+            say(&companion.next_line().await)?;
+        }
+        Ok(())
+    }
+
+    /// Applies the label to the post of a notification, and returns the status that casebridge answered.
+    async fn label(&self, notification: &str) -> anyhow::Result<u16> {
+        match self.khoros.apply_label(LABEL, notification).await.into_iter().next() {
+            Some(Ok(status)) => Ok(status),
+            _ => bail!("the notification did not reach casebridge"),
+        }
+    }
+
+    /// Waits for the next change of a ticket, and describes it.
+    async fn next_change(&mut self) -> String {
+        self.zendesk.wait_until(|model| model.audits.len() > self.shown).await;
+        self.shown += 1;
+        screen::change(&self.zendesk.model(), self.shown - 1)
     }
 }
 
-/// What happened to a ticket, as its history tells.
-fn described(model: &Model, number: usize) -> String {
-    let audit = &model.audits[number];
-    let (ticket, events) =
-        (audit["ticket_id"].clone(), audit["events"].as_array().cloned().unwrap_or_default());
-    let is = |event: &&Value, kind: &str| event["type"] == kind;
-    let body = events.iter().find(|event| is(event, "Comment")).map(|comment| &comment["body"]);
-    let body = body.and_then(Value::as_str).unwrap_or_default().lines();
-    let body: String = body.map(|line| format!("     | {line}\n")).collect();
-    if !events.iter().any(|event| is(&event, "Create")) {
-        return format!("ticket {ticket}, a comment:\n{body}");
+/// The next line of any companion.
+async fn next_line(companions: &mut [Companion]) -> String {
+    if companions.is_empty() {
+        return std::future::pending().await;
     }
-    let created = model.tickets.iter().find(|held| held["id"] == ticket).cloned().unwrap_or_default();
-    let is_requester = |user: &&Value| user["id"] == created["requester_id"];
-    let requester = model
-        .users
-        .iter()
-        .find(is_requester)
-        .map_or("casebridge", |user| user["name"].as_str().unwrap_or_default());
-    let subject = created["subject"].as_str().unwrap_or_default();
-    format!("ticket {ticket}: {subject}\n     Requester: {requester}\n{body}")
+    select_all(companions.iter_mut().map(|companion| Box::pin(companion.next_line()))).await.0
 }
 
 /// Adds to the Zendesk account what the settings of a ticket name.
@@ -126,30 +211,6 @@ fn set_up(known: &mut Known, ticket: &Ticket) {
     known.fields.extend(ticket.custom_fields.iter().map(|field| field.id));
 }
 
-/// The demo's settings, as variables of the environment.
-fn variables(
-    khoros: &Khoros,
-    zendesk: &Zendesk,
-    bridge: &str,
-    database: &str,
-) -> impl Iterator<Item = (OsString, OsString)> {
-    let bearer = format!("demo-{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-    [
-        ("SPREDFAST_API_URL", khoros.api_url()),
-        ("SPREDFAST_API_TOKEN", khoros::TOKEN.to_owned()),
-        ("SPREDFAST_COMPANY_ID", "1234".to_owned()),
-        ("SPREDFAST_LABEL_NAME", LABEL.to_owned()),
-        ("ZENDESK_API_URL", zendesk.url()),
-        ("ZENDESK_OAUTH_CLIENT_ID", zendesk::CLIENT_ID.to_owned()),
-        ("ZENDESK_OAUTH_CLIENT_SECRET", zendesk::CLIENT_SECRET.to_owned()),
-        ("NOTIFICATION_BEARER_TOKEN", bearer),
-        ("PUBLIC_URL", bridge.to_owned()),
-        ("DATABASE_URL", format!("sqlite://{database}")),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.into(), value.into()))
-}
-
-fn say(line: &str) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
+fn random_token() -> String {
+    format!("demo-{:032x}", fastrand::u128(..))
 }

@@ -2,23 +2,33 @@
 
 use std::io::{self, BufWriter, Write};
 
+use clap::builder::PossibleValuesParser;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use casebridge::config::Database;
-use casebridge::destination::zendesk;
+use casebridge::destination::{self, zendesk};
 use casebridge::inbox::{Inbox, Listed, State};
 use casebridge::text::last_four;
 
 use super::{PAGE, reason};
 
-/// Prints deliveries, the oldest first.
-pub async fn list(
-    database: &Database,
+#[derive(clap::Args)]
+pub struct ListOptions {
+    /// Only deliveries in this state
+    #[arg(long, value_enum)]
     state: Option<State>,
-    destination: Option<&str>,
-    as_json: bool,
-) -> anyhow::Result<()> {
+    /// Only deliveries to this destination
+    #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
+    destination: Option<String>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints deliveries, the oldest first.
+pub async fn list(database: &Database, options: &ListOptions) -> anyhow::Result<()> {
+    let (state, destination, as_json) = (options.state, options.destination.as_deref(), options.json);
     let inbox = Inbox::open_beside(database).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     if !as_json {

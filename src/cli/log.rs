@@ -2,12 +2,13 @@
 //! standard output never delays the service.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use tracing::{error, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
@@ -59,7 +60,7 @@ where
 {
     match format {
         LogFormat::Text => {
-            let colour = io::stdout().is_terminal();
+            let colour = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
             tracing_subscriber::fmt::layer().with_target(false).with_ansi(colour).with_writer(writer).boxed()
         }
         // Heroku adds its own time to each line.

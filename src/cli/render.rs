@@ -38,6 +38,27 @@ pub enum Part {
     Update,
 }
 
+/// A text of the ticket that a template can replace.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum BuiltIn {
+    /// The template of TICKET_SUBJECT
+    Subject,
+    /// The template of TICKET_COMMENT, with TICKET_COMMENT_FORMAT=html
+    Comment,
+    /// The template of TICKET_UPDATE, with TICKET_COMMENT_FORMAT=html
+    Update,
+}
+
+impl BuiltIn {
+    pub fn source(self) -> &'static str {
+        match self {
+            BuiltIn::Subject => ticket::SUBJECT,
+            BuiltIn::Comment => ticket::COMMENT,
+            BuiltIn::Update => ticket::UPDATE,
+        }
+    }
+}
+
 /// Prints the tickets that a notification would make by a route; by the first route if none is named.
 pub fn render(
     preview: &Preview,

@@ -193,18 +193,17 @@ fn app_entry(doc: &Doc, app: App) -> Value {
     entry
 }
 
-/// The part of `--help` that names the settings.
-pub fn help() -> String {
+/// The part of `--help` that names the settings, in lines of at most so many columns.
+pub fn help(columns: usize, heading: fn(&str) -> String) -> String {
     let required = config::sections().flat_map(|section| names(section, is_required));
-    let mut text = format!(
-        "Required settings (environment variables; `casebridge settings` describes all):\n{}",
-        help_names(required)
-    );
+    let mut text = heading("Required settings (environment variables; `casebridge settings` describes all):");
+    text.push_str(&help_names(columns, required));
     for section in config::sections() {
         let of_routes = section.groups.iter().filter(|group| group.per_route);
         let of_routes = of_routes.map(|group| format!("{ROUTE}{}…", group.prefix));
         let names = names(section, is_optional).chain(of_routes);
-        let _ = write!(text, "{}:\n{}", section.title, help_names(names));
+        text.push_str(&heading(&format!("{}:", section.title)));
+        text.push_str(&help_names(columns, names));
     }
     text
 }
@@ -224,8 +223,9 @@ fn names(section: &Section, is_included: fn(&Doc) -> bool) -> impl Iterator<Item
     })
 }
 
-fn help_names(names: impl Iterator<Item = String>) -> String {
+fn help_names(columns: usize, names: impl Iterator<Item = String>) -> String {
     let names = names.collect::<Vec<_>>().join(" ");
-    let lines = textwrap::Options::new(WIDTH).initial_indent("  ").subsequent_indent("  ").break_words(false);
+    let lines =
+        textwrap::Options::new(columns).initial_indent("  ").subsequent_indent("  ").break_words(false);
     format!("{}\n", textwrap::fill(&names, lines))
 }

@@ -18,6 +18,8 @@ mod case;
 mod check;
 mod crash;
 mod deliver;
+#[cfg(feature = "demo")]
+mod demo;
 mod destination_settings;
 mod destinations;
 mod docs;

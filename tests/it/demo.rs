@@ -1,0 +1,106 @@
+//! The demo: its stories, its size on the terminal, and the pages of its tickets.
+
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+/// Runs the demo to its end, and returns the lines that it printed.
+async fn lines_of(arguments: &[&str]) -> Vec<String> {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_casebridge"));
+    let output = demo.arg("demo").args(arguments).env_clear().output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{text}{:?}", output.stderr);
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Checks that the lines, and the cursor below them, fit into a terminal of 80 columns and 24 lines.
+fn assert_fits(lines: &[String]) {
+    assert!(lines.len() < 24, "{lines:#?}");
+    assert!(lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+}
+
+/// Checks that there are lines that begin like this, in this order.
+fn assert_steps(lines: &[String], steps: &[&str]) {
+    let mut rest = lines.iter();
+    for step in steps {
+        assert!(rest.any(|line| line.starts_with(step)), "{step}: {lines:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_label_creates_a_ticket() {
+    let lines = lines_of(&["--once"]).await;
+    assert_fits(&lines);
+    assert_steps(
+        &lines,
+        &[
+            "1. subscribed",
+            "2. label applied",
+            "3. ticket 1000: [Twitter] @author: Post Text",
+            "     Requester: author",
+            "     | Post Text",
+            "Next:",
+            "  your accounts docs/deploy.md",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn an_outage_doubles_and_loses_no_ticket() {
+    let lines = lines_of(&["--story", "outage", "--once"]).await;
+    assert_fits(&lines);
+    assert_steps(
+        &lines,
+        &[
+            "3. Zendesk breaks down: it created ticket 1000",
+            "4. casebridge pauses Zendesk",
+            "   3 deliveries wait",
+            "5. Zendesk works again",
+            "   ticket 1000: found",
+            "   ticket 1001: created",
+            "   ticket 1002: created",
+            "6. 3 labels, 3 tickets",
+            "Next:",
+        ],
+    );
+}
+
+#[tokio::test]
+async fn another_destination_is_shown_under_the_ticket() {
+    let lines = lines_of(&["--with", "webhook", "--once"]).await;
+    assert_steps(
+        &lines,
+        &["3. ticket 1000:", "     webhook: casebridge.ticket.created, signed, ticket 1000 created", "Next:"],
+    );
+}
+
+/// The demo stays up: its last lines say where to look and what to try.
+#[tokio::test]
+async fn its_tickets_can_be_seen_and_labels_can_be_applied() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_casebridge"));
+    demo.arg("demo").env_clear().stdout(Stdio::piped()).kill_on_drop(true);
+    let mut demo = demo.spawn().unwrap();
+    let mut output = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.starts_with("  your accounts")) {
+        lines.push(output.next_line().await.unwrap().expect("the demo ended"));
+    }
+    assert_fits(&lines);
+    let value = |name: &str| lines.iter().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let page = http.get(value("  see a ticket")).send().await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
+    let page = page.text().await.unwrap();
+    assert!(page.contains("<h1>[Twitter] @author: Post Text</h1>"), "{page}");
+
+    let command = value("  another post");
+    let address = command.split('\'').rfind(|word| word.contains("/label")).unwrap();
+    let applied = http.post(format!("http://{address}")).body("<b>\u{1b}[2J late</b>").send().await.unwrap();
+    assert_eq!(applied.text().await.unwrap(), "label applied, casebridge answered 200\n");
+    let line = output.next_line().await.unwrap().unwrap();
+    assert!(line.starts_with("ticket 1001: ") && !line.contains('\u{1b}'), "{line}");
+    let page = http.get(value("  see a ticket").replace("1000", "1001")).send().await.unwrap();
+    let page = page.text().await.unwrap();
+    assert!(page.contains("late&lt;/b&gt;") && !page.contains("<b>"), "{page}");
+}
