@@ -9,7 +9,6 @@ mod discard;
 mod help;
 mod list;
 pub mod log;
-#[allow(dead_code)]
 mod progress;
 mod rehearse;
 mod render;

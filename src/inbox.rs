@@ -15,6 +15,7 @@ mod postgres;
 mod report;
 mod result;
 mod retention;
+mod search;
 mod sqlite;
 pub mod survey;
 
@@ -36,6 +37,7 @@ pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
 pub use limit::Held;
 pub use report::{DestinationCounts, LastEvent, Listed, Summary};
+pub use search::Filter;
 
 use crate::config::Database;
 use crate::delivery::{Origin, identity_for};

@@ -16,6 +16,8 @@ use casebridge::source::khoros::client::{Khoros, RemoteSubscription};
 use casebridge::source::khoros::feed::backfill::{Backfill, Source, Span};
 use casebridge::source::khoros::subscription::Desired;
 
+use super::progress::Progress;
+
 /// What to do with the events that are found.
 #[derive(Clone, Copy)]
 pub struct Options {
@@ -71,13 +73,17 @@ async fn run(
     let remote = khoros.subscriptions().await;
     let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
+    let progress = Progress::spinner("reading");
     let mut done = Vec::new();
     for desired in Desired::of_routes(settings.company_id, routes, public_url, None) {
         let mut found = Backfill::default();
         let result = match feed_of(&desired, &remote) {
             Ok(uuid) => {
                 let (intake, route) = (&intake, &desired.route);
-                let source = Source { khoros: &khoros, intake, company: settings.company_id, route, uuid };
+                let report =
+                    |events| progress.describe(format!("the feed of {}: {events} events", route.name));
+                let company = settings.company_id;
+                let source = Source { khoros: &khoros, intake, company, route, uuid, report: &report };
                 found.run(&source, span, !dry_run).await.map_err(|failure| failure.to_string())
             }
             Err(reason) => Err(reason),

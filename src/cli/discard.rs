@@ -6,10 +6,12 @@ use anyhow::bail;
 use jiff::Timestamp;
 
 use casebridge::config::Database;
-use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::inbox::{Filter, Inbox, Listed, State};
+use casebridge::text::printable;
 
 use super::PAGE;
 use super::list::time;
+use super::progress::Progress;
 
 /// Which waiting deliveries to discard.
 pub struct Selection {
@@ -21,7 +23,21 @@ pub struct Selection {
     pub until: Option<Timestamp>,
 }
 
+/// The progress counts deliveries up to this number.
+const COUNTED: usize = 100_000;
+
 impl Selection {
+    /// As far as the inbox can search.
+    fn filter(&self) -> Filter {
+        Filter {
+            state: Some(State::Waiting),
+            destination: self.destination.clone(),
+            route: Some(self.route.to_lowercase()),
+            since: self.since.map(Timestamp::as_millisecond),
+            ..Filter::default()
+        }
+    }
+
     fn contains(&self, delivery: &Listed, until: i64) -> bool {
         delivery.route.eq_ignore_ascii_case(&self.route)
             && self.since.is_none_or(|since| delivery.received_at >= since.as_millisecond())
@@ -38,27 +54,30 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
         bail!("--since is not before --until, or before now");
     }
     let reason = format!("discarded by the operator at {}", time(now));
-    let mut out = std::io::stdout().lock();
     let done = if dry_run { "would discard" } else { "discarded" };
+    let progress = Progress::of(inbox.count(&selection.filter(), COUNTED).await? as u64, "discarding");
     let (mut discarded, mut last) = (0, None);
     loop {
         let destination = selection.destination.as_deref();
         let page = inbox.list(Some(State::Waiting), destination, last.as_ref(), PAGE).await?;
         for delivery in page.iter().filter(|delivery| selection.contains(delivery, until)) {
-            let Listed { identity, destination, .. } = delivery;
+            let (identity, destination) = (printable(&delivery.identity), &delivery.destination);
             if let Some(refusal) = refusal(delivery) {
-                writeln!(out, "not discarded: {identity} to {destination} {refusal}")?;
+                progress.done(Some(&format!("not discarded: {identity} to {destination} {refusal}")))?;
             // The service may have delivered it in the meantime.
             } else if dry_run || inbox.discard(delivery, &reason).await? {
                 discarded += 1;
                 let received = time(delivery.received_at);
-                writeln!(out, "{done} {identity} to {destination} (received {received})")?;
+                progress.done(Some(&format!("{done} {identity} to {destination} (received {received})")))?;
+            } else {
+                progress.done(None)?;
             }
         }
         let Some(delivery) = page.into_iter().next_back() else { break };
         last = Some(delivery);
     }
-    writeln!(out, "{done} {discarded} deliveries")?;
+    drop(progress);
+    writeln!(std::io::stdout(), "{done} {discarded} deliveries")?;
     Ok(())
 }
 

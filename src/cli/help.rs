@@ -109,7 +109,7 @@ const EXIT_CODES: &[(u8, &str)] = &[
 
 /// Adds to the commands what their own description does not contain.
 pub fn complete(command: Command) -> Command {
-    let mut command = command;
+    let mut command = command.max_term_width(WIDEST);
     for (name, examples) in EXAMPLES {
         let text = examples_text(examples);
         command = match *name {

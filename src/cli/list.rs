@@ -1,5 +1,7 @@
 //! `casebridge list`.
 
+mod table;
+
 use std::io::{self, BufWriter, Write};
 
 use clap::builder::PossibleValuesParser;
@@ -8,10 +10,19 @@ use serde_json::{Value, json};
 
 use casebridge::config::Database;
 use casebridge::destination::{self, zendesk};
-use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::env::parse;
+use casebridge::inbox::{Filter, Inbox, Listed, State};
 use casebridge::text::last_four;
 
-use super::{PAGE, reason};
+use super::terminal;
+use table::Table;
+
+/// Rows of the table, unless `--limit` is given.
+const ROWS: usize = 50;
+/// Rows are counted up to this number, so that the list is fast with millions of rows.
+const COUNTED: usize = 10_000;
+/// Rows that are read at once. Each page of waiting deliveries sorts them all, so pages are large.
+const PAGE: usize = 5000;
 
 #[derive(clap::Args)]
 pub struct ListOptions {
@@ -21,37 +32,86 @@ pub struct ListOptions {
     /// Only deliveries to this destination
     #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
     destination: Option<String>,
-    /// One JSON object a line
+    /// Only deliveries of this route, as in ROUTE_<NAME>_…; the tutorial's is `label`
+    #[arg(long, value_name = "NAME")]
+    route: Option<String>,
+    /// Only deliveries of this case, as in khoros:1234:twitter:855485181481934848: the external_id of its ticket
+    #[arg(long, value_name = "CASE")]
+    case: Option<String>,
+    /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
+    #[arg(long, value_name = "TIME", value_parser = parse::time)]
+    since: Option<Timestamp>,
+    /// At most this number of deliveries, the newest; by default 50 in the table, and all with --json
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<usize>,
+    /// One JSON object a line: {"id", "case", "event_name", "event_id", "route", "destination", "state", "attempts",
+    /// "tries", "reference", "ticket", "reason", "received_at", "due_at", "settled_at"}
     #[arg(long)]
     json: bool,
 }
 
-/// Prints deliveries, the oldest first.
-pub async fn list(database: &Database, options: &ListOptions) -> anyhow::Result<()> {
-    let (state, destination, as_json) = (options.state, options.destination.as_deref(), options.json);
-    let inbox = Inbox::open_beside(database).await?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    if !as_json {
-        writeln!(
-            out,
-            "{:<7}  {:<20}  {:>8}  {:<11}  {:>8}  ID",
-            "STATE", "RECEIVED", "ATTEMPTS", "DESTINATION", "TICKET"
-        )?;
-    }
-    let mut last: Option<Listed> = None;
-    loop {
-        let page = inbox.list(state, destination, last.as_ref(), PAGE).await?;
-        for delivery in &page {
-            match as_json {
-                true => writeln!(out, "{}", json_line(delivery))?,
-                false => write_lines(&mut out, delivery)?,
-            }
+impl ListOptions {
+    fn filter(&self) -> Filter {
+        Filter {
+            state: self.state,
+            destination: self.destination.clone(),
+            route: self.route.as_deref().map(str::to_lowercase),
+            case_key: self.case.clone(),
+            since: self.since.map(Timestamp::as_millisecond),
         }
+    }
+}
+
+/// Prints deliveries, the newest first.
+pub async fn list(database: &Database, options: &ListOptions) -> anyhow::Result<()> {
+    let inbox = Inbox::open_beside(database).await?;
+    let filter = options.filter();
+    match options.json {
+        true => print_json(&inbox, &filter, options.limit.unwrap_or(usize::MAX)).await,
+        false => print_table(&inbox, &filter, options.limit.unwrap_or(ROWS)).await,
+    }
+}
+
+async fn print_json(inbox: &Inbox, filter: &Filter, limit: usize) -> anyhow::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let (mut left, mut last): (usize, Option<Listed>) = (limit, None);
+    while left > 0 {
+        let page = inbox.search(filter, last.as_ref(), PAGE.min(left)).await?;
+        for delivery in &page {
+            writeln!(out, "{}", terminal::json(&json_line(delivery).to_string()))?;
+        }
+        left -= page.len();
         let Some(delivery) = page.into_iter().next_back() else { break };
         last = Some(delivery);
     }
-    out.flush()?;
-    Ok(())
+    Ok(out.flush()?)
+}
+
+async fn print_table(inbox: &Inbox, filter: &Filter, limit: usize) -> anyhow::Result<()> {
+    let rows = inbox.search(filter, None, limit).await?;
+    let (total, now) = (inbox.count(filter, COUNTED).await?, inbox.time().await?);
+    let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
+    if !rows.is_empty() {
+        Table::of(&rows, now).write(&mut out, terminal::width())?;
+        writeln!(out)?;
+    }
+    writeln!(out, "{}", summary(rows.len(), total))?;
+    Ok(out.flush()?)
+}
+
+/// The line below the table.
+fn summary(shown: usize, total: usize) -> String {
+    let noun = if total == 1 { "delivery" } else { "deliveries" };
+    match total {
+        0 => "no deliveries".to_owned(),
+        total if total >= COUNTED.max(shown + 1) => {
+            format!("the newest {shown} of more than {COUNTED} deliveries; --limit shows more, --json all")
+        }
+        total if shown < total => {
+            format!("the newest {shown} of {total} {noun}; --limit shows more, --json all")
+        }
+        _ => format!("{shown} {}", if shown == 1 { "delivery" } else { "deliveries" }),
+    }
 }
 
 fn json_line(delivery: &Listed) -> Value {
@@ -81,24 +141,27 @@ fn ticket(delivery: &Listed) -> Option<&str> {
     delivery.reference.as_deref().filter(|_| delivery.destination == zendesk::NAME)
 }
 
-fn write_lines(out: &mut impl Write, delivery: &Listed) -> io::Result<()> {
-    let Listed { state, attempts, identity, destination, .. } = delivery;
-    let (received, ticket) = (time(delivery.received_at), ticket(delivery).unwrap_or("-"));
-    writeln!(out, "{state:<7}  {received:<20}  {attempts:>8}  {destination:<11}  {ticket:>8}  {identity}")?;
-    if delivery.last_error.is_some() {
-        writeln!(out, "         {}", reason(delivery))?;
-    }
-    let notes =
-        [delivery.note.clone(), Some(last_four(&delivery.target)).filter(|target| !target.is_empty())];
-    if let [Some(note), target] = notes {
-        let to = target.map(|target| format!("to {target}: ")).unwrap_or_default();
-        writeln!(out, "         {to}{note}")?;
-    }
-    Ok(())
-}
-
 /// A time as the command line shows it.
 pub(super) fn time(millis: i64) -> String {
     let time = Timestamp::from_millisecond(millis).unwrap_or_default();
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_is_left_out() {
+        for (shown, total, expected) in [
+            (0, 0, "no deliveries"),
+            (1, 1, "1 delivery"),
+            (50, 50, "50 deliveries"),
+            (50, 51, "the newest 50 of 51 deliveries; --limit shows more, --json all"),
+            (50, 10_000, "the newest 50 of more than 10000 deliveries; --limit shows more, --json all"),
+            (20_000, 10_000, "20000 deliveries"),
+        ] {
+            assert_eq!(summary(shown, total), expected);
+        }
+    }
 }

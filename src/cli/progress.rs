@@ -23,13 +23,14 @@ impl Progress {
         start(ProgressBar::new(total), "{prefix} [{bar:30}] {human_pos} of {human_len} ({elapsed})", task)
     }
 
-    /// Shows how many of about `total` bytes are written.
-    pub fn of_bytes(total: u64, task: &'static str) -> Progress {
+    /// Shows how many bytes are written.
+    pub fn of_bytes(task: &'static str) -> Progress {
         let template = "{prefix} [{bar:30}] {binary_bytes} of about {binary_total_bytes} ({elapsed})";
-        start(ProgressBar::new(total), template, task)
+        start(ProgressBar::new(0), template, task)
     }
 
-    pub fn set(&self, done: u64) {
+    pub fn set(&self, done: u64, total: u64) {
+        self.0.set_length(total);
         self.0.set_position(done);
     }
 
@@ -39,9 +40,12 @@ impl Progress {
     }
 
     /// Counts one more, and prints a line to standard output above the display.
-    pub fn done(&self, line: &str) -> io::Result<()> {
+    pub fn done(&self, line: Option<&str>) -> io::Result<()> {
         self.0.inc(1);
-        self.0.suspend(|| writeln!(io::stdout(), "{line}"))
+        match line {
+            Some(line) => self.0.suspend(|| writeln!(io::stdout(), "{line}")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -56,6 +60,7 @@ fn start(bar: ProgressBar, template: &str, task: &'static str) -> Progress {
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_prefix(task);
+    bar.tick();
     if !bar.is_hidden() {
         bar.enable_steady_tick(TICK);
     }

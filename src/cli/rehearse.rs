@@ -10,6 +10,8 @@ use casebridge::config::RehearsalSettings;
 use casebridge::connect;
 use casebridge::destination::zendesk::rehearse::{Left, MOST_TICKETS, Rehearsal, Report, State, TAG};
 
+use super::progress::Progress;
+
 /// How `casebridge rehearse` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rehearsed {
@@ -35,7 +37,9 @@ pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) 
     if !as_json {
         print(format!("{head}\nThis may take a few minutes because of the account's limits.\n\n"))?;
     }
+    let progress = Progress::spinner("rehearsing");
     let report = rehearsal.run().await;
+    drop(progress);
     print(if as_json { json(&report)? } else { screen(&report) })?;
     Ok(if report.is_ok() { Rehearsed::Ok } else { Rehearsed::Failed })
 }

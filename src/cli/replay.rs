@@ -7,7 +7,9 @@ use anyhow::bail;
 use casebridge::config::Database;
 use casebridge::destination::{Guarantee, guarantee};
 use casebridge::inbox::{Inbox, Listed, State};
+use casebridge::text::printable;
 
+use super::progress::Progress;
 use super::{PAGE, reason};
 
 /// The effect of a replay.
@@ -55,20 +57,24 @@ pub async fn replay(
         [] => all_dead(&inbox, destination).await?,
         ids => named(&inbox, ids, destination, how).await?,
     };
-    let mut out = std::io::stdout().lock();
+    let progress = Progress::of(chosen.len() as u64, "replaying");
     let (one, all) = if dry_run { ("would replay", "would be replayed") } else { ("replayed", "replayed") };
     let mut replayed = 0;
     for delivery in &chosen {
+        let Listed { identity, destination, .. } = delivery;
+        let (identity, destination) = (printable(identity), printable(destination));
         if let Some(refusal) = how.refusal(delivery) {
-            writeln!(out, "not replayed: {} to {} {refusal}", delivery.identity, delivery.destination)?;
+            progress.done(Some(&format!("not replayed: {identity} to {destination} {refusal}")))?;
         // Another operator may have replayed it in the meantime.
         } else if dry_run || how.apply(&inbox, delivery).await? {
             replayed += 1;
-            let Listed { identity, destination, .. } = delivery;
-            writeln!(out, "{one} {identity} to {destination} ({})", reason(delivery))?;
+            progress.done(Some(&format!("{one} {identity} to {destination} ({})", reason(delivery))))?;
+        } else {
+            progress.done(None)?;
         }
     }
-    writeln!(out, "{replayed} {all}")?;
+    drop(progress);
+    writeln!(std::io::stdout(), "{replayed} {all}")?;
     Ok(())
 }
 

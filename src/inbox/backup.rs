@@ -2,19 +2,26 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
+use tokio::time::timeout;
 
+use super::sqlite::log_of;
 use crate::config::Database;
 
+/// How often the size of the copy is reported.
+const REPORT: Duration = Duration::from_millis(250);
+
 /// Writes a copy of the database to a file that does not exist yet, which only its owner may read. When this
-/// returns `Ok`, the copy is on disk.
+/// returns `Ok`, the copy is on disk; the result is its size in bytes. Until then, `report` gets the bytes written so
+/// far, and the size of the database.
 ///
 /// # Errors
 /// The database is no SQLite file, or one of the files cannot be read or written; then there is no copy.
-pub async fn backup(database: &Database, to: &Path) -> anyhow::Result<()> {
+pub async fn backup(database: &Database, to: &Path, report: impl Fn(u64, u64)) -> anyhow::Result<u64> {
     let Database::Sqlite(from) = database else {
         bail!("only an SQLite file is backed up here: use pg_dump for PostgreSQL");
     };
@@ -27,10 +34,24 @@ pub async fn backup(database: &Database, to: &Path) -> anyhow::Result<()> {
     let partial =
         tempfile::Builder::new().prefix("casebridge-backup-").suffix(".partial").tempfile_in(folder);
     let partial = partial.with_context(unwritable)?;
-    copy(from, partial.path()).await?;
+    copy_and_report(from, partial.path(), report).await?;
     partial.as_file().sync_all().with_context(unwritable)?;
+    let bytes = partial.as_file().metadata().with_context(unwritable)?.len();
     partial.persist_noclobber(to).with_context(unwritable)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).with_context(unwritable)
+    File::open(folder).and_then(|folder| folder.sync_all()).with_context(unwritable)?;
+    Ok(bytes)
+}
+
+async fn copy_and_report(from: &Path, to: &Path, report: impl Fn(u64, u64)) -> anyhow::Result<()> {
+    let size = |file: &Path| file.metadata().map_or(0, |file| file.len());
+    let copying = copy(from, to);
+    tokio::pin!(copying);
+    loop {
+        match timeout(REPORT, &mut copying).await {
+            Ok(copied) => return copied,
+            Err(_) => report(size(to), size(from) + size(&log_of(from))),
+        }
+    }
 }
 
 /// Copies without the time limit of the service's statements: a large file takes longer.

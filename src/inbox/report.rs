@@ -225,10 +225,14 @@ const MAY_BE_SENT: &str = "in_doubt and (request is not null
     or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
 
 fn listed() -> String {
+    format!("select {} from delivery", columns())
+}
+
+/// The columns of [`Listed`].
+pub(super) fn columns() -> String {
     format!(
-        "select identity, destination, target, case_key, route, event_id, event_name, state, leased, attempts, tries, due_at,
-                received_at, settled_at, reference, last_error, note, payload = '' as erased, {MAY_BE_SENT} as may_be_sent
-           from delivery"
+        "identity, destination, target, case_key, route, event_id, event_name, state, leased, attempts, tries,
+         due_at, received_at, settled_at, reference, last_error, note, payload = '' as erased, {MAY_BE_SENT} as may_be_sent"
     )
 }
 

@@ -5,6 +5,7 @@ mod pgbouncer;
 mod postgres;
 mod proxy;
 mod receivers;
+mod terminal;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::env;
@@ -31,6 +32,7 @@ pub use pgbouncer::PgBouncer;
 pub use postgres::Cluster;
 pub use proxy::{Proxy, Wire};
 pub use receivers::{EXTERNAL_ID, FLOW_EVENT, OTHER_PHONE, PHONE, data, message};
+pub use terminal::{Screen, on_terminal};
 
 pub const BEARER: &str = "the-bearer-token-of-the-tests";
 pub const ADMIN: &str = "the-admin-token-of-the-tests";
@@ -371,7 +373,7 @@ impl World {
         command.args(arguments).env_clear().envs(&self.vars).output().await.unwrap()
     }
 
-    /// `casebridge list --json`
+    /// `casebridge list --json`, the oldest first.
     pub async fn list(&self) -> Vec<Value> {
         self.list_with(&["list", "--json"]).await
     }
@@ -385,7 +387,7 @@ impl World {
         let output = self.command(arguments).await;
         assert!(output.status.success(), "{output:?}");
         let lines = String::from_utf8(output.stdout).unwrap();
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines.lines().rev().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -51,6 +51,7 @@ mod since;
 mod storage;
 mod storm;
 mod subscribe;
+mod terminal;
 mod ticket;
 mod tutorial;
 mod twilio;

@@ -62,6 +62,8 @@ pub struct Source<'a> {
     pub route: &'a Route,
     /// The id of the subscription.
     pub uuid: &'a str,
+    /// Gets the number of events in the span after each page.
+    pub report: &'a dyn Fn(usize),
 }
 
 impl Backfill {
@@ -94,6 +96,7 @@ impl Backfill {
                 self.take(source.intake, span, group, import).await?;
             }
             reading.add(&places);
+            (source.report)(self.events);
         }
     }
 
