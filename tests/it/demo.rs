@@ -104,3 +104,10 @@ async fn its_tickets_can_be_seen_and_labels_can_be_applied() {
     let page = page.text().await.unwrap();
     assert!(page.contains("late&lt;/b&gt;") && !page.contains("<b>"), "{page}");
 }
+
+#[tokio::test]
+async fn a_text_is_shown_under_the_ticket() {
+    let lines = lines_of(&["--with", "twilio", "--once"]).await;
+    let text = "     text to +15551230147: Ticket 1000 (CreateCase): http://127.0.0.1:";
+    assert_steps(&lines, &["3. ticket 1000:", text, "Next:"]);
+}

@@ -4,19 +4,30 @@ use std::io;
 
 use serde_json::Value;
 
-use casebridge::destination::webhook;
+use casebridge::destination::{twilio, webhook};
 use casebridge::text::printable;
+use casebridge_sandbox::twilio::{ACCOUNT, AUTH_TOKEN, NUMBER, Twilio};
 use casebridge_sandbox::webhook::{SECRET, Webhook};
+
+/// The number that gets texts. Nobody has it.
+const PHONE: &str = "+15551230147";
 
 /// A destination that follows the ticket.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum With {
+    /// A phone that gets text messages by Twilio
+    Twilio,
     /// A receiver of signed webhooks
     Webhook,
 }
 
 /// A running stand-in.
 pub enum Companion {
+    Twilio {
+        service: Twilio,
+        /// The number of texts that are on the screen.
+        shown: usize,
+    },
     Webhook {
         receiver: Webhook,
         /// The number of events that are on the screen.
@@ -27,6 +38,7 @@ pub enum Companion {
 impl Companion {
     pub async fn start(with: With) -> io::Result<Companion> {
         match with {
+            With::Twilio => Ok(Companion::Twilio { service: Twilio::start().await?, shown: 0 }),
             With::Webhook => Ok(Companion::Webhook { receiver: Webhook::start().await?, shown: 0 }),
         }
     }
@@ -34,6 +46,7 @@ impl Companion {
     /// Its name in `DELIVER_THEN`.
     pub fn destination(&self) -> &'static str {
         match self {
+            Companion::Twilio { .. } => twilio::NAME,
             Companion::Webhook { .. } => webhook::NAME,
         }
     }
@@ -41,6 +54,7 @@ impl Companion {
     /// Its address.
     pub fn url(&self) -> String {
         match self {
+            Companion::Twilio { service, .. } => service.url(),
             Companion::Webhook { receiver, .. } => receiver.url(),
         }
     }
@@ -48,6 +62,13 @@ impl Companion {
     /// The settings of its destination.
     pub fn variables(&self) -> Vec<(&'static str, String)> {
         match self {
+            Companion::Twilio { service, .. } => vec![
+                ("TWILIO_API_URL", service.url()),
+                ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
+                ("TWILIO_AUTH_TOKEN", AUTH_TOKEN.to_owned()),
+                ("TWILIO_FROM", NUMBER.to_owned()),
+                ("TWILIO_TO", PHONE.to_owned()),
+            ],
             Companion::Webhook { receiver, .. } => {
                 vec![("WEBHOOK_URL", receiver.url()), ("WEBHOOK_SECRET", SECRET.to_owned())]
             }
@@ -57,6 +78,13 @@ impl Companion {
     /// Waits for what it gets next, and describes it in a line under the ticket.
     pub async fn next_line(&mut self) -> String {
         match self {
+            Companion::Twilio { service, shown } => {
+                service.wait_until(|model| model.messages.len() > *shown).await;
+                *shown += 1;
+                let message = service.model().messages.get(*shown - 1).cloned().unwrap_or_default();
+                let text = |name: &str| printable(message[name].as_str().unwrap_or_default());
+                format!("     text to {}: {}", text("to"), text("body"))
+            }
             Companion::Webhook { receiver, shown } => {
                 receiver.wait_until(|model| model.events().len() > *shown).await;
                 *shown += 1;
