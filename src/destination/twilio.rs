@@ -8,6 +8,7 @@ mod api;
 pub mod callback;
 mod flex;
 mod legacy;
+mod number;
 mod outcome;
 mod progress;
 mod settings;

@@ -5,8 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::api::{address, form};
+use super::number::{WHATSAPP, is_sid};
 use super::progress::Progress;
-use super::settings::{From, Message, Routing, WHATSAPP, is_sid};
+use super::settings::{From, Message, Routing};
 use super::{Twilio, text_of};
 use crate::delivery::{Cause, Claim, Outcome, Reason};
 use crate::destination::Job;

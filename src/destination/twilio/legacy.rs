@@ -10,9 +10,10 @@ use url::Url;
 
 use super::api::{address, form};
 use super::flex::attributes;
+use super::number::WHATSAPP;
 use super::outcome::Failure;
 use super::progress::Progress;
-use super::settings::{From, Legacy, Message, WHATSAPP};
+use super::settings::{From, Legacy, Message};
 use super::{Twilio, text_of};
 use crate::delivery::{Claim, Doubt, Outcome, Reason, target_id};
 use crate::destination::Job;

@@ -7,13 +7,13 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::NAME;
+use super::number::{WHATSAPP, address, sender, sid};
 use super::status::SenderBlock;
 use crate::delivery::Cause;
 use crate::destination::template::Template;
 use crate::destination::texting::{self, Texts};
 use crate::env::doc::{Group, Section};
-use crate::env::parse::{self, Parsed};
-use crate::env::{Reader, Setting, variables};
+use crate::env::{Reader, Setting, parse, variables};
 use crate::item::Item;
 use crate::route::Route;
 
@@ -432,20 +432,6 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
     }
 }
 
-/// Parses a SID: two letters, and 32 hexadecimal digits.
-fn sid(kind: &'static str) -> impl Fn(&str) -> Result<String, String> {
-    move |text| match is_sid(text, kind) {
-        true => Ok(text.to_owned()),
-        false => Err(format!("is not a SID of this kind: {kind} and 32 hexadecimal digits")),
-    }
-}
-
-/// Whether a text is a SID of this kind.
-pub fn is_sid(text: &str, kind: &str) -> bool {
-    text.strip_prefix(kind)
-        .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 /// Parses a template, or numbers that are separated by commas.
 fn recipients(text: &str) -> Result<To, String> {
     if text.contains("{{") || text.contains("{%") {
@@ -462,33 +448,6 @@ fn recipients(text: &str) -> Result<To, String> {
             Err("is not a list of phone numbers, as in +15551234567 or whatsapp:+4917012345678".to_owned())
         }
         false => Ok(To::Numbers(numbers)),
-    }
-}
-
-/// What Twilio writes in front of a number that it reaches by WhatsApp.
-pub const WHATSAPP: &str = "whatsapp:";
-
-/// Parses a number, with or without `whatsapp:`.
-fn address(text: &str) -> Option<String> {
-    let text = text.trim();
-    match text.get(..WHATSAPP.len()).filter(|start| start.eq_ignore_ascii_case(WHATSAPP)) {
-        Some(_) => texting::phone_number(&text[WHATSAPP.len()..]).map(|number| format!("{WHATSAPP}{number}")),
-        None => texting::phone_number(text),
-    }
-}
-
-/// Parses a sender: a number, a short code, or a name of at most eleven letters and digits.
-fn sender(text: &str) -> Parsed<String> {
-    let is_code = (3..=6).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_name = text.len() <= 11
-        && text.bytes().any(|byte| byte.is_ascii_alphabetic())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b' ');
-    match address(text) {
-        Some(number) => Ok(number),
-        None if is_code || is_name => Ok(text.to_owned()),
-        None => Err(
-            "is not a sender: a number as in +15557654321, a short code, or a name of 11 characters at most",
-        ),
     }
 }
 

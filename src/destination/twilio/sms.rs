@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::api::form;
 use super::settings::{From, Message};
 use super::{OPTED_OUT, Twilio, text_of};
-use crate::delivery::{Action, Claim, Outcome, target_id};
+use crate::delivery::{Action, Cause, Claim, Outcome, target_id};
 use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
@@ -156,10 +156,13 @@ impl Twilio {
         if claim.revision > 0 {
             memos.forget(OPTED_OUT, &target_id(&claim.target)).await?;
         }
-        let Outcome::Done { reference, memo, cause, .. } = Outcome::sent(message.sid) else {
-            return Err(Stopped::LeaseExpired);
+        let cause = Cause {
+            reference: message.sid.clone(),
+            action: Action::Sent.name().to_owned(),
+            ..Cause::default()
         };
-        Ok(Outcome::Done { reference, action, memo, cause })
+        let (memo, cause) = (String::new(), Some(Box::new(cause)));
+        Ok(Outcome::Done { reference: message.sid, action, memo, cause })
     }
 }
 
