@@ -39,16 +39,15 @@ macro_rules! insert {
             KnownBy::Key => (INSERT, " on conflict do nothing returning identity"),
             KnownBy::Identity => (INSERT_UNLESS_KNOWN, UNLESS_KNOWN),
         };
-        let rows = || items.iter().flat_map(|item| item.rows().map(|row| (*item, row)));
-        let count = rows().count();
+        let rows: Vec<_> = items.iter().flat_map(|item| item.rows().map(|row| (*item, row))).collect();
         let mut statement = QueryBuilder::new(before);
         // The repeated row is known to the database by then, so its payload does not matter.
-        let repeated = (count..statement_rows(count)).filter_map(|_| rows().last());
-        let padding = repeated.map(|(item, row)| (item, row, ""));
-        let rows = rows().map(|(item, row)| (item, row, item.payload.as_str())).chain(padding);
+        let padding = std::iter::repeat_n(rows.last(), statement_rows(rows.len()) - rows.len()).flatten();
+        let padding = padding.map(|(item, new)| (*item, new, ""));
+        let rows = rows.iter().map(|(item, new)| (*item, new, item.payload.as_str())).chain(padding);
         statement.push_values(rows, |mut row, (item, new, payload)| {
             let dead = item.dead.as_deref().map(storable);
-            row.push_bind(new.identity)
+            row.push_bind(&*new.identity)
                 .push_bind(new.destination)
                 .push_bind(&item.case_key)
                 .push_bind(&item.route)
