@@ -20,15 +20,17 @@ pub use storage::{Storage, open_storage};
 use crate::alert::{self, Registry};
 use crate::config::{Config, Expiry, General};
 use crate::connect;
-use crate::destination::{self, Destination};
+use crate::destination::{self, Destination, DestinationSettings, Targets, twilio};
 use crate::http::{self, AppState, Audience, BearerTokens, Readiness, Refused, Scrapes, server};
-use crate::inbox::{Committer, Inbox};
+use crate::inbox::{Committer, Inbox, NewItem};
 use crate::intake::Intake;
+use crate::ledger::Memos;
 use crate::metrics::Metrics;
 use crate::notify::record::Recorder;
 use crate::notify::sink::Sink;
 use crate::notify::{Notifier, settings as notify};
 use crate::route::Route;
+use crate::source;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
 use crate::source::khoros::public_url::Probe;
 use crate::source::khoros::settings::KhorosSettings;
@@ -81,21 +83,41 @@ pub fn start(
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
+    let (targets, endpoints) = (destinations.targets(), endpoints(&service.inbox, &destinations));
     let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
     let metrics = Arc::new(service.metrics(&destinations));
-    let (workers, lanes) = service.start_workers(destinations, &metrics, &mut tasks);
+    let intake = intake(&service.inbox, metrics.clone(), targets.clone(), &service.general.routes);
+    let (workers, lanes) = service.start_workers(destinations, targets, &metrics, &mut tasks);
     let known = Arc::new(known(&lanes, &expiries));
     service.start_notices(workers, expiries, &mut tasks);
     let (reports, watched) = channels(&service, &khoros);
     let status = service.status(lanes, known, watched);
     service.start_upkeep(&status, &mut tasks);
-    let (intake, missed) = (Intake::new(service.inbox.clone(), metrics.clone()), Arc::new(Notify::new()));
+    let missed = Arc::new(Notify::new());
     let state = service.state(&khoros, intake.clone(), missed.clone(), status, metrics);
-    let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
+    let router = http::router(state, endpoints);
+    let serving = server::serve(listener, router, service.general.http_idle, tasks.stop.clone());
     tasks.finishing_at_stop(serving);
     let inbox = service.inbox.clone();
     service.start_source(&khoros, reports, intake, missed, &mut tasks);
     Ok(Running { tasks, inbox, committer })
+}
+
+/// Builds the way of items into the inbox, which knows the targets of each item.
+pub fn intake(inbox: &Inbox, metrics: Arc<Metrics>, targets: Targets, routes: &[Route]) -> Intake {
+    let routes = routes.to_vec();
+    let targets = move |item: &NewItem| {
+        let route = Route::named(&routes, &item.route);
+        targets.of_some(&route, || source::item(&item.payload).ok())
+    };
+    Intake::new(inbox.clone(), metrics, Box::new(targets))
+}
+
+/// The endpoints that belong to destinations.
+fn endpoints(inbox: &Inbox, destinations: &DestinationSettings) -> axum::Router {
+    let memos = |name| Memos::new(inbox.clone(), name);
+    let twilio = destinations.twilio.as_ref();
+    twilio.map_or_else(axum::Router::new, |settings| twilio::callback::router(settings, memos(twilio::NAME)))
 }
 
 /// What all parts of the service share.
@@ -152,6 +174,7 @@ impl Service {
     fn start_workers(
         &self,
         destinations: Vec<Destination>,
+        targets: Targets,
         metrics: &Arc<Metrics>,
         tasks: &mut Tasks,
     ) -> (Workers, Lanes) {
@@ -160,8 +183,8 @@ impl Service {
         let start = |destination: Destination| {
             let name = destination.name();
             let (inbox, metrics, alerts) = (self.inbox.clone(), metrics.clone(), self.alerts.clone());
-            let (delivery, routes) = (delivery.clone(), routes.clone());
-            let (worker, lane) = Worker::new(inbox, destination, delivery, routes, metrics, alerts);
+            let (delivery, routes, targets) = (delivery.clone(), routes.clone(), targets.clone());
+            let (worker, lane) = Worker::new(inbox, destination, delivery, routes, targets, metrics, alerts);
             let worker = Arc::new(worker);
             tasks.finishing_at_stop(worker.clone().run(tasks.stop.clone()));
             tasks.until_stop(worker.clone().work_in_background());

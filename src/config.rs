@@ -26,7 +26,7 @@ pub use rehearsal::RehearsalSettings;
 
 use crate::destination::zendesk::settings::ZendeskSettings;
 use crate::destination::zendesk::settings::ticket::TICKET_PREFIX;
-use crate::destination::{self, DestinationSettings, settings as destinations};
+use crate::destination::{self, DestinationSettings, settings as destinations, texting, twilio};
 pub use crate::env::Problems;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
@@ -149,7 +149,7 @@ const SECTION: Section = Section {
 pub fn sections() -> impl Iterator<Item = &'static Section> {
     let of_destinations = destination::SECTIONS.iter().copied().flatten();
     let first = [&khoros::SECTION, &khoros::route::SECTION, &destinations::SECTION];
-    first.into_iter().chain(of_destinations).chain([&notify::SECTION, &SECTION])
+    first.into_iter().chain(of_destinations).chain([&texting::SECTION, &notify::SECTION, &SECTION])
 }
 
 /// The names of all variables.
@@ -302,12 +302,15 @@ impl Partial {
         let mode = reader.or(of_khoros.spredfast_mode(), Mode::default(), khoros::mode);
         let khoros = khoros::read(&mut reader, &of_khoros, mode);
         let mut routes = khoros::route::read(&mut reader, &of_khoros, &names);
-        let destinations = destinations::read(&mut reader, &mut routes);
+        let mut destinations = destinations::read(&mut reader, &mut routes);
         let database = database::read(&mut reader, &variables);
         let notify = notify::read(&mut reader);
         let is_local = khoros.as_ref().is_none_or(|khoros| parse::is_loopback(&khoros.api_url))
             && destinations.urls().chain(notify.urls()).all(parse::is_loopback);
         let general = general(&mut reader, &variables, &of_khoros, Shared { routes, mode, notify, is_local });
+        if let Some(settings) = &mut destinations.twilio {
+            twilio::set_status_callback(&mut reader, settings, general.public_url.as_ref());
+        }
         reader.find_typos(&names);
         let (warnings, problems) = reader.finish();
         Partial { khoros, destinations, database, general, warnings, problems }

@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::FromRow;
+
+use crate::json::hex;
 
 /// A delivery that this process alone works on until its lease ends.
 #[derive(Clone, Debug, FromRow)]
 pub struct Claim {
     pub identity: String,
     pub destination: String,
+    /// Empty unless the destination delivers to each of an item's targets apart.
+    pub target: String,
     pub case_key: String,
     pub route: String,
     pub payload: String,
@@ -32,7 +37,33 @@ pub struct Claim {
     pub anew: bool,
 }
 
+/// The part of an identity that names the target: `~` and 12 digits.
+const TARGET_ID: usize = 13;
+
+/// Returns the identity of an item's delivery to a target. The target may be a person's number, so that only its hash
+/// is in the identity.
+pub fn identity_for(item: &str, target: &str) -> String {
+    match target {
+        "" => item.to_owned(),
+        target => format!("{item}~{}", target_id(target)),
+    }
+}
+
+/// Returns 12 hexadecimal digits that stand for a target.
+pub fn target_id(target: &str) -> String {
+    format!("{:.12}", hex(Sha256::digest(target)))
+}
+
 impl Claim {
+    /// The identity of the item, which its deliveries to several targets share.
+    pub fn item_identity(&self) -> &str {
+        let end = self.identity.len().saturating_sub(TARGET_ID);
+        match self.target.as_str() {
+            "" => &self.identity,
+            _ => self.identity.get(..end).unwrap_or(&self.identity),
+        }
+    }
+
     /// The key of the request: a new one for each revision of its bytes.
     pub fn idempotency_key(&self) -> String {
         match self.revision {
@@ -249,6 +280,8 @@ pub enum Action {
     Ignored,
     /// Sent a message, which the destination accepted.
     Sent,
+    /// There was nobody to send it to: the item yields no number.
+    NoNumber,
 }
 
 impl Action {
@@ -263,6 +296,7 @@ impl Action {
             Action::Solved => "solved",
             Action::Unchanged | Action::Ignored => "unchanged",
             Action::Sent => "sent",
+            Action::NoNumber => "no_number",
         }
     }
 }

@@ -15,16 +15,19 @@ pub mod slack;
 mod summary;
 pub mod targets;
 pub mod template;
+pub mod texting;
+pub mod twilio;
 pub mod webhook;
 pub mod zendesk;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::info;
 use url::Url;
 
 use crate::alert;
-use crate::delivery::{Action, Claim, Outcome};
+use crate::delivery::{Action, Cause, Claim, Outcome};
 use crate::env::Reader;
 use crate::env::doc::Section;
 use crate::item::Item;
@@ -37,6 +40,61 @@ destinations! {
     Webhook: webhook,
     Flow: flow,
     Slack: slack,
+    Twilio: twilio,
+}
+
+/// The targets of items, for the insertion of deliveries: some destinations deliver to each target apart.
+#[derive(Clone, Default)]
+pub struct Targets {
+    twilio: Option<Arc<twilio::Recipients>>,
+}
+
+impl Targets {
+    /// Returns these destinations with the targets of an item of this route: an empty one for an item that has none,
+    /// and for a destination that has no targets.
+    pub fn of_all(
+        &self,
+        destinations: &[&'static str],
+        route: &Route,
+        cause: &Cause,
+        item: impl Fn() -> Option<Item>,
+    ) -> Vec<(&'static str, String)> {
+        let mut all = Vec::new();
+        for &destination in destinations {
+            match self.of(destination, route, cause, &item) {
+                Some(targets) if !targets.is_empty() => {
+                    all.extend(targets.into_iter().map(|target| (destination, target)));
+                }
+                _ => all.push((destination, String::new())),
+            }
+        }
+        all
+    }
+
+    /// Returns the same for those destinations that have targets.
+    pub fn of_some(&self, route: &Route, item: impl Fn() -> Option<Item>) -> Vec<(&'static str, String)> {
+        let has_targets = |name: &&'static str| *name == twilio::NAME && self.twilio.is_some();
+        let destinations: Vec<&'static str> = route.to.iter().copied().filter(has_targets).collect();
+        self.of_all(&destinations, route, &Cause::default(), item)
+    }
+
+    fn of(
+        &self,
+        destination: &str,
+        route: &Route,
+        cause: &Cause,
+        item: impl Fn() -> Option<Item>,
+    ) -> Option<Vec<String>> {
+        let recipients = self.twilio.as_ref().filter(|_| destination == twilio::NAME)?;
+        Some(recipients.of(route, cause, item))
+    }
+}
+
+impl DestinationSettings {
+    /// The targets of items.
+    pub fn targets(&self) -> Targets {
+        Targets { twilio: self.twilio.as_ref().map(|settings| Arc::new(settings.recipients())) }
+    }
 }
 
 /// One attempt's work.

@@ -8,7 +8,7 @@ pub mod doc;
 pub mod parse;
 pub mod typos;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 
@@ -225,6 +225,14 @@ impl Reader {
             set.filter_map(|(name, _)| name.to_str()).filter_map(|name| typos::of(name, names)).collect();
         hints.sort_unstable();
         self.hints.extend(hints);
+    }
+
+    /// Drops repetitions: several routes or destinations may have read the same setting.
+    pub fn drop_repeated(&mut self) {
+        for list in [&mut self.problems, &mut self.warnings] {
+            let mut known = HashSet::new();
+            list.retain(|text| known.insert(text.clone()));
+        }
     }
 
     /// Returns the warnings and the problems.

@@ -89,8 +89,8 @@ impl Readiness {
     }
 }
 
-/// All routes with their layers.
-pub fn router(state: Arc<AppState>) -> Router {
+/// All routes with their layers. `of_destinations`: the endpoints that belong to destinations.
+pub fn router(state: Arc<AppState>, of_destinations: Router) -> Router {
     let status = match state.admin {
         Some(_) => Router::new().route("/status", get(status)),
         None => Router::new(),
@@ -114,6 +114,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/readyz", get(ready))
         .merge(status)
         .merge(metrics)
+        .merge(of_destinations.with_state(()))
         .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(PropagateRequestIdLayer::x_request_id())

@@ -17,6 +17,7 @@ mod limit;
 mod memo;
 mod postgres;
 mod report;
+mod result;
 mod retention;
 mod search;
 mod select;
@@ -24,6 +25,7 @@ mod size;
 mod sqlite;
 pub mod survey;
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -51,7 +53,7 @@ pub use select::Shown;
 pub use size::Size;
 
 use crate::config::Database;
-use crate::delivery::Origin;
+use crate::delivery::{Origin, identity_for};
 use postgres::PostgresPool;
 use sqlite::DatabaseFile;
 
@@ -87,6 +89,8 @@ pub struct NewItem {
     pub identity: String,
     /// Never empty.
     pub destinations: Vec<&'static str>,
+    /// The targets of those destinations that deliver to each target apart. An empty target: the item has none there.
+    pub targets: Vec<(&'static str, String)>,
     pub origin: Origin,
     pub case_key: String,
     pub route: String,
@@ -95,6 +99,33 @@ pub struct NewItem {
     pub payload: String,
     /// Why it cannot be processed: then it is stored dead.
     pub dead: Option<String>,
+}
+
+/// One delivery of an item that is to be stored.
+struct NewRow<'a> {
+    identity: Cow<'a, str>,
+    destination: &'static str,
+    target: &'a str,
+}
+
+impl NewItem {
+    /// The deliveries: one for each destination, or one for each of its targets.
+    fn rows(&self) -> impl Iterator<Item = NewRow<'_>> {
+        self.destinations.iter().flat_map(move |&destination| {
+            let own = self.targets.iter().filter(move |(of, _)| *of == destination);
+            let mut targets: Vec<&str> = own.map(|(_, target)| target.as_str()).collect();
+            if targets.is_empty() {
+                targets.push("");
+            }
+            targets.into_iter().map(move |target| {
+                let identity = match target {
+                    "" => Cow::Borrowed(self.identity.as_str()),
+                    target => identity_for(&self.identity, target).into(),
+                };
+                NewRow { identity, destination, target }
+            })
+        })
+    }
 }
 
 /// The states of a delivery: there is no fourth.

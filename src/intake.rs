@@ -25,8 +25,12 @@ pub struct Intake(Arc<Inner>);
 struct Inner {
     inbox: Inbox,
     metrics: Arc<Metrics>,
+    targets: Targets,
     storage: Mutex<Reminder>,
 }
+
+/// Returns the targets of an item: see [`NewItem::targets`].
+pub type Targets = Box<dyn Fn(&NewItem) -> Vec<(&'static str, String)> + Send + Sync>;
 
 /// One event with its items, ready to be stored.
 #[derive(Debug, Default)]
@@ -82,6 +86,8 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
             name => format!("{}@{name}", arrival.identity),
         },
         destinations,
+        // Set when it is stored.
+        targets: Vec::new(),
         origin,
         case_key: arrival.case_key,
         route: route.name.clone(),
@@ -97,8 +103,8 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox, metrics: Arc<Metrics>) -> Intake {
-        Intake(Arc::new(Inner { inbox, metrics, storage: Mutex::default() }))
+    pub fn new(inbox: Inbox, metrics: Arc<Metrics>, targets: Targets) -> Intake {
+        Intake(Arc::new(Inner { inbox, metrics, targets, storage: Mutex::default() }))
     }
 
     /// Stores notifications of one route; returns how many of their items were new.
@@ -143,9 +149,12 @@ impl Intake {
         known.map_err(|error| self.fail(&error.to_string(), false, Origin::Feed))
     }
 
-    async fn receive(&self, items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {
+    async fn receive(&self, mut items: Vec<NewItem>, origin: Origin) -> Result<usize, NotStored> {
         if items.is_empty() {
             return Ok(0);
+        }
+        for item in items.iter_mut().filter(|item| item.dead.is_none()) {
+            item.targets = (self.0.targets)(item);
         }
         match tokio::time::timeout(STORE_TIMEOUT, self.0.inbox.receive(items)).await {
             Ok(Ok(new)) => {

@@ -125,6 +125,14 @@ impl<'a> Ledger<'a> {
         }
     }
 
+    /// Records that the delivery was found done under this reference. False: the reference is another delivery's.
+    ///
+    /// # Errors
+    /// [`Stopped::Storage`]
+    pub async fn take_reference(&self, reference: &str) -> Result<bool, Stopped> {
+        Ok(self.inbox.take_reference(self.claim, reference).await?)
+    }
+
     /// Checks the claim. Call it immediately before the first byte is sent: from then on, the request
     /// may have been sent.
     ///
@@ -197,6 +205,11 @@ impl Memos {
         &self.alerts
     }
 
+    /// The name of the destination.
+    pub fn destination(&self) -> &str {
+        &self.destination
+    }
+
     pub async fn recall(&self, scope: &str, key: &str) -> Result<Option<String>, StorageError> {
         let memo = self.inbox.recall(&self.scope(scope), key).await?;
         Ok(memo.map(|(value, _)| value))
@@ -263,6 +276,30 @@ impl Memos {
     /// Makes the oldest held deliveries of a route due now, up to `limit` of them.
     pub async fn wake_held(&self, route: &str, limit: i64) -> Result<(), StorageError> {
         self.inbox.wake_held(&self.destination, route, limit).await
+    }
+
+    /// Returns the delivery to this target that has this reference: its identity and its note.
+    pub async fn find_reference(
+        &self,
+        target: &str,
+        reference: &str,
+    ) -> Result<Option<(String, Option<String>)>, StorageError> {
+        self.inbox.find_reference(&self.destination, target, reference).await
+    }
+
+    /// Returns the note of a delivery, which says what became of it; the outer `None`: there is no such delivery.
+    pub async fn note_of(&self, delivery: &str) -> Result<Option<Option<String>>, StorageError> {
+        self.inbox.delivery_note(&self.destination, delivery).await
+    }
+
+    /// Replaces the note of a delivery. False: it is no longer `old`.
+    pub async fn replace_note(
+        &self,
+        delivery: &str,
+        old: Option<&str>,
+        new: &str,
+    ) -> Result<bool, StorageError> {
+        self.inbox.replace_note(&self.destination, delivery, old, new).await
     }
 
     /// The route and the item of a delivery to this destination; `None` once its texts were erased.

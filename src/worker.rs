@@ -18,7 +18,7 @@ pub use lane::LaneStatus;
 use crate::alert::{self, Registry, Reminder};
 use crate::config::Delivery;
 use crate::delivery::{self, Attempt, Claim, Doubt, Outcome, Reason, Transition};
-use crate::destination::{Destination, Job, Ready};
+use crate::destination::{Destination, Job, Ready, Targets};
 use crate::inbox::{ClaimFilter, Inbox};
 use crate::ledger::{Ledger, Memos, Record, Stopped};
 use crate::metrics::Metrics;
@@ -37,6 +37,7 @@ pub struct Worker {
     destination: Destination,
     delivery: Delivery,
     routes: Arc<[Route]>,
+    targets: Targets,
     lane: Mutex<Lane>,
     status: watch::Sender<LaneStatus>,
     metrics: Arc<Metrics>,
@@ -55,6 +56,7 @@ impl Worker {
         destination: Destination,
         delivery: Delivery,
         routes: Arc<[Route]>,
+        targets: Targets,
         metrics: Arc<Metrics>,
         alerts: Registry,
     ) -> (Worker, watch::Receiver<LaneStatus>) {
@@ -67,6 +69,7 @@ impl Worker {
             destination,
             delivery,
             routes,
+            targets,
             lane,
             status,
             metrics,
@@ -303,7 +306,10 @@ impl Worker {
     ) -> sqlx::Result<Option<i64>> {
         if let Transition::Done { cause: Some(cause), .. } = transition {
             let route = Route::named(&self.routes, &claim.route);
-            self.inbox.follow(claim, cause, route.followers(self.destination.name())).await?;
+            let followers = route.followers(self.destination.name());
+            let followers =
+                self.targets.of_all(followers, &route, cause, || source::item(&claim.payload).ok());
+            self.inbox.follow(claim, cause, &followers).await?;
         }
         self.inbox.settle(claim, transition, attempt).await
     }

@@ -14,5 +14,6 @@ pub mod khoros;
 mod server;
 pub mod slack;
 mod state;
+pub mod twilio;
 pub mod webhook;
 pub mod zendesk;

@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use casebridge::app;
 use casebridge::config::Config;
 use casebridge::connect;
 use casebridge::inbox::Inbox;
-use casebridge::intake::Intake;
 use casebridge::metrics::Metrics;
 use casebridge::route::Route;
 use casebridge::source::khoros::client::{Khoros, RemoteSubscription};
@@ -71,8 +71,8 @@ async fn run(
 ) -> anyhow::Result<Vec<Done>> {
     let settings = &config.khoros;
     let khoros = Khoros::new(settings, connect::http_client(config.general.is_local)?);
-    let metrics = Metrics::new(&[], &[], inbox.commit_sizes());
-    let intake = Intake::new(inbox.clone(), Arc::new(metrics));
+    let metrics = Arc::new(Metrics::new(&[], &[], inbox.commit_sizes()));
+    let intake = app::intake(inbox, metrics, config.destinations.targets(), &config.general.routes);
     let remote = khoros.subscriptions().await;
     let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());

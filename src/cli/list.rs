@@ -12,6 +12,7 @@ use casebridge::config::Database;
 use casebridge::destination::{self, zendesk};
 use casebridge::env::parse;
 use casebridge::inbox::{Filter, Inbox, Listed, State};
+use casebridge::text::last_four;
 
 use super::terminal;
 use table::Table;
@@ -121,12 +122,14 @@ pub(super) fn json_line(delivery: &Listed) -> Value {
         "event_id": delivery.event_id,
         "route": delivery.route,
         "destination": delivery.destination,
+        "target": (!delivery.target.is_empty()).then(|| last_four(&delivery.target)),
         "state": delivery.state,
         "attempts": delivery.attempts,
         "tries": delivery.tries,
         "reference": delivery.reference,
         "ticket": ticket(delivery),
         "reason": delivery.last_error,
+        "note": delivery.note,
         "received_at": time(delivery.received_at),
         "due_at": (delivery.state == "waiting").then(|| time(delivery.due_at)),
         "settled_at": delivery.settled_at.map(time),

@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use jiff::tz::TimeZone;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -15,7 +14,8 @@ use std::collections::BTreeMap;
 use url::Url;
 
 use super::exchange::{self, Answer, NoAnswer};
-use super::template::{Context, Subject, Template};
+use super::template::Template;
+use super::texting::{self, Schedule, Texts};
 use super::{Alerts, Guarantee, Job, Ready, log_sent};
 use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
@@ -43,6 +43,8 @@ codes! {
     CREDENTIAL = "flow_credential";
     /// There is no Flow API at `FLOW_API_URL`.
     ADDRESS = "flow_address";
+    /// Broadcasts wait at `TEXT_MAX_PER_HOUR`.
+    LIMIT = "flow_limit";
 }
 
 const API_URL: &str = "https://api.flow.ai/rest/v1";
@@ -103,6 +105,8 @@ pub struct Settings {
     pub external_id: String,
     /// The broadcasts by route.
     pub broadcasts: BTreeMap<String, Broadcast>,
+    /// `TEXT_…`
+    pub texts: Texts,
 }
 
 /// `FLOW_CHANNEL_NAME`
@@ -169,6 +173,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
         channel,
         external_id: external_id?,
         broadcasts: broadcasts?,
+        texts: texting::read(reader, routes),
     })
 }
 
@@ -235,11 +240,9 @@ fn recipients(text: &str) -> Parsed<Vec<Recipient>> {
             Some((name, number)) => (name.trim(), number.trim().strip_suffix('>')?),
             None => ("", text),
         };
-        let number: String = number.chars().filter(|c| !matches!(c, ' ' | '-' | '(' | ')' | '.')).collect();
-        let digits = number.strip_prefix('+')?;
-        let is_number = (7..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = texting::phone_number(number)?;
         let name = if name.is_empty() { ANONYMOUS } else { name }.to_owned();
-        (is_number && !digits.starts_with('0')).then_some(Recipient { name, number })
+        Some(Recipient { name, number })
     };
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let recipients: Option<Vec<_>> = parts.map(recipient).collect();
@@ -250,13 +253,15 @@ pub struct Flow {
     settings: Settings,
     http: reqwest::Client,
     timeout: Duration,
+    schedule: Schedule,
 }
 
 impl Flow {
     /// `attempt_limit` is the longest that one delivery may take.
     pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Flow {
         let timeout = TIMEOUT.min(attempt_limit * 6 / 10);
-        Flow { settings, http, timeout }
+        let schedule = Schedule::new(settings.texts.clone(), LIMIT);
+        Flow { settings, http, timeout, schedule }
     }
 
     /// Attempts a delivery.
@@ -295,6 +300,7 @@ impl Flow {
                 return Err(may_have_been_sent("an earlier attempt ended without an answer").into());
             }
             Some(frozen) => {
+                self.schedule.check_quiet_hours(claim)?;
                 if is_unsent {
                     ledger.note("").await?;
                 }
@@ -315,6 +321,7 @@ impl Flow {
             Outcome::Dead { reason: Reason::new(reason) }
         })?;
         let body = body.to_string();
+        self.schedule.take_place(claim, ledger).await?;
         ledger.freeze(claim, &body, "").await?;
         Ok(body)
     }
@@ -324,8 +331,9 @@ impl Flow {
         None
     }
 
-    pub async fn work_in_background(&self, _memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        Ok(None)
+    pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
+        self.schedule.wake_held(memos).await?;
+        Ok(Some(texting::CHECK_EVERY))
     }
 
     pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
@@ -368,16 +376,7 @@ fn request(settings: &Settings, broadcast: &Broadcast, job: &Job) -> Result<Valu
 
 fn speech(template: &Template, job: &Job) -> Result<String, String> {
     let cause = job.claim.cause().filter(Cause::has_number).unwrap_or_default();
-    let subject = Subject {
-        item: job.item,
-        label: job.route.label.as_deref().unwrap_or_default(),
-        route: &job.claim.route,
-        is_public: false,
-        notes: &job.item.notes,
-        more_notes: 0,
-        time_zone: &TimeZone::UTC,
-    };
-    let text = template.render(&Context::new(&subject).with_cause(&cause))?;
+    let text = texting::render(template, job.item, job.route, &cause)?;
     match clean(&text).trim() {
         "" => Err("it gives no text for this item".to_owned()),
         text => Ok(text.chars().take(TEXT_CHARS).collect()),

@@ -9,7 +9,7 @@ use crate::route::Route;
 variables! {
     /// The destinations of routes without their own.
     Variables:
-    /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`, `slack`.
+    /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`, `slack`, `twilio`.
     deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
     /// The destinations that follow once the first one of `DELIVER_TO` is done.
     ///

@@ -7,10 +7,10 @@ impl Inbox {
     /// Returns what a claim's case has at the claim's destination.
     pub async fn history(&self, claim: &Claim) -> sqlx::Result<History> {
         type Known = (Option<String>, Option<String>, Option<i64>, i64, Option<i64>);
-        let Claim { destination, case_key, identity, .. } = claim;
+        let Claim { destination, case_key, identity, target, .. } = claim;
         let (reference, memo, as_of, others, began_at): Known = fetch!(
             self.writer,
-            query_as(HISTORY, destination, case_key, identity, self.run.as_deref()).fetch_one
+            query_as(HISTORY, destination, case_key, identity, self.run.as_deref(), target).fetch_one
         )?;
         let latest = match reference {
             Some(reference) => {
@@ -52,14 +52,14 @@ const HISTORY: &str = "
     select latest.reference, known.memo, known.as_of, tried.others,
            (select began_at from run where id = $4) as began_at
       from (select count(*) as others from delivery
-             where destination = $1 and case_key = $2 and identity <> $3
+             where destination = $1 and case_key = $2 and target = $5 and identity <> $3
                and (attempts > 0 or in_doubt)) as tried
       left join (select reference from delivery
-                  where destination = $1 and case_key = $2 and reference is not null
+                  where destination = $1 and case_key = $2 and target = $5 and reference is not null
                   order by settled_at desc, identity desc limit 1) as latest on true
       -- Some rows have a reference and no memo: before 0.1, none was stored.
       left join (select reference, coalesce(memo, told) as memo, max(received_at) over () as as_of
                    from delivery
-                  where destination = $1 and case_key = $2 and coalesce(memo, told) is not null
+                  where destination = $1 and case_key = $2 and target = $5 and coalesce(memo, told) is not null
                   order by settled_at desc, identity desc limit 1) as known
         on known.reference = latest.reference";

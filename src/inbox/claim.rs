@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Inbox, execute, fetch, millis, postgres, storable};
-use crate::delivery::{Cause, Claim};
+use super::{Inbox, State, execute, fetch, millis, postgres, storable};
+use crate::delivery::{Cause, Claim, Transition, identity_for};
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,10 +80,16 @@ impl Inbox {
 
     /// Stores the deliveries to other destinations that follow a claimed one, with its cause. It comes before
     /// [`Inbox::settle`]: if the process dies in between, the next attempt finds the delivery done, and stores them
-    /// once more, which changes nothing but the cause of those that were not tried yet.
-    pub async fn follow(&self, claim: &Claim, cause: &Cause, followers: &[&'static str]) -> sqlx::Result<()> {
+    /// once more, which changes nothing but the cause of those that were not tried yet. `followers`: destinations, each
+    /// with a target or an empty text.
+    pub async fn follow(
+        &self,
+        claim: &Claim,
+        cause: &Cause,
+        followers: &[(&'static str, String)],
+    ) -> sqlx::Result<()> {
         let cause = serde_json::to_string(cause).unwrap_or_default();
-        for destination in followers {
+        for (destination, target) in followers {
             execute!(
                 self,
                 FOLLOW,
@@ -91,7 +97,9 @@ impl Inbox {
                 &claim.destination,
                 claim.attempts,
                 *destination,
-                storable(&cause)
+                storable(&cause),
+                identity_for(claim.item_identity(), target),
+                target
             )?;
         }
         self.arrived.notify_waiters();
@@ -101,15 +109,15 @@ impl Inbox {
 
 const FOLLOW: &str = "
     insert into delivery (identity, destination, case_key, route, event_id, event_name, payload, origin, state,
-                          due_at, received_at, cause)
-    select identity, $4, case_key, route, event_id, event_name, payload, origin, 'waiting', {now}, received_at, $5
+                          due_at, received_at, cause, target)
+    select $6, $4, case_key, route, event_id, event_name, payload, origin, 'waiting', {now}, received_at, $5, $7
       from delivery
      where identity = $1 and destination = $2 and attempts = $3 and leased
     on conflict (identity, destination) do update set cause = excluded.cause
      where delivery.state = 'waiting' and delivery.attempts = 0";
 
-/// Claims due deliveries. A delivery waits for older ones of its case, for a claimed one of its case, and for
-/// an unanswered request about its case until that must be over.
+/// Claims due deliveries. A delivery waits for older ones of its case and target, for a claimed one of these, and for
+/// an unanswered request about them until that must be over.
 ///
 /// Two phrasings are for PostgreSQL's planner: the sub-select around `{now}`, since a volatile function is no
 /// bound of an index; and the negated states, since with stale statistics it would look for the other
@@ -121,7 +129,7 @@ const CLAIM: &str = "
            and not exists (
                select 1 from delivery as other
                 where other.destination = mine.destination and other.case_key = mine.case_key
-                  and other.identity <> mine.identity and other.state <> 'done'
+                  and other.target = mine.target and other.identity <> mine.identity and other.state <> 'done'
                   and (other.leased
                        or (other.in_doubt and other.due_at > (select {now}))
                        or (other.state <> 'dead' and not mine.leased
@@ -131,5 +139,5 @@ const CLAIM: &str = "
     update delivery
        set attempts = attempts + 1, in_doubt = in_doubt or leased, leased = true, due_at = {now} + $3
      where (identity, destination) in (select identity, destination from picked)
-    returning identity, destination, case_key, route, payload, origin, cause, request, request_memo,
+    returning identity, destination, target, case_key, route, payload, origin, cause, request, request_memo,
               revision, attempts, tries, in_doubt, received_at, anew";

@@ -40,20 +40,16 @@ macro_rules! insert {
             KnownBy::Key => (INSERT, " on conflict do nothing returning identity"),
             KnownBy::Identity => (INSERT_UNLESS_KNOWN, UNLESS_KNOWN),
         };
-        let rows = || {
-            items.iter().flat_map(|item| item.destinations.iter().map(|destination| (*item, *destination)))
-        };
-        let count = rows().count();
+        let rows: Vec<_> = items.iter().flat_map(|item| item.rows().map(|row| (*item, row))).collect();
         let mut statement = QueryBuilder::new(before);
         // The repeated row is known to the database by then, so its payload does not matter.
-        let repeated = rows().last().into_iter().cycle().map(|(item, destination)| (item, destination, ""));
-        let padding = repeated.take(statement_rows(count) - count);
-        let rows =
-            rows().map(|(item, destination)| (item, destination, item.payload.as_str())).chain(padding);
-        statement.push_values(rows, |mut row, (item, destination, payload)| {
+        let padding = std::iter::repeat_n(rows.last(), statement_rows(rows.len()) - rows.len()).flatten();
+        let padding = padding.map(|(item, new)| (*item, new, ""));
+        let rows = rows.iter().map(|(item, new)| (*item, new, item.payload.as_str())).chain(padding);
+        statement.push_values(rows, |mut row, (item, new, payload)| {
             let dead = item.dead.as_deref().map(storable);
-            row.push_bind(&item.identity)
-                .push_bind(destination)
+            row.push_bind(&*new.identity)
+                .push_bind(new.destination)
                 .push_bind(&item.case_key)
                 .push_bind(&item.route)
                 .push_bind(&item.event_id)
@@ -71,7 +67,8 @@ macro_rules! insert {
                 .push_unseparated(" then ")
                 .push_unseparated(now)
                 .push_unseparated(" end")
-                .push_bind(dead);
+                .push_bind(dead)
+                .push_bind(new.target);
         });
         statement.push(after);
         statement.build_query_scalar().persistent($keeps).fetch_all($executor).await
@@ -269,7 +266,7 @@ impl Committer {
 
     /// `splits`: how many times refused rows may be split in halves.
     async fn insert_all<'a>(&self, rows: Vec<&'a NewItem>, mut splits: u32, batch: &mut Batch<'a>) {
-        let most = rows.iter().map(|item| item.destinations.len()).max().unwrap_or(1);
+        let most = rows.iter().map(|item| item.rows().count()).max().unwrap_or(1);
         for rows in rows.chunks((BATCH_ROWS / most).max(1)) {
             match batch.failure.clone() {
                 Some(failure) => batch.fail(rows, failure),
@@ -285,8 +282,8 @@ impl Committer {
             Ok(new) => {
                 let new: HashSet<&str> = new.iter().map(String::as_str).collect();
                 batch.fates.extend(rows.iter().map(|row| {
-                    let identity = row.identity.as_str();
-                    (identity, if new.contains(identity) { Fate::New } else { Fate::Known })
+                    let is_new = row.rows().any(|row| new.contains(&*row.identity));
+                    (row.identity.as_str(), if is_new { Fate::New } else { Fate::Known })
                 }));
             }
             Err(error) => {
@@ -319,7 +316,9 @@ impl Committer {
                 (_, _) => Stored::Several,
             };
         }
-        let only = |item: &&NewItem| (item.destinations.len() == 1).then(|| item.destinations[0]);
+        // With targets, an item has other keys once they have changed.
+        let has_one = |item: &&NewItem| item.destinations.len() == 1 && item.targets.is_empty();
+        let only = |item: &&NewItem| has_one(item).then(|| item.destinations[0]);
         let first = items.first().and_then(only);
         let is_one = first.is_some() && items.iter().all(|item| only(item) == first);
         let mut stored = self.stored.lock();
@@ -420,14 +419,23 @@ fn answer<'a>(request: &'a Request, fates: &mut Fates<'a>) -> Answer {
 }
 
 const INSERT: &str = "insert into delivery (identity, destination, case_key, route, event_id,
-    event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error) ";
+    event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error, target) ";
 
 const INSERT_UNLESS_KNOWN: &str = "insert into delivery (identity, destination, case_key, route, event_id,
-    event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error)
+    event_name, payload, state, origin, in_doubt, due_at, received_at, settled_at, last_error, target)
     select * from (";
 
+/// A row with a target has the identity of its item and 13 bytes more.
 const UNLESS_KNOWN: &str = ") as new
-     where not exists (select 1 from delivery as known where known.identity = new.column1)
+     where not exists (
+               select 1 from delivery as known
+                where known.identity = case new.column15 when '' then new.column1
+                                       else substr(new.column1, 1, length(new.column1) - 13) end)
+       and not exists (
+               select 1 from delivery as known
+                where known.target <> '' and substr(known.identity, 1, length(known.identity) - 13)
+                          = case new.column15 when '' then new.column1
+                            else substr(new.column1, 1, length(new.column1) - 13) end)
     on conflict do nothing returning identity";
 
 /// Each comes from the end of an index.

@@ -15,6 +15,8 @@ const KNOWN_AT_ONCE: usize = 64;
 pub struct Listed {
     pub identity: String,
     pub destination: String,
+    /// Empty unless the destination delivers to each of an item's targets apart.
+    pub target: String,
     pub case_key: String,
     pub route: String,
     pub event_id: String,
@@ -30,6 +32,8 @@ pub struct Listed {
     pub settled_at: Option<i64>,
     pub reference: Option<String>,
     pub last_error: Option<String>,
+    /// What became of it after it was done.
+    pub note: Option<String>,
     /// Its texts were erased.
     pub erased: bool,
 }
@@ -128,13 +132,14 @@ impl Inbox {
             // The last one fills the list: each length would be another statement that a connection keeps prepared.
             let list = some.iter().chain(some.last().into_iter().cycle()).take(KNOWN_AT_ONCE);
             let found: Vec<String> = on_store!(self.store, reader, |executor, keeps| async {
-                let mut statement =
-                    QueryBuilder::new("select distinct identity from delivery where identity in (");
-                let mut values = statement.separated(", ");
-                for identity in list.clone() {
-                    values.push_bind(*identity);
+                let mut statement = QueryBuilder::new(KNOWN);
+                for end in [KNOWN_BY_TARGETS, ")"] {
+                    let mut values = statement.separated(", ");
+                    for identity in list.clone() {
+                        values.push_bind(*identity);
+                    }
+                    statement.push(end);
                 }
-                statement.push(")");
                 statement.build_query_scalar().persistent(keeps).fetch_all(executor).await
             })?;
             known.extend(found);
@@ -197,12 +202,26 @@ impl Inbox {
     }
 }
 
+const KNOWN: &str = "select identity from delivery where identity in (";
+/// The identity of a delivery to a target has 13 bytes more.
+const KNOWN_BY_TARGETS: &str = ")
+    union select substr(identity, 1, length(identity) - 13) from delivery
+     where target <> '' and substr(identity, 1, length(identity) - 13) in (";
+
 /// Feed items and replays start in doubt, so only their tries, except held ones, may have sent something.
 const MAY_BE_SENT: &str = "in_doubt and (request is not null
     or attempts > 0 and coalesce(last_error, '') not like 'held: %')";
 
 pub(super) fn listed() -> String {
     format!("select {} from delivery", columns())
+}
+
+/// The columns of [`Listed`].
+pub(super) fn columns() -> String {
+    format!(
+        "identity, destination, target, case_key, route, event_id, event_name, state, leased, attempts, tries,
+         due_at, received_at, settled_at, reference, last_error, note, payload = '' as erased, {MAY_BE_SENT} as may_be_sent"
+    )
 }
 
 /// The columns of [`Listed`].

@@ -10,7 +10,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 impl Inbox {
     /// Erases the texts of up to `limit` deliveries that were settled longer ago than `retention`; returns
-    /// their number. They must also have been due at `checked_at`, the [`time`](Inbox::time) of an earlier
+    /// their number. Of a target, the last four characters stay. They must also have been due at `checked_at`, the [`time`](Inbox::time) of an earlier
     /// check: so a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
     /// reference, so that a late redelivery or a label applied again is still known.
     pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
@@ -20,7 +20,8 @@ impl Inbox {
         let attempts = format!("delete from attempt where (identity, destination) in ({ERASABLE})");
         execute!(self, &attempts, done, dead, limit as i64)?;
         let texts = format!(
-            "update delivery set payload = '', request = null, request_memo = null, last_error = null, link = null
+            "update delivery set payload = '', request = null, request_memo = null, last_error = null, link = null,
+                    target = case target when '' then '' else '…' || substr(target, length(target) - 3) end
               where (identity, destination) in ({ERASABLE})"
         );
         execute!(self, &texts, done, dead, limit as i64)

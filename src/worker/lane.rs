@@ -152,7 +152,7 @@ impl Lane {
             Outcome::Done { action, .. } => {
                 self.blocked.remove(delivery);
                 match action {
-                    Action::Ignored => {}
+                    Action::Ignored | Action::NoNumber => {}
                     Action::Created | Action::FollowedUp | Action::Sent => self.sent(started),
                     // Creates may still be blocked: lookups and comments do not show that.
                     _ => self.checked(started),

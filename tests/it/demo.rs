@@ -165,3 +165,10 @@ async fn the_commands_work_beside_the_demo() {
     assert!(code == Some(0) && replayed.ends_with("\n1 replayed\n"), "{replayed}");
     while !output.next_line().await.unwrap().unwrap().starts_with("ticket 1001: ") {}
 }
+
+#[tokio::test]
+async fn a_text_is_shown_under_the_ticket() {
+    let lines = lines_of(&["--with", "twilio", "--once"]).await;
+    let text = "     text to +15551230147: Ticket 1000 (CreateCase): http://127.0.0.1:";
+    assert_steps(&lines, &["3. ticket 1000:", text, "Next:"]);
+}

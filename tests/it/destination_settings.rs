@@ -67,7 +67,7 @@ async fn every_problem_of_the_destinations_is_reported_at_once() {
         assert_problems(
             &problems,
             &[
-                "ROUTE_A_TO contains a name that is no destination: the destinations are zendesk, webhook, flow, slack",
+                "ROUTE_A_TO contains a name that is no destination: the destinations are zendesk, webhook, flow, slack, twilio",
                 "the route `b` goes to webhook at once and afterwards",
                 "ZENDESK_API_URL is not set",
                 "no Zendesk credential",
@@ -184,6 +184,67 @@ async fn a_check_says_what_is_wrong_with_a_destination() {
         assert_eq!((code, &row(&rows, "configuration")["mark"]), (Some(1), &json!("failed")), "{rows:?}");
         assert!(row(&rows, "configuration")["text"].as_str().unwrap().contains("WEBHOOK_SECRET"), "{rows:?}");
         assert_eq!(row(&rows, "webhook")["mark"], "warning", "{rows:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_problem_of_twilio_is_reported_at_once() {
+    let sid = |kind: &str| format!("{kind}{}", "0".repeat(32));
+    run_on_sqlite(|mut world| async move {
+        world.without_zendesk();
+        for (name, value) in [
+            ("DELIVER_TO", "twilio".to_owned()),
+            ("TWILIO_ACCOUNT_SID", "AC12".to_owned()),
+            ("TWILIO_API_KEY_SID", sid("SK")),
+            ("TWILIO_TO", "555-0147".to_owned()),
+            ("TWILIO_FROM", "+15550000002".to_owned()),
+            ("TWILIO_MESSAGING_SERVICE_SID", sid("MG")),
+            ("TWILIO_STATUS_CALLBACK", "1".to_owned()),
+            ("TEXT_QUIET_HOURS", "at night".to_owned()),
+            ("TEXT_MAX_PER_HOUR", "-1".to_owned()),
+            ("ROUTE_A_LABEL", "A".to_owned()),
+            ("ROUTE_A_TWILIO_TO", PHONE.to_owned()),
+            ("ROUTE_A_TWILIO_FROM", "whatsapp:+15550000003".to_owned()),
+            ("ROUTE_A_TWILIO_TEXT", "{{ ticket.nummer }}".to_owned()),
+            ("ROUTE_B_LABEL", "B".to_owned()),
+            ("ROUTE_B_TWILIO_MODE", "flex".to_owned()),
+            ("ROUTE_B_TWILIO_MESSAGING_SERVICE_SID", sid("MG")),
+            ("ROUTE_C_LABEL", "C".to_owned()),
+            ("ROUTE_C_TWILIO_MODE", "flex-legacy".to_owned()),
+            ("ROUTE_C_TWILIO_FLEX_STRATEGY", "3".to_owned()),
+            ("ROUTE_D_LABEL", "D".to_owned()),
+            ("ROUTE_D_TWILIO_MODE", "fax".to_owned()),
+            ("ROUTE_D_TWILIO_CONTENT_SID", "HX1".to_owned()),
+        ] {
+            world.set(name, value);
+        }
+        let problems = problems(&world).await;
+        assert_problems(
+            &problems,
+            &[
+                "TWILIO_ACCOUNT_SID is not a SID of this kind: AC",
+                "TWILIO_API_KEY_SECRET is not set, but TWILIO_API_KEY_SID is",
+                "TWILIO_STATUS_CALLBACK needs TWILIO_AUTH_TOKEN",
+                "TWILIO_TO is not a list of phone numbers",
+                "TWILIO_FROM and TWILIO_MESSAGING_SERVICE_SID are both set",
+                "TEXT_QUIET_HOURS is not a span of a day",
+                "TEXT_MAX_PER_HOUR is not a number",
+                "ROUTE_A_TWILIO_TEXT: unknown names",
+                "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not fit: both or neither",
+                "TWILIO_FLEX_WORKSPACE_SID is not set, and flex needs it",
+                "TWILIO_FLEX_WORKFLOW_SID is not set, and flex needs it",
+                "TWILIO_FLEX_WORKSPACE_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",
+                "TWILIO_FLEX_WORKFLOW_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",
+                "TWILIO_PROXY_SERVICE_SID is not set",
+                "TWILIO_CHAT_SERVICE_SID is not set",
+                "ROUTE_C_TWILIO_FLEX_STRATEGY is not a number from 1 to 2",
+                "ROUTE_D_TWILIO_MODE is none of sms, flex and flex-legacy",
+                "ROUTE_D_TWILIO_CONTENT_SID is not a SID of this kind: HX",
+            ],
+        );
+        let text = problems.join("\n");
+        assert!(!["0147", "at night"].iter().any(|value| text.contains(value)), "{text}");
     })
     .await;
 }

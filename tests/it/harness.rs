@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use casebridge_sandbox::khoros::{self, Khoros};
 use casebridge_sandbox::zendesk::{self, Zendesk};
-use casebridge_sandbox::{alerts, flow, slack, webhook};
+use casebridge_sandbox::{alerts, flow, slack, twilio, webhook};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed, TestRunner};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ pub use bridge::Bridge;
 pub use pgbouncer::PgBouncer;
 pub use postgres::Cluster;
 pub use proxy::{Proxy, Wire};
-pub use receivers::{EXTERNAL_ID, FLOW_EVENT, PHONE, data, message};
+pub use receivers::{EXTERNAL_ID, FLOW_EVENT, OTHER_PHONE, PHONE, data, message};
 pub use terminal::{Screen, on_terminal};
 
 pub const BEARER: &str = "the-bearer-token-of-the-tests";
@@ -185,6 +185,9 @@ pub fn leak(text: &str) -> Option<&'static str> {
         alerts::SLACK_SECRET,
         slack::TOKEN,
         PHONE,
+        OTHER_PHONE,
+        twilio::AUTH_TOKEN,
+        twilio::API_KEY_SECRET,
         "sandbox-access-token",
         "Post Text",
         "Jane Doe",

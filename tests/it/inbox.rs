@@ -32,6 +32,7 @@ fn delivery(event: &str, post: &str) -> NewItem {
     NewItem {
         identity: format!("khoros:1:{event}:{post}"),
         destinations: vec![ZENDESK],
+        targets: Vec::new(),
         case_key: format!("khoros:1:{post}"),
         route: "label".to_owned(),
         event_id: event.to_owned(),

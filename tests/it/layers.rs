@@ -24,7 +24,7 @@ const MAY_IMPORT_ALL: &[&str] = &["app", "check", "cli", "config", "lib", "main"
 
 /// The core names no source and no destination, not even in a comment.
 const CORE: &[&str] = &["delivery", "inbox", "item", "json", "worker"];
-const NAMES: &[&str] = &["zendesk", "ticket", "khoros", "webhook", "flow", "slack"];
+const NAMES: &[&str] = &["zendesk", "ticket", "khoros", "webhook", "flow", "slack", "twilio"];
 
 #[test]
 fn modules_import_only_what_stands_below_them() {

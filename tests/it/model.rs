@@ -125,6 +125,7 @@ fn new_item(event: usize, post: usize, destinations: &[&'static str]) -> NewItem
     NewItem {
         identity: format!("khoros:1:e{event}:p{post}"),
         destinations: destinations.to_vec(),
+        targets: Vec::new(),
         origin: Origin::Push,
         case_key: format!("khoros:1:p{post}"),
         route: "label".to_owned(),
@@ -410,7 +411,7 @@ impl Trial {
             Step::Follow { claim } => {
                 let Some(claim) = self.earlier(*claim) else { return false };
                 let cause = Cause { reference: "7".to_owned(), ..Cause::default() };
-                inbox.follow(&claim, &cause, &[FOLLOWER]).await.unwrap();
+                inbox.follow(&claim, &cause, &[(FOLLOWER, String::new())]).await.unwrap();
                 self.model.follow(&claim, &cause)
             }
             Step::History { claim } => {

@@ -1,5 +1,6 @@
 //! The storm: the bridge is killed again and again while notifications come in and all neighbours fail. In the end,
-//! every acknowledged notification has exactly one ticket and its message, and at most one broadcast.
+//! every acknowledged notification has exactly one ticket and its message, and at most one broadcast; each ticket has
+//! one text for each number.
 //!
 //! `CASEBRIDGE_STORM_KILLS=1000 cargo test --release --test it storm -- --nocapture` makes it long,
 //! and `CASEBRIDGE_STORM_SEED` repeats one.
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use casebridge_sandbox::flow::{self, Flow};
+use casebridge_sandbox::twilio::Twilio;
 use casebridge_sandbox::webhook::{self, Webhook};
 use casebridge_sandbox::zendesk::{Chaos, Fault};
 use fastrand::Rng;
@@ -17,8 +19,8 @@ use tokio::sync::oneshot;
 
 use crate::failover::{make_read_only, make_writable};
 use crate::harness::{
-    ADMIN, BEARER, Bridge, Kind, PRIVATE, World, data, event_with, free_port, number, run_behind_pooler_for,
-    run_for,
+    ADMIN, BEARER, Bridge, Kind, OTHER_PHONE, PHONE, PRIVATE, World, data, event_with, free_port, number,
+    run_behind_pooler_for, run_for,
 };
 use crate::metrics::samples;
 
@@ -133,17 +135,21 @@ async fn finish(world: &World, bridges: &[Bridge], sent: &Sent, receivers: &Rece
     calm(world, bridges, Some("zendesk")).await;
     receivers.webhook.model().faults.chaos = None;
     receivers.flow.model().faults.chaos = None;
+    receivers.calm_twilio();
     calm(world, bridges, None).await;
     check(world, sent).await;
     receivers.check_messages(world).await;
     let uncertain = receivers.check_broadcasts(world, sent).await;
+    let uncertain_texts = receivers.check_texts(world).await;
     let (posts, acknowledged) = (sent.posts.len(), sent.acknowledged.len());
     let tickets = world.zendesk.model().tickets.len();
     let (messages, sends) = receivers.messages_and_sends();
     let broadcasts = receivers.flow.model().broadcasts.len();
+    let (texts, requests) = receivers.texts_and_requests();
     println!(
         "{acknowledged} notifications acknowledged of {posts} posts, {tickets} tickets, none lost, none doubled; \
-         {messages} messages in {sends} requests; {broadcasts} broadcasts, {uncertain} deliveries may have been sent"
+         {messages} messages in {sends} requests; {broadcasts} broadcasts, {uncertain} deliveries may have been sent; {texts} texts in {requests} requests, \
+         {uncertain_texts} of them may have been sent"
     );
 }
 
@@ -151,12 +157,16 @@ async fn finish(world: &World, bridges: &[Bridge], sent: &Sent, receivers: &Rece
 struct Receivers {
     webhook: Webhook,
     flow: Flow,
+    twilio: Twilio,
 }
 
 impl Receivers {
     async fn start(world: &mut World, chance: &mut Rng) -> Receivers {
         let (webhook, flow) = (world.with_webhook().await, world.with_flow().await);
-        world.set("DELIVER_THEN", "webhook,flow");
+        let twilio = world.with_twilio().await;
+        world.set("DELIVER_THEN", "webhook,flow,twilio");
+        world.set("TEXT_MAX_PER_HOUR", "0");
+        world.set("TWILIO_TEXT", "Ticket {{ ticket.number }}.");
         // A broadcast that says which notification it is about.
         world.unset("FLOW_EVENT_NAME");
         world.set("FLOW_TEXT", "{% for note in notes %}{{ note.text }}{% endfor %}");
@@ -173,8 +183,51 @@ impl Receivers {
         let chaos = webhook::Chaos { chance: chance.fork(), percent: 25, faults };
         webhook.model().faults.chaos = Some(chaos.clone());
         // Each doubt is a pause.
-        flow.model().faults.chaos = Some(flow::Chaos { chance: chance.fork(), percent: 5, ..chaos });
-        Receivers { webhook, flow }
+        flow.model().faults.chaos = Some(flow::Chaos { chance: chance.fork(), percent: 5, ..chaos.clone() });
+        let mut model = twilio.model();
+        model.faults.chaos = Some(flow::Chaos { chance: chance.fork(), percent: 10, ..chaos.clone() });
+        // Hanging lookups would only take time.
+        let faults = vec![webhook::Fault::Status(500), webhook::Fault::ResetBefore, webhook::Fault::Html];
+        model.read_faults.chaos = Some(flow::Chaos { chance: chance.fork(), percent: 10, faults });
+        drop(model);
+        Receivers { webhook, flow, twilio }
+    }
+
+    fn calm_twilio(&self) {
+        let mut model = self.twilio.model();
+        (model.faults.chaos, model.read_faults.chaos) = (None, None);
+    }
+
+    fn texts_and_requests(&self) -> (usize, usize) {
+        let model = self.twilio.model();
+        (model.messages.len(), model.requests.len())
+    }
+
+    /// Each ticket has one text for each number, except for those that are listed as uncertain. Returns their number.
+    async fn check_texts(&self, world: &World) -> usize {
+        let rows = world.list_of("twilio").await;
+        let zendesk = world.list_of("zendesk").await;
+        assert_eq!(rows.len(), 2 * zendesk.len(), "each delivery of a ticket has a row for each number");
+        let dead: Vec<&Value> = rows.iter().filter(|row| row["state"] != "done").collect();
+        for row in &dead {
+            assert_eq!(row["state"], "dead", "{row}");
+            assert!(row["reason"].as_str().unwrap().contains("may have been sent"), "{row}");
+        }
+        let tickets = world.zendesk.model().tickets.clone();
+        let model = self.twilio.model();
+        let mut missing = 0;
+        for number in [PHONE, OTHER_PHONE] {
+            let mut texts: BTreeMap<String, usize> = BTreeMap::new();
+            model.texts_to(number).into_iter().for_each(|text| *texts.entry(text).or_default() += 1);
+            for ticket in &tickets {
+                let count = texts.remove(&format!("Ticket {}.", ticket["id"])).unwrap_or_default();
+                assert!(count <= 1, "{count} texts about ticket {}", ticket["id"]);
+                missing += 1 - count;
+            }
+            assert!(texts.is_empty(), "nobody asked for {texts:?}");
+        }
+        assert!(missing <= dead.len(), "{missing} texts are lost, and {} are listed", dead.len());
+        dead.len()
     }
 
     fn messages_and_sends(&self) -> (usize, usize) {
@@ -363,7 +416,9 @@ async fn check(world: &World, sent: &Sent) {
     }
     let sent: BTreeSet<&str> = sent.notifications.iter().map(|sent| sent.identity.as_str()).collect();
     for identity in listed.keys() {
-        assert!(sent.contains(identity), "nobody sent {identity}");
+        // A delivery to a number has the identity of its item and more.
+        let item = identity.split('~').next().unwrap();
+        assert!(sent.contains(item), "nobody sent {identity}");
     }
     world.check_one_ticket_per_case().await;
 }

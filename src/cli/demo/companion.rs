@@ -4,22 +4,33 @@ use std::io;
 
 use serde_json::Value;
 
-use casebridge::destination::{slack, webhook};
+use casebridge::destination::{slack, twilio, webhook};
 use casebridge::text::printable;
 use casebridge_sandbox::slack::{self as slack_stand_in, CHANNEL, Slack, TOKEN};
+use casebridge_sandbox::twilio::{ACCOUNT, AUTH_TOKEN, NUMBER, Twilio};
 use casebridge_sandbox::webhook::{SECRET, Webhook};
+
+/// The number that gets texts. Nobody has it.
+const PHONE: &str = "+15551230147";
 
 /// A destination that follows the ticket.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub enum With {
-    /// A receiver of signed webhooks
-    Webhook,
     /// A channel in Slack
     Slack,
+    /// A phone that gets text messages by Twilio
+    Twilio,
+    /// A receiver of signed webhooks
+    Webhook,
 }
 
 /// A running stand-in.
 pub enum Companion {
+    Twilio {
+        service: Twilio,
+        /// The number of texts that are on the screen.
+        shown: usize,
+    },
     Webhook {
         receiver: Webhook,
         /// The number of events that are on the screen.
@@ -37,6 +48,7 @@ impl Companion {
         match with {
             With::Webhook => Ok(Companion::Webhook { receiver: Webhook::start().await?, shown: 0 }),
             With::Slack => Ok(Companion::Slack { slack: Slack::start().await?, shown: 0 }),
+            With::Twilio => Ok(Companion::Twilio { service: Twilio::start().await?, shown: 0 }),
         }
     }
 
@@ -45,6 +57,7 @@ impl Companion {
         match self {
             Companion::Webhook { .. } => webhook::NAME,
             Companion::Slack { .. } => slack::NAME,
+            Companion::Twilio { .. } => twilio::NAME,
         }
     }
 
@@ -53,6 +66,7 @@ impl Companion {
         match self {
             Companion::Webhook { receiver, .. } => receiver.url(),
             Companion::Slack { slack, .. } => slack.api_url(),
+            Companion::Twilio { service, .. } => service.url(),
         }
     }
 
@@ -67,12 +81,26 @@ impl Companion {
                 ("SLACK_BOT_TOKEN", TOKEN.to_owned()),
                 ("SLACK_CHANNEL_ID", CHANNEL.to_owned()),
             ],
+            Companion::Twilio { service, .. } => vec![
+                ("TWILIO_API_URL", service.url()),
+                ("TWILIO_ACCOUNT_SID", ACCOUNT.to_owned()),
+                ("TWILIO_AUTH_TOKEN", AUTH_TOKEN.to_owned()),
+                ("TWILIO_FROM", NUMBER.to_owned()),
+                ("TWILIO_TO", PHONE.to_owned()),
+            ],
         }
     }
 
     /// Waits for what it gets next, and describes it in a line under the ticket.
     pub async fn next_line(&mut self) -> String {
         match self {
+            Companion::Twilio { service, shown } => {
+                service.wait_until(|model| model.messages.len() > *shown).await;
+                *shown += 1;
+                let message = service.model().messages.get(*shown - 1).cloned().unwrap_or_default();
+                let text = |name: &str| printable(message[name].as_str().unwrap_or_default());
+                format!("     text to {}: {}", text("to"), text("body"))
+            }
             Companion::Webhook { receiver, shown } => {
                 receiver.wait_until(|model| model.events().len() > *shown).await;
                 *shown += 1;

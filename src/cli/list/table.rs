@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use textwrap::Options;
 
 use casebridge::inbox::Listed;
-use casebridge::text::printable;
+use casebridge::text::{last_four, printable};
 
 use super::super::reason;
 use super::super::terminal::{BOLD, GREEN, RED, YELLOW};
@@ -30,7 +30,7 @@ pub struct Table {
 struct Row {
     cells: [String; HEADERS.len()],
     style: Style,
-    /// Why it waits or is dead.
+    /// Why it waits or is dead, or what became of it.
     reason: Option<String>,
 }
 
@@ -99,12 +99,15 @@ impl Row {
             received,
             next,
             attempts.to_string(),
-            printable(destination),
+            printable(format!("{destination} {}", last_four(&delivery.target)).trim_end()),
             printable(ticket(delivery).unwrap_or("-")),
             printable(route),
             printable(identity),
         ];
-        let reason = delivery.last_error.as_ref().filter(|_| state != "done").map(|_| reason(delivery));
+        let reason = match state.as_str() {
+            "done" => delivery.note.as_deref().map(printable),
+            _ => delivery.last_error.as_ref().map(|_| reason(delivery)),
+        };
         Row { cells, style, reason }
     }
 }

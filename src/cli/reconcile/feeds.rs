@@ -6,9 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Client;
 
+use casebridge::app;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
-use casebridge::intake::Intake;
 use casebridge::metrics::Metrics;
 use casebridge::source::khoros::client::{Khoros, Refusal};
 use casebridge::source::khoros::feed::ReadFailure;
@@ -47,7 +47,8 @@ pub async fn compare(
     };
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
     let metrics = Arc::new(Metrics::new(&[], &[], inbox.commit_sizes()));
-    let (intake, span) = (Intake::new(inbox.clone(), metrics), Span { since: since.max(decided), until: None });
+    let intake = app::intake(inbox, metrics, config.destinations.targets(), &config.general.routes);
+    let span = Span { since: since.max(decided), until: None };
     for desired in Desired::of_routes(settings.company_id, &config.general.routes, public_url, None) {
         let (route, part) = (&desired.route, format!("feed of {}", desired.route.name));
         let Some((subscription, _)) = desired.choose(&remote) else {

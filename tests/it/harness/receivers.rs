@@ -1,14 +1,17 @@
-//! The receivers beside Zendesk: a signed webhook and Khoros Flow.
+//! The receivers beside Zendesk: a signed webhook, Khoros Flow and Twilio.
 
 use casebridge_sandbox::flow::{self, Flow};
 use casebridge_sandbox::slack::{self, Slack};
+use casebridge_sandbox::twilio::{self, Twilio};
 use casebridge_sandbox::webhook::{self, Request, Webhook};
 use serde_json::Value;
 
 use super::{ADMIN, BEARER, World};
 
-/// The number that Flow sends to.
+/// The number that Flow and Twilio send to.
 pub const PHONE: &str = "+15551230147";
+/// Another one, for Twilio.
+pub const OTHER_PHONE: &str = "+15551230148";
 pub const FLOW_EVENT: &str = "ticket-created";
 pub const EXTERNAL_ID: &str = "+15550000001";
 
@@ -39,6 +42,25 @@ impl World {
         self.set("SLACK_BOT_TOKEN", slack::TOKEN);
         self.set("SLACK_CHANNEL_ID", slack::CHANNEL);
         slack
+    }
+
+    /// Starts Twilio, and configures text messages to two numbers. Some route has to name it.
+    pub async fn with_twilio(&mut self) -> Twilio {
+        let twilio = Twilio::start().await.unwrap();
+        for name in [
+            "TWILIO_API_URL",
+            "TWILIO_FLEX_API_URL",
+            "TWILIO_CONVERSATIONS_API_URL",
+            "TWILIO_PROXY_API_URL",
+            "TWILIO_CHAT_API_URL",
+        ] {
+            self.set(name, twilio.url());
+        }
+        self.set("TWILIO_ACCOUNT_SID", twilio::ACCOUNT);
+        self.set("TWILIO_AUTH_TOKEN", twilio::AUTH_TOKEN);
+        self.set("TWILIO_FROM", twilio::NUMBER);
+        self.set("TWILIO_TO", format!("{PHONE}, {OTHER_PHONE}"));
+        twilio
     }
 
     /// Removes every setting of Zendesk.

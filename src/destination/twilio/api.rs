@@ -1,0 +1,112 @@
+//! Requests to Twilio's APIs: forms in, JSON out.
+
+use reqwest::RequestBuilder;
+use reqwest::header::CONTENT_TYPE;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use url::Url;
+use url::form_urlencoded::Serializer;
+
+use super::Twilio;
+use super::outcome::{Failure, failed_lookup, failure, may_have_been_sent};
+use crate::delivery::Outcome;
+use crate::destination::exchange::{self, Answer, NoAnswer};
+
+/// The largest list of messages, in bytes.
+const LIST_BYTES: usize = 1 << 20;
+/// The number of pages of a list that are read.
+const PAGES: usize = 20;
+
+/// Writes a form. Fields without a value are left out.
+pub fn form<'a>(fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
+    let mut form = Serializer::new(String::new());
+    for (name, value) in fields {
+        if let Some(value) = value {
+            form.append_pair(name, value);
+        }
+    }
+    form.finish()
+}
+
+/// The address of a path below an API.
+pub fn address(api: &Url, path: &str) -> Url {
+    let mut url = api.clone();
+    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+    url
+}
+
+impl Twilio {
+    /// The address of a path below the account.
+    pub(super) fn account_address(&self, path: &str) -> Url {
+        let account = &self.settings.account_sid;
+        address(&self.settings.url, &format!("/2010-04-01/Accounts/{account}{path}.json"))
+    }
+
+    /// Sends a form. Returns the answer if it is 2xx and JSON with a `sid`.
+    pub(super) async fn post(&self, url: Url, form: String) -> Result<Value, Failure> {
+        let request =
+            self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
+        let answer = exchange::send(self.authorized(request)).await;
+        match body_of(&answer) {
+            Some(body) if body["sid"].is_string() => Ok(body),
+            Some(_) => Err(Failure::Outcome(may_have_been_sent("Twilio's answer is not the documented one"))),
+            None => Err(failure(answer)),
+        }
+    }
+
+    /// Reads a resource; `None` if there is none.
+    pub(super) async fn get(&self, url: Url) -> Result<Option<Value>, Outcome> {
+        let answer = self.read(url).await;
+        match body_of(&answer) {
+            Some(body) => Ok(Some(body)),
+            None if matches!(answer, Ok(Answer { status: 404, .. })) => Ok(None),
+            None => Err(failed_lookup(answer)),
+        }
+    }
+
+    /// Reads the members of a list, page by page, until `is_over`.
+    pub(super) async fn list(
+        &self,
+        mut url: Url,
+        name: &str,
+        is_over: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, Outcome> {
+        let mut members = Vec::new();
+        for _ in 0..PAGES {
+            let answer = self.read(url.clone()).await;
+            let Some(mut page) = body_of(&answer) else { return Err(failed_lookup(answer)) };
+            let Value::Array(found) = page[name].take() else { return Err(failed_lookup(answer)) };
+            let is_last = found.last().is_none_or(&is_over);
+            members.extend(found);
+            let next = [&page["next_page_uri"], &page["meta"]["next_page_url"]];
+            let next = next.into_iter().find_map(Value::as_str).and_then(|next| url.join(next).ok());
+            // The credential goes to no other host.
+            match next.filter(|next| !is_last && next.origin() == url.origin()) {
+                Some(next) => url = next,
+                None => break,
+            }
+        }
+        Ok(members)
+    }
+
+    /// Deletes a resource. True: it is gone.
+    pub(super) async fn delete(&self, url: Url) -> bool {
+        let answer = exchange::send(self.authorized(self.http.delete(url))).await;
+        matches!(answer, Ok(Answer { status: 200..=299 | 404, .. }))
+    }
+
+    async fn read(&self, url: Url) -> Result<Answer, NoAnswer> {
+        exchange::send_and_read(self.authorized(self.http.get(url)), LIST_BYTES).await
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        let password = self.settings.password.expose_secret();
+        request.timeout(self.timeout).basic_auth(&self.settings.user, Some(password))
+    }
+}
+
+/// The body of a 2xx, if it is a JSON object.
+fn body_of(answer: &Result<Answer, NoAnswer>) -> Option<Value> {
+    let answer = answer.as_ref().ok().filter(|answer| (200..300).contains(&answer.status))?;
+    serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
+}

@@ -1,0 +1,481 @@
+//! The settings of Twilio: the account, and what each route sends to whom.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::NAME;
+use super::number::{WHATSAPP, address, sender, sid};
+use super::status::SenderBlock;
+use crate::delivery::Cause;
+use crate::destination::template::Template;
+use crate::destination::texting::{self, Texts};
+use crate::env::doc::{Group, Section};
+use crate::env::{Reader, Setting, parse, variables};
+use crate::item::Item;
+use crate::route::Route;
+
+const PREFIX: &str = "TWILIO_";
+const API_URL: &str = "https://api.twilio.com";
+const FLEX_API_URL: &str = "https://flex-api.twilio.com";
+const CONVERSATIONS_API_URL: &str = "https://conversations.twilio.com";
+const PROXY_API_URL: &str = "https://proxy.twilio.com";
+const CHAT_API_URL: &str = "https://ip-messaging.twilio.com";
+/// Contains nothing that a customer wrote.
+const TEXT: &str = "{% if ticket.number %}Ticket {{ ticket.number }}{% else %}Khoros{% endif %}\
+                    {% if label %} ({{ label }}){% endif %}: {{ ticket.url or item.link }}";
+
+variables! {
+    /// The variables of the Twilio account.
+    Account:
+    /// The SID of the Twilio account: `AC` and 32 characters.
+    twilio_account_sid = needed("for Twilio").app();
+    /// The auth token of the Twilio account.
+    twilio_auth_token = needed("for Twilio unless an API key is set").app();
+    /// The SID of an API key (`SK…`), instead of the auth token.
+    twilio_api_key_sid = unset().app();
+    /// The secret of that API key.
+    twilio_api_key_secret = unset().app();
+    /// `1`: Twilio reports what became of each text to `POST /twilio/status`. It needs `PUBLIC_URL` and the auth token.
+    ///
+    /// Without it, casebridge asks once, a minute after each text.
+    twilio_status_callback = default("0").app();
+    /// The API of messages.
+    twilio_api_url = default(API_URL);
+    /// The API of Flex.
+    twilio_flex_api_url = default(FLEX_API_URL);
+    /// The API of conversations.
+    twilio_conversations_api_url = default(CONVERSATIONS_API_URL);
+    /// The API of Proxy, for `flex-legacy`.
+    twilio_proxy_api_url = default(PROXY_API_URL);
+    /// The API of Programmable Chat, for `flex-legacy`.
+    twilio_chat_api_url = default(CHAT_API_URL);
+}
+
+variables! {
+    /// The variables of a message: `TWILIO_…`, and `ROUTE_<NAME>_TWILIO_…` for one route.
+    MessageVariables:
+    /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: the same in Flex UI 1.x.
+    mode = default("sms").app();
+    /// The phone numbers that get the message, separated by commas, each with its country code; `whatsapp:` in front
+    /// sends it by WhatsApp. Or a [template](tickets.md#templates) that yields one number.
+    ///
+    /// An event for which the template yields no number is done without a message.
+    to = needed("for Twilio").example("'+15551234567, whatsapp:+4917012345678'").app();
+    /// Your number at Twilio, which sends the message. For WhatsApp it begins with `whatsapp:`.
+    from = needed("for Twilio unless `TWILIO_MESSAGING_SERVICE_SID` is set").example("+15557654321").app();
+    /// The messaging service (`MG…`) that sends the text, instead of one number.
+    messaging_service_sid = unset().app();
+    /// The message: a [template](tickets.md#templates) of at most 1,600 characters; longer texts are cut.
+    ///
+    /// The default gives the number and the link of the ticket, and nothing that a customer wrote.
+    text = default(TEXT).app_text("The message. Empty: the number and the link of the ticket.");
+    /// The approved template (`HX…`) of a WhatsApp message. Its variable `1` is the text.
+    content_sid = unset();
+    /// The TaskRouter workspace (`WS…`) of Flex.
+    flex_workspace_sid = needed("for `flex`");
+    /// The workflow (`WW…`) that routes the conversation.
+    flex_workflow_sid = needed("for `flex`");
+    /// The queue (`WQ…`) for the conversation.
+    flex_queue_sid = unset();
+    /// The agent (`WK…`) for the conversation.
+    flex_worker_sid = unset();
+    /// `1`: the task begins at once. `2`: it begins when the customer replies to the first message. For `flex-legacy`.
+    flex_strategy = default("1");
+    /// The Flex Flow (`FO…`) of `flex-legacy`.
+    ///
+    /// Without it, casebridge creates one in the workspace and the workflow.
+    flex_flow_sid = unset();
+    /// The Proxy service (`KS…`).
+    proxy_service_sid = needed("for `flex-legacy`");
+    /// The Programmable Chat service (`IS…`).
+    chat_service_sid = needed("for `flex-legacy`");
+}
+
+pub const SECTIONS: &[Section] = &[Section {
+    title: "Twilio",
+    intro: "See [Twilio](twilio.md).",
+    groups: &[Group::new("", Account::DOCS), Group::per_route(PREFIX, MessageVariables::DOCS)],
+    prefixes: &[PREFIX],
+}];
+
+/// The settings of Twilio.
+#[derive(Clone)]
+pub struct Settings {
+    /// `TWILIO_API_URL`
+    pub url: Url,
+    /// `TWILIO_FLEX_API_URL`
+    pub flex_url: Url,
+    /// `TWILIO_CONVERSATIONS_API_URL`
+    pub conversations_url: Url,
+    /// `TWILIO_PROXY_API_URL`
+    pub proxy_url: Url,
+    /// `TWILIO_CHAT_API_URL`
+    pub chat_url: Url,
+    pub account_sid: String,
+    /// The account or the API key, with its secret.
+    pub user: String,
+    pub password: SecretString,
+    /// `TWILIO_AUTH_TOKEN`, which signs the requests of Twilio.
+    pub auth_token: Option<SecretString>,
+    /// Where Twilio reports the status of texts, if it should.
+    pub status_callback: Option<Url>,
+    /// The messages by route.
+    pub messages: BTreeMap<String, Message>,
+    /// `TEXT_…`
+    pub texts: Texts,
+    /// Whether the sending number is refused. Clones share it.
+    pub sender: Arc<SenderBlock>,
+}
+
+/// What a route sends, and to whom.
+#[derive(Clone)]
+pub struct Message {
+    pub mode: Mode,
+    pub to: To,
+    pub from: From,
+    /// `TWILIO_TEXT`
+    pub text: Template,
+    /// `TWILIO_CONTENT_SID`
+    pub content_sid: Option<String>,
+}
+
+impl Message {
+    /// How many numbers it goes to.
+    pub fn numbers(&self) -> usize {
+        match &self.to {
+            To::Numbers(numbers) => numbers.len(),
+            To::Template(_) => 1,
+        }
+    }
+}
+
+/// `TWILIO_MODE`
+#[derive(Clone)]
+pub enum Mode {
+    Sms,
+    Flex(Routing),
+    FlexLegacy(Legacy),
+}
+
+/// Where Flex routes a conversation.
+#[derive(Clone, Default)]
+pub struct Routing {
+    pub workspace: Option<String>,
+    pub workflow: Option<String>,
+    pub queue: Option<String>,
+    pub worker: Option<String>,
+}
+
+/// What the Flex of the UI 1.x needs.
+#[derive(Clone)]
+pub struct Legacy {
+    pub routing: Routing,
+    /// The task begins when the customer replies.
+    pub on_reply: bool,
+    pub flow: Option<String>,
+    pub proxy_service: String,
+    pub chat_service: String,
+}
+
+/// `TWILIO_TO`
+#[derive(Clone)]
+pub enum To {
+    Numbers(Vec<String>),
+    Template(Template),
+}
+
+/// The sender of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    Number(String),
+    Service(String),
+}
+
+/// The numbers of each route, for the insertion of deliveries.
+#[derive(Clone)]
+pub struct Recipients(BTreeMap<String, To>);
+
+impl Settings {
+    pub fn recipients(&self) -> Recipients {
+        Recipients(self.messages.iter().map(|(route, message)| (route.clone(), message.to.clone())).collect())
+    }
+}
+
+impl Recipients {
+    /// Returns the numbers that get a message about an item; none if a template yields none.
+    pub fn of(&self, route: &Route, cause: &Cause, item: impl FnOnce() -> Option<Item>) -> Vec<String> {
+        match self.0.get(&route.name) {
+            None => Vec::new(),
+            Some(To::Numbers(numbers)) => numbers.clone(),
+            Some(To::Template(template)) => {
+                let number = item().and_then(|item| texting::render(template, &item, route, cause).ok());
+                number.and_then(|text| address(&text)).into_iter().collect()
+            }
+        }
+    }
+}
+
+/// Whether any of its variables is set.
+pub fn is_configured(reader: &mut Reader) -> bool {
+    reader.is_any_set(Account::names())
+        || reader.is_any_set(MessageVariables::names().map(|name| format!("{PREFIX}{name}")))
+}
+
+/// Reads the settings. Returns `None` if there is a problem.
+pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
+    let account = Account::read(reader, "");
+    let account_sid = reader.required(account.twilio_account_sid(), sid("AC"));
+    let auth_token = reader.optional(account.twilio_auth_token(), parse::token);
+    let credential = credential(reader, &account, account_sid.as_ref(), auth_token.as_ref());
+    let url = reader.optional(account.twilio_api_url().or_default(API_URL), parse::url);
+    let flex_url = reader.optional(account.twilio_flex_api_url().or_default(FLEX_API_URL), parse::url);
+    let conversations = account.twilio_conversations_api_url().or_default(CONVERSATIONS_API_URL);
+    let conversations_url = reader.optional(conversations, parse::url);
+    let proxy_url = reader.optional(account.twilio_proxy_api_url().or_default(PROXY_API_URL), parse::url);
+    let chat_url = reader.optional(account.twilio_chat_api_url().or_default(CHAT_API_URL), parse::url);
+    if reader.or(account.twilio_status_callback(), false, parse::switch) && auth_token.is_none() {
+        reader.problem("TWILIO_STATUS_CALLBACK needs TWILIO_AUTH_TOKEN, which signs the reports".to_owned());
+    }
+    let messages = read_messages(reader, routes);
+    let texts = texting::read(reader, routes);
+    let (user, password) = credential?;
+    Some(Settings {
+        url: url?,
+        flex_url: flex_url?,
+        conversations_url: conversations_url?,
+        proxy_url: proxy_url?,
+        chat_url: chat_url?,
+        account_sid: account_sid?,
+        user,
+        password,
+        auth_token,
+        status_callback: None,
+        messages: messages?,
+        texts,
+        sender: Arc::default(),
+    })
+}
+
+/// Sets where Twilio reports the status of texts, once the public address is known.
+pub fn set_status_callback(reader: &mut Reader, settings: &mut Settings, public_url: Option<&Url>) {
+    let account = Account::read(reader, "");
+    // A wrong value is a problem already.
+    if !account.twilio_status_callback().value.is_some_and(|text| parse::switch(text) == Ok(true)) {
+        return;
+    }
+    settings.status_callback = public_url.map(|url| {
+        let mut url = url.clone();
+        url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), super::callback::PATH));
+        url
+    });
+    if settings.status_callback.is_none() {
+        let warning = "TWILIO_STATUS_CALLBACK needs PUBLIC_URL: until it is set, Twilio reports nothing";
+        reader.warnings.push(warning.to_owned());
+    }
+}
+
+/// Returns user and password: of an API key, if there is one.
+fn credential(
+    reader: &mut Reader,
+    account: &Account,
+    account_sid: Option<&String>,
+    auth_token: Option<&SecretString>,
+) -> Option<(String, SecretString)> {
+    let (key, secret) = (account.twilio_api_key_sid(), account.twilio_api_key_secret());
+    match reader.pair(key, secret)? {
+        Some(_) => {
+            let key = reader.optional(account.twilio_api_key_sid(), sid("SK"));
+            let secret = reader.optional(account.twilio_api_key_secret(), parse::token);
+            Some((key?, secret?))
+        }
+        None => {
+            if account.twilio_auth_token().value.is_none() {
+                let problem =
+                    "TWILIO_AUTH_TOKEN is not set (or TWILIO_API_KEY_SID and TWILIO_API_KEY_SECRET)";
+                reader.problem(problem.to_owned());
+            }
+            Some((account_sid?.clone(), auth_token?.clone()))
+        }
+    }
+}
+
+/// Reads the message of each route that goes to Twilio; a route's own settings take precedence.
+fn read_messages(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Message>> {
+    let common = MessageVariables::read(reader, PREFIX);
+    let mut messages = BTreeMap::new();
+    let mut is_complete = true;
+    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
+        let own = match route.prefix.as_str() {
+            "" => MessageVariables::default(),
+            prefix => MessageVariables::read(reader, &format!("{prefix}{PREFIX}")),
+        };
+        match read_message(reader, &Both { own: &own, common: &common }) {
+            Some(message) => drop(messages.insert(route.name.clone(), message)),
+            None => is_complete = false,
+        }
+    }
+    reader.drop_repeated();
+    is_complete.then_some(messages)
+}
+
+/// The variables of a route, and those of all routes.
+struct Both<'a> {
+    own: &'a MessageVariables,
+    common: &'a MessageVariables,
+}
+
+impl<'a> Both<'a> {
+    /// The setting of the route, or that of all routes.
+    fn get(&self, of: impl Fn(&'a MessageVariables) -> Setting<'a>) -> Setting<'a> {
+        let own = of(self.own);
+        if own.value.is_some() { own } else { of(self.common) }
+    }
+}
+
+fn read_message(reader: &mut Reader, both: &Both) -> Option<Message> {
+    let to = reader.required(both.get(MessageVariables::to), recipients);
+    let from = read_from(reader, both);
+    let template = both.get(MessageVariables::text);
+    let template = Template::new(&template.name, template.value.unwrap_or(TEXT))
+        .map_err(|problem| reader.problem(format!("{}: {problem}", template.name)));
+    let content_sid = reader.optional(both.get(MessageVariables::content_sid), sid("HX"));
+    let mode = read_mode(reader, both);
+    let (to, from, mode) = (to?, from?, mode?);
+    check_sender(reader, both, &to, &from, &mode);
+    Some(Message { mode, to, from, text: template.ok()?, content_sid })
+}
+
+/// Adds the problems of settings that do not fit together.
+fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &Mode) {
+    let name = both.get(MessageVariables::from).name;
+    if let (Mode::Flex(_) | Mode::FlexLegacy(_), From::Service(_)) = (mode, from) {
+        reader.problem(format!("{name} is not set: a conversation has one number, and no messaging service"));
+    }
+    let is_whatsapp = |number: &String| number.starts_with(WHATSAPP);
+    if let (To::Numbers(numbers), From::Number(from)) = (to, from)
+        && numbers.iter().any(|number| is_whatsapp(number) != is_whatsapp(from))
+    {
+        let to = both.get(MessageVariables::to).name;
+        reader.problem(format!("{name} and {to} do not fit: both or neither begin with `whatsapp:`"));
+    }
+}
+
+fn read_from(reader: &mut Reader, both: &Both) -> Option<From> {
+    let has_own = both.own.from.is_some() || both.own.messaging_service_sid.is_some();
+    let variables = if has_own { both.own } else { both.common };
+    let (from, service) = (variables.from(), variables.messaging_service_sid());
+    match (from.value, service.value) {
+        (Some(_), Some(_)) => {
+            let (from, service) = (from.name, service.name);
+            reader.problem(format!("{from} and {service} are both set: set only one of them"));
+            None
+        }
+        (Some(_), None) => reader.optional(from, sender).map(From::Number),
+        (None, Some(_)) => reader.optional(service, sid("MG")).map(From::Service),
+        (None, None) => {
+            reader.problem("TWILIO_FROM is not set (or TWILIO_MESSAGING_SERVICE_SID)".to_owned());
+            None
+        }
+    }
+}
+
+fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
+    let setting = both.get(MessageVariables::mode);
+    let mode = setting.value.unwrap_or("sms").to_ascii_lowercase();
+    let routing = Routing {
+        workspace: reader.optional(both.get(MessageVariables::flex_workspace_sid), sid("WS")),
+        workflow: reader.optional(both.get(MessageVariables::flex_workflow_sid), sid("WW")),
+        queue: reader.optional(both.get(MessageVariables::flex_queue_sid), sid("WQ")),
+        worker: reader.optional(both.get(MessageVariables::flex_worker_sid), sid("WK")),
+    };
+    let is_routed = |reader: &mut Reader, mode: &str| {
+        let variables = [MessageVariables::flex_workspace_sid, MessageVariables::flex_workflow_sid];
+        let missing = variables.map(|of| both.get(of)).into_iter().filter(|setting| setting.value.is_none());
+        let problems = missing.map(|setting| format!("{} is not set, and {mode} needs it", setting.name));
+        problems.for_each(|problem| reader.problem(problem));
+    };
+    match mode.as_str() {
+        "sms" => Some(Mode::Sms),
+        "flex" => {
+            is_routed(reader, "flex");
+            Some(Mode::Flex(routing))
+        }
+        "flex-legacy" => {
+            let flow = reader.optional(both.get(MessageVariables::flex_flow_sid), sid("FO"));
+            if both.get(MessageVariables::flex_flow_sid).value.is_none() {
+                is_routed(reader, "flex-legacy without TWILIO_FLEX_FLOW_SID");
+            }
+            let proxy = reader.required(both.get(MessageVariables::proxy_service_sid), sid("KS"));
+            let chat = reader.required(both.get(MessageVariables::chat_service_sid), sid("IS"));
+            let strategy = reader.or(both.get(MessageVariables::flex_strategy), 1, parse::number(1..=2));
+            let warning = format!(
+                "{} is flex-legacy: Twilio has replaced it by Flex Conversations. Change to flex as soon as you can",
+                setting.name
+            );
+            reader.warnings.push(warning);
+            let (proxy_service, chat_service) = (proxy?, chat?);
+            Some(Mode::FlexLegacy(Legacy {
+                routing,
+                on_reply: strategy == 2,
+                flow,
+                proxy_service,
+                chat_service,
+            }))
+        }
+        _ => {
+            reader.problem(format!("{} is none of sms, flex and flex-legacy", setting.name));
+            None
+        }
+    }
+}
+
+/// Parses a template, or numbers that are separated by commas.
+fn recipients(text: &str) -> Result<To, String> {
+    if text.contains("{{") || text.contains("{%") {
+        return Template::new("it", text)
+            .map(To::Template)
+            .map_err(|problem| format!("is a wrong template: {problem}"));
+    }
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let mut numbers = parts.map(address).collect::<Option<Vec<_>>>().unwrap_or_default();
+    numbers.sort();
+    numbers.dedup();
+    match numbers.is_empty() {
+        true => {
+            Err("is not a list of phone numbers, as in +15551234567 or whatsapp:+4917012345678".to_owned())
+        }
+        false => Ok(To::Numbers(numbers)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn senders_and_recipients_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("+1 (555) 765-4321", Some("+15557654321")),
+            ("WhatsApp: +15557654321", Some("whatsapp:+15557654321")),
+            ("72345", Some("72345")),
+            ("Acme Inc", Some("Acme Inc")),
+            ("555-0147", None),
+            ("5550147", None),
+            ("Acme Incorporated", None),
+            ("whatsapp:", None),
+        ] {
+            assert_eq!(sender(text).ok().as_deref(), expected, "{text}");
+        }
+        let numbers = |text| match recipients(text) {
+            Ok(To::Numbers(numbers)) => numbers,
+            _ => Vec::new(),
+        };
+        assert_eq!(numbers("+15551230147, +1 555 123 0147,"), ["+15551230147"]);
+        assert_eq!(numbers("+15551230147, 5551230148"), Vec::<String>::new());
+        assert!(matches!(recipients("{{ item.text }}"), Ok(To::Template(_))));
+        assert!(recipients("{{ item.phone }}").is_err());
+    }
+}
