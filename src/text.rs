@@ -146,6 +146,8 @@ pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) 
         }
     }
     whole
+}
+
 /// The end of a phone number, as far as logs and lists show it: `…0147`; empty for an empty text.
 pub fn last_four(number: &str) -> String {
     let start = number.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
