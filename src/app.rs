@@ -89,7 +89,8 @@ pub fn start(
     let (reports, watched) = channels(&service, &khoros);
     let status = service.status(lanes, known, watched);
     service.start_upkeep(&status, &mut tasks);
-    let (intake, missed) = (Intake::new(service.inbox.clone(), metrics.clone()), Arc::new(Notify::new()));
+    let (intake, missed) =
+        (Intake::counting(service.inbox.clone(), metrics.clone()), Arc::new(Notify::new()));
     let state = service.state(&khoros, intake.clone(), missed.clone(), status, metrics);
     let serving = server::serve(listener, http::router(state), service.general.http_idle, tasks.stop.clone());
     tasks.finishing_at_stop(serving);

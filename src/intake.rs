@@ -24,7 +24,7 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
-    metrics: Arc<Metrics>,
+    metrics: Option<Arc<Metrics>>,
     storage: Mutex<Reminder>,
 }
 
@@ -97,7 +97,13 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox, metrics: Arc<Metrics>) -> Intake {
+    pub fn new(inbox: Inbox) -> Intake {
+        Intake(Arc::new(Inner { inbox, metrics: None, storage: Mutex::default() }))
+    }
+
+    /// The same for the service, which counts what it receives.
+    pub fn counting(inbox: Inbox, metrics: Arc<Metrics>) -> Intake {
+        let metrics = Some(metrics);
         Intake(Arc::new(Inner { inbox, metrics, storage: Mutex::default() }))
     }
 
@@ -124,8 +130,8 @@ impl Intake {
             );
         }
         let new = new + new_unprocessable;
-        if let Some(route) = route {
-            self.0.metrics.received(&route, received, new);
+        if let (Some(route), Some(metrics)) = (route, &self.0.metrics) {
+            metrics.received(&route, received, new);
         }
         Ok(new)
     }

@@ -212,6 +212,7 @@ pub async fn stored(inbox: &Inbox, routes: Vec<String>) -> Value {
         storage: inbox.kind(),
         routes: routes.into(),
         destinations: Vec::new(),
+        known: Arc::default(),
         subscriptions: Subscriptions::new(),
         pull: PullReport::new(PullStatus::Off),
         refused: BTreeMap::new(),
