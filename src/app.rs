@@ -86,7 +86,7 @@ pub fn start(
     let (targets, endpoints) = (destinations.targets(), endpoints(&service.inbox, &destinations));
     let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
     let metrics = Arc::new(service.metrics(&destinations));
-    let intake = intake(&service.inbox, metrics.clone(), targets.clone(), &service.general.routes);
+    let intake = intake(&service.inbox, Some(metrics.clone()), targets.clone(), &service.general.routes);
     let (workers, lanes) = service.start_workers(destinations, targets, &metrics, &mut tasks);
     let known = Arc::new(known(&lanes, &expiries));
     service.start_notices(workers, expiries, &mut tasks);
@@ -104,7 +104,12 @@ pub fn start(
 }
 
 /// Builds the way of items into the inbox, which knows the targets of each item.
-pub fn intake(inbox: &Inbox, metrics: Arc<Metrics>, targets: Targets, routes: &[Route]) -> Intake {
+pub fn intake(
+    inbox: &Inbox,
+    metrics: Option<Arc<Metrics>>,
+    targets: Targets,
+    routes: &[Route],
+) -> Intake {
     let routes = routes.to_vec();
     let targets = move |item: &NewItem| {
         let route = Route::named(&routes, &item.route);

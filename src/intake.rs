@@ -24,7 +24,8 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
-    metrics: Arc<Metrics>,
+    /// Only the service counts what it receives.
+    metrics: Option<Arc<Metrics>>,
     targets: Targets,
     storage: Mutex<Reminder>,
 }
@@ -103,7 +104,7 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox, metrics: Arc<Metrics>, targets: Targets) -> Intake {
+    pub fn new(inbox: Inbox, metrics: Option<Arc<Metrics>>, targets: Targets) -> Intake {
         Intake(Arc::new(Inner { inbox, metrics, targets, storage: Mutex::default() }))
     }
 
@@ -130,8 +131,8 @@ impl Intake {
             );
         }
         let new = new + new_unprocessable;
-        if let Some(route) = route {
-            self.0.metrics.received(&route, received, new);
+        if let (Some(route), Some(metrics)) = (route, &self.0.metrics) {
+            metrics.received(&route, received, new);
         }
         Ok(new)
     }

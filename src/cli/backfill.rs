@@ -1,7 +1,6 @@
 //! `casebridge backfill`.
 
 use std::io::Write;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use jiff::Timestamp;
@@ -12,7 +11,6 @@ use casebridge::app;
 use casebridge::config::Config;
 use casebridge::connect;
 use casebridge::inbox::Inbox;
-use casebridge::metrics::Metrics;
 use casebridge::route::Route;
 use casebridge::source::khoros::client::{Khoros, RemoteSubscription};
 use casebridge::source::khoros::feed::backfill::{Backfill, Source, Span};
@@ -71,8 +69,7 @@ async fn run(
 ) -> anyhow::Result<Vec<Done>> {
     let settings = &config.khoros;
     let khoros = Khoros::new(settings, connect::http_client(config.general.is_local)?);
-    let metrics = Arc::new(Metrics::new(&[], &[], inbox.commit_sizes()));
-    let intake = app::intake(inbox, metrics, config.destinations.targets(), &config.general.routes);
+    let intake = app::intake(inbox, None, config.destinations.targets(), &config.general.routes);
     let remote = khoros.subscriptions().await;
     let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());

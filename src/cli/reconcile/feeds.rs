@@ -1,6 +1,5 @@
 //! Compares the feeds with the database: each event must have become a delivery.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +8,6 @@ use reqwest::Client;
 use casebridge::app;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
-use casebridge::metrics::Metrics;
 use casebridge::source::khoros::client::{Khoros, Refusal};
 use casebridge::source::khoros::feed::ReadFailure;
 use casebridge::source::khoros::feed::backfill::{Backfill, Source, Span};
@@ -46,8 +44,7 @@ pub async fn compare(
         }
     };
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
-    let metrics = Arc::new(Metrics::new(&[], &[], inbox.commit_sizes()));
-    let intake = app::intake(inbox, metrics, config.destinations.targets(), &config.general.routes);
+    let intake = app::intake(inbox, None, config.destinations.targets(), &config.general.routes);
     let span = Span { since: since.max(decided), until: None };
     for desired in Desired::of_routes(settings.company_id, &config.general.routes, public_url, None) {
         let (route, part) = (&desired.route, format!("feed of {}", desired.route.name));
