@@ -134,13 +134,14 @@ pub(super) fn check(arguments: &Value, known: &[&str]) -> Checked {
         return Err("no_text");
     }
     let metadata = &arguments["metadata"];
-    if !metadata.is_null() && !(metadata["event_type"].is_string() && metadata["event_payload"].is_object()) {
+    let is_valid = metadata["event_type"].is_string() && metadata["event_payload"].is_object();
+    if !metadata.is_null() && !is_valid {
         return Err("invalid_metadata_format");
     }
     match &arguments["blocks"] {
         Value::Null => Ok(()),
         Value::Array(blocks) if (1..=50).contains(&blocks.len()) => {
-            let length: usize = blocks.iter().map(|block| length(block)).sum();
+            let length: usize = blocks.iter().map(length).sum();
             if length > 13_200 { Err("msg_blocks_too_long") } else { blocks.iter().try_for_each(check_block) }
         }
         _ => Err("invalid_blocks"),
