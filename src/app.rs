@@ -83,7 +83,7 @@ pub fn start(
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
-    let (targets, endpoints) = (destinations.targets(), endpoints(&service.inbox, &destinations));
+    let (targets, endpoints) = (destinations.targets(), endpoints(&service, &destinations));
     let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
     let metrics = Arc::new(service.metrics(&destinations));
     let intake = intake(&service.inbox, Some(metrics.clone()), targets.clone(), &service.general.routes);
@@ -119,8 +119,8 @@ pub fn intake(
 }
 
 /// The endpoints that belong to destinations.
-fn endpoints(inbox: &Inbox, destinations: &DestinationSettings) -> axum::Router {
-    let memos = |name| Memos::new(inbox.clone(), name);
+fn endpoints(service: &Service, destinations: &DestinationSettings) -> axum::Router {
+    let memos = |name| Memos::new(service.inbox.clone(), name, service.alerts.clone());
     let twilio = destinations.twilio.as_ref();
     twilio.map_or_else(axum::Router::new, |settings| twilio::callback::router(settings, memos(twilio::NAME)))
 }

@@ -6,6 +6,7 @@
 //! check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background` and `log_done`.
 //! `docs/architecture.md` describes the guarantees.
 
+pub mod channels;
 pub mod exchange;
 pub mod flow;
 pub mod html;
@@ -13,7 +14,6 @@ pub mod quiet_hours;
 pub mod settings;
 pub mod slack;
 mod summary;
-pub mod targets;
 pub mod template;
 pub mod texting;
 pub mod twilio;

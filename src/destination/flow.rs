@@ -300,7 +300,7 @@ impl Flow {
                 return Err(may_have_been_sent("an earlier attempt ended without an answer").into());
             }
             Some(frozen) => {
-                self.schedule.check_quiet_hours(claim)?;
+                self.schedule.check_quiet_hours(claim, ledger)?;
                 if is_unsent {
                     ledger.note("").await?;
                 }

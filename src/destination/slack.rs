@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::targets::{Targets, Turn};
+use super::channels::{Channels, Turn};
 use super::{Alerts, Guarantee, Job, Ready, log_sent};
-use crate::alert::{Reminder, codes};
+use crate::alert::{Alarm, codes};
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 
@@ -57,9 +57,9 @@ pub struct Slack {
     settings: Settings,
     http: reqwest::Client,
     timeout: Duration,
-    channels: Targets,
+    channels: Channels,
     /// The channels whose new cases are held back, as far as this process knows.
-    storms: Mutex<BTreeMap<String, Reminder>>,
+    storms: Mutex<BTreeMap<String, Alarm>>,
     /// The id of our app's bot.
     bot: OnceLock<String>,
 }
@@ -68,7 +68,7 @@ impl Slack {
     /// `attempt_limit` is the longest that one delivery may take: several requests, one after the other.
     pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Slack {
         let timeout = attempt_limit / 5;
-        let channels = Targets::new(NAME, CHANNEL, PACE);
+        let channels = Channels::new(NAME, CHANNEL, PACE);
         Slack { settings, http, timeout, channels, storms: Mutex::default(), bot: OnceLock::new() }
     }
 

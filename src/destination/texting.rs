@@ -14,7 +14,7 @@ use tracing::{error, info};
 
 use super::quiet_hours::QuietHours;
 use super::template::{Context, Subject, Template};
-use crate::alert::Reminder;
+use crate::alert::{Alarm, Registry};
 use crate::delivery::{Cause, Claim, Outcome};
 use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
@@ -128,7 +128,7 @@ pub struct Schedule {
 /// The routes whose texts wait, as far as this process knows.
 #[derive(Default)]
 struct Known {
-    routes: BTreeMap<String, Reminder>,
+    routes: BTreeMap<String, Alarm>,
     /// `None`: none was made yet.
     next_check: Option<Instant>,
 }
@@ -142,11 +142,11 @@ impl Schedule {
     ///
     /// # Errors
     /// The outcome of a delivery that waits.
-    pub fn check_quiet_hours(&self, claim: &Claim) -> Result<(), Stopped> {
+    pub fn check_quiet_hours(&self, claim: &Claim, ledger: &Ledger<'_>) -> Result<(), Stopped> {
         let now = Timestamp::now();
         let Some(hours) = self.texting(&claim.route).quiet_hours else { return Ok(()) };
         let Some(end) = hours.end_after(now) else { return Ok(()) };
-        self.begin(&claim.route);
+        self.begin(&claim.route, ledger.alerts());
         let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default() + AFTER_QUIET;
         Err(Outcome::held(&format!("quiet hours {hours}"), wait).into())
     }
@@ -157,7 +157,7 @@ impl Schedule {
     /// # Errors
     /// The outcome of a delivery that waits, or [`Stopped::Storage`].
     pub async fn take_place(&self, claim: &Claim, ledger: &Ledger<'_>) -> Result<(), Stopped> {
-        self.check_quiet_hours(claim)?;
+        self.check_quiet_hours(claim, ledger)?;
         let (route, most) = (&claim.route, self.texting(&claim.route).max_per_hour);
         // Deliveries that are held already go first.
         let is_last = claim.attempts == 1 && self.known.lock().routes.contains_key(route);
@@ -165,7 +165,7 @@ impl Schedule {
         if most == 0 || !is_last && ledger.memos().take_place(&scope, &claim.identity, most, HOUR).await? {
             return Ok(());
         }
-        self.begin(route);
+        self.begin(route, ledger.alerts());
         // By then a place is free. The random wait spreads the retries.
         let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
         Err(Outcome::held(&format!("limit of {most} texts an hour for route {route}"), wait).into())
@@ -194,7 +194,7 @@ impl Schedule {
                 memos.wake_held(route, free).await?;
             }
             if *waiting > free {
-                self.report(memos.destination(), route, *waiting - free, most);
+                self.report(memos, route, *waiting - free, most);
             }
         }
         self.checked(memos.destination(), &held, started);
@@ -205,18 +205,21 @@ impl Schedule {
         self.texts.get(route).cloned().unwrap_or_default()
     }
 
-    fn begin(&self, route: &str) {
+    fn begin(&self, route: &str, registry: &Registry) {
         let mut known = self.known.lock();
         if !known.routes.contains_key(route) {
-            known.routes.insert(route.to_owned(), Reminder::default());
+            known.routes.insert(route.to_owned(), Alarm::new(registry, self.alert, route));
             let soon = Instant::now() + CHECK_EVERY;
             known.next_check = known.next_check.map(|next| next.min(soon));
         }
     }
 
-    fn report(&self, destination: &str, route: &str, waiting: i64, most: u32) {
-        let alert = self.alert;
-        if self.known.lock().routes.entry(route.to_owned()).or_default().is_due(alert, Instant::now()) {
+    fn report(&self, memos: &Memos, route: &str, waiting: i64, most: u32) {
+        let (alert, destination) = (self.alert, memos.destination());
+        let mut known = self.known.lock();
+        let alarm = || Alarm::new(memos.alerts(), alert, route);
+        let alarm = known.routes.entry(route.to_owned()).or_insert_with(alarm);
+        if alarm.raise(alert, format!("{waiting} texts wait at the limit of {most} an hour"), Instant::now()) {
             error!(
                 event = "text_limit",
                 alert,
@@ -236,9 +239,9 @@ impl Schedule {
         let least = if is_known { CHECK_EVERY } else { CHECK_SELDOM };
         let now = Instant::now();
         known.next_check = Some(now + (now.duration_since(started) * CHECK_SHARE).max(least));
-        known.routes.retain(|route, reminder| {
+        known.routes.retain(|route, alarm| {
             let is_held = held.contains_key(route);
-            if !is_held && reminder.clear() {
+            if !is_held && alarm.clear() {
                 info!(
                     event = "text_limit_over",
                     destination, route, "route {route} is below its limit again; no text is held back"

@@ -177,27 +177,28 @@ impl Twilio {
         match failure {
             Failure::Outcome(outcome) => Ok(outcome),
             Failure::Number(reason) => {
-                self.report_number(&claim.target, &reason.log);
+                self.report_number(&claim.target, &reason.log, ledger);
                 Ok(Outcome::Dead { reason })
             }
             Failure::OptedOut => {
                 let memos = ledger.memos();
                 memos.remember(OPTED_OUT, &target_id(&claim.target), &claim.identity).await?;
                 let reason = opted_out(&claim.target);
-                self.report_number(&claim.target, &reason.log);
+                self.report_number(&claim.target, &reason.log, ledger);
                 Ok(Outcome::Dead { reason })
             }
         }
     }
 
     /// Reports a number that cannot get texts, once.
-    fn report_number(&self, number: &str, reason: &str) {
+    fn report_number(&self, number: &str, reason: &str, ledger: &Ledger<'_>) {
         let mut refused = self.refused.lock();
         if refused.len() >= REFUSED_NUMBERS {
             refused.clear();
         }
         if refused.insert(target_id(number)) {
             let to = last_four(number);
+            ledger.alerts().happened(NUMBER, &to, reason);
             error!(
                 event = "number_refused",
                 alert = NUMBER,

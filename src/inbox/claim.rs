@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Inbox, State, execute, fetch, millis, postgres, storable};
-use crate::delivery::{Cause, Claim, Transition, identity_for};
+use super::{Inbox, execute, fetch, millis, postgres, storable};
+use crate::delivery::{Cause, Claim, identity_for};
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -224,14 +224,6 @@ pub(super) fn columns() -> String {
     )
 }
 
-/// The columns of [`Listed`].
-pub(super) fn columns() -> String {
-    format!(
-        "identity, destination, case_key, route, event_id, event_name, state, leased, attempts, tries, due_at,
-         received_at, settled_at, reference, last_error, payload = '' as erased, {MAY_BE_SENT} as may_be_sent"
-    )
-}
-
 const EVENTS_BEFORE: &str = "
     select count(distinct event_id) from (
         select event_id from (

@@ -201,19 +201,19 @@ on_both! {
             world.notify(&event(&format!("event-{number}"), &post)).await;
             world.notify_route("vip", event(&format!("vip-{number}"), &format!("vip-{post}"))).await;
         }
-        bridge.wait_for(&format!("target_paused level=ERROR alert=slack_channel recipient={OTHER}")).await;
+        bridge.wait_for(&format!("channel_paused level=ERROR alert=slack_channel channel={OTHER}")).await;
         bridge.wait_for_nth("delivery_done destination=zendesk", 6).await;
         bridge.wait_for_nth("delivery_done destination=slack", 3).await;
         // Each pause is logged, and the alert once an hour.
-        bridge.wait_for_nth(&format!("target_paused recipient={OTHER}"), 2).await;
-        assert_eq!(bridge.count("target_paused level=ERROR"), 1);
+        bridge.wait_for_nth(&format!("channel_paused channel={OTHER}"), 2).await;
+        assert_eq!(bridge.count("channel_paused level=ERROR"), 1);
         let status = world.status().await["destinations"]["slack"].clone();
         assert_eq!(status["state"], "ok", "{status}");
         let held = status["held"].to_string();
         assert_contains(&held, &[OTHER, "is_archived", "unarchive it"]);
 
         slack.model().channel(OTHER).is_archived = false;
-        bridge.wait_for(&format!("target_resumed recipient={OTHER}")).await;
+        bridge.wait_for(&format!("channel_resumed channel={OTHER}")).await;
         bridge.wait_for_nth("delivery_done destination=slack", 6).await;
         check_once(&slack, CHANNEL, 3);
         check_once(&slack, OTHER, 3);
@@ -232,7 +232,7 @@ on_both! {
             world.notify(&noted(number, "1", &notes[..=number])).await;
             bridge.wait_for(&format!("delivery_done destination=zendesk delivery=khoros:1234:event-{number}*")).await;
         }
-        bridge.wait_for("target_paused").await;
+        bridge.wait_for("channel_paused").await;
         slack.model().channel(CHANNEL).is_archived = false;
         bridge.wait_for_nth("delivery_done destination=slack", 5).await;
         let threads = threads(&slack, CHANNEL);
@@ -270,7 +270,7 @@ on_both! {
         for number in 0..5 {
             world.notify(&noted(number, &number.to_string(), &["0"])).await;
         }
-        let alert = bridge.wait_for(&format!("slack_storm level=ERROR alert=slack_storm recipient={CHANNEL}")).await;
+        let alert = bridge.wait_for(&format!("slack_storm level=ERROR alert=slack_storm channel={CHANNEL}")).await;
         assert_contains(&alert, &["new cases wait", "casebridge list --state waiting --destination slack"]);
         bridge.wait_for_nth("delivery_done destination=zendesk", 5).await;
         bridge.wait_for_nth("delivery_done destination=slack", 2).await;
@@ -397,7 +397,7 @@ async fn a_channel_that_is_throttled_for_long_is_an_alert_and_waits_alone() {
         let bridge = world.start().await;
         world.notify(&noted(0, "1", &["0"])).await;
         let line = bridge
-            .wait_for(&format!("target_paused level=ERROR alert=slack_channel recipient={CHANNEL}"))
+            .wait_for(&format!("channel_paused level=ERROR alert=slack_channel channel={CHANNEL}"))
             .await;
         // At most an hour, whatever the answer says.
         assert_contains(&line, &["next try in 3600 s", "takes no more messages"]);

@@ -17,7 +17,7 @@ use super::settings::{IfUnreadable, Mention, Priority, Target};
 use super::{Slack, check, limit};
 use crate::delivery::{Action, Cause, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
-use crate::destination::targets::Exclusive;
+use crate::destination::channels::Exclusive;
 use crate::item::Note;
 use crate::ledger::{Ledger, Stopped};
 
@@ -329,7 +329,7 @@ impl Attempt<'_> {
             Kind::Channel => (format!("{word} ({channel}): {}", check::advice(word)), true),
             _ => return failure.outcome(doubt),
         };
-        self.turn.pause(&reason, failure.wait(), needs_action, Instant::now());
+        self.turn.pause(&reason, failure.wait(), needs_action, Instant::now(), self.ledger.alerts());
         limit::held(&reason)
     }
 

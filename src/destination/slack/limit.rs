@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info};
 
 use super::{STORM, Slack};
+use crate::alert::Alarm;
 use crate::delivery::Outcome;
 use crate::ledger::{Memos, StorageError};
 
@@ -33,7 +34,8 @@ impl Slack {
         if most == 0 || !goes_last && memos.take_place(&places(channel), delivery, most, MINUTE).await? {
             return Ok(None);
         }
-        self.storms.lock().entry(channel.to_owned()).or_default();
+        let alarm = || Alarm::new(memos.alerts(), STORM, channel);
+        self.storms.lock().entry(channel.to_owned()).or_insert_with(alarm);
         Ok(Some(held(&format!("limit of {most} new cases a minute in {channel}"))))
     }
 
@@ -53,14 +55,14 @@ impl Slack {
             memos.wake_held(route, free).await?;
             self.report(channel, *waiting);
         }
-        self.storms.lock().retain(|channel, reminder| {
+        self.storms.lock().retain(|channel, alarm| {
             let is_of =
                 |route: &String| self.settings.targets.get(route).is_some_and(|to| to.channel == *channel);
             let lasts = held.keys().any(is_of);
-            if !lasts && reminder.clear() {
+            if !lasts && alarm.clear() {
                 info!(
                     event = "slack_storm_over",
-                    recipient = channel,
+                    channel,
                     "no new case of {channel} waits any longer"
                 );
             }
@@ -71,11 +73,12 @@ impl Slack {
 
     fn report(&self, channel: &str, waiting: i64) {
         let (mut storms, most) = (self.storms.lock(), self.settings.max_per_minute);
-        if storms.get_mut(channel).is_some_and(|reminder| reminder.is_due(STORM, Instant::now())) {
+        let detail = format!("{waiting} new cases wait at {most} a minute");
+        if storms.get_mut(channel).is_some_and(|alarm| alarm.raise(STORM, detail, Instant::now())) {
             error!(
                 event = "slack_storm",
                 alert = STORM,
-                recipient = channel,
+                channel,
                 waiting,
                 "{waiting} new cases wait at {most} a minute in {channel}: casebridge list --state waiting --destination slack"
             );

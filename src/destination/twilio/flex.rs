@@ -93,7 +93,7 @@ impl Twilio {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
         self.sender.check()?;
-        self.schedule.check_quiet_hours(claim)?;
+        self.schedule.check_quiet_hours(claim, ledger)?;
         progress.begin(INTERACTION, ledger).await?;
         let opened = match self.post(address(&self.settings.flex_url, "/v1/Interactions"), request).await {
             Ok(opened) => opened,

@@ -53,7 +53,7 @@ impl Twilio {
             None => self.begin_legacy(message, legacy, job, ledger).await?,
         };
         self.sender.check()?;
-        self.schedule.check_quiet_hours(claim)?;
+        self.schedule.check_quiet_hours(claim, ledger)?;
         let steps = Steps { twilio: self, legacy, claim, ledger, request, progress };
         let done = steps.run().await?;
         if let Outcome::Done { .. } = &done {

@@ -56,7 +56,7 @@ impl Twilio {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
                 self.sender.check()?;
-                self.schedule.check_quiet_hours(claim)?;
+                self.schedule.check_quiet_hours(claim, ledger)?;
                 frozen.clone()
             }
             None => {

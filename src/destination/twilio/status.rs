@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::outcome::{described, is_of_sender};
 use super::{SENDER, Twilio};
+use crate::alert::{Alarm, Registry};
 use crate::delivery::{Doubt, Outcome, Reason};
 use crate::ledger::{Memos, Stopped, StorageError};
 
@@ -41,6 +42,7 @@ pub struct SenderBlock(Mutex<Option<Block>>);
 struct Block {
     reason: String,
     until: Instant,
+    alarm: Alarm,
 }
 
 impl SenderBlock {
@@ -56,7 +58,7 @@ impl SenderBlock {
         let now = Instant::now();
         let mut block = self.0.lock();
         match &mut *block {
-            Some(Block { reason, until }) if now < *until => {
+            Some(Block { reason, until, .. }) if now < *until => {
                 let reason = Reason { until_sent: true, ..Reason::alert(SENDER, reason.clone()) };
                 Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None }.into())
             }
@@ -97,23 +99,26 @@ impl SenderBlock {
             warn!(event = "text_undelivered", delivery, code = error, "a text did not arrive: {note}");
         }
         match status {
-            _ if has_failed && is_of_sender(error) => self.begin(&note),
+            _ if has_failed && is_of_sender(error) => self.begin(&note, memos.alerts()),
             "delivered" | "read" => self.end(),
             _ => {}
         }
         Ok(())
     }
 
-    fn begin(&self, note: &str) {
+    fn begin(&self, note: &str, alerts: &Registry) {
         let reason = format!("the sending number is refused: {note}");
         let until = Instant::now() + PROBE_EVERY;
-        if self.0.lock().replace(Block { reason, until }).is_none() {
+        let mut alarm = Alarm::new(alerts, SENDER, "");
+        alarm.raise(SENDER, reason.clone(), Instant::now());
+        if self.0.lock().replace(Block { reason, until, alarm }).is_none() {
             error!(event = "sender_refused", alert = SENDER, "texts wait, one an hour tries again: {note}");
         }
     }
 
     fn end(&self) {
-        if self.0.lock().take().is_some() {
+        if let Some(mut block) = self.0.lock().take() {
+            block.alarm.clear();
             info!(event = "sender_accepted", "texts are delivered again");
         }
     }

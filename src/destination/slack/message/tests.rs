@@ -10,6 +10,7 @@ use crate::route::Route;
 
 fn claim(cause: Option<&Cause>) -> Claim {
     Claim {
+        target: String::new(),
         identity: "khoros:1:e:twitter:1".to_owned(),
         destination: "slack".to_owned(),
         case_key: "khoros:1:twitter:1".to_owned(),
