@@ -11,9 +11,11 @@ mod claim;
 mod commit;
 mod limit;
 mod memo;
+mod migrations;
 mod postgres;
 mod report;
 mod retention;
+mod row;
 mod sqlite;
 pub mod survey;
 
@@ -24,7 +26,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -37,6 +38,7 @@ pub use report::{DestinationCounts, LastEvent, Listed, Summary};
 
 use crate::config::Database;
 use crate::delivery::Origin;
+use migrations::migrator;
 use postgres::PostgresPool;
 use sqlite::DatabaseFile;
 
@@ -152,6 +154,7 @@ macro_rules! execute {
     };
 }
 
+use row::from_row;
 use {execute, fetch, on_store};
 
 impl Inbox {
@@ -327,10 +330,10 @@ impl Inbox {
 }
 
 impl Store {
-    /// Moves SQLite's write-ahead log into the database, for ever.
-    async fn keep_log_short(&self) {
+    /// Moves SQLite's write-ahead log into the database, each time that it has grown, for ever.
+    async fn keep_log_short(&self, grown: Arc<Notify>) {
         match self {
-            Store::Sqlite { writer, .. } => checkpoint::run((*writer.connect_options()).clone()).await,
+            Store::Sqlite { writer, .. } => checkpoint::run(writer.clone(), grown).await,
             Store::Postgres(_) => std::future::pending().await,
         }
     }
@@ -354,13 +357,6 @@ const TAKE_OVER: &str = include_str!("inbox/take_over.sql");
 const COUNT_OLD_RUNS: &str =
     "select count(*) from run where taken_over_at is null or seen_at > taken_over_at";
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
-
-/// Additive migrations only; an unknown newer one is no error, so that an older version can start again.
-fn migrator() -> Migrator {
-    let mut migrator: Migrator = sqlx::migrate!();
-    migrator.set_ignore_missing(true);
-    migrator
-}
 
 async fn limited<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     let limited = tokio::time::timeout(STATEMENT_LIMIT, statement).await;

@@ -37,10 +37,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Configured by environment variables alone: `casebridge settings` and docs/configuration.md describe them.
 #[derive(Parser)]
-#[command(version, about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
+#[command(version = version(), about, after_help = format!("{}\n{AFTER_HELP}", cli::help()))]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// The version, and the commit if the build was given one.
+fn version() -> &'static str {
+    match option_env!("CASEBRIDGE_COMMIT") {
+        None | Some("") => env!("CARGO_PKG_VERSION"),
+        Some(commit) => {
+            let commit = commit.get(..12).unwrap_or(commit);
+            format!("{} ({commit})", env!("CARGO_PKG_VERSION")).leak()
+        }
+    }
 }
 
 const AFTER_HELP: &str = "\

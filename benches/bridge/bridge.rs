@@ -41,6 +41,10 @@ impl Database {
         Some(Database { url, folder: tempfile::tempdir().unwrap() })
     }
 
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("casebridge.db")
+    }
+
     /// Next to the SQLite file: what the processes that have it open share.
     pub fn shared_memory(&self) -> PathBuf {
         self.folder.path().join("casebridge.db-shm")

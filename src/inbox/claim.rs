@@ -2,8 +2,26 @@
 
 use std::time::Duration;
 
-use super::{Inbox, State, execute, fetch, millis, postgres, storable};
+use super::{Inbox, State, execute, fetch, from_row, millis, postgres, storable};
 use crate::delivery::{Cause, Claim, Transition};
+
+from_row!(Claim {
+    identity,
+    destination,
+    case_key,
+    route,
+    payload,
+    origin as String,
+    cause,
+    request,
+    request_memo,
+    revision,
+    attempts,
+    tries,
+    in_doubt,
+    received_at,
+    anew,
+});
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,11 @@
 //! PgBouncer in transaction mode between the bridge and PostgreSQL: it is detected, and everything works as
 //! without it.
 
+use std::path::Path;
+
 use futures_util::future::join_all;
 use serde_json::Value;
+use sqlx::migrate::Migrator;
 use sqlx::{Connection, PgConnection};
 
 use crate::failover::{execute, make_read_only, make_writable, name_of};
@@ -130,7 +133,8 @@ async fn migrations_are_recorded_as_sqlx_does() {
         let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
         let count = "select count(*) from _sqlx_migrations";
         let before: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
-        let migrator = sqlx::migrate!();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let migrator = Migrator::new(folder).await.unwrap();
         migrator.run(&mut connection).await.unwrap();
         let after: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
         assert_eq!((before, after as usize), (after, migrator.iter().count()));
