@@ -1,18 +1,35 @@
-# Two stages on the same Debian release, so that the binary finds the C library that it was built for.
+# Two stages on the same Debian release, so that the binary finds the C library that it was built for. The digests are
+# those of lists for several processors; Dependabot renews them.
 
-FROM rust:1.95-slim-bookworm AS builder
-# This image brings gcc and the C library's headers, which the bundled SQLite and the TLS library
-# need. Nothing else is needed to build.
+FROM rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS builder
+# This image brings gcc and the C library's headers, which SQLite and the TLS library need. Nothing else is needed to
+# build.
 WORKDIR /build
-# All that the binary is made of. `src` embeds `migrations`, and the demo one of the fixtures.
+# The dependencies first, with empty sources: this layer stays until the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY sandbox/Cargo.toml sandbox/Cargo.toml
+RUN mkdir -p src sandbox/src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs sandbox/src/lib.rs \
+    && cargo build --release --locked --bin casebridge \
+    && rm -r src sandbox/src
+# All that the binary is made of. `src` embeds `migrations`, and the demo one of the fixtures.
 COPY src src
 COPY sandbox sandbox
 COPY migrations migrations
 COPY tests/fixtures tests/fixtures
-RUN cargo build --release --locked --bin casebridge
+# Cargo compares times, and the copied sources may be older than the empty ones.
+ARG CASEBRIDGE_COMMIT
+RUN touch src/main.rs src/lib.rs sandbox/src/lib.rs \
+    && CASEBRIDGE_COMMIT="$CASEBRIDGE_COMMIT" cargo build --release --locked --bin casebridge
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim@sha256:88200866dfff7ea7f5cbcb6ec7c8a701889efe6fe859fe64d6990e4b07ea4171
+ARG CASEBRIDGE_COMMIT
+LABEL org.opencontainers.image.title="casebridge" \
+      org.opencontainers.image.description="Turns a label in the Khoros Marketing inbox into a Zendesk ticket" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.revision="$CASEBRIDGE_COMMIT"
 # Without CA certificates no HTTPS client can be made, and the service does not start.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \

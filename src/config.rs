@@ -68,7 +68,7 @@ variables! {
          leave this empty now, and set it afterwards. The app's own page shows the command.");
     /// casebridge first checks whether the public address leads back to it. It tries for this many seconds, 0 to
     /// 3600, and then subscribes anyway. `0`: no check.
-    public_url_probe_seconds = default("60").app();
+    public_url_probe_seconds = default("60");
     /// `sqlite://FILE` (relative), `sqlite:///FILE` (absolute) or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The
     /// container image's default is `sqlite:///data/casebridge.db`.
     ///
@@ -95,16 +95,16 @@ variables! {
     /// The waits after each failed attempt of a delivery, in seconds. After the last one, the delivery is dead.
     ///
     /// Each wait is up to 20 % longer, at random. The default takes about 21 hours. 1 to 50 waits, each at most a week.
-    retry_schedule = default("5,30,120,600,1800,7200,21600,43200").app();
+    retry_schedule = default("5,30,120,600,1800,7200,21600,43200");
     /// How long one attempt may hold a delivery, in seconds, 6 to 3600.
     ///
     /// The time-outs of all requests of an attempt fit into it.
-    lease_seconds = default("60").app();
+    lease_seconds = default("60");
     /// For this many days after a delivery is done, the database keeps its texts; three times as long if it is dead.
     /// 1 to 3650.
     ///
     /// See [Retention and erasure](security.md#retention-and-erasure).
-    retention_days = default("30").app();
+    retention_days = default("30");
     /// The bearer token for `GET /status` and `GET /metrics`, at least 16 characters. Without it, these pages do not
     /// exist. It changes nothing.
     ///
@@ -115,12 +115,12 @@ variables! {
     /// It shows names of routes and destinations, counts and times; no ids and no texts.
     metrics_public = default("0").app();
     /// `1` allows SQLite on a Heroku dyno, whose disk is erased at least daily: only for trials without Postgres.
-    allow_ephemeral_store = default("0").app();
+    allow_ephemeral_store = default("0");
     /// `text`, `logfmt` or `json`.
-    log_format = default("text").note("`logfmt` on Heroku").app();
+    log_format = default("text").note("`logfmt` on Heroku");
     /// How much to log: `error`, `warn`, `info`, `debug`, or a filter by module, as in
     /// `info,casebridge=debug`.
-    rust_log = default("info").app();
+    rust_log = default("info");
     /// On a dyno, casebridge logs in `logfmt` and refuses SQLite.
     dyno = set_by("Heroku");
     /// Gives the public address, if the app has the feature `runtime-dyno-metadata`.

@@ -13,6 +13,8 @@ use anyhow::Context;
 /// This machine has no CA certificates.
 #[allow(clippy::disallowed_methods, reason = "this is the one client")]
 pub fn http_client(local: bool) -> anyhow::Result<reqwest::Client> {
+    // reqwest brings no cryptography. If this process has some already, it may stay.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder();
     let builder = if local { builder.no_proxy() } else { builder };
     builder

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sqlx::FromRow;
 
 use crate::json::hex;
 
 /// A delivery that this process alone works on until its lease ends.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Claim {
     pub identity: String,
     pub destination: String,
@@ -19,7 +18,6 @@ pub struct Claim {
     pub case_key: String,
     pub route: String,
     pub payload: String,
-    #[sqlx(try_from = "String")]
     pub origin: Origin,
     /// For a delivery that follows another one: a [`Cause`] as JSON.
     pub cause: Option<String>,

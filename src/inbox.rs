@@ -15,10 +15,12 @@ mod commit;
 mod counts;
 mod limit;
 mod memo;
+mod migrations;
 mod postgres;
 mod report;
 mod result;
 mod retention;
+mod row;
 mod search;
 mod select;
 mod size;
@@ -34,7 +36,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus_client::metrics::histogram::Histogram;
-use sqlx::migrate::Migrator;
 use sqlx::sqlite::SqlitePool;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -54,6 +55,7 @@ pub use size::Size;
 
 use crate::config::Database;
 use crate::delivery::{Origin, identity_for};
+use migrations::{Kind, migrator};
 use postgres::PostgresPool;
 use sqlite::DatabaseFile;
 
@@ -202,6 +204,7 @@ macro_rules! execute {
     };
 }
 
+use row::from_row;
 use {execute, fetch, on_store};
 
 impl Inbox {
@@ -392,10 +395,10 @@ impl Inbox {
 }
 
 impl Store {
-    /// Moves SQLite's write-ahead log into the database, for ever.
-    async fn keep_log_short(&self) {
+    /// Moves SQLite's write-ahead log into the database, each time that it has grown, for ever.
+    async fn keep_log_short(&self, grown: Arc<Notify>) {
         match self {
-            Store::Sqlite { writer, .. } => checkpoint::run((*writer.connect_options()).clone()).await,
+            Store::Sqlite { writer, .. } => checkpoint::run(writer.clone(), grown).await,
             Store::Postgres(_) => std::future::pending().await,
         }
     }
@@ -419,26 +422,6 @@ const TAKE_OVER: &str = include_str!("inbox/take_over.sql");
 const COUNT_OLD_RUNS: &str =
     "select count(*) from run where taken_over_at is null or seen_at > taken_over_at";
 const SELECT_DEPLOYMENT: &str = "select id from deployment";
-
-/// Whose SQL a migration has.
-#[derive(Clone, Copy)]
-enum Kind {
-    Sqlite,
-    Postgres,
-}
-
-/// Additive migrations only; an unknown newer one is no error, so that an older version can start again. Most are the
-/// same for both databases; a trigger is not.
-fn migrator(kind: Kind) -> Migrator {
-    let of_both = sqlx::migrate!();
-    let of_one = match kind {
-        Kind::Sqlite => sqlx::migrate!("migrations/sqlite"),
-        Kind::Postgres => sqlx::migrate!("migrations/postgres"),
-    };
-    let mut migrator = Migrator::with_migrations(of_both.iter().chain(of_one.iter()).cloned().collect());
-    migrator.set_ignore_missing(true);
-    migrator
-}
 
 async fn limited<T>(statement: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     let limited = tokio::time::timeout(STATEMENT_LIMIT, statement).await;

@@ -33,10 +33,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 ///
 /// Configured by environment variables alone: `casebridge settings` and docs/configuration.md describe them.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = version(), about)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// The version, and the commit if the build was given one.
+fn version() -> &'static str {
+    match option_env!("CASEBRIDGE_COMMIT") {
+        None | Some("") => env!("CARGO_PKG_VERSION"),
+        Some(commit) => {
+            let commit = commit.get(..12).unwrap_or(commit);
+            format!("{} ({commit})", env!("CARGO_PKG_VERSION")).leak()
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -46,6 +46,10 @@ impl Database {
         &self.url
     }
 
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("casebridge.db")
+    }
+
     /// Next to the SQLite file: what the processes that have it open share.
     pub fn shared_memory(&self) -> PathBuf {
         self.folder.path().join("casebridge.db-shm")

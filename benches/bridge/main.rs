@@ -1,7 +1,7 @@
 //! What the bridge does on this machine: one table, printed and written as JSON.
 //!
 //! ```sh
-//! cargo bench                  # everything, about six minutes
+//! cargo bench                  # everything, about seven minutes
 //! cargo bench -- accept        # the sections whose names hold this text
 //! cargo bench -- --json FILE   # elsewhere than target/bench.json
 //! ```
@@ -25,6 +25,7 @@ mod budget;
 mod crowd;
 mod drain;
 mod footprint;
+mod grown;
 mod latency;
 mod load;
 mod machine;
@@ -39,7 +40,8 @@ use std::path::{Path, PathBuf};
 use postgres::Postgres;
 use report::Report;
 
-const SECTIONS: [&str; 8] = ["accept", "latency", "drain", "memory", "start", "crowd", "budget", "rows"];
+const SECTIONS: [&str; 9] =
+    ["accept", "grown", "latency", "drain", "memory", "start", "crowd", "budget", "rows"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -92,6 +94,7 @@ async fn measure(wanted: &Wanted) {
         machine::other_work(&mut report, section).await;
         match section {
             "accept" => accept::measure(&mut report, fsyncs, postgres.as_ref()).await,
+            "grown" => grown::measure(&mut report).await,
             "latency" => latency::measure(&mut report).await,
             "drain" => drain::measure(&mut report, postgres.as_ref()).await,
             "memory" => footprint::memory(&mut report).await,

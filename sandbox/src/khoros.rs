@@ -197,7 +197,7 @@ struct Shared {
 impl Khoros {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Khoros> {
-        let http = reqwest::Client::builder().no_proxy().build().map_err(io::Error::other)?;
+        let http = crate::http_client().build().map_err(io::Error::other)?;
         let shared = Shared { model: Arc::default(), changes: watch::Sender::default(), http };
         let running = Arc::new(start(router(shared.clone()), None).await?);
         Ok(Khoros { shared, running })

@@ -17,3 +17,10 @@ mod state;
 pub mod twilio;
 pub mod webhook;
 pub mod zendesk;
+
+/// Returns the builder of an HTTP client for loopback.
+pub fn http_client() -> reqwest::ClientBuilder {
+    // reqwest prepares TLS in every client and brings no cryptography. If there is one already, it may stay.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}

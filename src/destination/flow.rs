@@ -61,11 +61,11 @@ variables! {
     /// The variables of Flow, except those of routes.
     Variables:
     /// The key of Flow's REST API.
-    flow_api_key = needed("for Flow").app();
+    flow_api_key = needed("for Flow");
     /// What identifies your end of the channel in Flow, such as the sending number.
-    flow_external_id = needed("for Flow").example("+15557654321").app();
+    flow_external_id = needed("for Flow").example("+15557654321");
     /// The channel in Flow: `khoros`, `whatsapp`, `messenger`, `twilio`, `messagemedia`, `telekom` or `rbm`.
-    flow_channel_name = default("khoros").app();
+    flow_channel_name = default("khoros");
     /// A word in front of the key in the header `Authorization`, if your account needs one.
     flow_auth_prefix = unset().example("Bearer");
     /// The REST API of Flow.
@@ -77,12 +77,12 @@ variables! {
     BroadcastVariables:
     /// The phone numbers that get the broadcast, separated by commas, each with its country code, and with a
     /// name if you like.
-    to = needed("for Flow").example("'+15551234567, Jane Doe <+4917012345678>'").app();
+    to = needed("for Flow").example("'+15551234567, Jane Doe <+4917012345678>'");
     /// The event that triggers a flow.
-    event_name = needed("for Flow unless `FLOW_TEXT` is set").example("ticket-created").app();
+    event_name = needed("for Flow unless `FLOW_TEXT` is set").example("ticket-created");
     /// A [template](tickets.md#templates) instead of an event. Its text goes through intent classification, as if a
     /// customer had written it.
-    text = unset().app();
+    text = unset();
 }
 
 pub const SECTIONS: &[Section] = &[Section {

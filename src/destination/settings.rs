@@ -10,11 +10,11 @@ variables! {
     /// The destinations of routes without their own.
     Variables:
     /// The destinations of all routes, separated by commas: `zendesk`, `webhook`, `flow`, `slack`, `twilio`.
-    deliver_to = default(zendesk::NAME).example("zendesk,webhook").app();
+    deliver_to = default(zendesk::NAME).example("zendesk,webhook");
     /// The destinations that follow once the first one of `DELIVER_TO` is done.
     ///
     /// After Zendesk, they also get the ticket's number and link.
-    deliver_then = unset().example("flow").app();
+    deliver_then = unset().example("flow");
 }
 
 variables! {

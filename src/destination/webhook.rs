@@ -63,14 +63,14 @@ variables! {
     /// The address of the webhook's receiver.
     ///
     /// A query in it is kept.
-    webhook_url = needed("for the webhook").example("https://example.com/casebridge").app();
+    webhook_url = needed("for the webhook").example("https://example.com/casebridge");
     /// The secret that signs the webhook's requests: `whsec_` and 24 to 64 bytes in base64.
     /// `echo whsec_$(openssl rand -base64 32)` makes one. During a rotation it may hold several, separated by commas:
     /// each signs.
-    webhook_secret = needed("for the webhook").app();
+    webhook_secret = needed("for the webhook");
     /// What the webhook's requests contain. `thin`: ids, links, route, label, times and the ticket. `full`: also the
     /// text, the author, the labels and the notes.
-    webhook_payload = default("thin").app();
+    webhook_payload = default("thin");
 }
 
 pub const SECTIONS: &[Section] = &[Section {

@@ -5,13 +5,13 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
-use super::{Inbox, execute, fetch, millis, storable};
+use super::{Inbox, execute, fetch, from_row, millis, storable};
 use crate::alert::{REMINDER, Report};
 
 /// An alert that fires or has fired. Times are milliseconds since 1970, UTC.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Alert {
     pub code: String,
     /// Empty if there is only one.
@@ -29,6 +29,8 @@ pub struct Alert {
     pub resolved_at: Option<i64>,
 }
 
+from_row!(Alert { code, subject, source, severity, detail, state, since, fired_at, resolved_at });
+
 impl Alert {
     pub fn is_firing(&self) -> bool {
         self.state == "firing"
@@ -36,15 +38,30 @@ impl Alert {
 }
 
 /// A notice that a receiver should get: the alert, and what the receiver knows of it.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct DueNotice {
-    #[sqlx(flatten)]
     pub alert: Alert,
     /// The `fired_at` in the last notice; 0 if there was none.
     pub known_episode: i64,
     /// When the last notice was sent; 0 if there was none.
     pub known_at: i64,
     pub failures: i64,
+}
+
+impl<'r, R: Row> FromRow<'r, R> for DueNotice
+where
+    Alert: FromRow<'r, R>,
+    for<'a> &'a str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> sqlx::Result<DueNotice> {
+        Ok(DueNotice {
+            alert: Alert::from_row(row)?,
+            known_episode: row.try_get("known_episode")?,
+            known_at: row.try_get("known_at")?,
+            failures: row.try_get("failures")?,
+        })
+    }
 }
 
 impl Inbox {

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
-
 use super::postgres::on_postgres;
-use super::{Inbox, State, Store, execute, fetch, limited, millis, storable};
+use super::{Inbox, State, Store, execute, fetch, from_row, limited, millis, storable};
 use crate::delivery::{Attempt, Claim, Transition};
 
 /// So many attempts of a delivery stay on record, the latest ones: in a long outage, one delivery may have thousands.
 const KEPT: i64 = 100;
 
 /// An attempt on record. Times are milliseconds since 1970, UTC.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct RecordedAttempt {
     pub number: i64,
     pub began_at: i64,
@@ -33,6 +31,8 @@ pub struct RecordedAttempt {
     /// When the next attempt is due.
     pub next_at: Option<i64>,
 }
+
+from_row!(RecordedAttempt { number, began_at, ended_at, outcome, action, url, reason, found, status, request_id, response, next_at });
 
 /// Binds the values of `SETTLE` and `RECORD` to a statement, and returns when the delivery was settled.
 macro_rules! settle {

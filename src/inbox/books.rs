@@ -1,11 +1,9 @@
 //! The books: what was received, and what has become of it. For `casebridge reconcile`, which may take seconds.
 
-use sqlx::FromRow;
-
-use super::{Inbox, fetch};
+use super::{Inbox, fetch, from_row};
 
 /// The deliveries of one route to one destination.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Account {
     pub route: String,
     pub destination: String,
@@ -15,6 +13,8 @@ pub struct Account {
     pub dead: i64,
 }
 
+from_row!(Account { route, destination, received, waiting, done, dead });
+
 impl Account {
     /// The deliveries that are in none of the three states. Not 0 only by a defect.
     pub fn unaccounted(&self) -> i64 {
@@ -23,7 +23,7 @@ impl Account {
 }
 
 /// A delivery that is done, and the reference that it has.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Claimed {
     pub received_at: i64,
     pub identity: String,
@@ -31,12 +31,16 @@ pub struct Claimed {
     pub reference: String,
 }
 
+from_row!(Claimed { received_at, identity, case_key, reference });
+
 /// A delivery of a case.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct OfCase {
     pub state: String,
     pub reference: Option<String>,
 }
+
+from_row!(OfCase { state, reference });
 
 impl Inbox {
     /// Counts the deliveries received since, in milliseconds since 1970, by route and destination.

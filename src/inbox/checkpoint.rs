@@ -1,24 +1,38 @@
-//! Moves SQLite's write-ahead log into the database beside the writer, so that no commit waits for it.
+//! Moves SQLite's write-ahead log into the database beside the writer, so that commits hardly wait for it.
 //!
-//! SQLite would do it in the commit that makes the log longer than a limit. In a busy second the log grows by
-//! thousands of pages, and that commit would wait until all of them are on the disk.
+//! SQLite would do it in the commit that makes the log longer than a limit. In a busy second the log grows by tens of
+//! thousands of pages, because on a grown database each row changes another page of the index of identities. That
+//! commit, and all requests that queue behind it, would wait until these pages are on the disk.
+//!
+//! The writer begins the log anew once all of it is in the database and synced. Under load that moment does not come
+//! without a pause of the writer. So most of the pages are moved and synced before, in rounds that leave less each
+//! time, and the pause is for the last few.
 
+use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, FromRow};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use tokio::sync::Notify;
 use tracing::debug;
 
-/// More often, the disk would be busy with this when a commit needs it.
+use super::from_row;
+
+/// How often the log is moved while few rows are inserted.
 const EVERY: Duration = Duration::from_secs(1);
-/// A longer log (in pages; 16 MiB) is begun anew. The writer begins it anew whenever all of it has been
-/// moved; under full load that moment does not come.
+/// The committer asks for it after this many rows, which are about a thousand pages.
+pub(super) const AFTER_ROWS: usize = 512;
+/// A shorter log (in pages; 4 MiB) is not worth a sync of its own.
+const SHORT: i64 = 1024;
+/// The writer pauses to begin a longer log anew (in pages; 16 MiB).
 const LONG: i64 = 4096;
-/// How long this waits for the writer or a reader before it begins the log anew.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// The pause may have about this many pages to move; a commit has about a hundred.
+const REST: i64 = 256;
+/// Rounds before the pause comes anyway: on a slow disk they do not leave less each time.
+const ROUNDS: usize = 6;
 
 /// The answer of the pragma (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>).
-#[derive(FromRow)]
 struct Checkpoint {
     /// Pages of the log.
     log: i64,
@@ -26,14 +40,18 @@ struct Checkpoint {
     checkpointed: i64,
 }
 
+from_row!(Checkpoint { log, checkpointed });
+
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
-pub(super) async fn run(options: SqliteConnectOptions) {
-    let options = options.create_if_missing(false).busy_timeout(PATIENCE);
-    let mut connection = None;
+pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
+    let mut log = None;
     loop {
-        tokio::time::sleep(EVERY).await;
-        connection = match checkpoint(connection, &options).await {
-            Ok(connection) => Some(connection),
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = grown.notified() => {}
+        }
+        log = match keep_short(log.take(), &writer).await {
+            Ok(log) => Some(log),
             Err(error) => {
                 debug!(
                     event = "checkpoint_failed",
@@ -45,20 +63,64 @@ pub(super) async fn run(options: SqliteConnectOptions) {
     }
 }
 
-async fn checkpoint(
-    connection: Option<SqliteConnection>,
-    options: &SqliteConnectOptions,
-) -> sqlx::Result<SqliteConnection> {
-    let mut connection = match connection {
-        Some(connection) => connection,
-        None => options.connect().await?,
+async fn keep_short(log: Option<Log>, writer: &SqlitePool) -> sqlx::Result<Log> {
+    let mut log = match log {
+        Some(log) => log,
+        None => Log::open(writer).await?,
     };
-    // Most of it while the writer goes on, and the rest while it waits.
-    let passive = "pragma wal_checkpoint(passive)";
-    let Checkpoint { log, checkpointed } = sqlx::query_as(passive).fetch_one(&mut connection).await?;
-    // If a part is left, a reader is in the way, and would be in the way of this, too.
-    if log > LONG && checkpointed == log {
-        sqlx::query("pragma wal_checkpoint(restart)").execute(&mut connection).await?;
+    log.shorten(writer).await?;
+    Ok(log)
+}
+
+struct Log {
+    connection: SqliteConnection,
+    /// For syncs alone. It stays open as long as the process: closing it would drop SQLite's locks on the file
+    /// (<https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>).
+    database: &'static File,
+}
+
+impl Log {
+    async fn open(writer: &SqlitePool) -> sqlx::Result<Log> {
+        let options = writer.connect_options();
+        let connection = options.connect().await?;
+        let database = Box::leak(Box::new(File::open(options.get_filename())?));
+        Ok(Log { connection, database })
     }
-    Ok(connection)
+
+    async fn shorten(&mut self, writer: &SqlitePool) -> sqlx::Result<()> {
+        let mut moved = self.checkpoint().await?;
+        if moved.log < SHORT {
+            return Ok(());
+        }
+        // SQLite syncs the database only when all of the log is in it, which would leave everything to the pause.
+        self.sync().await?;
+        for _ in 0..ROUNDS {
+            if moved.log < LONG {
+                return Ok(());
+            }
+            let before = moved.log;
+            moved = self.checkpoint().await?;
+            self.sync().await?;
+            if moved.log - before < REST {
+                break;
+            }
+        }
+        // A reader of old pages is in the way, and would be in the way of this, too.
+        if moved.checkpointed < moved.log {
+            return Ok(());
+        }
+        let _paused = writer.acquire().await?;
+        self.checkpoint().await.map(drop)
+    }
+
+    /// Moves what no reader is in the way of; nobody waits for it.
+    async fn checkpoint(&mut self) -> sqlx::Result<Checkpoint> {
+        sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(&mut self.connection).await
+    }
+
+    async fn sync(&self) -> sqlx::Result<()> {
+        let database = self.database;
+        let synced = tokio::task::spawn_blocking(|| database.sync_data()).await;
+        Ok(synced.map_err(std::io::Error::other)??)
+    }
 }

@@ -2,8 +2,27 @@
 
 use std::time::Duration;
 
-use super::{Inbox, execute, fetch, millis, postgres, storable};
+use super::{Inbox, execute, fetch, from_row, millis, postgres, storable};
 use crate::delivery::{Cause, Claim, identity_for};
+
+from_row!(Claim {
+    identity,
+    destination,
+    target,
+    case_key,
+    route,
+    payload,
+    origin as String,
+    cause,
+    request,
+    request_memo,
+    revision,
+    attempts,
+    tries,
+    in_doubt,
+    received_at,
+    anew,
+});
 
 /// Which deliveries to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::postgres::on_postgres;
-use super::{NewItem, Store, fetch, limited, storable};
+use super::{NewItem, Store, checkpoint, fetch, limited, storable};
 use crate::delivery::Origin;
 
 /// Requests that may wait for the committer; further ones are turned away at once.
@@ -107,6 +107,9 @@ pub struct Committer {
     sizes: Histogram,
     health: WriteHealth,
     stored: Mutex<Stored>,
+    /// Notified when the write-ahead log has grown by [`checkpoint::AFTER_ROWS`] rows.
+    grown: Arc<Notify>,
+    rows_since: usize,
 }
 
 /// The destinations that have deliveries.
@@ -158,7 +161,16 @@ pub(super) fn channel(
     (
         Queue { requests, room },
         health.clone(),
-        Committer { queue, store, arrived, sizes, health, stored: Mutex::new(Stored::Unread) },
+        Committer {
+            queue,
+            store,
+            arrived,
+            sizes,
+            health,
+            stored: Mutex::new(Stored::Unread),
+            grown: Arc::default(),
+            rows_since: 0,
+        },
     )
 }
 
@@ -198,10 +210,10 @@ fn size_of(item: &NewItem) -> usize {
 impl Committer {
     /// Commits until `stop`, and then the rest of the queue.
     pub async fn run(self, stop: CancellationToken) {
-        let store = self.store.clone();
+        let (store, grown) = (self.store.clone(), self.grown.clone());
         tokio::select! {
             () = self.commit_until(stop) => {}
-            () = store.keep_log_short() => {}
+            () = store.keep_log_short(grown) => {}
         }
     }
 
@@ -230,6 +242,11 @@ impl Committer {
         let (answers, failure) = self.store(&requests).await;
         if let Some(failure) = failure.filter(is_timeout) {
             self.turn_away(&failure);
+        }
+        self.rows_since += rows;
+        if self.rows_since >= checkpoint::AFTER_ROWS {
+            self.rows_since = 0;
+            self.grown.notify_one();
         }
         if answers.iter().any(|answer| matches!(answer, Ok(new) if *new > 0)) {
             self.arrived.notify_waiters();

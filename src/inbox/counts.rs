@@ -5,12 +5,10 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
-
-use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, limited};
+use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, from_row, limited};
 
 /// The deliveries of one route to one destination.
-#[derive(Clone, Debug, Default, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub route: String,
     pub destination: String,
@@ -29,6 +27,8 @@ pub struct Counts {
     pub last_ms: Option<i64>,
 }
 
+from_row!(Counts { route, destination, received, waiting, in_doubt, done, dead, done_24h, last_at, last_ms });
+
 impl Counts {
     /// Received deliveries that are neither waiting nor done nor dead. Anything but 0 means that deliveries were
     /// deleted.
@@ -38,11 +38,12 @@ impl Counts {
 }
 
 /// How long the oldest delivery to a destination waits that may be sent.
-#[derive(FromRow)]
 struct Oldest {
     destination: String,
     ms: i64,
 }
+
+from_row!(Oldest { destination, ms });
 
 impl Inbox {
     /// Returns the counts by route and destination.

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use sqlx::FromRow;
-
-use super::{Inbox, execute, fetch, millis};
+use super::{Inbox, execute, fetch, from_row, millis};
 
 /// How often a process tries again after others have taken the place that it was about to take.
 const ROUNDS: usize = 20;
 
 /// Waiting deliveries of one route that the same limit holds back, until their destination wakes them.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Held {
     pub destination: String,
     pub route: String,
@@ -18,6 +16,8 @@ pub struct Held {
     pub reason: String,
     pub waiting: i64,
 }
+
+from_row!(Held { destination, route, reason, waiting });
 
 impl Inbox {
     /// Takes one of `most` places for `period`, and returns false if none is free. A holder that still has a place

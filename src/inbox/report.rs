@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::QueryBuilder;
 
-use super::{Counts, Held, Inbox, State, execute, fetch, millis, on_store};
+use super::{Counts, Held, Inbox, State, execute, fetch, from_row, millis, on_store};
 
 /// How many identities one statement looks up.
 const KNOWN_AT_ONCE: usize = 64;
 
 /// A delivery as the operator sees it. Times are milliseconds since 1970, UTC.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Listed {
     pub identity: String,
     pub destination: String,
@@ -38,6 +38,28 @@ pub struct Listed {
     pub erased: bool,
 }
 
+from_row!(Listed {
+    identity,
+    destination,
+    target,
+    case_key,
+    route,
+    event_id,
+    event_name,
+    state,
+    leased,
+    may_be_sent,
+    attempts,
+    tries,
+    due_at,
+    received_at,
+    settled_at,
+    reference,
+    last_error,
+    note,
+    erased,
+});
+
 /// Counts and ages over the whole inbox.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
@@ -53,7 +75,7 @@ pub struct Summary {
 }
 
 /// The deliveries of one destination that are not done.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct DestinationCounts {
     pub destination: String,
     pub waiting: i64,
@@ -62,6 +84,8 @@ pub struct DestinationCounts {
     /// Milliseconds that the oldest waiting delivery has waited since it may be sent.
     pub oldest_ms: Option<i64>,
 }
+
+from_row!(DestinationCounts { destination, waiting, in_doubt, dead, oldest_ms });
 
 impl Summary {
     pub fn waiting(&self) -> i64 {
@@ -82,7 +106,7 @@ impl Summary {
 }
 
 /// The last event of a route.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastEvent {
     pub route: String,
     /// When it was received: milliseconds since 1970, UTC.
@@ -90,6 +114,8 @@ pub struct LastEvent {
     /// Milliseconds since then, by the database's clock.
     pub age_ms: i64,
 }
+
+from_row!(LastEvent { route, at, age_ms });
 
 impl Inbox {
     /// Lists the deliveries of a state and a destination, or all, oldest first: the page of `limit` that follows

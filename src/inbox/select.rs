@@ -1,15 +1,13 @@
 //! Finding deliveries by what an operator knows of them, and everything about one.
 
-use sqlx::FromRow;
-
 use super::report::listed;
-use super::{Inbox, Listed, Store, fetch};
+use super::{Inbox, Listed, Store, fetch, from_row};
 
 /// The most deliveries that one selection returns.
 const MOST: i64 = 1000;
 
 /// The parts of a delivery that a list leaves out.
-#[derive(Clone, Debug, FromRow)]
+#[derive(Clone, Debug)]
 pub struct Shown {
     /// `push` or `feed`
     pub origin: String,
@@ -22,6 +20,8 @@ pub struct Shown {
     /// For a delivery that follows another one: its cause, as JSON.
     pub cause: Option<String>,
 }
+
+from_row!(Shown { origin, in_doubt, revision, payload, request, cause });
 
 impl Inbox {
     /// Returns the deliveries of a case, oldest first.

@@ -39,8 +39,8 @@ impl Store {
             })
             // A connection to a file does not break.
             .test_before_acquire(false);
-        // Pages (128 MiB): `checkpoint` moves the log long before.
-        let writing = options.clone().pragma("wal_autocheckpoint", "32768");
+        // Pages (256 MiB): `checkpoint` moves the log long before.
+        let writing = options.clone().pragma("wal_autocheckpoint", "65536");
         let writer = writer.connect_with(writing).await.with_context(|| opened("opened"))?;
         // KiB: counts pass over each page once, and a cache of 2 MiB per connection would keep the pages.
         let reading = options.read_only(true).pragma("cache_size", "-256");

@@ -131,7 +131,7 @@ async fn two_thousand_hostile_connections_cost_little_memory_and_no_push() {
             })
             .collect();
         let _all = begun.acquire_many(STRANGERS as u32).await.unwrap();
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let http = casebridge_sandbox::http_client().pool_max_idle_per_host(0).build().unwrap();
         for number in 0..20 {
             let push = http.post(world.url("/khoros/label")).bearer_auth(BEARER);
             let push = push.body(event(&format!("event-{number}"), &number.to_string()));

@@ -300,7 +300,7 @@ impl World {
             // Stories wait for events and fields.
             ("LOG_FORMAT", "json".to_owned()),
         ]);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = casebridge_sandbox::http_client().build().unwrap();
         World { khoros, zendesk, database, http, vars, wrapper: Vec::new(), port, logs: Arc::default() }
     }
 

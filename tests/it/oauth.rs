@@ -79,7 +79,7 @@ async fn forward(State((zendesk, mut answer)): State<(String, Value)>, request: 
     let url = format!("{zendesk}{}", request.uri());
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = casebridge_sandbox::http_client().build().unwrap();
     let reply = http.request(head.method, url).headers(head.headers).body(body).send().await.unwrap();
     let mut response = Response::builder().status(reply.status());
     for (name, value) in reply.headers().iter().filter(|(name, _)| *name != "content-length") {

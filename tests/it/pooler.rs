@@ -1,6 +1,8 @@
 //! PgBouncer in transaction mode between the bridge and PostgreSQL: it is detected, and everything works as
 //! without it.
 
+use std::path::Path;
+
 use futures_util::future::join_all;
 use serde_json::Value;
 use sqlx::migrate::Migrator;
@@ -131,8 +133,11 @@ async fn migrations_are_recorded_as_sqlx_does() {
         let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
         let count = "select count(*) from _sqlx_migrations";
         let before: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();
-        let (of_both, of_postgres) = (sqlx::migrate!(), sqlx::migrate!("migrations/postgres"));
-        let all = of_both.iter().chain(of_postgres.iter()).cloned().collect();
+        let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
+        let mut all = Vec::new();
+        for folder in [migrations.clone(), migrations.join("postgres")] {
+            all.extend(Migrator::new(folder).await.unwrap().iter().cloned());
+        }
         let migrator = Migrator::with_migrations(all);
         migrator.run(&mut connection).await.unwrap();
         let after: i64 = sqlx::query_scalar(count).fetch_one(&mut connection).await.unwrap();

@@ -20,7 +20,7 @@ const NEIGHBOURS: &str = include_str!("../fixtures/upgrade/neighbours.json");
 const WRITTEN_AT: i64 = 1_795_666_663_000;
 
 /// The binary of the version before. Without it, its statements alone are tried.
-const OLD_BINARY: &str = "CASEBRIDGE_OLD_BINARY";
+pub const OLD_BINARY: &str = "CASEBRIDGE_OLD_BINARY";
 
 /// Moves the times to the last minute, and makes everything due that waits.
 const MOVE_TIMES: &str = "
@@ -32,7 +32,7 @@ const MOVE_TIMES: &str = "
     update run set began_at = began_at + {by}, seen_at = seen_at + {by}";
 
 /// Gives the story the database of the version before, and the neighbours as they were.
-async fn take_over(world: &mut World) {
+pub async fn take_over(world: &mut World) {
     world.set("PUBLIC_URL", "https://casebridge.acme.example");
     let by = jiff::Timestamp::now().as_millisecond() - 60_000 - WRITTEN_AT;
     let times = MOVE_TIMES.replace("{by}", &by.to_string());
@@ -92,7 +92,7 @@ async fn restore_zendesk(world: &World, zendesk: &Value) {
     }
 }
 
-async fn send_to_zendesk(
+pub async fn send_to_zendesk(
     world: &World,
     method: Method,
     path: &str,
@@ -111,7 +111,7 @@ async fn send_to_zendesk(
 }
 
 /// Reads two columns of texts.
-async fn texts(world: &World, sql: &'static str) -> BTreeMap<String, String> {
+pub async fn texts(world: &World, sql: &'static str) -> BTreeMap<String, String> {
     let rows: Vec<(String, String)> = match world.database.kind {
         Kind::Sqlite => {
             let mut connection = SqliteConnection::connect(&world.database.url).await.unwrap();
@@ -143,7 +143,7 @@ async fn wait_until_done(bridge: &Bridge, event: &str, action: &str) -> String {
 }
 
 /// The waiting deliveries: the events, and what becomes of them. A ticket is named if it existed.
-const WAITING: [(&str, &str, Option<&str>); 11] = [
+pub const WAITING: [(&str, &str, Option<&str>); 11] = [
     ("after-gone-5", "created", None),
     ("doubt-exists", "found", Some("1006")),
     ("behind-doubt", "commented", Some("1006")),
@@ -167,7 +167,7 @@ async fn wait_until_all_done(bridge: &Bridge) {
 }
 
 /// Each case has one ticket besides closed ones, and each delivery did its part once.
-fn check_nothing_is_doubled(world: &World) {
+pub fn check_nothing_is_doubled(world: &World) {
     let model = world.zendesk.model();
     let open = model.tickets.iter().filter(|ticket| ticket["status"] != "closed");
     let mut cases: Vec<&str> = open.map(|ticket| ticket["external_id"].as_str().unwrap()).collect();
@@ -310,14 +310,8 @@ on_both! {
         wait_until_all_done(&bridge).await;
         assert!(bridge.stop().await.success());
         let payload = labelled("by-the-old", "90", &[]).replace('\'', "''");
-        let now = match world.database.kind {
-            Kind::Sqlite => "cast(unixepoch('subsec') * 1000 as integer)",
-            Kind::Postgres => "(extract(epoch from clock_timestamp()) * 1000)::bigint",
-        };
-        let skip_locked = if world.database.kind == Kind::Postgres { "for update of mine skip locked" } else { "" };
         for statement in OLD_STATEMENTS {
-            let statement = statement.replace("{payload}", &payload).replace("{now}", now);
-            world.database.execute(&statement.replace("{skip locked}", skip_locked)).await;
+            world.database.execute(&fill(&world, statement, &payload)).await;
         }
         let list = world.list().await;
         let settled = list.iter().find(|row| row["event_id"] == "by-the-old").unwrap();
@@ -401,8 +395,19 @@ async fn both_versions_work_side_by_side() {
     .await;
 }
 
+/// Fills a statement of the version before as it did.
+pub fn fill(world: &World, statement: &str, payload: &str) -> String {
+    let (now, skip_locked) = match world.database.kind {
+        Kind::Sqlite => ("cast(unixepoch('subsec') * 1000 as integer)", ""),
+        Kind::Postgres => {
+            ("(extract(epoch from clock_timestamp()) * 1000)::bigint", "for update of mine skip locked")
+        }
+    };
+    statement.replace("{payload}", payload).replace("{now}", now).replace("{skip locked}", skip_locked)
+}
+
 /// The statements of the version before that write, in the order of one delivery and of what belongs to it.
-const OLD_STATEMENTS: &[&str] = &[
+pub const OLD_STATEMENTS: &[&str] = &[
     "insert into delivery (identity, destination, case_key, route, event_id,
         event_name, payload, state, in_doubt, due_at, received_at, settled_at, last_error)
      values ('khoros:1234:by-the-old:twitter:90', 'zendesk', 'khoros:1234:twitter:90', 'label', 'by-the-old',

@@ -11,7 +11,7 @@ struct Caller {
 
 impl Caller {
     async fn start() -> Caller {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = crate::http_client().build().unwrap();
         Caller { flow: Flow::start().await.unwrap(), http }
     }
 

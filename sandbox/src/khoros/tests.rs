@@ -21,7 +21,8 @@ struct Caller {
 impl Caller {
     async fn start() -> Caller {
         let pushed: Pushed = Arc::default();
-        let (bridge, http) = (start(bridge(pushed.clone()), None).await.unwrap(), reqwest::Client::new());
+        let (bridge, http) =
+            (start(bridge(pushed.clone()), None).await.unwrap(), crate::http_client().build().unwrap());
         let khoros = Khoros::start().await.unwrap();
         khoros.model().style = Style::Json;
         Caller { khoros, http, pushed, bridge }

@@ -17,7 +17,7 @@ struct Sender {
 
 impl Sender {
     async fn start() -> Sender {
-        let http = reqwest::Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        let http = crate::http_client().redirect(Policy::none()).build().unwrap();
         Sender { webhook: Webhook::start().await.unwrap(), http }
     }
 

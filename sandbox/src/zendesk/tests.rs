@@ -15,7 +15,7 @@ struct Caller {
 
 impl Caller {
     async fn start() -> Caller {
-        Caller { zendesk: Zendesk::start().await.unwrap(), http: reqwest::Client::new() }
+        Caller { zendesk: Zendesk::start().await.unwrap(), http: crate::http_client().build().unwrap() }
     }
 
     fn url(&self, path: &str) -> String {

@@ -75,10 +75,10 @@ variables! {
     /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
     ///
     /// casebridge reads the account's limit from Zendesk's answers; until then it assumes 200.
-    zendesk_budget_percent = default("30").app();
+    zendesk_budget_percent = default("30");
     /// The share of the account's ticket updates per minute that casebridge may use, in percent, 1 to 100. Agents'
     /// clicks are updates, too.
-    zendesk_update_budget_percent = default("30").app();
+    zendesk_update_budget_percent = default("30");
 }
 
 pub const SECTIONS: &[Section] = &[SECTION, ticket::SECTION];

@@ -95,15 +95,15 @@ variables! {
     /// The events API of Khoros.
     ///
     /// The address of the 2017 example is `https://api.spredfast.com/v1/events/company/{id}`.
-    spredfast_api_url = default(API_URL).app();
+    spredfast_api_url = default(API_URL);
     /// How events arrive. `push`: Khoros sends them. `poll`: casebridge reads them from the feeds of its
     /// subscriptions, which needs neither a public address nor `NOTIFICATION_BEARER_TOKEN`. `both`: Khoros sends
     /// them, and casebridge reads lost ones from the feed.
-    spredfast_mode = default("both").app();
+    spredfast_mode = default("both");
     /// Seconds between two readings of the feeds, 1 to 86400.
     ///
     /// See [Push and pull](behaviour.md#push-and-pull).
-    spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`").app();
+    spredfast_poll_seconds = default("300").note("`30` with `SPREDFAST_MODE=poll`");
     /// Oldest date of feed events to deliver, in UTC unless it has an offset. casebridge skips and counts older ones;
     /// `casebridge backfill` imports them. It never skips pushed events.
     ///
@@ -113,12 +113,12 @@ variables! {
         .note("10 minutes before the first start; if the database already holds deliveries, the time of the oldest")
         .example("2026-05-01T08:00Z");
     /// Minutes between two checks of the subscriptions, which also repair them; at most 1440. `0.5` is half a minute.
-    spredfast_check_minutes = default("10").app();
+    spredfast_check_minutes = default("10");
     /// After this many hours without an event of a busy route, the log has the alert `route_silent`; at most 8760.
     /// `0.5` is half an hour. Without it, never.
     ///
     /// A route is busy if it had five events in the seven days before its last one.
-    silence_alert_hours = unset().app();
+    silence_alert_hours = unset();
 }
 
 pub const SECTION: Section = Section {

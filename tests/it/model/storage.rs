@@ -2,12 +2,14 @@
 
 use casebridge::delivery::Origin;
 use casebridge::inbox::NewItem;
-use sqlx::{Connection, FromRow, PgConnection, SqliteConnection};
+use sqlx::postgres::PgRow;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, FromRow, PgConnection, Row as _, SqliteConnection};
 
 use crate::harness::{Database, Kind};
 
 /// All that is stored of a delivery and decides anything.
-#[derive(Clone, Debug, Default, PartialEq, FromRow)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
     pub identity: String,
     pub destination: String,
@@ -30,6 +32,23 @@ pub struct Row {
     pub reference: Option<String>,
     pub last_error: Option<String>,
 }
+
+macro_rules! from_row {
+    ($row:ty, $($field:ident)+) => {
+        impl FromRow<'_, $row> for Row {
+            fn from_row(row: &$row) -> sqlx::Result<Row> {
+                Ok(Row { $($field: row.try_get(stringify!($field))?),+ })
+            }
+        }
+    };
+    ($($field:ident)+) => {
+        from_row!(SqliteRow, $($field)+);
+        from_row!(PgRow, $($field)+);
+    };
+}
+from_row!(
+    identity destination case_key payload origin cause request revision state attempts tries leased in_doubt is_due due_at received_at settled_at reference last_error
+);
 
 impl Row {
     pub fn new(item: &NewItem, destination: &str) -> Row {

@@ -19,25 +19,25 @@ variables! {
     TicketVariables:
     /// The requester of the ticket. `author`: the author of the post. `service`: the service user, in whose name casebridge
     /// works in Zendesk.
-    requester = default("author").app();
+    requester = default("author");
     /// A ticket that cannot wait for its author's Zendesk user has the service user as requester and the tag
     /// `casebridge_no_author`. `1`: casebridge makes the author the requester later and removes the tag. `0`: both
     /// stay.
-    requester_later = default("1").app();
+    requester_later = default("1");
     /// What a later event about a post does to its ticket. `new`: it adds a comment if something is new. `comment`: it
     /// always adds a comment. `ignore`: nothing.
-    repeat = default("new").app();
+    repeat = default("new");
     /// Maximum number of new tickets of a route in any hour, up to 10,000; `0`: no limit. Further tickets wait until the
     /// limit allows them. Comments are not limited.
     ///
     /// See [Too many tickets at once](behaviour.md#too-many-tickets-at-once).
-    max_per_hour = default("300").app();
+    max_per_hour = default("300");
     /// `1` makes the first comment public, and leaves out the notes of Khoros' users.
     ///
     /// See [Settings](tickets.md#settings).
-    public = default("0").app();
+    public = default("0");
     /// `urgent`, `high`, `normal` or `low`.
-    priority = default("normal").app();
+    priority = default("normal");
     /// `problem`, `incident`, `question` or `task`.
     r#type = unset();
     /// `new`, `open`, `pending`, `hold` or `solved`.
@@ -49,24 +49,24 @@ variables! {
     /// The number of the brand.
     brand_id = unset();
     /// The number of the ticket form.
-    form_id = unset().app();
+    form_id = unset();
     /// Tags in addition to casebridge's own, separated by commas.
     ///
     /// Up to 20 tags of 80 characters: letters, digits and `_-/.:`.
     tags = unset().example("social,vip").app();
     /// The [template](tickets.md#templates) of the subject.
-    subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'").app();
+    subject = unset().note("built in").example("'[{{ author.network }}] {{ item.text }}'");
     /// The [template](tickets.md#templates) of the first comment.
-    comment = unset().note("built in").app();
+    comment = unset().note("built in");
     /// The [template](tickets.md#templates) of an internal comment about a later event.
-    update = unset().note("built in").app();
+    update = unset().note("built in");
     /// The format of `TICKET_COMMENT` and `TICKET_UPDATE`. `text`: shown as written. `html`: markup, in which casebridge
     /// escapes the values.
-    comment_format = default("text").app();
+    comment_format = default("text");
     /// The time zone of the times in a ticket: a name of the IANA database, as in `Europe/Berlin`.
-    time_zone = default("UTC").app();
+    time_zone = default("UTC");
     /// A JSON object: the numbers of ticket fields, and their values or the [templates](tickets.md#templates) of them.
-    custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#).app();
+    custom_fields = unset().example(r#"'{"360001": "{{ item.link }}", "360002": true}'"#);
 }
 
 pub const SECTION: Section = Section {
