@@ -104,12 +104,7 @@ pub fn start(
 }
 
 /// Builds the way of items into the inbox, which knows the targets of each item.
-pub fn intake(
-    inbox: &Inbox,
-    metrics: Option<Arc<Metrics>>,
-    targets: Targets,
-    routes: &[Route],
-) -> Intake {
+pub fn intake(inbox: &Inbox, metrics: Option<Arc<Metrics>>, targets: Targets, routes: &[Route]) -> Intake {
     let routes = routes.to_vec();
     let targets = move |item: &NewItem| {
         let route = Route::named(&routes, &item.route);

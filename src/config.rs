@@ -113,7 +113,7 @@ variables! {
     /// `1`: `GET /metrics` needs no token.
     ///
     /// It shows names of routes and destinations, counts and times; no ids and no texts.
-    metrics_public = default("0").app();
+    metrics_public = default("0");
     /// `1` allows SQLite on a Heroku dyno, whose disk is erased at least daily: only for trials without Postgres.
     allow_ephemeral_store = default("0");
     /// `text`, `logfmt` or `json`.

@@ -2,7 +2,7 @@
 //! only its [`Ledger`].
 //!
 //! Each destination is a module with the same parts: the constants `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`,
-//! `CACHES`, `IN_FLIGHT` and `SECTIONS`; its `Settings` and their readers (`is_configured`, `read`); its `rows` in the
+//! `CACHES`, `LIMITS`, `IN_FLIGHT` and `SECTIONS`; its `Settings` and their readers (`is_configured`, `read`); its `rows` in the
 //! check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background` and `log_done`.
 //! `docs/architecture.md` describes the guarantees.
 
@@ -146,14 +146,6 @@ impl Destination {
     }
 }
 
-/// The limits that can hold back deliveries to a destination, as [`limit_name`](crate::delivery::limit_name) names them.
-pub fn limits(name: &str) -> &'static [&'static str] {
-    match name {
-        zendesk::NAME => &["storm_limit"],
-        _ => &[],
-    }
-}
-
 /// The alerts that a worker raises for its destination.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alerts {
@@ -193,6 +185,15 @@ macro_rules! destinations {
 
         /// The scopes of memos that each destination only caches: it can look the values up again.
         pub const CACHES: &[(&str, &[&str])] = &[$(($module::NAME, $module::CACHES)),*];
+
+        /// The limits that can hold back deliveries to the destination of this name, as
+        /// [`limit_name`](crate::delivery::limit_name) names them.
+        pub fn limits(name: &str) -> &'static [&'static str] {
+            match name {
+                $($module::NAME => $module::LIMITS,)*
+                _ => &[],
+            }
+        }
 
         /// The codes of each destination's alerts.
         pub const ALERT_CODES: &[&[alert::Code]] = &[$($module::ALERT_CODES),*];

@@ -62,13 +62,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("status", &["casebridge status", "casebridge status --watch"]),
     ("health", &["casebridge health || echo broken"]),
-    (
-        "reconcile",
-        &[
-            "casebridge reconcile",
-            "casebridge reconcile --since 30d --json | jq .differences",
-        ],
-    ),
+    ("reconcile", &["casebridge reconcile", "casebridge reconcile --since 30d --json | jq .differences"]),
     ("rehearse", &["casebridge rehearse", "casebridge rehearse --yes-create-tickets"]),
     (
         "discard",

@@ -134,9 +134,7 @@ impl Exclusive<'_> {
             ),
             false => warn!(
                 event = "channel_paused",
-                destination,
-                channel,
-                "{destination} {channel} is paused, next try in {seconds} s: {reason}"
+                destination, channel, "{destination} {channel} is paused, next try in {seconds} s: {reason}"
             ),
         }
     }

@@ -30,6 +30,7 @@ use crate::text::clean;
 pub const NAME: &str = "flow";
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 pub const CACHES: &[&str] = &[];
+pub use super::texting::LIMITS;
 /// The number of concurrent broadcasts: an outage ends this many deliveries before it is noticed.
 pub const IN_FLIGHT: usize = 4;
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };

@@ -29,6 +29,7 @@ pub use settings::{SECTIONS, Settings, is_configured, read};
 pub const NAME: &str = "slack";
 pub const GUARANTEE: Guarantee = Guarantee::Once;
 pub const CACHES: &[&str] = &[];
+pub use limit::LIMITS;
 /// The number of concurrent deliveries; each channel has one at a time.
 pub const IN_FLIGHT: usize = 8;
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
@@ -83,7 +84,7 @@ impl Slack {
         };
         match self.channels.take_turn(&target.channel, Instant::now()) {
             Turn::Now(turn) => self.attempt_in(target, turn, job, ledger).await,
-            Turn::Paused(reason) => Ok(limit::held(&reason)),
+            Turn::Paused(reason) => Ok(limit::held_by_pause(&reason)),
             Turn::Later(wait) => {
                 Ok(Outcome::Later { reason: Reason::new("another message of its channel goes first"), wait })
             }

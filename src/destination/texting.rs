@@ -40,10 +40,10 @@ variables! {
     /// The variables of texts: `TEXT_…`, and `ROUTE_<NAME>_TEXT_…` for one route.
     Variables:
     /// The hours in which no text is sent, by Twilio or Flow: the texts wait for their end.
-    quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'").app();
+    quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
     /// The most texts that a route sends in any hour, by Twilio and by Flow each; further ones wait. A broadcast of Flow
     /// counts as one. `0`: no limit.
-    max_per_hour = default("60").app();
+    max_per_hour = default("60");
 }
 
 pub const SECTION: Section = Section {
@@ -133,6 +133,9 @@ struct Known {
     next_check: Option<Instant>,
 }
 
+/// The limits that hold texts back: the first words of the reasons.
+pub const LIMITS: &[&str] = &["quiet_hours", "text_limit"];
+
 impl Schedule {
     pub fn new(texts: Texts, alert: &'static str) -> Schedule {
         Schedule { texts, alert, known: Mutex::default() }
@@ -168,7 +171,7 @@ impl Schedule {
         self.begin(route, ledger.alerts());
         // By then a place is free. The random wait spreads the retries.
         let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
-        Err(Outcome::held(&format!("limit of {most} texts an hour for route {route}"), wait).into())
+        Err(Outcome::held(&format!("text limit of {most} texts an hour for route {route}"), wait).into())
     }
 
     /// Wakes as many held deliveries of each route as may be sent now, the oldest first, and reports the others.
@@ -219,7 +222,8 @@ impl Schedule {
         let mut known = self.known.lock();
         let alarm = || Alarm::new(memos.alerts(), alert, route);
         let alarm = known.routes.entry(route.to_owned()).or_insert_with(alarm);
-        if alarm.raise(alert, format!("{waiting} texts wait at the limit of {most} an hour"), Instant::now()) {
+        if alarm.raise(alert, format!("{waiting} texts wait at the limit of {most} an hour"), Instant::now())
+        {
             error!(
                 event = "text_limit",
                 alert,

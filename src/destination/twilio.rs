@@ -41,6 +41,7 @@ pub const NAME: &str = "twilio";
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
 /// Nothing of it can be looked up again.
 pub const CACHES: &[&str] = &[];
+pub use super::texting::LIMITS;
 /// The number of concurrent messages. Twilio queues what a number cannot send at once.
 pub const IN_FLIGHT: usize = 8;
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };

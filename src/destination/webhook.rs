@@ -35,6 +35,7 @@ use crate::route::Route;
 pub const NAME: &str = "webhook";
 pub const GUARANTEE: Guarantee = Guarantee::AtLeastOnce;
 pub const CACHES: &[&str] = &[];
+pub const LIMITS: &[&str] = &[];
 /// The number of concurrent messages.
 pub const IN_FLIGHT: usize = 27;
 pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };

@@ -65,6 +65,7 @@ pub use update::{Ended, StatusChange, Update, UpdateResult};
 pub const NAME: &str = "zendesk";
 pub const GUARANTEE: Guarantee = Guarantee::Once;
 pub const CACHES: &[&str] = &[AUTHORS, ADOPTED];
+pub const LIMITS: &[&str] = &["storm_limit"];
 /// The number of concurrent deliveries. Up to 11 of them may wait for the user of their author.
 pub const IN_FLIGHT: usize = 27;
 pub const ALERTS: Alerts = Alerts { down: alerts::DOWN, refuses: alerts::REFUSES };

@@ -32,7 +32,20 @@ pub struct RecordedAttempt {
     pub next_at: Option<i64>,
 }
 
-from_row!(RecordedAttempt { number, began_at, ended_at, outcome, action, url, reason, found, status, request_id, response, next_at });
+from_row!(RecordedAttempt {
+    number,
+    began_at,
+    ended_at,
+    outcome,
+    action,
+    url,
+    reason,
+    found,
+    status,
+    request_id,
+    response,
+    next_at
+});
 
 /// Binds the values of `SETTLE` and `RECORD` to a statement, and returns when the delivery was settled.
 macro_rules! settle {

@@ -191,7 +191,7 @@ on_both! {
         for (destination, alert) in [("twilio", "twilio_limit"), ("flow", "flow_limit")] {
             bridge.wait_for(&format!("text_limit level=ERROR alert={alert} destination={destination} route=label waiting=2")).await;
         }
-        let reason = "limit of 2 texts an hour for route label";
+        let reason = "text limit of 2 texts an hour for route label";
         let waiting = world.waiting().await;
         assert_eq!(waiting.len(), 4);
         assert!(waiting.iter().all(|row| row["reason"] == format!("held: {reason}")), "{waiting:?}");

@@ -330,7 +330,7 @@ impl Attempt<'_> {
             _ => return failure.outcome(doubt),
         };
         self.turn.pause(&reason, failure.wait(), needs_action, Instant::now(), self.ledger.alerts());
-        limit::held(&reason)
+        limit::held_by_pause(&reason)
     }
 
     /// Whom the message mentions, and what it says instead.

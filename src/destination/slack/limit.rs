@@ -16,7 +16,14 @@ const FALLBACK: Duration = Duration::from_secs(24 * 3600);
 /// How many deliveries of a route are woken at once: more than their channel takes until the next time.
 const WINDOW: i64 = 10;
 
-pub(super) fn held(reason: &str) -> Outcome {
+/// The limits that hold deliveries back: the first words of the reasons.
+pub const LIMITS: &[&str] = &["case_limit", "channel_pause"];
+
+pub(super) fn held_by_pause(reason: &str) -> Outcome {
+    held(&format!("channel pause until it takes messages again: {reason}"))
+}
+
+fn held(reason: &str) -> Outcome {
     Outcome::held(reason, FALLBACK.mul_f64(1.0 + fastrand::f64()))
 }
 
@@ -36,7 +43,7 @@ impl Slack {
         }
         let alarm = || Alarm::new(memos.alerts(), STORM, channel);
         self.storms.lock().entry(channel.to_owned()).or_insert_with(alarm);
-        Ok(Some(held(&format!("limit of {most} new cases a minute in {channel}"))))
+        Ok(Some(held(&format!("case limit of {most} new cases a minute in {channel}"))))
     }
 
     /// Wakes held deliveries whose channel can take them, the oldest first, and reports those of a storm.
@@ -60,11 +67,7 @@ impl Slack {
                 |route: &String| self.settings.targets.get(route).is_some_and(|to| to.channel == *channel);
             let lasts = held.keys().any(is_of);
             if !lasts && alarm.clear() {
-                info!(
-                    event = "slack_storm_over",
-                    channel,
-                    "no new case of {channel} waits any longer"
-                );
+                info!(event = "slack_storm_over", channel, "no new case of {channel} waits any longer");
             }
             lasts
         });

@@ -23,7 +23,7 @@ variables! {
     /// The variables of Slack, except those of routes.
     Variables:
     /// The bot token of your Slack app (`xoxb-…`); see [Slack](slack.md).
-    slack_bot_token = needed("for Slack").app();
+    slack_bot_token = needed("for Slack");
     /// The Web API of Slack. That of GovSlack is `https://slack-gov.com/api`.
     slack_api_url = default(API_URL);
     /// The lowest priority that mentions: `low`, `normal`, `high` or `urgent`.
@@ -44,12 +44,12 @@ variables! {
     /// The variables of a channel: `SLACK_…`, and `ROUTE_<NAME>_SLACK_…` for one route.
     TargetVariables:
     /// The id of the channel, from the bottom of its details in Slack; a link to the channel will do.
-    channel_id = needed("for Slack").example("C0123456789").app();
+    channel_id = needed("for Slack").example("C0123456789");
     /// A [template](tickets.md#templates) of the first line of a case's message, as plain text.
     text = unset();
     /// Whom the message of a new or urgent case mentions, separated by commas: `here`, `channel`, or the id of a
     /// member (`U…`) or a user group (`S…`). `none`: nobody.
-    mention = unset().note("nobody").example("S0123456789").app();
+    mention = unset().note("nobody").example("S0123456789");
 }
 
 pub const SECTIONS: &[Section] = &[Section {

@@ -31,17 +31,17 @@ variables! {
     /// The variables of the Twilio account.
     Account:
     /// The SID of the Twilio account: `AC` and 32 characters.
-    twilio_account_sid = needed("for Twilio").app();
+    twilio_account_sid = needed("for Twilio");
     /// The auth token of the Twilio account.
-    twilio_auth_token = needed("for Twilio unless an API key is set").app();
+    twilio_auth_token = needed("for Twilio unless an API key is set");
     /// The SID of an API key (`SK…`), instead of the auth token.
-    twilio_api_key_sid = unset().app();
+    twilio_api_key_sid = unset();
     /// The secret of that API key.
-    twilio_api_key_secret = unset().app();
+    twilio_api_key_secret = unset();
     /// `1`: Twilio reports what became of each text to `POST /twilio/status`. It needs `PUBLIC_URL` and the auth token.
     ///
     /// Without it, casebridge asks once, a minute after each text.
-    twilio_status_callback = default("0").app();
+    twilio_status_callback = default("0");
     /// The API of messages.
     twilio_api_url = default(API_URL);
     /// The API of Flex.
@@ -58,16 +58,16 @@ variables! {
     /// The variables of a message: `TWILIO_…`, and `ROUTE_<NAME>_TWILIO_…` for one route.
     MessageVariables:
     /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: the same in Flex UI 1.x.
-    mode = default("sms").app();
+    mode = default("sms");
     /// The phone numbers that get the message, separated by commas, each with its country code; `whatsapp:` in front
     /// sends it by WhatsApp. Or a [template](tickets.md#templates) that yields one number.
     ///
     /// An event for which the template yields no number is done without a message.
-    to = needed("for Twilio").example("'+15551234567, whatsapp:+4917012345678'").app();
+    to = needed("for Twilio").example("'+15551234567, whatsapp:+4917012345678'");
     /// Your number at Twilio, which sends the message. For WhatsApp it begins with `whatsapp:`.
-    from = needed("for Twilio unless `TWILIO_MESSAGING_SERVICE_SID` is set").example("+15557654321").app();
+    from = needed("for Twilio unless `TWILIO_MESSAGING_SERVICE_SID` is set").example("+15557654321");
     /// The messaging service (`MG…`) that sends the text, instead of one number.
-    messaging_service_sid = unset().app();
+    messaging_service_sid = unset();
     /// The message: a [template](tickets.md#templates) of at most 1,600 characters; longer texts are cut.
     ///
     /// The default gives the number and the link of the ticket, and nothing that a customer wrote.
@@ -263,7 +263,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
 pub fn set_status_callback(reader: &mut Reader, settings: &mut Settings, public_url: Option<&Url>) {
     let account = Account::read(reader, "");
     // A wrong value is a problem already.
-    if !account.twilio_status_callback().value.is_some_and(|text| parse::switch(text) == Ok(true)) {
+    if account.twilio_status_callback().value.is_none_or(|text| parse::switch(text) != Ok(true)) {
         return;
     }
     settings.status_callback = public_url.map(|url| {

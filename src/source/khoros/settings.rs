@@ -68,7 +68,7 @@ variables! {
     /// before.
     ///
     /// Not needed if the token is a JWT, which shows it.
-    spredfast_api_token_expires = unset().example("2028-05-01").app();
+    spredfast_api_token_expires = unset().example("2028-05-01");
     /// The number of your company at Khoros. Thousands separators may stay, as in `20,307,234`.
     ///
     /// Khoros has two numbers for a company; see [Deploy](deploy.md#khoros-token-company-id-label).
