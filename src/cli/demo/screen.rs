@@ -91,7 +91,7 @@ pub fn change(model: &Model, number: usize) -> String {
     let Some(audit) = model.audits.get(number) else { return String::new() };
     let (ticket, events) = (&audit["ticket_id"], audit["events"].as_array().cloned().unwrap_or_default());
     let comment =
-        events.iter().find(|event| event["type"] == "Comment").map(|comment| comment_lines(comment));
+        events.iter().find(|event| event["type"] == "Comment").map(comment_lines);
     if !events.iter().any(|event| event["type"] == "Create") {
         let fields: Vec<&str> = events.iter().filter_map(|event| event["field_name"].as_str()).collect();
         return match comment {

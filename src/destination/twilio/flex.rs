@@ -42,10 +42,10 @@ impl Twilio {
                 _ => self.begin_conversation(message, routing, job, ledger).await?,
             },
         };
-        if !progress.has(INTERACTION) {
-            if let Some(outcome) = self.open(request, &mut progress, claim, ledger).await? {
-                return Ok(outcome);
-            }
+        if !progress.has(INTERACTION)
+            && let Some(outcome) = self.open(request, &mut progress, claim, ledger).await?
+        {
+            return Ok(outcome);
         }
         if let Some(outcome) = self.send_first(&mut progress, claim, ledger).await? {
             return Ok(outcome);

@@ -263,7 +263,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
 pub fn set_status_callback(reader: &mut Reader, settings: &mut Settings, public_url: Option<&Url>) {
     let account = Account::read(reader, "");
     // A wrong value is a problem already.
-    if !account.twilio_status_callback().value.is_some_and(|text| parse::switch(text) == Ok(true)) {
+    if account.twilio_status_callback().value.is_none_or(|text| parse::switch(text) != Ok(true)) {
         return;
     }
     settings.status_callback = public_url.map(|url| {
