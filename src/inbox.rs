@@ -264,6 +264,9 @@ impl Inbox {
             .ping()
             .await
             .context("the database has no tables of casebridge yet: `casebridge serve` creates them")?;
+        let sql = "select count(*) from (select target, note from delivery limit 1) as one";
+        let known: sqlx::Result<i64> = fetch!(inbox.reader, query_scalar(sql).fetch_one);
+        known.context("the database is that of an older version: `casebridge serve` brings it up to date")?;
         Ok((inbox, committer))
     }
 

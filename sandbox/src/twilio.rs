@@ -260,7 +260,7 @@ impl Twilio {
             fields.insert("ErrorCode", error.to_string());
         }
         let signature = signature(token, &url, &fields);
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = crate::http_client().build()?;
         let request = client.post(url).header("x-twilio-signature", signature);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
         Ok(request.body(form::write(&fields)).send().await?.status().as_u16())

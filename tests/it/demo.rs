@@ -106,7 +106,7 @@ async fn start(arguments: &[&str]) -> Running {
     while !lines.last().is_some_and(|line: &String| line.starts_with("  your accounts")) {
         lines.push(output.next_line().await.unwrap().expect("the demo ended"));
     }
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = casebridge_sandbox::http_client().build().unwrap();
     Running { _demo: demo, lines, output, http }
 }
 

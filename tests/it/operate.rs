@@ -24,8 +24,8 @@ on_both! {
         let fields: Vec<&str> = list[0].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(
             fields,
-            ["attempts", "case", "destination", "due_at", "event_id", "event_name", "id", "reason",
-                "received_at", "reference", "route", "settled_at", "state", "ticket", "tries"]
+            ["attempts", "case", "destination", "due_at", "event_id", "event_name", "id", "note",
+                "reason", "received_at", "reference", "route", "settled_at", "state", "target", "ticket", "tries"]
         );
         assert_eq!(list[0]["state"], "dead");
         assert_eq!(list[1]["id"], "khoros:1234:event-2:twitter:2");

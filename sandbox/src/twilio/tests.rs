@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{ACCOUNT, AUTH_TOKEN, Fault, NUMBER, TRIAL, Twilio};
 
 async fn send(twilio: &Twilio, path: &str, form: &str) -> (StatusCode, Value) {
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = crate::http_client().build().unwrap();
     let request = client.post(format!("{}{path}", twilio.url())).basic_auth(ACCOUNT, Some(AUTH_TOKEN));
     let request = request.header("content-type", "application/x-www-form-urlencoded").body(form.to_owned());
     let answer = request.send().await.unwrap();
@@ -46,7 +46,7 @@ async fn it_lists_the_newest_messages_first_and_in_pages() {
         let form = format!("To=%2B15551230147&From=%2B15550000002&Body=text+{number}");
         assert_eq!(send(&twilio, &messages(), &form).await.0, StatusCode::CREATED);
     }
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = crate::http_client().build().unwrap();
     let mut next = format!("{}?To=%2B15551230147&PageSize=2", messages());
     let mut bodies = Vec::new();
     loop {
@@ -81,7 +81,7 @@ async fn it_checks_the_requests_of_flex() {
 #[tokio::test]
 async fn it_refuses_a_wrong_token_and_fails_when_asked() {
     let twilio = Twilio::start().await.unwrap();
-    let client = Client::builder().no_proxy().build().unwrap();
+    let client = crate::http_client().build().unwrap();
     let url = format!("{}{}", twilio.url(), messages());
     let form = format!("To=%2B15551230147&From={}&Body=x", NUMBER.replace('+', "%2B"));
     let request =

@@ -63,7 +63,7 @@ variables! {
     /// sends it by WhatsApp. Or a [template](tickets.md#templates) that yields one number.
     ///
     /// An event for which the template yields no number is done without a message.
-    to = needed("for Twilio").example("'+15551234567, whatsapp:+4917012345678'");
+    to = needed("for Twilio").example("'+15551234567, +4917012345678'");
     /// Your number at Twilio, which sends the message. For WhatsApp it begins with `whatsapp:`.
     from = needed("for Twilio unless `TWILIO_MESSAGING_SERVICE_SID` is set").example("+15557654321");
     /// The messaging service (`MG…`) that sends the text, instead of one number.
@@ -71,7 +71,7 @@ variables! {
     /// The message: a [template](tickets.md#templates) of at most 1,600 characters; longer texts are cut.
     ///
     /// The default gives the number and the link of the ticket, and nothing that a customer wrote.
-    text = default(TEXT).app_text("The message. Empty: the number and the link of the ticket.");
+    text = default(TEXT);
     /// The approved template (`HX…`) of a WhatsApp message. Its variable `1` is the text.
     content_sid = unset();
     /// The TaskRouter workspace (`WS…`) of Flex.
