@@ -12,5 +12,5 @@ create unique index delivery_in_hand_of_target on delivery (destination, target,
 -- The identities of the items of these deliveries, which rows without a target have anyway.
 create index delivery_item on delivery (substr(identity, 1, length(identity) - 13)) where target <> '';
 -- What was found at a destination belongs to one delivery.
-create unique index delivery_reference on delivery (destination, reference, target)
+create unique index delivery_reference_of_target on delivery (destination, reference, target)
     where target <> '' and reference <> '';
