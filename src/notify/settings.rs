@@ -44,7 +44,7 @@ variables! {
 
 pub const SECTION: Section = Section {
     title: "Alerts",
-    intro: "See [Notices](operations.md#notices).",
+    intro: "See [Notices](alerts.md#notices).",
     groups: &[Group::new("", Variables::DOCS)],
     prefixes: &["ALERT_", "HEARTBEAT_"],
 };
