@@ -94,8 +94,8 @@ enum Tool {
     ///
     /// Use it on a trial or sandbox. Needs only the settings of Zendesk. Shows the account, and what it would create
     /// there: at most 6 tickets and one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and
-    /// solves or closes the others. Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket is
-    /// still open.
+    /// solves or closes the others. Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket
+    /// is still open.
     Rehearse {
         /// Create the tickets. Without this flag, nothing is created and the exit code is 2
         #[arg(long)]
@@ -108,8 +108,8 @@ enum Tool {
     /// Discard waiting deliveries of a route
     ///
     /// Works while the service runs, and needs DATABASE_URL only. Use it after an alert about a limit, such as
-    /// ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back. Deliveries that are being sent
-    /// or may have been sent keep waiting.
+    /// ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back. Deliveries that are being
+    /// sent or may have been sent keep waiting.
     Discard {
         /// The route, as in `casebridge list --json`
         #[arg(long, value_name = "NAME")]
@@ -194,8 +194,8 @@ enum Tool {
     },
     /// Import older events from the feeds
     ///
-    /// The service skips feed events that are older than FEED_SINCE; this imports them, and the running service delivers
-    /// them. Needs the variables of serve and the subscriptions that serve creates. Running it twice imports nothing
+    /// The service skips feed events that are older than FEED_SINCE. This command imports them, and the running
+    /// service delivers them. Needs the variables of serve and the subscriptions that serve creates. Running it twice imports nothing
     /// twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
@@ -227,8 +227,8 @@ enum Tool {
     /// Show everything about one delivery
     ///
     /// Works while the service runs, and needs DATABASE_URL only. Shows the attempts in order, with each wait and its
-    /// reason; the other deliveries of the case; links to the post and the ticket; and the request that was sent or would
-    /// be sent.
+    /// reason; the other deliveries of the case; links to the post and the ticket; and the request that was sent or
+    /// would be sent.
     Show {
         /// An id as `casebridge list` shows it or its beginning, a case, the number or link of a ticket, or the link of
         /// a post. If several deliveries match, the last one that was received
@@ -268,8 +268,8 @@ enum Tool {
         /// Print what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Ids as `casebridge list` shows them, or anything that `casebridge show` takes; a case or a ticket means all of
-        /// its deliveries that can be replayed
+        /// Ids as `casebridge list` shows them, or anything that `casebridge show` takes; a case or a ticket means all
+        /// of its deliveries that can be replayed
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
