@@ -308,7 +308,7 @@ fn main() -> ExitCode {
 }
 
 /// Reads the command line. The description of all commands takes memory that the service would keep for its
-/// whole life, so a plain `serve` is recognised without it.
+/// whole life, so a plain `serve` is recognized without it.
 fn command() -> Command {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match &arguments[..] {

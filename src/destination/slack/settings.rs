@@ -29,7 +29,7 @@ variables! {
     /// The lowest priority at which `SLACK_MENTION` applies: `low`, `normal`, `high` or `urgent`.
     ///
     /// The priority is that of the ticket: the route's `TICKET_PRIORITY`, and `high` for an account that has lost its
-    /// authorisation if that is `normal`.
+    /// authorization if that is `normal`.
     slack_mention_priority = unset().note("every priority").example("high");
     /// The hours of each day, and their time zone, in which casebridge mentions nobody. It posts messages anyway.
     slack_quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
