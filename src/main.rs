@@ -195,8 +195,8 @@ enum Tool {
     /// Import older events from the feeds
     ///
     /// The service skips feed events that are older than FEED_SINCE. This command imports them, and the running
-    /// service delivers them. Needs the variables of serve and the subscriptions that serve creates. Running it twice imports nothing
-    /// twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
+    /// service delivers them. Needs the variables of serve and the subscriptions that serve creates. Running it twice
+    /// imports nothing twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
         ///
