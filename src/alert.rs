@@ -25,7 +25,7 @@ macro_rules! codes {
     ($($(#[doc = $meaning:literal])* $name:ident = $code:literal;)*) => {
         $($(#[doc = $meaning])* pub const $name: &str = $code;)*
 
-        /// The codes of this module's alerts. `docs/operations.md` has a remedy for each.
+        /// The codes of this module's alerts. `docs/alerts.md` has a remedy for each.
         pub const ALERT_CODES: &[$crate::alert::Code] =
             &[$($crate::alert::Code { name: $name, meaning: concat!($($meaning),*).trim_ascii() }),*];
     };

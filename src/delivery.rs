@@ -319,7 +319,7 @@ pub struct Reason {
     pub full: String,
     /// Equal for failures of the same kind.
     pub kind: String,
-    /// Set if somebody has to act: the code under which `docs/operations.md` has the remedy.
+    /// Set if somebody has to act: the code under which `docs/alerts.md` has the remedy.
     pub alert: Option<&'static str>,
     /// Only something sent shows that the reason is gone: checks and lookups pass meanwhile.
     pub until_sent: bool,

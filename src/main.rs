@@ -63,9 +63,9 @@ enum Command {
 enum Tool {
     /// Check everything that serve needs, and change nothing
     ///
-    /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is
-    /// in order, ! the service works without it or it could not be checked, ✗ it is broken. Beside a running
-    /// service, it also checks whether the public address leads to it. Exit code 1 if any row is ✗.
+    /// Needs the same variables as serve, and reports what is wrong with them. Each row has a mark: ✓ it is in order,
+    /// ! the service works without it or it could not be checked, ✗ it is broken. While the service runs, it also
+    /// checks whether the public address leads to the service. Exit code 1 if any row is ✗.
     Check {
         /// No service has been started yet: rows that need a running service show ! instead of ✗
         #[arg(long)]
@@ -80,18 +80,22 @@ enum Tool {
     },
     /// Show the whole path on this machine, between stand-ins
     ///
-    /// Starts stand-ins for Khoros and Zendesk, and the real casebridge between them. Needs no variables; TICKET_… apply. It ends on Ctrl-C.
+    /// Starts stand-ins for Khoros and Zendesk, and the real casebridge between them. Needs no variables; TICKET_…
+    /// apply. It ends on Ctrl-C.
     #[cfg(feature = "demo")]
     Demo(cli::DemoOptions),
     /// List deliveries and their results, newest first
     ///
-    /// Needs DATABASE_URL only.
+    /// Works while the service runs, and needs DATABASE_URL only. "attempts" counts how often a delivery was attempted.
+    /// "tries" counts only attempts that failed while others succeeded: RETRY_SCHEDULE limits these, and a pause of the
+    /// destination uses up none.
     List(cli::ListOptions),
-    /// Try what casebridge assumes of Zendesk
+    /// Test what casebridge assumes about Zendesk
     ///
-    /// Use it on a trial or sandbox. Needs only the settings of Zendesk. Shows the account, and what it would create there: at most 6 tickets and
-    /// one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and solves or closes the others.
-    /// Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket is still open.
+    /// Use it on a trial or sandbox. Needs only the settings of Zendesk. Shows the account, and what it would create
+    /// there: at most 6 tickets and one end user, all named "casebridge rehearsal". Finally it deletes one ticket, and
+    /// solves or closes the others. Exit code 1 if an assumption is refuted, the rehearsal is incomplete, or a ticket
+    /// is still open.
     Rehearse {
         /// Create the tickets. Without this flag, nothing is created and the exit code is 2
         #[arg(long)]
@@ -103,9 +107,9 @@ enum Tool {
     },
     /// Discard waiting deliveries of a route
     ///
-    /// Works beside the running service, and needs DATABASE_URL only. Use it after the alert ticket_storm. Discarded
-    /// deliveries are dead; `casebridge replay` brings them back. Deliveries that are being sent or may have been sent
-    /// are kept.
+    /// Works while the service runs, and needs DATABASE_URL only. Use it after an alert about a limit, such as
+    /// ticket_storm. Discarded deliveries are dead; `casebridge replay` brings them back. Deliveries that are being
+    /// sent or may have been sent keep waiting.
     Discard {
         /// The route, as in `casebridge list --json`
         #[arg(long, value_name = "NAME")]
@@ -113,7 +117,7 @@ enum Tool {
         /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
         #[arg(long, value_name = "TIME", value_parser = parse::time)]
         since: Option<Timestamp>,
-        /// Only deliveries that were received before this time
+        /// Only deliveries that were received before this time; by default now
         #[arg(long, value_name = "TIME", value_parser = parse::time)]
         until: Option<Timestamp>,
         /// Only deliveries to this destination
@@ -133,13 +137,13 @@ enum Tool {
         /// Print a built-in template as a starting point for TICKET_SUBJECT, TICKET_COMMENT or TICKET_UPDATE
         #[arg(long, value_enum, conflicts_with_all = ["file", "route", "update", "json", "html"])]
         template: Option<BuiltIn>,
-        /// The route of the notification, as in ROUTE_<NAME>_…; the first if none is named
+        /// The route of the notification, as in ROUTE_<NAME>_…; by default the first
         #[arg(long, value_name = "NAME")]
         route: Option<String>,
         /// Show the comment that a later event adds, as if its text and notes were new
         #[arg(long)]
         update: bool,
-        /// One ticket a line, as JSON
+        /// One ticket per line, as JSON
         #[arg(long, conflicts_with = "html")]
         json: bool,
         /// Print the comment as the HTML that is sent, not as agents see it
@@ -148,11 +152,12 @@ enum Tool {
     },
     /// Prove that nothing is missing
     ///
-    /// Compares the database with Zendesk and the feeds, and changes nothing. Finds tickets that no longer exist, cases with several open tickets, tickets that no delivery made, and events
-    /// of the feeds that became no delivery. Needs the variables of serve. Exit code 1 if there is a difference, or if
+    /// Compares the database with Zendesk and the feeds, and changes nothing. Finds tickets that no longer exist, cases
+    /// with several open tickets, tickets that no delivery created, and events of the feeds that became no delivery.
+    /// Works while the service runs, and needs the variables of serve. Exit code 1 if there is a difference, or if
     /// something could not be compared.
     Reconcile {
-        /// Compare what was received since: 7d, 12h, 30m, or a date (UTC)
+        /// Compare deliveries that were received since then: 7d, 12h, 30m, or a date (UTC)
         #[arg(long, default_value = "7d", value_parser = parse::since)]
         since: Timestamp,
         /// One JSON document: {"agrees", "since", "deliveries": [{"route", "destination", "received", "waiting",
@@ -162,7 +167,8 @@ enum Tool {
     },
     /// Show the running service on one screen
     ///
-    /// Asks the service with PORT and ADMIN_TOKEN. If it does not answer, shows what the database at DATABASE_URL knows.
+    /// Asks the service on this machine, at PORT with ADMIN_TOKEN. If it does not answer, shows what the database at
+    /// DATABASE_URL contains.
     Status {
         /// Show it again every two seconds, until a signal
         #[arg(long)]
@@ -170,7 +176,7 @@ enum Tool {
     },
     /// Ask the running service whether it answers
     ///
-    /// Needs PORT only. Exit code 1 if it does not answer; container images use it as their health check.
+    /// Needs PORT only. Exit code 1 if it does not answer; the container image uses it as its health check.
     Health,
     /// Print the documentation of all settings, and no values
     Settings {
@@ -179,17 +185,18 @@ enum Tool {
     },
     /// End the subscriptions at Khoros
     ///
-    /// Needs the variables of serve. A running service leaves the subscriptions alone until its next start.
+    /// Needs the variables of serve. A running service does not activate the subscriptions again, but its next start
+    /// does: stop it for good if they are to stay ended.
     Unsubscribe {
-        /// The subscription with this name, instead of those of the configured routes
+        /// End the subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
         external_id: Vec<String>,
     },
     /// Import older events from the feeds
     ///
-    /// The running service delivers them; it skips feed events older than FEED_SINCE. Needs the variables of serve and
-    /// the subscriptions that serve creates. Running it twice imports nothing twice. Exit code 1 if a feed could not be
-    /// read to the end, or an event could not be imported.
+    /// The service skips feed events that are older than FEED_SINCE. This command imports them, and the running
+    /// service delivers them. Needs the variables of serve and the subscriptions that serve creates. Running it twice
+    /// imports nothing twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
         ///
@@ -210,7 +217,7 @@ enum Tool {
         #[arg(long)]
         json: bool,
     },
-    /// Copy the SQLite file, beside the running service
+    /// Copy the SQLite file while the service runs
     ///
     /// Needs DATABASE_URL only. The copy is complete, and only its owner may read it. For PostgreSQL, use pg_dump.
     Backup {
@@ -219,49 +226,50 @@ enum Tool {
     },
     /// Show everything about one delivery
     ///
-    /// Works beside the running service, and needs DATABASE_URL only. Shows its attempts in their order, with each wait
-    /// and its reason; the other deliveries of its case; links to the post and the ticket; and the request that was sent
-    /// or would be sent.
+    /// Works while the service runs, and needs DATABASE_URL only. Shows the attempts in order, with each wait and its
+    /// reason; the other deliveries of the case; links to the post and the ticket; and the request that was sent or
+    /// would be sent.
     Show {
-        /// An id as `casebridge list` shows it or the beginning of one, a case, the number or link of a ticket, or the
-        /// link of a post. Of several deliveries, the last one that was received
+        /// An id as `casebridge list` shows it or its beginning, a case, the number or link of a ticket, or the link of
+        /// a post. If several deliveries match, the last one that was received
         #[arg(value_name = "ID")]
         id: String,
-        /// The delivery to this destination
+        /// Only the delivery to this destination
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
         destination: Option<String>,
-        /// Also texts and names: those in the request, and the answers of the destination
+        /// Also show texts and names: those in the request, and the answers of the destination
         #[arg(long)]
         texts: bool,
         /// One JSON document: {"delivery": …, "post", "ticket_url", "timeline": […], "request": …, "case": […]}
         #[arg(long)]
         json: bool,
     },
-    /// Give dead deliveries a new try
+    /// Try dead deliveries again
     ///
-    /// Works beside the running service, and needs DATABASE_URL only.
+    /// Works while the service runs, and needs DATABASE_URL only. Each delivery gets a new retry schedule. Remove the
+    /// cause first: `casebridge list --state dead` shows it.
     Replay {
         /// All dead deliveries
         #[arg(long, conflicts_with = "ids")]
         all_dead: bool,
-        /// Make new tickets for these cases, because their tickets were deleted for good
+        /// Create new tickets for these cases, because their tickets were deleted for good
         ///
-        /// Use it after the alert zendesk_ticket_hidden, when you know that Zendesk has no such ticket any
-        /// longer.
+        /// Use it after the alert zendesk_ticket_hidden, if you know that the ticket no longer exists in Zendesk.
         #[arg(long, conflicts_with = "all_dead")]
         new_ticket: bool,
-        /// Deliver waiting deliveries now instead of at their next try
+        /// Also deliver waiting deliveries, now instead of at their next try
         #[arg(long, conflicts_with_all = ["all_dead", "new_ticket"])]
         now: bool,
         /// Only deliveries to this destination
         ///
-        /// --all-dead leaves out deliveries to Flow, which may have been sent, unless this is flow.
+        /// --all-dead leaves out deliveries to Flow and Twilio, unless this names one of them: they may have been sent.
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
         destination: Option<String>,
         /// Print what would be replayed, and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Ids as `casebridge list` shows them, or as in `casebridge show`; a case or ticket: all that can be replayed
+        /// Ids as `casebridge list` shows them, or anything that `casebridge show` takes; a case or a ticket means all
+        /// of its deliveries that can be replayed
         #[arg(value_name = "ID")]
         ids: Vec<String>,
     },
@@ -272,7 +280,7 @@ enum Tool {
     },
     /// Print the manual page, or write those of all commands
     Man {
-        /// The folder, as in /usr/local/share/man/man1
+        /// The folder for the pages of all commands, as in /usr/local/share/man/man1
         folder: Option<PathBuf>,
     },
 }
@@ -300,7 +308,7 @@ fn main() -> ExitCode {
 }
 
 /// Reads the command line. The description of all commands takes memory that the service would keep for its
-/// whole life, so a plain `serve` is recognised without it.
+/// whole life, so a plain `serve` is recognized without it.
 fn command() -> Command {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     match &arguments[..] {

@@ -81,7 +81,7 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
     Ok(())
 }
 
-/// Why a waiting delivery is kept.
+/// Why a waiting delivery cannot be discarded.
 fn refusal(delivery: &Listed) -> Option<&'static str> {
     match delivery {
         Listed { leased: true, .. } => Some("is being delivered"),

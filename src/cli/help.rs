@@ -61,7 +61,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     ("status", &["casebridge status", "casebridge status --watch"]),
-    ("health", &["casebridge health || echo broken"]),
+    ("health", &["casebridge health || echo 'casebridge does not answer'"]),
     ("reconcile", &["casebridge reconcile", "casebridge reconcile --since 30d --json | jq .differences"]),
     ("rehearse", &["casebridge rehearse", "casebridge rehearse --yes-create-tickets"]),
     (
@@ -92,7 +92,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "replay",
         &[
-            "casebridge list --state dead              # first, look what is dead, and why",
+            "casebridge list --state dead              # first: what is dead, and why?",
             "casebridge replay --all-dead --dry-run",
             "casebridge replay --all-dead",
             "casebridge replay khoros:1234:67c53595-efc3-46aa-963b:twitter:8554851814819",
@@ -116,7 +116,11 @@ const EXIT_CODES: &[(u8, &str)] = &[
         "failed; for check: something is broken; for reconcile: something differs or was not compared; for \
          rehearse: an assumption is refuted, the rehearsal is incomplete, or a ticket is still open",
     ),
-    (2, "wrong configuration or arguments, or an unusable SQLite file or PostgreSQL database"),
+    (
+        2,
+        "trying again will not help: wrong configuration or arguments, or an unusable SQLite file or PostgreSQL \
+         database",
+    ),
 ];
 
 /// Adds to the commands what their own description does not contain.

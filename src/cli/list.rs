@@ -32,7 +32,7 @@ pub struct ListOptions {
     /// Only deliveries to this destination
     #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
     destination: Option<String>,
-    /// Only deliveries of this route, as in ROUTE_<NAME>_…; the tutorial's is `label`
+    /// Only deliveries of this route, as in ROUTE_<NAME>_…; SPREDFAST_LABEL_NAME makes the route `label`
     #[arg(long, value_name = "NAME")]
     route: Option<String>,
     /// Only deliveries of this case, as in khoros:1234:twitter:855485181481934848: the external_id of its ticket
@@ -41,11 +41,11 @@ pub struct ListOptions {
     /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
     #[arg(long, value_name = "TIME", value_parser = parse::time)]
     since: Option<Timestamp>,
-    /// At most this number of deliveries, the newest; by default 50 in the table, and all with --json
+    /// At most this number of deliveries; by default 50 in the table, and all with --json
     #[arg(long, value_name = "NUMBER")]
     limit: Option<usize>,
-    /// One JSON object a line: {"id", "case", "event_name", "event_id", "route", "destination", "state", "attempts",
-    /// "tries", "reference", "ticket", "reason", "received_at", "due_at", "settled_at"}
+    /// One JSON object per line: {"id", "case", "event_name", "event_id", "route", "destination", "target", "state",
+    /// "attempts", "tries", "reference", "ticket", "reason", "note", "received_at", "due_at", "settled_at"}
     #[arg(long)]
     json: bool,
 }

@@ -22,7 +22,7 @@ pub enum Rehearsed {
     Refused,
 }
 
-/// Tries what casebridge assumes of Zendesk. If it may not create tickets, it only shows the account.
+/// Tests what casebridge assumes about Zendesk. If it may not create tickets, it only shows the account.
 pub async fn rehearse(may_create: bool, as_json: bool, stop: CancellationToken) -> anyhow::Result<Rehearsed> {
     let RehearsalSettings { zendesk, lease, is_local } = RehearsalSettings::from_env()?;
     let http = connect::http_client(is_local)?;

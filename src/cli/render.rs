@@ -143,7 +143,7 @@ fn render_item(
     }
     let requester = match author {
         Some(author) => {
-            format!("the Zendesk user {} ({}), made if it is missing", author.key, author.name)
+            format!("the Zendesk user {} ({}), created if missing", author.key, author.name)
         }
         None if settings.requester == Requester::Author && item.report.is_none() => {
             "the user of the credential, since the event does not have the author's id".to_owned()

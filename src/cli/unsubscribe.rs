@@ -23,7 +23,8 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     let inbox = match Inbox::open_beside(&config.database).await {
         Ok(inbox) => Some(inbox),
         Err(error) => {
-            writeln!(out, "the end cannot be stored, so a running service may subscribe again: {error:#}")?;
+            let consequence = "so a running service may activate it again";
+            writeln!(out, "cannot store that the subscription was ended, {consequence}: {error:#}")?;
             None
         }
     };

@@ -39,16 +39,17 @@ const CHECK_SHARE: u32 = 20;
 variables! {
     /// The variables of texts: `TEXT_…`, and `ROUTE_<NAME>_TEXT_…` for one route.
     Variables:
-    /// The hours in which no text is sent, by Twilio or Flow: the texts wait for their end.
+    /// The hours of each day, and their time zone, in which casebridge sends no text by Twilio or Flow. The texts wait
+    /// until these hours end.
     quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
-    /// The most texts that a route sends in any hour, by Twilio and by Flow each; further ones wait. A broadcast of Flow
-    /// counts as one. `0`: no limit.
+    /// The most texts that a route sends in any hour, counted separately for Twilio and Flow; further ones wait. A
+    /// broadcast of Flow counts as one. `0`: no limit.
     max_per_hour = default("60");
 }
 
 pub const SECTION: Section = Section {
     title: "Texts",
-    intro: "They apply to [Twilio](twilio.md) and to [Flow](destinations.md#flow-broadcasts).",
+    intro: "These settings apply to [Twilio](twilio.md) and to [Flow](destinations.md#flow-broadcasts).",
     groups: &[Group::per_route(PREFIX, Variables::DOCS)],
     prefixes: &["TEXT_QUIET", "TEXT_MAX"],
 };

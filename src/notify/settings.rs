@@ -14,8 +14,8 @@ use crate::env::{Reader, variables};
 variables! {
     /// The variables of notices.
     Variables:
-    /// A Slack incoming webhook, which gets a message when an alert fires, once a day while it lasts, and when it is
-    /// over. Treat the address as a secret.
+    /// An incoming webhook of Slack, which gets a message when an alert fires, once a day while it lasts, and when it
+    /// is resolved. Treat the address as a secret.
     alert_slack_webhook_url = unset().example("https://hooks.slack.com/services/…");
     /// An address that gets the same notices as signed webhooks (Standard Webhooks), or in the format of Alertmanager.
     alert_webhook_url = unset().example("https://example.com/alerts");
@@ -24,27 +24,27 @@ variables! {
     /// The secret that signs these webhooks, as `WEBHOOK_SECRET`. With `ALERT_WEBHOOK_FORMAT=alertmanager` it is
     /// optional.
     alert_webhook_secret = needed("for `ALERT_WEBHOOK_URL` with `ALERT_WEBHOOK_FORMAT=standard`");
-    /// The integration key of a PagerDuty service (Events API v2): alerts become incidents, and are resolved when
-    /// they are over.
+    /// The integration key of a PagerDuty service (Events API v2): each alert becomes an incident, which casebridge
+    /// resolves when the alert is over.
     alert_pagerduty_key = unset();
     /// The address of PagerDuty's Events API. In the EU: `https://events.eu.pagerduty.com`.
     alert_pagerduty_url = default(PAGERDUTY);
     /// How long a condition must last before its alert fires, in seconds, 0 to 3600.
     alert_pending_seconds = default("60");
-    /// casebridge calls this address every 60 s while all is well, and its path with `/fail` once when that
+    /// casebridge calls this address every 60 s while all is well, and once with `/fail` appended to its path when that
     /// changes. A service such as healthchecks.io reports when the calls stop. Treat the address as a secret.
     ///
     /// All is well while the database takes writes, the destinations' queues are being worked on, and the oldest
     /// waiting delivery is younger than `HEARTBEAT_MAX_AGE_SECONDS`.
     heartbeat_url = unset().example("https://hc-ping.com/…");
-    /// From this age of the oldest waiting delivery on, in seconds, 1 to 604800, `HEARTBEAT_URL` is not called.
+    /// If the oldest waiting delivery is this old, in seconds, 1 to 604800, casebridge stops calling `HEARTBEAT_URL`.
     /// Deliveries that a limit holds back do not count.
     heartbeat_max_age_seconds = default("600");
 }
 
 pub const SECTION: Section = Section {
     title: "Alerts",
-    intro: "See [Notices](operations.md#notices).",
+    intro: "See [Notices](alerts.md#notices).",
     groups: &[Group::new("", Variables::DOCS)],
     prefixes: &["ALERT_", "HEARTBEAT_"],
 };

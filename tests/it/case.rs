@@ -82,8 +82,8 @@ on_both! {
             assert_eq!(line["action"], action, "{line}");
         }
         let said_of_account = comments_on(&world, 1000);
-        assert!(said_of_account[0].starts_with("2018-03-14 00:31 UTC · The account was re-authorised in Khoros"));
-        assert!(said_of_account[1].starts_with("Re-authorise the account in Khoros"));
+        assert!(said_of_account[0].starts_with("2018-03-14 00:31 UTC · The account was re-authorized in Khoros"));
+        assert!(said_of_account[1].starts_with("Re-authorize the account in Khoros"));
         assert!(comments_on(&world, 1003)[0].contains("Published: https://www.facebook.com/"));
         assert_eq!(world.notify(&report(lost, "r3")).await["new"], 0);
         world.check_one_ticket_per_case().await;

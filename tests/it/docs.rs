@@ -63,8 +63,8 @@ fn every_event_of_the_log_is_explained() {
 
 #[test]
 fn every_alert_has_a_remedy() {
-    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
-    let (_, table) = page.split_once("\n## Alerts\n").unwrap();
+    let page = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
+    let (_, table) = page.split_once("\n## Codes and remedies\n").unwrap();
     let rows =
         table.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
     let documented: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();

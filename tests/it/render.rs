@@ -162,7 +162,7 @@ fn it_shows_the_ticket_the_comment_and_the_requester() {
         sent.contains("</p><blockquote>Post Text</blockquote><p><strong>author</strong> (@author"),
         "{sent}"
     );
-    let requester = "\nRequester: the Zendesk user khoros:twitter:12345678 (author), made if it is missing\n";
+    let requester = "\nRequester: the Zendesk user khoros:twitter:12345678 (author), created if missing\n";
     assert!(told.contains(requester), "{told}");
     assert!(err(&output).contains("SPREDFAST_COMPANY_ID is not set: 1234 is assumed"), "{}", err(&output));
     assert!(err(&output).contains("SPREDFAST_LABEL_NAME is not set: CreateCase is assumed"));

@@ -454,7 +454,7 @@ async fn mentions_come_from_settings_and_keep_quiet_hours() {
         posted(&bridge, "event-1").await;
         bridge.stop().await;
 
-        // An account that has lost its authorisation has a high priority.
+        // An account that has lost its authorization has a high priority.
         world.set("SLACK_MENTION_PRIORITY", "high");
         let bridge = world.start().await;
         world.notify(&noted(2, "2", &["0"])).await;

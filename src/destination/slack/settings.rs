@@ -26,29 +26,29 @@ variables! {
     slack_bot_token = needed("for Slack");
     /// The Web API of Slack. That of GovSlack is `https://slack-gov.com/api`.
     slack_api_url = default(API_URL);
-    /// The lowest priority that mentions: `low`, `normal`, `high` or `urgent`.
+    /// The lowest priority at which `SLACK_MENTION` applies: `low`, `normal`, `high` or `urgent`.
     ///
     /// The priority is that of the ticket: the route's `TICKET_PRIORITY`, and `high` for an account that has lost its
-    /// authorisation if that is `normal`.
+    /// authorization if that is `normal`.
     slack_mention_priority = unset().note("every priority").example("high");
-    /// When casebridge mentions nobody: a span of each day, and its time zone. Messages are posted nevertheless.
+    /// The hours of each day, and their time zone, in which casebridge mentions nobody. It posts messages anyway.
     slack_quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
-    /// The number of new cases that casebridge posts to one channel in any minute; `0`: any number. Further ones wait.
+    /// The most new cases that casebridge posts in a channel in any minute; further ones wait. `0`: no limit.
     slack_max_per_minute = default("20");
-    /// What happens to a message that may have been posted if casebridge may not read the channel. `resend`: post it
-    /// again, marked as a possible duplicate. `hold`: leave it to you, as a dead delivery.
+    /// What happens to a message that may have been posted, if casebridge may not read the channel. `resend`:
+    /// casebridge posts it again, marked as a possible duplicate. `hold`: the delivery is dead, and you decide.
     slack_doubt = default("resend");
 }
 
 variables! {
     /// The variables of a channel: `SLACK_…`, and `ROUTE_<NAME>_SLACK_…` for one route.
     TargetVariables:
-    /// The id of the channel, from the bottom of its details in Slack; a link to the channel will do.
+    /// The id of the channel, from the bottom of its details in Slack; a link to the channel works, too.
     channel_id = needed("for Slack").example("C0123456789");
-    /// A [template](tickets.md#templates) of the first line of a case's message, as plain text.
+    /// A [template](tickets.md#templates) for the first line of a case's message, in plain text.
     text = unset();
-    /// Whom the message of a new or urgent case mentions, separated by commas: `here`, `channel`, or the id of a
-    /// member (`U…`) or a user group (`S…`). `none`: nobody.
+    /// Whom casebridge mentions when a case is new, reopened or followed up, separated by commas: `here`, `channel`,
+    /// or the id of a member (`U…`) or a user group (`S…`). `none`: nobody.
     mention = unset().note("nobody").example("S0123456789");
 }
 

@@ -48,12 +48,12 @@ pub fn report() -> Item {
         place: "Instagram".to_owned(),
         network: text("instagram"),
         subject: "Instagram \"acme\"".to_owned(),
-        headline: "Instagram \"acme\" lost its authorisation".to_owned(),
+        headline: "Instagram \"acme\" lost its authorization".to_owned(),
         opening: "The account can no longer be used".to_owned(),
         meaning: Some("Nothing is published to it."),
         when: text("2018-03-14 00:31 UTC"),
         lines: vec![("Account".into(), "acme".to_owned())],
-        advice: Some("Authorise it again."),
+        advice: Some("Authorize it again."),
         ..Report::default()
     };
     Item { event_name: text("credential-deauth"), report: Some(report), ..Item::default() }

@@ -42,22 +42,23 @@ variables! {
     ///
     /// Without it, casebridge asks once, a minute after each text.
     twilio_status_callback = default("0");
-    /// The API of messages.
+    /// The address of Twilio's API for messages.
     twilio_api_url = default(API_URL);
-    /// The API of Flex.
+    /// The address of the API of Flex.
     twilio_flex_api_url = default(FLEX_API_URL);
-    /// The API of conversations.
+    /// The address of the API of conversations.
     twilio_conversations_api_url = default(CONVERSATIONS_API_URL);
-    /// The API of Proxy, for `flex-legacy`.
+    /// The address of the API of Proxy, for `flex-legacy`.
     twilio_proxy_api_url = default(PROXY_API_URL);
-    /// The API of Programmable Chat, for `flex-legacy`.
+    /// The address of the API of Programmable Chat, for `flex-legacy`.
     twilio_chat_api_url = default(CHAT_API_URL);
 }
 
 variables! {
     /// The variables of a message: `TWILIO_…`, and `ROUTE_<NAME>_TWILIO_…` for one route.
     MessageVariables:
-    /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: the same in Flex UI 1.x.
+    /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: the same in Flex UI
+    /// 1.x.
     mode = default("sms");
     /// The phone numbers that get the message, separated by commas, each with its country code; `whatsapp:` in front
     /// sends it by WhatsApp. Or a [template](tickets.md#templates) that yields one number.
@@ -68,9 +69,9 @@ variables! {
     from = needed("for Twilio unless `TWILIO_MESSAGING_SERVICE_SID` is set").example("+15557654321");
     /// The messaging service (`MG…`) that sends the text, instead of one number.
     messaging_service_sid = unset();
-    /// The message: a [template](tickets.md#templates) of at most 1,600 characters; longer texts are cut.
+    /// The message: a [template](tickets.md#templates). casebridge cuts the text at 1,600 characters.
     ///
-    /// The default gives the number and the link of the ticket, and nothing that a customer wrote.
+    /// The default contains the number and the link of the ticket, and nothing that a customer wrote.
     text = default(TEXT);
     /// The approved template (`HX…`) of a WhatsApp message. Its variable `1` is the text.
     content_sid = unset();

@@ -1,4 +1,4 @@
-//! The memory of a case: recognises the content that its ticket already has, and the changes in later events. Pure.
+//! The memory of a case: recognizes the content that its ticket already has, and the changes in later events. Pure.
 //!
 //! Texts are erased after a month, but cases never end. So the memory consists of fingerprints.
 
@@ -176,9 +176,9 @@ mod tests {
 
     #[test]
     fn reports_are_changes_each_time() {
-        let deauthorised = Content { repetition: Repetition::Always, ..content("accounts", "lost", &[]) };
-        let memory = CaseMemory::default().with(CASE, &deauthorised);
-        let changes = memory.changes(CASE, &deauthorised);
+        let deauthorized = Content { repetition: Repetition::Always, ..content("accounts", "lost", &[]) };
+        let memory = CaseMemory::default().with(CASE, &deauthorized);
+        let changes = memory.changes(CASE, &deauthorized);
         assert_eq!(changes, Changes { is_report: true, ..Changes::default() });
         assert!(!changes.is_empty());
     }

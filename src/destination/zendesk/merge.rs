@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merges_are_recognised_by_their_via_source() {
+    fn merges_are_recognized_by_their_via_source() {
         let merges = |audit: Value| {
             merge_ticket_ids(&serde_json::from_value(audit).unwrap(), "from").collect::<Vec<_>>()
         };

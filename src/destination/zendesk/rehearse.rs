@@ -1,4 +1,4 @@
-//! `casebridge rehearse`: tries on the configured account what casebridge assumes of Zendesk.
+//! `casebridge rehearse`: tries on the configured account what casebridge assumes about Zendesk.
 //!
 //! Sends the requests that the service sends, and also closes, merges and deletes tickets; all of them are its own: at
 //! most [`MOST_TICKETS`], for one end user, all named "casebridge rehearsal". Whatever happens in between, it solves

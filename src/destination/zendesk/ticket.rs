@@ -28,7 +28,7 @@ const NOTES: usize = 20;
 const NOTE_BYTES: usize = 4_000;
 /// Zendesk documents no limit for the text of a custom field.
 const CUSTOM_FIELD_BYTES: usize = 20_000;
-/// The characters by which a note is recognised in a comment. A shorter note is recognised with its author.
+/// The characters by which a note is recognized in a comment. A shorter note is recognized with its author.
 const NOTE_START: usize = 200;
 const SHORT_NOTE: usize = 12;
 const USER_NAME_CHARS: usize = 200;
@@ -52,7 +52,7 @@ static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in
 pub struct Draft<'a> {
     pub item: &'a Item,
     pub case_key: &'a str,
-    /// The delivery's identity, by which a ticket of ours is recognised.
+    /// The delivery's identity, by which a ticket of ours is recognized.
     pub delivery: &'a str,
     pub route: &'a str,
     /// The label of the route: the event itself may lack it.

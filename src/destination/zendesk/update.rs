@@ -27,7 +27,7 @@ const PAGES: usize = 50;
 pub struct Update<'a> {
     pub ticket: &'a str,
     pub case_key: &'a str,
-    /// The delivery's identity, by which its comment is recognised.
+    /// The delivery's identity, by which its comment is recognized.
     pub delivery: &'a str,
     /// The comment may have been added already.
     pub in_doubt: bool,

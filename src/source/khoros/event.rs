@@ -46,12 +46,12 @@ pub enum MessageStep {
     Published,
 }
 
-/// A change of the authorisation of an account of a network.
+/// A change of the authorization of an account of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialChange {
-    Authorised,
-    Reauthorised,
-    Deauthorised,
+    Authorized,
+    Reauthorized,
+    Deauthorized,
     Deleted,
 }
 
@@ -92,9 +92,9 @@ impl Event {
             "message-needs-approval" => Event::Message(MessageStep::NeedsApproval),
             "message-sent-to-network" => Event::Message(MessageStep::SentToNetwork),
             "message-published" => Event::Message(MessageStep::Published),
-            "credential-auth" => Event::Credential(CredentialChange::Authorised),
-            "credential-reauth" => Event::Credential(CredentialChange::Reauthorised),
-            "credential-deauth" => Event::Credential(CredentialChange::Deauthorised),
+            "credential-auth" => Event::Credential(CredentialChange::Authorized),
+            "credential-reauth" => Event::Credential(CredentialChange::Reauthorized),
+            "credential-deauth" => Event::Credential(CredentialChange::Deauthorized),
             "credential-delete" => Event::Credential(CredentialChange::Deleted),
             "pass-conversation-control" => Event::ConversationPassed,
             "error-custom-crm" => Event::CrmError,
@@ -113,8 +113,8 @@ impl Event {
 
     pub(super) fn condition(self) -> Condition {
         match self {
-            Event::Credential(CredentialChange::Deauthorised) => Condition::Broken,
-            Event::Credential(CredentialChange::Reauthorised) => Condition::Repaired,
+            Event::Credential(CredentialChange::Deauthorized) => Condition::Broken,
+            Event::Credential(CredentialChange::Reauthorized) => Condition::Repaired,
             _ => Condition::Unchanged,
         }
     }
@@ -190,20 +190,20 @@ fn credential(change: CredentialChange, body: &Value) -> Report {
         None => label,
     };
     let (became, opening, meaning, advice) = match change {
-        CredentialChange::Authorised => {
-            ("was authorised", "The account was authorised in Khoros", None, None)
+        CredentialChange::Authorized => {
+            ("was authorized", "The account was authorized in Khoros", None, None)
         }
-        CredentialChange::Reauthorised => (
-            "was re-authorised",
-            "The account was re-authorised in Khoros",
+        CredentialChange::Reauthorized => (
+            "was re-authorized",
+            "The account was re-authorized in Khoros",
             Some("It can be used again."),
             None,
         ),
-        CredentialChange::Deauthorised => (
-            "lost its authorisation",
-            "Khoros can no longer use this account: its authorisation ended and could not be refreshed",
+        CredentialChange::Deauthorized => (
+            "lost its authorization",
+            "Khoros can no longer use this account: its authorization ended and could not be refreshed",
             Some("Khoros neither publishes to this account nor receives from it."),
-            Some("Re-authorise the account in Khoros: Company Settings > Accounts."),
+            Some("Re-authorize the account in Khoros: Company Settings > Accounts."),
         ),
         CredentialChange::Deleted => (
             "was deleted from Khoros",

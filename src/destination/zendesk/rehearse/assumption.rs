@@ -1,4 +1,4 @@
-//! What casebridge assumes of Zendesk: the one list, which `docs/vendor-assumptions.md` repeats.
+//! What casebridge assumes about Zendesk: the one list, which `docs/vendor-assumptions.md` repeats.
 
 use serde::Serialize;
 

@@ -485,7 +485,7 @@ fn a_lost_account_is_urgent_and_internal() {
     }
     let public = of(&[("TICKET_PUBLIC", "1"), ("TICKET_COMMENT", "{{ item.text }}")], Fields::Configured);
     assert_eq!(public["comment"]["public"], false);
-    let start = "Re-authorise the account in Khoros: Company Settings > Accounts.\n\
+    let start = "Re-authorize the account in Khoros: Company Settings > Accounts.\n\
         Down since 2018-03-14 00:31 UTC. Khoros neither publishes to this account nor receives from it. \
         Khoros can no longer use this account";
     assert!(seen(&public).starts_with(start), "{}", seen(&public));
@@ -525,7 +525,7 @@ fn times_are_those_of_the_configured_zone() {
     let seen = seen(&ticket["ticket"]);
     assert!(seen.contains("labelled \"CreateCase\" at 2011-05-27 00:30 CEST\n"), "{seen}");
     assert!(seen.contains(" · posted 00:05\n") && seen.ends_with("Ann, 2011-05-26 23:05 CEST: n"), "{seen}");
-    assert_eq!(notes.len(), 1, "a short note is recognised by its author and its time");
+    assert_eq!(notes.len(), 1, "a short note is recognized by its author and its time");
 }
 
 #[test]

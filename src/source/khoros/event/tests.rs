@@ -23,9 +23,9 @@ fn the_published_names() {
         ("message-needs-approval", Event::Message(MessageStep::NeedsApproval)),
         ("message-sent-to-network", Event::Message(MessageStep::SentToNetwork)),
         ("Message-Published", Event::Message(MessageStep::Published)),
-        ("credential-auth", Event::Credential(CredentialChange::Authorised)),
-        ("credential-reauth", Event::Credential(CredentialChange::Reauthorised)),
-        ("credential-deauth", Event::Credential(CredentialChange::Deauthorised)),
+        ("credential-auth", Event::Credential(CredentialChange::Authorized)),
+        ("credential-reauth", Event::Credential(CredentialChange::Reauthorized)),
+        ("credential-deauth", Event::Credential(CredentialChange::Deauthorized)),
         ("credential-delete", Event::Credential(CredentialChange::Deleted)),
         ("pass-conversation-control", Event::ConversationPassed),
         ("error-custom-crm", Event::CrmError),
@@ -69,7 +69,7 @@ fn posts_are_not_reports() {
 fn missing_fields_are_left_out() {
     for (event, headline, case) in [
         ("message-published", "message published: (no text)", None),
-        ("credential-deauth", "account lost its authorisation", None),
+        ("credential-deauth", "account lost its authorization", None),
         ("pass-conversation-control", "conversation passed to a bot", None),
         ("error-custom-crm", "call to the CRM failed", Some("crm:-:-")),
         ("vault-account-user-delete", "vault: user of an account deleted", None),

@@ -258,7 +258,7 @@ fn a_post_that_comes_twice_with_other_contents_is_stored_twice() {
     let items = [item("one"), item("two"), item("one"), item("two")];
     let json = json!({"eventUuid": "e", "data": {"items": items}}).to_string();
     let arrivals = parsed(&json);
-    assert_eq!(arrivals, parsed(&json), "and recognised again");
+    assert_eq!(arrivals, parsed(&json), "and recognized again");
     let identities: std::collections::HashSet<&str> =
         arrivals.iter().map(|arrival| arrival.identity.as_str()).collect();
     assert_eq!(identities.len(), 2);

@@ -65,7 +65,7 @@ fn an_account_that_works_again_solves_its_ticket() {
         shown(include_str!("../../../../../tests/fixtures/credential-reauth-instagram.json")),
         (
             true,
-            "2018-03-14 00:31 UTC · The account was re-authorised in Khoros · It can be used again.\n\n\
+            "2018-03-14 00:31 UTC · The account was re-authorized in Khoros · It can be used again.\n\n\
              Account: will.i.am\nAccount id: 673abc9794"
                 .to_owned()
         )
@@ -73,7 +73,7 @@ fn an_account_that_works_again_solves_its_ticket() {
     let (solves, lost) =
         shown(include_str!("../../../../../tests/fixtures/credential-deauth-instagram.json"));
     let start =
-        "Re-authorise the account in Khoros: Company Settings > Accounts.\nDown since 2018-03-14 00:31 UTC. ";
+        "Re-authorize the account in Khoros: Company Settings > Accounts.\nDown since 2018-03-14 00:31 UTC. ";
     assert!(!solves && lost.starts_with(start), "{lost}");
 }
 
