@@ -109,7 +109,7 @@ impl Stage {
             bearer_token: random_token(),
             admin_token: random_token(),
             http: connect::http_client(true)?,
-            folder: tempfile::tempdir().context("no temporary folder can be made")?,
+            folder: tempfile::tempdir().context("cannot create a temporary folder")?,
             shown: 0,
         })
     }
