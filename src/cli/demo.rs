@@ -47,7 +47,7 @@ enum Story {
 }
 
 impl DemoOptions {
-    /// What casebridge logs beside the story. An outage tells what the warnings would say.
+    /// What casebridge logs during the story. The story of an outage already says what the warnings would say.
     pub fn log_filter(&self) -> &'static str {
         match self.story {
             Story::Label => "warn",
