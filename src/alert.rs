@@ -34,7 +34,7 @@ macro_rules! codes {
 pub(crate) use codes;
 
 codes! {
-    /// Deliveries were given up.
+    /// casebridge has given deliveries up.
     DELIVERY_DEAD = "delivery_dead";
     /// The database does not answer, or refuses writes.
     STORAGE = "storage";
@@ -44,7 +44,7 @@ codes! {
     CONFIGURATION = "configuration";
     /// The service does not start, or has ended, because of this machine or a defect.
     START = "start";
-    /// A defect of casebridge itself.
+    /// A part of casebridge failed because of a defect.
     PANIC = "panic";
 }
 

@@ -47,7 +47,7 @@ enum Story {
 }
 
 impl DemoOptions {
-    /// What casebridge logs beside the story. An outage tells what the warnings would say.
+    /// What casebridge logs during the story. The story of an outage already says what the warnings would say.
     pub fn log_filter(&self) -> &'static str {
         match self.story {
             Story::Label => "warn",
@@ -109,7 +109,7 @@ impl Stage {
             bearer_token: random_token(),
             admin_token: random_token(),
             http: connect::http_client(true)?,
-            folder: tempfile::tempdir().context("no temporary folder can be made")?,
+            folder: tempfile::tempdir().context("cannot create a temporary folder")?,
             shown: 0,
         })
     }

@@ -101,14 +101,14 @@ pub fn render(
             Err(reason) => {
                 unprocessable += 1;
                 let mut err = std::io::stderr();
-                writeln!(err, "casebridge: no ticket can be made of item {number}: {reason}")?;
+                writeln!(err, "casebridge: item {number} cannot become a ticket: {reason}")?;
             }
         }
     }
     out.flush()?;
     match unprocessable {
         0 => Ok(()),
-        _ => bail!("no ticket can be made of {unprocessable} of {} item(s)", arrivals.len()),
+        _ => bail!("{unprocessable} of {} item(s) cannot become tickets", arrivals.len()),
     }
 }
 

@@ -193,7 +193,7 @@ fn app_entry(doc: &Doc, app: App) -> Value {
     entry
 }
 
-/// The part of `--help` that names the settings, in lines of at most so many columns.
+/// The part of `--help` that names the settings, in lines of at most `columns` columns.
 pub fn help(columns: usize, heading: fn(&str) -> String) -> String {
     let required = config::sections().flat_map(|section| names(section, is_required));
     let mut text = heading("Required settings (environment variables; `casebridge settings` describes all):");

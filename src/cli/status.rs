@@ -70,7 +70,7 @@ async fn of_database(config: &Partial) -> anyhow::Result<Value> {
     Ok(stored)
 }
 
-/// The screen. `away`: why the service was not asked, so that `status` comes from its database.
+/// The screen. `away`: why there is no answer from the service, so that `status` comes from its database.
 fn render(status: &Value, away: Option<&str>) -> String {
     let mut lines = vec![match away {
         None => {
@@ -82,7 +82,7 @@ fn render(status: &Value, away: Option<&str>) -> String {
                 if status["storage"]["ready"] == true { "ready" } else { "not ready" }
             )
         }
-        Some(reason) => format!("the service was not asked ({reason}); its database knows:"),
+        Some(reason) => format!("no answer from the service ({reason}); the database shows:"),
     }];
     lines.push(String::new());
     lines.extend(alerts(&status["alerts"]));
@@ -129,7 +129,7 @@ fn alerts(alerts: &Value) -> Vec<String> {
         format!("✗ {code}{subject} since {since} {detail}")
     };
     match alerts.as_slice() {
-        [] => vec!["no alert fires".to_owned()],
+        [] => vec!["no alert is firing".to_owned()],
         alerts => alerts.iter().map(line).collect(),
     }
 }

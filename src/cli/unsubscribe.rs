@@ -68,7 +68,7 @@ pub async fn unsubscribe(config: &Config, external_ids: &[String]) -> anyhow::Re
     }
     match failed {
         0 => Ok(()),
-        _ => bail!("{failed} subscription(s) could not be ended: try again"),
+        _ => bail!("could not end {failed} subscription(s): try again"),
     }
 }
 

@@ -38,13 +38,13 @@ pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 codes! {
     /// Flow has not been usable for minutes.
     DOWN = "flow_down";
-    /// Flow refuses item after item for the same reason.
+    /// Flow refuses one broadcast after another for the same reason.
     REFUSES = "flow_refuses";
     /// Flow refuses the key: 401 or 403.
     CREDENTIAL = "flow_credential";
     /// There is no Flow API at `FLOW_API_URL`.
     ADDRESS = "flow_address";
-    /// Broadcasts wait at `TEXT_MAX_PER_HOUR`.
+    /// A route has reached `TEXT_MAX_PER_HOUR`, and further broadcasts wait.
     LIMIT = "flow_limit";
 }
 

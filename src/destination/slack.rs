@@ -37,15 +37,15 @@ pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 codes! {
     /// Slack has not been usable for minutes.
     DOWN = "slack_down";
-    /// Slack refuses message after message for the same reason, or a permission is missing.
+    /// Slack refuses one message after another for the same reason, or a permission is missing.
     REFUSES = "slack_refuses";
     /// Slack refuses the token.
     CREDENTIAL = "slack_credential";
     /// There is no Slack at `SLACK_API_URL`.
     ADDRESS = "slack_address";
-    /// A channel takes no messages from us.
+    /// A channel takes no messages from casebridge.
     CHANNEL = "slack_channel";
-    /// A channel has as many new cases in a minute as it may.
+    /// A channel has reached `SLACK_MAX_PER_MINUTE`, and further new cases wait.
     STORM = "slack_storm";
 }
 

@@ -49,7 +49,7 @@ pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 codes! {
     /// Twilio has not been usable for minutes.
     DOWN = "twilio_down";
-    /// Twilio refuses message after message for the same reason.
+    /// Twilio refuses one message after another for the same reason.
     REFUSES = "twilio_refuses";
     /// Twilio refuses the account or its credential.
     CREDENTIAL = "twilio_credential";
@@ -59,7 +59,7 @@ codes! {
     ADDRESS = "twilio_address";
     /// A number cannot get texts, or its owner has opted out.
     NUMBER = "twilio_number";
-    /// Texts wait at `TEXT_MAX_PER_HOUR`.
+    /// A route has reached `TEXT_MAX_PER_HOUR`, and further texts wait.
     LIMIT = "twilio_limit";
 }
 

@@ -43,9 +43,9 @@ pub const ALERTS: Alerts = Alerts { down: DOWN, refuses: REFUSES };
 codes! {
     /// The webhook has not been usable for minutes.
     DOWN = "webhook_down";
-    /// The receiver refuses item after item for the same reason.
+    /// The receiver refuses one event after another for the same reason.
     REFUSES = "webhook_refuses";
-    /// The receiver refuses us: 401 or 403.
+    /// The receiver refuses the requests of casebridge: 401 or 403.
     FORBIDDEN = "webhook_forbidden";
     /// There is no receiver at `WEBHOOK_URL`: a redirect or 404.
     ADDRESS = "webhook_address";

@@ -345,7 +345,7 @@ fn a_file_without_a_notification_is_an_error() {
     let partly = render_text(&items.to_string(), &["--json"], &[]);
     assert_eq!(partly.status.code(), Some(1));
     assert_eq!(tickets(&partly).len(), 2);
-    let told = "no ticket can be made of item 2: the item has no id, no text and no link";
+    let told = "item 2 cannot become a ticket: the item has no id, no text and no link";
     assert!(err(&partly).contains(told), "{}", err(&partly));
 }
 

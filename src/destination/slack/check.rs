@@ -10,7 +10,9 @@ use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 pub(super) fn advice(word: &str) -> &'static str {
     match word {
         "not_in_channel" => "type /invite @casebridge in the channel",
-        "channel_not_found" => "type /invite @casebridge in it if it is private; otherwise correct its id",
+        "channel_not_found" => {
+            "if the channel is private, type /invite @casebridge in it; otherwise correct its id"
+        }
         "is_archived" => "unarchive it, or set another SLACK_CHANNEL_ID",
         _ => "allow the app to post there, or set another SLACK_CHANNEL_ID",
     }

@@ -75,7 +75,7 @@ pub struct Message<'a> {
 pub enum Place<'a> {
     /// The first one.
     Root,
-    /// The first one, with this time stamp and so many replies. `editor` is a new part of its block id, as Slack
+    /// The first one, with this time stamp and this number of replies. `editor` is a new part of its block id, as Slack
     /// demands of an edit.
     Edit { ts: &'a str, editor: &'a str, replies: usize },
     /// A reply to the message with this time stamp, with these notes.

@@ -103,14 +103,14 @@ pub fn described(code: u32) -> String {
 
 fn meaning(code: u32) -> Option<&'static str> {
     Some(match code {
-        20003 => "the account SID and the token or key do not fit",
+        20003 => "the account SID and the token or key do not belong together",
         20005 => "the account is not active",
         20404 => "there is no such account",
         20429 => "too many requests",
         21211 | 21217 => "not a valid phone number",
         21214 | 21421 | 21612 => "texts do not reach this number",
         21408 => "texts to this country are not enabled: see Geo permissions in the console",
-        21603 | 21606 | 21659 | 21660 => "the sender is no number of this account that can send texts",
+        21603 | 21606 | 21659 | 21660 => "the account has no such number that can send texts",
         21608 => "a trial account texts only numbers that are verified in the console",
         21610 => "the recipient has opted out with STOP",
         21614 => "not a mobile number",

@@ -9,15 +9,15 @@ codes! {
     FORBIDDEN = "zendesk_forbidden";
     /// There is no Zendesk at `ZENDESK_API_URL`.
     ADDRESS = "zendesk_address";
-    /// Zendesk refuses ticket after ticket for the same reason.
+    /// Zendesk refuses one ticket after another for the same reason.
     REFUSES = "zendesk_refuses";
     /// Zendesk refuses fields that `TICKET_…` sets, and tickets are created without them.
     FIELDS = "zendesk_fields";
-    /// A ticket is not found, and not known to be deleted.
+    /// Zendesk neither finds a ticket nor lists it as deleted.
     TICKET_HIDDEN = "zendesk_ticket_hidden";
-    /// A first comment is public and should be private, or the reverse.
+    /// The first comment of a ticket is public and should be private, or the other way round.
     PRIVACY = "zendesk_privacy";
-    /// A route has made as many tickets in an hour as it may.
+    /// A route has reached `TICKET_MAX_PER_HOUR`, and further tickets wait.
     STORM = "ticket_storm";
     /// Zendesk has not been usable for minutes.
     DOWN = "zendesk_down";

@@ -11,10 +11,10 @@ codes! {
     DOWN = "khoros_down";
     /// Another deployment keeps taking over the subscription.
     SUBSCRIPTION_CONTESTED = "subscription_contested";
-    /// Events come only from the feeds, and cannot be read; or one event never can be.
+    /// The feeds, the only source of events, cannot be read; or an event in a feed can never be read.
     PULL = "khoros_pull";
     /// The public address is unknown, so casebridge cannot subscribe.
     PUBLIC_URL = "public_url";
-    /// A busy route has no events any longer.
+    /// A busy route receives no events any longer.
     ROUTE_SILENT = "route_silent";
 }
