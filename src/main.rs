@@ -114,8 +114,9 @@ enum Tool {
         /// The route, as in `casebridge list --json`
         #[arg(long, value_name = "NAME")]
         route: String,
-        /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
-        #[arg(long, value_name = "TIME", value_parser = parse::time)]
+        /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
+        /// 30m ago
+        #[arg(long, value_name = "TIME", value_parser = parse::since)]
         since: Option<Timestamp>,
         /// Only deliveries that were received before this time; by default now
         #[arg(long, value_name = "TIME", value_parser = parse::time)]

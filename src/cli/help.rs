@@ -173,6 +173,9 @@ pub fn completions(mut command: Command, shell: Shell) -> io::Result<()> {
 
 /// Writes the manual pages of all commands into a folder, or prints the page of casebridge itself.
 pub fn man(command: Command, folder: Option<&Path>) -> anyhow::Result<()> {
+    // Roff fills paragraphs, so the list of settings would run together.
+    let command = command
+        .after_long_help(format!("{}\nThe settings: casebridge settings", examples_text(EXAMPLES[0].1)));
     let Some(folder) = folder else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;

@@ -38,8 +38,8 @@ pub struct ListOptions {
     /// Only deliveries of this case, as in khoros:1234:twitter:855485181481934848: the external_id of its ticket
     #[arg(long, value_name = "CASE")]
     case: Option<String>,
-    /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, or a date (UTC)
-    #[arg(long, value_name = "TIME", value_parser = parse::time)]
+    /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or 30m ago
+    #[arg(long, value_name = "TIME", value_parser = parse::since)]
     since: Option<Timestamp>,
     /// At most this number of deliveries; by default 50 in the table, and all with --json
     #[arg(long, value_name = "NUMBER")]
@@ -88,7 +88,16 @@ async fn print_json(inbox: &Inbox, filter: &Filter, limit: usize) -> anyhow::Res
 }
 
 async fn print_table(inbox: &Inbox, filter: &Filter, limit: usize) -> anyhow::Result<()> {
-    let rows = inbox.search(filter, None, limit).await?;
+    let mut rows: Vec<Listed> = Vec::new();
+    while rows.len() < limit {
+        let asked = PAGE.min(limit - rows.len());
+        let page = inbox.search(filter, rows.last(), asked).await?;
+        let is_last = page.len() < asked;
+        rows.extend(page);
+        if is_last {
+            break;
+        }
+    }
     let (total, now) = (inbox.count(filter, COUNTED).await?, inbox.time().await?);
     let mut out = BufWriter::new(anstream::AutoStream::auto(io::stdout().lock()));
     if !rows.is_empty() {

@@ -131,9 +131,18 @@ fn env_setting(text: &mut String, name: &str, doc: &Doc) {
     text.push_str(&env_comment(&format!("{}{}", doc.summary(), condition(doc))));
     let _ = match doc.kind {
         Kind::Required => writeln!(text, "{name}="),
-        Kind::Default(value) => writeln!(text, "#{name}={value}"),
+        Kind::Default(value) => writeln!(text, "#{name}={}", quoted(value)),
         _ => writeln!(text, "#{name}={}", doc.example),
     };
+}
+
+/// A value as a shell reads it.
+fn quoted(value: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-.,:/@%+[]".contains(c);
+    match value.chars().all(is_plain) {
+        true => value.to_owned(),
+        false => format!("'{}'", value.replace('\'', "'\\''")),
+    }
 }
 
 /// A sentence about the default.

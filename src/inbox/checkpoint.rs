@@ -15,7 +15,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions;
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
 use tokio::sync::Notify;
-use tracing::debug;
+use tracing::warn;
 
 use super::from_row;
 
@@ -44,29 +44,39 @@ from_row!(Checkpoint { log, checkpointed });
 
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
 pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
-    let mut log = None;
+    let (mut log, mut database, mut has_failed) = (None, None, false);
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = grown.notified() => {}
         }
-        log = match keep_short(log.take(), &writer).await {
-            Ok(log) => Some(log),
+        log = match keep_short(log.take(), &mut database, &writer).await {
+            Ok(log) => {
+                has_failed = false;
+                Some(log)
+            }
             Err(error) => {
-                debug!(
-                    event = "checkpoint_failed",
-                    "could not move the write-ahead log into the database: {error}"
-                );
+                if !std::mem::replace(&mut has_failed, true) {
+                    warn!(
+                        event = "checkpoint_failed",
+                        "could not move the write-ahead log into the database, so it grows; trying again: {error}"
+                    );
+                }
                 None
             }
         };
     }
 }
 
-async fn keep_short(log: Option<Log>, writer: &SqlitePool) -> sqlx::Result<Log> {
+/// `database` is opened once.
+async fn keep_short(
+    log: Option<Log>,
+    database: &mut Option<&'static File>,
+    writer: &SqlitePool,
+) -> sqlx::Result<Log> {
     let mut log = match log {
         Some(log) => log,
-        None => Log::open(writer).await?,
+        None => Log::open(database, writer).await?,
     };
     log.shorten(writer).await?;
     Ok(log)
@@ -80,10 +90,13 @@ struct Log {
 }
 
 impl Log {
-    async fn open(writer: &SqlitePool) -> sqlx::Result<Log> {
+    async fn open(database: &mut Option<&'static File>, writer: &SqlitePool) -> sqlx::Result<Log> {
         let options = writer.connect_options();
         let connection = options.connect().await?;
-        let database = Box::leak(Box::new(File::open(options.get_filename())?));
+        let database = match *database {
+            Some(file) => file,
+            None => *database.insert(Box::leak(Box::new(File::open(options.get_filename())?))),
+        };
         Ok(Log { connection, database })
     }
 

@@ -99,7 +99,10 @@ impl Companion {
                 *shown += 1;
                 let message = service.model().messages.get(*shown - 1).cloned().unwrap_or_default();
                 let text = |name: &str| printable(message[name].as_str().unwrap_or_default());
-                format!("     text to {}: {}", text("to"), text("body"))
+                let body = text("body");
+                let lines = textwrap::wrap(&body, 70);
+                let lines: Vec<String> = lines.iter().map(|line| format!("     | {line}")).collect();
+                format!("     text to {}\n{}", text("to"), lines.join("\n"))
             }
             Companion::Webhook { receiver, shown } => {
                 receiver.wait_until(|model| model.events().len() > *shown).await;

@@ -59,7 +59,7 @@ impl Table {
             let line = self.line(&cells);
             let line = if is_one_line { line } else { clipped(&line, columns) };
             // The state, which comes first, is in colour.
-            let (state, rest) = line.split_at(row.cells[0].len());
+            let (state, rest) = line.split_at_checked(row.cells[0].len()).unwrap_or((&line, ""));
             let style = row.style;
             write!(out, "{style}{state}{style:#}{rest}")?;
             match (columns, &row.reason) {
