@@ -220,6 +220,22 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
+    async fn a_channel_that_takes_messages_late_gets_them_without_another_event(world: World) {
+        let mut world = world;
+        let slack = with_follower(&mut world).await;
+        slack.model().scopes.remove("chat:write");
+        slack.model().channel(CHANNEL).is_uninvited = true;
+        let bridge = world.start().await;
+        world.notify(&noted(0, "1", &["0"])).await;
+        bridge.wait_for("destination_paused destination=slack alert=slack_refuses").await;
+        slack.model().scopes.insert("chat:write");
+        bridge.wait_for(&format!("channel_paused alert=slack_channel channel={CHANNEL}")).await;
+        slack.model().channel(CHANNEL).is_uninvited = false;
+        bridge.wait_for("destination_resumed destination=slack").await;
+        posted(&bridge, "event-0").await;
+        check_once(&slack, CHANNEL, 1);
+    }
+
     async fn waiting_edits_are_one(world: World) {
         let mut world = world;
         let slack = with_follower(&mut world).await;
