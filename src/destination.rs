@@ -3,7 +3,7 @@
 //!
 //! Each destination is a module with the same parts: the constants `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`,
 //! `CACHES`, `LIMITS`, `IN_FLIGHT` and `SECTIONS`; its `Settings` and their readers (`is_configured`, `read`); its `rows` in the
-//! check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background` and `log_done`.
+//! check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background`, `wake_held` and `log_done`.
 //! `docs/architecture.md` describes the guarantees.
 
 pub mod channels;
@@ -308,6 +308,13 @@ macro_rules! destinations {
             pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
                 match self {
                     $(Destination::$variant(it) => it.work_in_background(memos).await,)*
+                }
+            }
+
+            /// Makes the held deliveries due that may go out now.
+            pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+                match self {
+                    $(Destination::$variant(it) => it.wake_held(memos).await,)*
                 }
             }
 

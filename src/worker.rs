@@ -152,14 +152,16 @@ impl Worker {
         }
     }
 
-    /// Does the work that comes after all deliveries, while the destination is not paused.
+    /// Does the work that comes after all deliveries, while the destination is not paused. At the end of a pause it only
+    /// wakes held deliveries, since there may be no other to try.
     pub async fn work_in_background(self: Arc<Self>) {
         let memos = Memos::new(self.inbox.clone(), self.destination.name(), self.alerts.clone());
         loop {
             let gate = self.lane().gate(Instant::now());
             let wait = match gate {
                 Gate::Open => self.destination.work_in_background(&memos).await,
-                Gate::Probe | Gate::Closed(_) => Ok(Some(POLL)),
+                Gate::Probe => self.destination.wake_held(&memos).await.map(|()| Some(POLL)),
+                Gate::Closed(_) => Ok(Some(POLL)),
             };
             match wait {
                 Ok(Some(wait)) => tokio::time::sleep(wait).await,

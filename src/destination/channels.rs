@@ -11,6 +11,8 @@ use crate::alert::{Alarm, Registry};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The longest wait for a turn: many deliveries may be turned away that then need no request.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After this time, a pause raises an alert.
 const ALARMING: Duration = Duration::from_secs(300);
 
@@ -73,6 +75,7 @@ impl Channels {
         }
         if channel.is_busy {
             let turn = channel.last_turn.map_or(now, |last| last.max(now)) + self.pace;
+            let turn = turn.min(now + LONGEST_WAIT);
             channel.last_turn = Some(turn);
             return Turn::Later(turn - now);
         }
@@ -190,6 +193,8 @@ mod tests {
         for seconds in 1..=3 {
             assert_eq!(wait(&channels.take_turn("a", now)), Some(SECOND * seconds));
         }
+        let waits = (0..100).map(|_| wait(&channels.take_turn("a", now)));
+        assert_eq!(waits.max(), Some(Some(LONGEST_WAIT)));
         drop(first);
         assert_eq!(wait(&channels.take_turn("a", now)), Some(Duration::ZERO));
     }

@@ -333,8 +333,12 @@ impl Flow {
     }
 
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        self.schedule.wake_held(memos).await?;
+        self.wake_held(memos).await?;
         Ok(Some(texting::CHECK_EVERY))
+    }
+
+    pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+        self.schedule.wake_held(memos).await
     }
 
     pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {

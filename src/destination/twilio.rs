@@ -129,12 +129,16 @@ impl Twilio {
     /// # Errors
     /// The storage failed.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        self.schedule.wake_held(memos).await?;
+        self.wake_held(memos).await?;
         let wait = match self.check_status(memos).await? {
             true => Duration::ZERO,
             false => texting::CHECK_EVERY,
         };
         Ok(Some(wait))
+    }
+
+    pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+        self.schedule.wake_held(memos).await
     }
 
     pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {

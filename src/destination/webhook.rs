@@ -188,6 +188,11 @@ impl Webhook {
         Ok(None)
     }
 
+    /// It holds none back.
+    pub async fn wake_held(&self, _memos: &Memos) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {
         log_sent(claim, action, reference);
     }

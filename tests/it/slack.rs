@@ -220,6 +220,55 @@ on_both! {
         world.check_one_ticket_per_case().await;
     }
 
+    async fn a_channel_that_takes_messages_late_gets_them_without_another_event(world: World) {
+        let mut world = world;
+        let slack = with_follower(&mut world).await;
+        slack.model().scopes.remove("chat:write");
+        slack.model().channel(CHANNEL).is_uninvited = true;
+        let bridge = world.start().await;
+        world.notify(&noted(0, "1", &["0"])).await;
+        bridge.wait_for("destination_paused destination=slack alert=slack_refuses").await;
+        slack.model().scopes.insert("chat:write");
+        bridge.wait_for(&format!("channel_paused alert=slack_channel channel={CHANNEL}")).await;
+        slack.model().channel(CHANNEL).is_uninvited = false;
+        bridge.wait_for("destination_resumed destination=slack").await;
+        posted(&bridge, "event-0").await;
+        check_once(&slack, CHANNEL, 1);
+    }
+
+    async fn a_doubt_in_the_channel_of_earlier_settings_does_not_hold_up_the_new_one(world: World) {
+        let mut world = world;
+        let slack = with_follower(&mut world).await;
+        slack.model().add_channel(OTHER);
+        slack.queue([Fault::HangAfter, Fault::HangAfter]);
+        let bridge = world.start().await;
+        world.notify(&noted(0, "1", &["0"])).await;
+        slack.wait_until(|model| !model.channels[CHANNEL].messages.is_empty()).await;
+        bridge.kill().await;
+
+        // The message is in the earlier channel, and the first one of the case in the new channel is a new one.
+        world.set("SLACK_CHANNEL_ID", OTHER);
+        let bridge = world.start().await;
+        posted(&bridge, "event-0").await;
+        let row = &world.list_of("slack").await[0];
+        assert!(row["reference"].as_str().unwrap().starts_with(CHANNEL), "{row}");
+        world.notify(&noted(1, "1", &["0", "1"])).await;
+        slack.wait_until(|model| !model.channels[OTHER].messages.is_empty()).await;
+        bridge.kill().await;
+        let [(root, _)] = &threads(&slack, OTHER)[..] else { panic!("there is one") };
+        assert!(!root.shown().contains("Continues"), "{}", root.shown());
+
+        // That of the next delivery is gone.
+        slack.model().channels.remove(OTHER);
+        world.set("SLACK_CHANNEL_ID", CHANNEL);
+        let bridge = world.start().await;
+        posted(&bridge, "event-1").await;
+        let [(root, replies)] = &threads(&slack, CHANNEL)[..] else { panic!("there is one") };
+        assert_contains(&root.shown(), &["1 update in the thread"]);
+        assert_contains(&replies[0].shown(), &["This may be a duplicate"]);
+        assert_eq!(bridge.count("channel_paused"), 0);
+    }
+
     async fn waiting_edits_are_one(world: World) {
         let mut world = world;
         let slack = with_follower(&mut world).await;

@@ -15,7 +15,7 @@ use super::api::Found;
 use super::message::{Mark, Message, Place, hash};
 use super::settings::{IfUnreadable, Mention, Priority, Target};
 use super::{Slack, check, limit};
-use crate::delivery::{Action, Cause, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
+use crate::delivery::{Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::channels::Exclusive;
 use crate::item::Note;
@@ -118,7 +118,10 @@ impl Attempt<'_> {
         let found = if may_be_posted { self.look_up().await? } else { Found::Nothing };
         self.may_be_duplicate = self.frozen.is_some() && matches!(found, Found::Unreadable);
         match found {
-            Found::Message(ts, _) => return Ok(self.done(ts)),
+            Found::Message(ts, _) => {
+                let channel = self.frozen.as_ref().map_or(&self.target.channel, |frozen| &frozen.channel);
+                return Ok(self.done(channel, ts));
+            }
             Found::Unreadable if self.may_be_duplicate && self.slack.settings.doubt == IfUnreadable::Hold => {
                 let reason =
                     "may have been sent, and the channel cannot be read: `casebridge replay` sends it again";
@@ -194,8 +197,13 @@ impl Attempt<'_> {
         since: Timestamp,
         is_it: impl Fn(&Mark) -> bool,
     ) -> Result<Found, Stopped> {
-        let found = self.slack.search(channel, root, since, is_it).await;
-        found.map_err(|failure| self.failed(&failure, Doubt::None).into())
+        match self.slack.search(channel, root, since, is_it).await {
+            // This channel is that of earlier settings.
+            Err(Failure { kind: Kind::Channel, .. }) if channel != self.target.channel => {
+                Ok(Found::Unreadable)
+            }
+            found => found.map_err(|failure| self.failed(&failure, Doubt::None).into()),
+        }
     }
 
     /// Shows the current state in the first message of the case, unless a later delivery will. If that message is
@@ -270,7 +278,7 @@ impl Attempt<'_> {
             tokio::time::sleep(self.turn.pace(Instant::now())).await;
             self.ledger.sending().await?;
             let failure = match self.slack.post(&self.target.channel, &body).await {
-                Ok(ts) => return Ok(self.done(ts)),
+                Ok(ts) => return Ok(self.done(&self.target.channel, ts)),
                 Err(failure) => failure,
             };
             match failure.kind {
@@ -299,26 +307,31 @@ impl Attempt<'_> {
         let found =
             self.slack.search(&self.target.channel, root, since, |mark| mark.id == self.mark.id).await;
         match found {
-            Ok(Found::Message(ts, _)) => Ok(self.done(ts)),
+            Ok(Found::Message(ts, _)) => Ok(self.done(&self.target.channel, ts)),
             Ok(Found::Nothing | Found::Unreadable) => Ok(failure.outcome(Doubt::None)),
             Err(_) => Ok(Failure { kind: Kind::Doubt, ..failure.clone() }.outcome(Doubt::Unanswered)),
         }
     }
 
-    fn done(mut self, ts: String) -> Outcome {
+    /// The outcome of a message that is in this channel, which may be that of earlier settings.
+    fn done(&self, channel: &str, ts: String) -> Outcome {
         self.turn.resume();
         let new = || Root { ts: ts.clone(), id: self.mark.id.clone(), ..Root::default() };
-        let mut root = self.root.clone().unwrap_or_else(new);
+        let known = match channel == self.target.channel {
+            true => self.root.clone(),
+            false => self.case.roots.get(channel).cloned(),
+        };
+        let mut root = known.unwrap_or_else(new);
         root.replies += usize::from(root.ts != ts);
         let notes = self.job.item.notes.iter().map(hash_of).filter(|note| !root.notes.contains(note));
         root.notes.extend(notes.collect::<Vec<_>>());
-        self.case.roots.insert(self.target.channel.clone(), root);
-        let reference = format!("{}/{ts}", self.target.channel);
-        let action = Action::Sent;
-        let cause =
-            Cause { reference: reference.clone(), action: action.name().to_owned(), ..Cause::default() };
-        let memo = serde_json::to_string(&self.case).unwrap_or_default();
-        Outcome::Done { reference, action, memo, cause: Some(Box::new(cause)) }
+        let mut case = self.case.clone();
+        case.roots.insert(channel.to_owned(), root);
+        let mut outcome = Outcome::sent(format!("{channel}/{ts}"));
+        if let Outcome::Done { memo, .. } = &mut outcome {
+            *memo = serde_json::to_string(&case).unwrap_or_default();
+        }
+        outcome
     }
 
     /// The outcome of a failure. That of a channel pauses only the channel.

@@ -47,7 +47,7 @@ impl Slack {
     }
 
     /// Wakes held deliveries whose channel can take them, the oldest first, and reports those of a storm.
-    pub(super) async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+    pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
         let (now, most, held) = (Instant::now(), self.settings.max_per_minute, memos.held().await?);
         for (route, waiting) in &held {
             let channel = self.settings.targets.get(route).map_or("", |target| &target.channel);

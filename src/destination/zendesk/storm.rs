@@ -130,7 +130,7 @@ impl Zendesk {
     ///
     /// # Errors
     /// The storage failed.
-    pub(super) async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
+    pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
         let started = Instant::now();
         if !self.storms.is_due(started) {
             return Ok(());
