@@ -338,6 +338,39 @@ async fn a_text_of_another_delivery_is_not_taken_for_a_lost_one() {
     .await;
 }
 
+/// The texts that wait in the backup have been sent since.
+#[tokio::test]
+async fn a_restored_backup_sends_no_second_text() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.stop();
+        let bridge = world.start().await;
+        for post in 1..=2 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for("destination_paused destination=twilio").await;
+        let copy = world.folder().join("backup.db");
+        assert!(world.command(&["backup", copy.to_str().unwrap()]).await.status.success());
+        twilio.restart().await.unwrap();
+        bridge.wait_for_nth("delivery_done destination=twilio action=sent", 2).await;
+        bridge.stop().await;
+        let file = world.database.url.trim_start_matches("sqlite://").to_owned();
+        std::fs::copy(&copy, &file).unwrap();
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{file}{end}"));
+        }
+        let bridge = world.start().await;
+        bridge.wait_for_nth("delivery_done destination=twilio action=found", 2).await;
+        assert_eq!(twilio.model().requests.len(), 2);
+        // What comes from now on cannot be in a backup.
+        let lists = twilio.model().lists;
+        world.notify(&event("event-3", "3")).await;
+        bridge.wait_for("delivery_done destination=twilio action=sent").await;
+        assert_eq!(twilio.model().lists, lists);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_lookup_that_fails_leaves_the_doubt() {
     run_on_sqlite(|mut world| async move {

@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::api::form;
 use super::settings::{From, Message};
 use super::{OPTED_OUT, Twilio, text_of};
-use crate::delivery::{Action, Cause, Claim, Outcome, target_id};
+use crate::delivery::{Action, Cause, Claim, Origin, Outcome, target_id};
 use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
@@ -62,9 +62,8 @@ impl Twilio {
             None => {
                 let request = self.request(message, job)?;
                 if claim.revision == 0
-                    && ledger.is_history(job.item).await?
-                    && let Some(made) = job.item.event_made
-                    && let Some(found) = self.find(&request, made, ledger).await?
+                    && (claim.origin == Origin::Feed || ledger.history().await?.may_be_restored)
+                    && let Some(found) = self.find(&request, beginning(job), ledger).await?
                 {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
@@ -164,6 +163,12 @@ impl Twilio {
         let (memo, cause) = (String::new(), Some(Box::new(cause)));
         Ok(Outcome::Done { reference: message.sid, action, memo, cause })
     }
+}
+
+/// Before this, nothing was sent about an item.
+fn beginning(job: &Job) -> Timestamp {
+    let received = Timestamp::from_millisecond(job.claim.received_at).ok();
+    job.item.event_made.into_iter().chain(received).min().unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// When the request of a claim was first sent.
