@@ -372,6 +372,24 @@ async fn a_restored_backup_sends_no_second_text() {
 }
 
 #[tokio::test]
+async fn a_corrected_sender_sends_the_texts_that_wait_for_it() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().refused.insert(PHONE.to_owned(), (400, 21606));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        bridge.stop().await;
+        twilio.model().refused.clear();
+        world.set("TWILIO_FROM", "+15550000009");
+        let bridge = world.start().await;
+        bridge.wait_for("delivery_done destination=twilio action=sent").await;
+        assert_eq!(twilio.model().messages[0]["from"], "+15550000009");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lookup_that_fails_leaves_the_doubt() {
     run_on_sqlite(|mut world| async move {
         let twilio = with_one_number(&mut world).await;

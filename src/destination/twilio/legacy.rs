@@ -48,9 +48,10 @@ impl Twilio {
         ledger: &Ledger<'_>,
     ) -> Result<Outcome, Stopped> {
         let claim = job.claim;
+        let known = Progress::read(claim.request_memo.as_deref());
         let (request, progress) = match &claim.request {
-            Some(frozen) => (frozen.clone(), Progress::read(claim.request_memo.as_deref())),
-            None => self.begin_legacy(message, legacy, job, ledger).await?,
+            Some(frozen) if known.is_begun() => (frozen.clone(), known),
+            _ => self.begin_legacy(message, legacy, job, ledger).await?,
         };
         self.sender.check()?;
         self.schedule.check_quiet_hours(claim, ledger)?;

@@ -48,18 +48,17 @@ impl Twilio {
     ) -> Result<Outcome, Stopped> {
         let claim = job.claim;
         let request = match &claim.request {
-            Some(frozen) => {
+            Some(frozen) if claim.in_doubt => {
                 let since = since(claim).unwrap_or(Timestamp::UNIX_EPOCH);
-                if claim.in_doubt
-                    && let Some(found) = self.find(frozen, since, ledger).await?
-                {
+                if let Some(found) = self.find(frozen, since, ledger).await? {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
                 self.sender.check()?;
                 self.schedule.check_quiet_hours(claim, ledger)?;
                 frozen.clone()
             }
-            None => {
+            // Bytes that were certainly not sent may have an old sender.
+            _ => {
                 let request = self.request(message, job)?;
                 if claim.revision == 0
                     && (claim.origin == Origin::Feed || ledger.history().await?.may_be_restored)
