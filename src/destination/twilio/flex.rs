@@ -91,8 +91,6 @@ impl Twilio {
         if progress.is_open(INTERACTION) {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
-        self.sender.check()?;
-        self.schedule.check_quiet_hours(claim, ledger)?;
         progress.begin(INTERACTION, ledger).await?;
         let opened = match self.post(address(&self.settings.flex_url, "/v1/Interactions"), request).await {
             Ok(opened) => opened,

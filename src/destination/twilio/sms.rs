@@ -53,8 +53,8 @@ impl Twilio {
                 if let Some(found) = self.find(frozen, since, ledger).await? {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
-                self.sender.check()?;
                 self.schedule.check_quiet_hours(claim, ledger)?;
+                self.sender.check()?;
                 frozen.clone()
             }
             // Bytes that were certainly not sent may have an old sender.
