@@ -408,6 +408,31 @@ async fn a_lookup_that_fails_leaves_the_doubt() {
 }
 
 #[tokio::test]
+async fn a_lookup_that_reads_not_every_message_leaves_the_doubt() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.queue([Fault::ResetAfter]);
+        twilio.model().read_faults.outage = Some(Fault::Status(500));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+        {
+            let mut model = twilio.model();
+            let mut other = model.messages[0].clone();
+            other["body"] = json!("another");
+            model.messages.extend(vec![other; 1000]);
+            model.read_faults.outage = None;
+        }
+        let reason = "may have been sent, and the lookup failed: the list was not read to its end";
+        wait_until_waiting(&world, 1, reason).await;
+        twilio.model().messages.truncate(1);
+        bridge.wait_for("delivery_done destination=twilio action=found").await;
+        assert_eq!(twilio.model().requests.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_refused_sender_pauses_texts_and_says_what_to_register() {
     run_on_sqlite(|mut world| async move {
         let twilio = with_one_number(&mut world).await;

@@ -70,16 +70,19 @@ pub fn failure(answer: Result<Answer, NoAnswer>) -> Failure {
 pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     match failure(answer) {
         Failure::Outcome(outcome @ (Outcome::Pause { .. } | Outcome::Blocked { .. })) => outcome.in_doubt(),
-        Failure::Outcome(outcome) => {
-            let reason = Reason::new(format!("may have been sent, and the lookup failed: {}", outcome.log()));
-            Outcome::Retry { reason, doubt: Doubt::Answered }
-        }
+        Failure::Outcome(outcome) => unfinished_lookup(outcome.log()),
         Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::Answered },
         Failure::OptedOut => {
             let reason = Reason::new("may have been sent, and the lookup failed");
             Outcome::Retry { reason, doubt: Doubt::Answered }
         }
     }
+}
+
+/// The outcome of a look-up that may have missed what it looks for.
+pub fn unfinished_lookup(why: &str) -> Outcome {
+    let reason = Reason::new(format!("may have been sent, and the lookup failed: {why}"));
+    Outcome::Retry { reason, doubt: Doubt::Answered }
 }
 
 /// The outcome of a request that has no definite answer. Twilio may still be at work on it.
