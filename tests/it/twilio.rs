@@ -457,6 +457,24 @@ async fn a_refused_sender_pauses_texts_and_says_what_to_register() {
 }
 
 #[tokio::test]
+async fn a_filtered_text_holds_up_no_other() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().becomes = ("undelivered".to_owned(), Some(30007));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        let_a_minute_pass(&world).await;
+        bridge.wait_for("text_undelivered level=WARN code=30007").await;
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        while world.status().await["alerts"].as_array().unwrap().iter().all(|it| it["alert"] != "twilio_sender") {
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn reports_of_twilio_are_verified_and_may_come_in_any_order() {
     run_on_sqlite(|mut world| async move {
         let twilio = with_one_number(&mut world).await;

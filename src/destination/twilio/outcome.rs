@@ -91,9 +91,12 @@ pub fn may_have_been_sent(why: &str) -> Outcome {
     Outcome::Retry { reason, doubt: Doubt::Unanswered }
 }
 
+/// The carrier filtered a text for its content. It says nothing about other texts.
+pub const FILTERED: u32 = 30007;
+
 /// Whether an error is about our number or account and not about the recipient.
 pub fn is_of_sender(code: u32) -> bool {
-    matches!(code, 21408 | 21603 | 21606 | 21608 | 21659 | 21660 | 21704 | 30002 | 30007 | 30032 | 30034)
+    matches!(code, 21408 | 21603 | 21606 | 21608 | 21659 | 21660 | 21704 | 30002 | 30032 | 30034)
 }
 
 /// The number of an error with its meaning.

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
 
-use super::outcome::{described, is_of_sender};
+use super::outcome::{FILTERED, described, is_of_sender};
 use super::{SENDER, Twilio};
 use crate::alert::{Alarm, Registry};
 use crate::delivery::{Doubt, Outcome, Reason};
@@ -100,6 +100,7 @@ impl SenderBlock {
         }
         match status {
             _ if has_failed && is_of_sender(error) => self.begin(&note, memos.alerts()),
+            _ if has_failed && error == FILTERED => memos.alerts().happened(SENDER, "filtered", note),
             "delivered" | "read" => self.end(),
             _ => {}
         }
