@@ -124,7 +124,7 @@ impl Twilio {
         for message in messages.iter().filter(|message| !is_before(message)) {
             let body = message["body"].as_str().unwrap_or_default();
             let is_ours = match variables.as_ref().and_then(|variables| variables["1"].as_str()) {
-                Some(text) => letters(body).contains(&letters(text)),
+                Some(text) => has(body, text),
                 None => ends_with(body, field("Body").unwrap_or_default()),
             };
             let is_outgoing = message["direction"].as_str().is_none_or(|to| to.starts_with("outbound"));
@@ -190,6 +190,20 @@ fn ends_with(body: &str, text: &str) -> bool {
     }
 }
 
+/// Whether a message has our text in it, as a variable of a template: the text's last word or number does not go on.
+fn has(body: &str, text: &str) -> bool {
+    let ours: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    let Some(last) = ours.last() else { return body.contains(text.trim()) };
+    let all: Vec<char> = body.chars().collect();
+    let places: Vec<usize> = (0..all.len()).filter(|at| all[*at].is_alphanumeric()).collect();
+    places.windows(ours.len()).any(|window| {
+        let is_equal = window.iter().zip(&ours).all(|(at, ours)| all[*at] == *ours);
+        let next = window.last().and_then(|at| all.get(at + 1));
+        // Other scripts write words without spaces.
+        is_equal && !(last.is_ascii_alphanumeric() && next.is_some_and(char::is_ascii_alphanumeric))
+    })
+}
+
 fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
@@ -208,6 +222,15 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(ends_with(body, "Ticket 1000: “hello” – now"), expected, "{body}");
+        }
+        for (body, text, expected) in [
+            ("A case: Ticket 12, now. Thank you.", "Ticket 12 – now", true),
+            ("A case: Ticket 12. Thank you.", "Ticket 1", false),
+            ("チケットTicket 12です", "Ticket 12", true),
+            ("A case: 👍. Thank you.", "👍", true),
+            ("A case: 👎. Thank you.", "👍", false),
+        ] {
+            assert_eq!(has(body, text), expected, "{body}");
         }
         assert!(ends_with("trial - 👍", "👍") && !ends_with("👎", "👍"));
     }
