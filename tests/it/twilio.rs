@@ -475,6 +475,29 @@ async fn a_filtered_text_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_text_from_before_does_not_end_the_refusal_of_a_sender() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().becomes = ("undelivered".to_owned(), Some(30034));
+        let bridge = world.start().await;
+        for post in 1..=2 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        let first = "update memo set at = 0 where scope = 'twilio.status' and key like '%event-1%'";
+        world.database.execute(first).await;
+        bridge.wait_for("sender_refused").await;
+        twilio.model().becomes = ("sent".to_owned(), None);
+        let_a_minute_pass(&world).await;
+        bridge.wait_for("text_status status=sent").await;
+        world.notify(&event("event-3", "3")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        assert_eq!((texts(&twilio.model()), bridge.count("sender_accepted")), (2, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn reports_of_twilio_are_verified_and_may_come_in_any_order() {
     run_on_sqlite(|mut world| async move {
         let twilio = with_one_number(&mut world).await;
