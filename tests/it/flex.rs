@@ -214,7 +214,8 @@ async fn a_corrected_sender_opens_the_conversations_that_wait_for_it() {
         let twilio = with_flex(&mut world).await;
         world.set("TWILIO_FROM", "+15550000009");
         let refused = json!({"code": 21606, "message": "…", "status": 400}).to_string();
-        twilio.model().faults.outage = Some(Fault::Answer { status: 400, headers: Vec::new(), body: refused });
+        twilio.model().faults.outage =
+            Some(Fault::Answer { status: 400, headers: Vec::new(), body: refused });
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;

@@ -468,8 +468,12 @@ async fn a_filtered_text_holds_up_no_other() {
         bridge.wait_for("text_undelivered level=WARN code=30007").await;
         world.notify(&event("event-2", "2")).await;
         bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
-        while world.status().await["alerts"].as_array().unwrap().iter().all(|it| it["alert"] != "twilio_sender") {
-        }
+        while world.status().await["alerts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|it| it["alert"] != "twilio_sender")
+        {}
     })
     .await;
 }

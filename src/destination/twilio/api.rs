@@ -135,8 +135,16 @@ mod tests {
         let path = "/2010-04-01/Accounts/AC1/Messages.json?Page=1";
         for (api, page, expected) in [
             ("https://a.example/", json!({"next_page_uri": path}), format!("https://a.example{path}")),
-            ("https://a.example/twilio", json!({"next_page_uri": path}), format!("https://a.example/twilio{path}")),
-            ("https://a.example", json!({"meta": {"next_page_url": "https://b.example/x"}}), "https://b.example/x".to_owned()),
+            (
+                "https://a.example/twilio",
+                json!({"next_page_uri": path}),
+                format!("https://a.example/twilio{path}"),
+            ),
+            (
+                "https://a.example",
+                json!({"meta": {"next_page_url": "https://b.example/x"}}),
+                "https://b.example/x".to_owned(),
+            ),
         ] {
             let next = next_page(&page, &Url::parse(api).unwrap());
             assert_eq!(next.flatten().map(String::from), Some(expected), "{page}");
