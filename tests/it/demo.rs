@@ -171,5 +171,4 @@ async fn a_text_is_shown_under_the_ticket() {
     let lines = lines_of(&["--with", "twilio", "--once"]).await;
     let text = ["     text to +15551230147", "     | Ticket 1000 (CreateCase):"];
     assert_steps(&lines, &["3. ticket 1000:", text[0], text[1], "Next:"]);
-    assert_fits(&lines);
 }

@@ -226,7 +226,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "TWILIO_ACCOUNT_SID is not a SID of this kind: AC",
                 "TWILIO_API_KEY_SECRET is not set, but TWILIO_API_KEY_SID is",
                 "TWILIO_STATUS_CALLBACK needs TWILIO_AUTH_TOKEN",
-                "TWILIO_TO is not a list of phone numbers",
+                "TWILIO_TO is not a list of phone numbers: …0147 is not one, as in +15551234567",
                 "TWILIO_FROM and TWILIO_MESSAGING_SERVICE_SID are both set",
                 "TEXT_QUIET_HOURS is not a span of a day",
                 "TEXT_MAX_PER_HOUR is not a number",
@@ -244,7 +244,27 @@ async fn every_problem_of_twilio_is_reported_at_once() {
             ],
         );
         let text = problems.join("\n");
-        assert!(!["0147", "at night"].iter().any(|value| text.contains(value)), "{text}");
+        assert!(!["555-0147", "at night"].iter().any(|value| text.contains(value)), "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_settings_of_twilio_are_checked_without_a_label() {
+    run_on_sqlite(|mut world| async move {
+        world.with_twilio().await;
+        world.set("DELIVER_THEN", "twilio");
+        world.set("TWILIO_TO", format!("{PHONE}, 1 555 123 0148"));
+        world.unset("TWILIO_FROM");
+        world.unset("SPREDFAST_LABEL_NAME");
+        assert_problems(
+            &problems(&world).await,
+            &[
+                "SPREDFAST_LABEL_NAME is not set",
+                "TWILIO_TO is not a list of phone numbers: …0148 is not one",
+                "TWILIO_FROM is not set (or TWILIO_MESSAGING_SERVICE_SID)",
+            ],
+        );
     })
     .await;
 }

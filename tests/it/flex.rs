@@ -207,3 +207,24 @@ async fn a_legacy_sequence_that_ends_leaves_nothing_behind() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_corrected_sender_opens_the_conversations_that_wait_for_it() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_flex(&mut world).await;
+        world.set("TWILIO_FROM", "+15550000009");
+        let refused = json!({"code": 21606, "message": "…", "status": 400}).to_string();
+        twilio.model().faults.outage =
+            Some(Fault::Answer { status: 400, headers: Vec::new(), body: refused });
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        bridge.stop().await;
+        twilio.model().faults.outage = None;
+        world.set("TWILIO_FROM", NUMBER);
+        let bridge = world.start().await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        check_conversation(&twilio.model(), &world, 1000);
+    })
+    .await;
+}

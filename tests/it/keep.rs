@@ -142,7 +142,7 @@ async fn after_three_corrections_the_other_deployment_keeps_it() {
         };
         let line = bridge.wait_for("subscription_failed alert=subscription_contested").await;
         let ours = world.url("").replace("http://", "");
-        for part in ["set SPREDFAST_EXTERNAL_ID", "staging.example.com", ours.as_str(), OURS, "ERROR"] {
+        for part in ["SPREDFAST_EXTERNAL_ID", "staging.example.com", ours.as_str(), OURS, "ERROR"] {
             assert!(line.contains(part), "{part}: {line}");
         }
         wait_for_checks(&world, 2).await;

@@ -338,6 +338,57 @@ async fn a_text_of_another_delivery_is_not_taken_for_a_lost_one() {
     .await;
 }
 
+/// The texts that wait in the backup have been sent since.
+#[tokio::test]
+async fn a_restored_backup_sends_no_second_text() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.stop();
+        let bridge = world.start().await;
+        for post in 1..=2 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for("destination_paused destination=twilio").await;
+        let copy = world.folder().join("backup.db");
+        assert!(world.command(&["backup", copy.to_str().unwrap()]).await.status.success());
+        twilio.restart().await.unwrap();
+        bridge.wait_for_nth("delivery_done destination=twilio action=sent", 2).await;
+        bridge.stop().await;
+        let file = world.database.url.trim_start_matches("sqlite://").to_owned();
+        std::fs::copy(&copy, &file).unwrap();
+        for end in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{file}{end}"));
+        }
+        let bridge = world.start().await;
+        bridge.wait_for_nth("delivery_done destination=twilio action=found", 2).await;
+        assert_eq!(twilio.model().requests.len(), 2);
+        // What comes from now on cannot be in a backup.
+        let lists = twilio.model().lists;
+        world.notify(&event("event-3", "3")).await;
+        bridge.wait_for("delivery_done destination=twilio action=sent").await;
+        assert_eq!(twilio.model().lists, lists);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_corrected_sender_sends_the_texts_that_wait_for_it() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().refused.insert(PHONE.to_owned(), (400, 21606));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        bridge.stop().await;
+        twilio.model().refused.clear();
+        world.set("TWILIO_FROM", "+15550000009");
+        let bridge = world.start().await;
+        bridge.wait_for("delivery_done destination=twilio action=sent").await;
+        assert_eq!(twilio.model().messages[0]["from"], "+15550000009");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_lookup_that_fails_leaves_the_doubt() {
     run_on_sqlite(|mut world| async move {
@@ -350,6 +401,31 @@ async fn a_lookup_that_fails_leaves_the_doubt() {
         let waiting = world.waiting().await;
         assert!(waiting[0]["reason"].as_str().unwrap().starts_with("may have been sent"), "{waiting:?}");
         twilio.model().read_faults.outage = None;
+        bridge.wait_for("delivery_done destination=twilio action=found").await;
+        assert_eq!(twilio.model().requests.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lookup_that_reads_not_every_message_leaves_the_doubt() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.queue([Fault::ResetAfter]);
+        twilio.model().read_faults.outage = Some(Fault::Status(500));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+        {
+            let mut model = twilio.model();
+            let mut other = model.messages[0].clone();
+            other["body"] = json!("another");
+            model.messages.extend(vec![other; 1000]);
+            model.read_faults.outage = None;
+        }
+        let reason = "may have been sent, and the lookup failed: the list was not read to its end";
+        wait_until_waiting(&world, 1, reason).await;
+        twilio.model().messages.truncate(1);
         bridge.wait_for("delivery_done destination=twilio action=found").await;
         assert_eq!(twilio.model().requests.len(), 1);
     })
@@ -376,6 +452,51 @@ async fn a_refused_sender_pauses_texts_and_says_what_to_register() {
         let bridge = world.start().await;
         bridge.wait_for("delivery_done destination=twilio").await;
         assert_eq!(texts(&twilio.model()), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_filtered_text_holds_up_no_other() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().becomes = ("undelivered".to_owned(), Some(30007));
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=twilio").await;
+        let_a_minute_pass(&world).await;
+        bridge.wait_for("text_undelivered level=WARN code=30007").await;
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        while world.status().await["alerts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|it| it["alert"] != "twilio_sender")
+        {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_text_from_before_does_not_end_the_refusal_of_a_sender() {
+    run_on_sqlite(|mut world| async move {
+        let twilio = with_one_number(&mut world).await;
+        twilio.model().becomes = ("undelivered".to_owned(), Some(30034));
+        let bridge = world.start().await;
+        for post in 1..=2 {
+            world.notify(&event(&format!("event-{post}"), &post.to_string())).await;
+        }
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        let first = "update memo set at = 0 where scope = 'twilio.status' and key like '%event-1%'";
+        world.database.execute(first).await;
+        bridge.wait_for("sender_refused").await;
+        twilio.model().becomes = ("sent".to_owned(), None);
+        let_a_minute_pass(&world).await;
+        bridge.wait_for("text_status status=sent").await;
+        world.notify(&event("event-3", "3")).await;
+        bridge.wait_for("destination_paused destination=twilio alert=twilio_sender").await;
+        assert_eq!((texts(&twilio.model()), bridge.count("sender_accepted")), (2, 0));
     })
     .await;
 }

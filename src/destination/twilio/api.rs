@@ -8,7 +8,7 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::Twilio;
-use super::outcome::{Failure, failed_lookup, failure, may_have_been_sent};
+use super::outcome::{Failure, failed_lookup, failure, may_have_been_sent, unfinished_lookup};
 use crate::delivery::Outcome;
 use crate::destination::exchange::{self, Answer, NoAnswer};
 
@@ -64,7 +64,7 @@ impl Twilio {
         }
     }
 
-    /// Reads the members of a list, page by page, until `is_over`.
+    /// Reads the members of a list, page by page, until `is_over`. A list that is not read to its end is an error.
     pub(super) async fn list(
         &self,
         mut url: Url,
@@ -78,15 +78,19 @@ impl Twilio {
             let Value::Array(found) = page[name].take() else { return Err(failed_lookup(answer)) };
             let is_last = found.last().is_none_or(&is_over);
             members.extend(found);
-            let next = [&page["next_page_uri"], &page["meta"]["next_page_url"]];
-            let next = next.into_iter().find_map(Value::as_str).and_then(|next| url.join(next).ok());
+            let Some(next) = next_page(&page, &self.settings.url).filter(|_| !is_last) else {
+                return Ok(members);
+            };
             // The credential goes to no other host.
-            match next.filter(|next| !is_last && next.origin() == url.origin()) {
+            match next.filter(|next| next.origin() == url.origin()) {
                 Some(next) => url = next,
                 None => break,
             }
         }
-        Ok(members)
+        match members.iter().any(is_over) {
+            true => Ok(members),
+            false => Err(unfinished_lookup("the list was not read to its end")),
+        }
     }
 
     /// Deletes a resource. True: it is gone.
@@ -105,8 +109,48 @@ impl Twilio {
     }
 }
 
+/// The address of the next page of a list, if there is one; the inner `None` is a wrong address. That of messages is a
+/// path below `api`, which may have a path itself.
+fn next_page(page: &Value, api: &Url) -> Option<Option<Url>> {
+    match page["next_page_uri"].as_str() {
+        Some(path) => Some(Url::parse(&format!("{}{path}", api.as_str().trim_end_matches('/'))).ok()),
+        None => page["meta"]["next_page_url"].as_str().map(|url| Url::parse(url).ok()),
+    }
+}
+
 /// The body of a 2xx, if it is a JSON object.
 fn body_of(answer: &Result<Answer, NoAnswer>) -> Option<Value> {
     let answer = answer.as_ref().ok().filter(|answer| (200..300).contains(&answer.status))?;
     serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_below_the_address_of_the_api() {
+        let path = "/2010-04-01/Accounts/AC1/Messages.json?Page=1";
+        for (api, page, expected) in [
+            ("https://a.example/", json!({"next_page_uri": path}), format!("https://a.example{path}")),
+            (
+                "https://a.example/twilio",
+                json!({"next_page_uri": path}),
+                format!("https://a.example/twilio{path}"),
+            ),
+            (
+                "https://a.example",
+                json!({"meta": {"next_page_url": "https://b.example/x"}}),
+                "https://b.example/x".to_owned(),
+            ),
+        ] {
+            let next = next_page(&page, &Url::parse(api).unwrap());
+            assert_eq!(next.flatten().map(String::from), Some(expected), "{page}");
+        }
+        let api = Url::parse("https://a.example").unwrap();
+        assert_eq!(next_page(&json!({"next_page_uri": null, "meta": {"next_page_url": null}}), &api), None);
+        assert_eq!(next_page(&json!({"meta": {"next_page_url": "?"}}), &api), Some(None));
+    }
 }

@@ -32,15 +32,14 @@ impl Twilio {
         ledger: &Ledger<'_>,
     ) -> Result<Outcome, Stopped> {
         let claim = job.claim;
+        let known = Progress::read(claim.request_memo.as_deref());
         let (request, mut progress) = match &claim.request {
-            Some(frozen) => (frozen.clone(), Progress::read(claim.request_memo.as_deref())),
-            None => match Progress::read(claim.request_memo.as_deref()) {
-                // A replay after the first message was refused: the conversation is open.
-                opened if opened.has(INTERACTION) => {
-                    (String::new(), Progress { text: text_of(&message.text, job)?, ..opened })
-                }
-                _ => self.begin_conversation(message, routing, job, ledger).await?,
-            },
+            Some(frozen) if known.is_begun() => (frozen.clone(), known),
+            // A replay after the first message was refused: the conversation is open.
+            None if known.has(INTERACTION) => {
+                (String::new(), Progress { text: text_of(&message.text, job)?, ..known })
+            }
+            _ => self.begin_conversation(message, routing, job, ledger).await?,
         };
         if !progress.has(INTERACTION)
             && let Some(outcome) = self.open(request, &mut progress, claim, ledger).await?
@@ -92,8 +91,6 @@ impl Twilio {
         if progress.is_open(INTERACTION) {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
-        self.sender.check()?;
-        self.schedule.check_quiet_hours(claim, ledger)?;
         progress.begin(INTERACTION, ledger).await?;
         let opened = match self.post(address(&self.settings.flex_url, "/v1/Interactions"), request).await {
             Ok(opened) => opened,

@@ -48,12 +48,15 @@ impl Twilio {
         ledger: &Ledger<'_>,
     ) -> Result<Outcome, Stopped> {
         let claim = job.claim;
+        let known = Progress::read(claim.request_memo.as_deref());
         let (request, progress) = match &claim.request {
-            Some(frozen) => (frozen.clone(), Progress::read(claim.request_memo.as_deref())),
-            None => self.begin_legacy(message, legacy, job, ledger).await?,
+            Some(frozen) if known.is_begun() => {
+                self.schedule.check_quiet_hours(claim, ledger)?;
+                self.sender.check()?;
+                (frozen.clone(), known)
+            }
+            _ => self.begin_legacy(message, legacy, job, ledger).await?,
         };
-        self.sender.check()?;
-        self.schedule.check_quiet_hours(claim, ledger)?;
         let steps = Steps { twilio: self, legacy, claim, ledger, request, progress };
         let done = steps.run().await?;
         if let Outcome::Done { .. } = &done {

@@ -70,10 +70,7 @@ pub fn failure(answer: Result<Answer, NoAnswer>) -> Failure {
 pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     match failure(answer) {
         Failure::Outcome(outcome @ (Outcome::Pause { .. } | Outcome::Blocked { .. })) => outcome.in_doubt(),
-        Failure::Outcome(outcome) => {
-            let reason = Reason::new(format!("may have been sent, and the lookup failed: {}", outcome.log()));
-            Outcome::Retry { reason, doubt: Doubt::Answered }
-        }
+        Failure::Outcome(outcome) => unfinished_lookup(outcome.log()),
         Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::Answered },
         Failure::OptedOut => {
             let reason = Reason::new("may have been sent, and the lookup failed");
@@ -82,15 +79,24 @@ pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     }
 }
 
+/// The outcome of a look-up that may have missed what it looks for.
+pub fn unfinished_lookup(why: &str) -> Outcome {
+    let reason = Reason::new(format!("may have been sent, and the lookup failed: {why}"));
+    Outcome::Retry { reason, doubt: Doubt::Answered }
+}
+
 /// The outcome of a request that has no definite answer. Twilio may still be at work on it.
 pub fn may_have_been_sent(why: &str) -> Outcome {
     let reason = Reason::new(format!("may have been sent: {why}"));
     Outcome::Retry { reason, doubt: Doubt::Unanswered }
 }
 
+/// The carrier filtered a text for its content. It says nothing about other texts.
+pub const FILTERED: u32 = 30007;
+
 /// Whether an error is about our number or account and not about the recipient.
 pub fn is_of_sender(code: u32) -> bool {
-    matches!(code, 21408 | 21603 | 21606 | 21608 | 21659 | 21660 | 21704 | 30002 | 30007 | 30032 | 30034)
+    matches!(code, 21408 | 21603 | 21606 | 21608 | 21659 | 21660 | 21704 | 30002 | 30032 | 30034)
 }
 
 /// The number of an error with its meaning.

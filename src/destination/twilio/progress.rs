@@ -37,6 +37,11 @@ impl Progress {
         self.sids.contains_key(step)
     }
 
+    /// Whether a request of any step may have been sent.
+    pub fn is_begun(&self) -> bool {
+        !self.sids.is_empty() || self.open.is_some()
+    }
+
     /// Whether a request of this step may have been sent, without a known result.
     pub fn is_open(&self, step: &str) -> bool {
         self.open.as_deref() == Some(step)

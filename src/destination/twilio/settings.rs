@@ -16,6 +16,7 @@ use crate::env::doc::{Group, Section};
 use crate::env::{Reader, Setting, parse, variables};
 use crate::item::Item;
 use crate::route::Route;
+use crate::text::last_four;
 
 const PREFIX: &str = "TWILIO_";
 const API_URL: &str = "https://api.twilio.com";
@@ -318,6 +319,10 @@ fn read_messages(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<Strin
             None => is_complete = false,
         }
     }
+    if routes.is_empty() {
+        // There is another problem. Those of the common settings are reported with it.
+        read_message(reader, &Both { own: &MessageVariables::default(), common: &common });
+    }
     reader.drop_repeated();
     is_complete.then_some(messages)
 }
@@ -441,14 +446,20 @@ fn recipients(text: &str) -> Result<To, String> {
             .map_err(|problem| format!("is a wrong template: {problem}"));
     }
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    let mut numbers = parts.map(address).collect::<Option<Vec<_>>>().unwrap_or_default();
-    numbers.sort();
-    numbers.dedup();
-    match numbers.is_empty() {
-        true => {
-            Err("is not a list of phone numbers, as in +15551234567 or whatsapp:+4917012345678".to_owned())
+    let mut numbers = parts.map(|part| address(part).ok_or(part)).collect::<Result<Vec<_>, _>>();
+    if let Ok(numbers) = &mut numbers {
+        numbers.sort();
+        numbers.dedup();
+    }
+    let example = "as in +15551234567 or whatsapp:+4917012345678";
+    match numbers {
+        Ok(numbers) if !numbers.is_empty() => Ok(To::Numbers(numbers)),
+        Ok(_) => Err(format!("is not a list of phone numbers, {example}")),
+        Err(wrong) => {
+            let digits: String = wrong.chars().filter(char::is_ascii_digit).collect();
+            let wrong = if digits.len() < 7 { "a part".to_owned() } else { last_four(&digits) };
+            Err(format!("is not a list of phone numbers: {wrong} is not one, {example}"))
         }
-        false => Ok(To::Numbers(numbers)),
     }
 }
 

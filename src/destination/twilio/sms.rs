@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::api::form;
 use super::settings::{From, Message};
 use super::{OPTED_OUT, Twilio, text_of};
-use crate::delivery::{Action, Cause, Claim, Outcome, target_id};
+use crate::delivery::{Action, Cause, Claim, Origin, Outcome, target_id};
 use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
@@ -48,23 +48,21 @@ impl Twilio {
     ) -> Result<Outcome, Stopped> {
         let claim = job.claim;
         let request = match &claim.request {
-            Some(frozen) => {
+            Some(frozen) if claim.in_doubt => {
                 let since = since(claim).unwrap_or(Timestamp::UNIX_EPOCH);
-                if claim.in_doubt
-                    && let Some(found) = self.find(frozen, since, ledger).await?
-                {
+                if let Some(found) = self.find(frozen, since, ledger).await? {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
-                self.sender.check()?;
                 self.schedule.check_quiet_hours(claim, ledger)?;
+                self.sender.check()?;
                 frozen.clone()
             }
-            None => {
+            // Bytes that were certainly not sent may have an old sender.
+            _ => {
                 let request = self.request(message, job)?;
                 if claim.revision == 0
-                    && ledger.is_history(job.item).await?
-                    && let Some(made) = job.item.event_made
-                    && let Some(found) = self.find(&request, made, ledger).await?
+                    && (claim.origin == Origin::Feed || ledger.history().await?.may_be_restored)
+                    && let Some(found) = self.find(&request, beginning(job), ledger).await?
                 {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
@@ -126,7 +124,7 @@ impl Twilio {
         for message in messages.iter().filter(|message| !is_before(message)) {
             let body = message["body"].as_str().unwrap_or_default();
             let is_ours = match variables.as_ref().and_then(|variables| variables["1"].as_str()) {
-                Some(text) => letters(body).contains(&letters(text)),
+                Some(text) => has(body, text),
                 None => ends_with(body, field("Body").unwrap_or_default()),
             };
             let is_outgoing = message["direction"].as_str().is_none_or(|to| to.starts_with("outbound"));
@@ -166,6 +164,12 @@ impl Twilio {
     }
 }
 
+/// Before this, nothing was sent about an item.
+fn beginning(job: &Job) -> Timestamp {
+    let received = Timestamp::from_millisecond(job.claim.received_at).ok();
+    job.item.event_made.into_iter().chain(received).min().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
 /// When the request of a claim was first sent.
 fn since(claim: &Claim) -> Option<Timestamp> {
     let memo: Value = serde_json::from_str(claim.request_memo.as_deref()?).ok()?;
@@ -186,6 +190,20 @@ fn ends_with(body: &str, text: &str) -> bool {
     }
 }
 
+/// Whether a message has our text in it, as a variable of a template: the text's last word or number does not go on.
+fn has(body: &str, text: &str) -> bool {
+    let ours: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    let Some(last) = ours.last() else { return body.contains(text.trim()) };
+    let all: Vec<char> = body.chars().collect();
+    let places: Vec<usize> = (0..all.len()).filter(|at| all[*at].is_alphanumeric()).collect();
+    places.windows(ours.len()).any(|window| {
+        let is_equal = window.iter().zip(&ours).all(|(at, ours)| all[*at] == *ours);
+        let next = window.last().and_then(|at| all.get(at + 1));
+        // Other scripts write words without spaces.
+        is_equal && !(last.is_ascii_alphanumeric() && next.is_some_and(char::is_ascii_alphanumeric))
+    })
+}
+
 fn letters(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
@@ -204,6 +222,15 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(ends_with(body, "Ticket 1000: “hello” – now"), expected, "{body}");
+        }
+        for (body, text, expected) in [
+            ("A case: Ticket 12, now. Thank you.", "Ticket 12 – now", true),
+            ("A case: Ticket 12. Thank you.", "Ticket 1", false),
+            ("チケットTicket 12です", "Ticket 12", true),
+            ("A case: 👍. Thank you.", "👍", true),
+            ("A case: 👎. Thank you.", "👍", false),
+        ] {
+            assert_eq!(has(body, text), expected, "{body}");
         }
         assert!(ends_with("trial - 👍", "👍") && !ends_with("👎", "👍"));
     }

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
 
-use super::outcome::{described, is_of_sender};
+use super::outcome::{FILTERED, described, is_of_sender};
 use super::{SENDER, Twilio};
 use crate::alert::{Alarm, Registry};
 use crate::delivery::{Doubt, Outcome, Reason};
@@ -41,6 +42,7 @@ pub struct SenderBlock(Mutex<Option<Block>>);
 
 struct Block {
     reason: String,
+    began: Timestamp,
     until: Instant,
     alarm: Alarm,
 }
@@ -100,7 +102,8 @@ impl SenderBlock {
         }
         match status {
             _ if has_failed && is_of_sender(error) => self.begin(&note, memos.alerts()),
-            "delivered" | "read" => self.end(),
+            _ if has_failed && error == FILTERED => memos.alerts().happened(SENDER, "filtered", note),
+            "delivered" | "read" => self.end(Timestamp::MAX),
             _ => {}
         }
         Ok(())
@@ -111,13 +114,16 @@ impl SenderBlock {
         let until = Instant::now() + PROBE_EVERY;
         let mut alarm = Alarm::new(alerts, SENDER, "");
         alarm.raise(SENDER, reason.clone(), Instant::now());
-        if self.0.lock().replace(Block { reason, until, alarm }).is_none() {
+        let mut block = self.0.lock();
+        let began = block.as_ref().map_or_else(Timestamp::now, |block| block.began);
+        if block.replace(Block { reason, began, until, alarm }).is_none() {
             error!(event = "sender_refused", alert = SENDER, "texts wait, one an hour tries again: {note}");
         }
     }
 
-    fn end(&self) {
-        if let Some(mut block) = self.0.lock().take() {
+    /// Ends a block that is older than a text that passed.
+    fn end(&self, text_sent: Timestamp) {
+        if let Some(mut block) = self.0.lock().take_if(|block| block.began < text_sent) {
             block.alarm.clear();
             info!(event = "sender_accepted", "texts are delivered again");
         }
@@ -138,7 +144,7 @@ impl Twilio {
         delivery: &str,
         sid: &str,
     ) -> Result<(), StorageError> {
-        let value = json!({ "sid": sid, "tries": 0 });
+        let value = json!({ "sid": sid, "tries": 0, "at": Timestamp::now().as_millisecond() });
         memos.remember(PENDING, delivery, &value.to_string()).await?;
         memos.postpone(PENDING, delivery, LATER).await
     }
@@ -147,7 +153,7 @@ impl Twilio {
     pub(super) async fn check_status(&self, memos: &Memos) -> Result<bool, StorageError> {
         // Until then, no other process reads it, and this one after a failure.
         let Some((delivery, value)) = memos.claim(PENDING, LATER).await? else { return Ok(false) };
-        let value: Value = serde_json::from_str(&value).unwrap_or_default();
+        let mut value: Value = serde_json::from_str(&value).unwrap_or_default();
         let (sid, tries) = (value["sid"].as_str().unwrap_or_default(), value["tries"].as_u64().unwrap_or(0));
         match self.get(self.account_address(&format!("/Messages/{sid}"))).await {
             Ok(message) => {
@@ -156,14 +162,16 @@ impl Twilio {
                 let error = message["error_code"].as_u64().and_then(|code| u32::try_from(code).ok());
                 self.sender.note(memos, &delivery, status, error.unwrap_or(0)).await?;
                 // Some carriers report nothing after this.
-                if status == "sent" {
-                    self.sender.end();
+                if status == "sent"
+                    && let Some(at) = value["at"].as_i64()
+                {
+                    self.sender.end(Timestamp::from_millisecond(at).unwrap_or_default());
                 }
                 memos.forget(PENDING, &delivery).await?;
             }
             Err(_) if tries + 1 >= TRIES => memos.forget(PENDING, &delivery).await?,
             Err(_) => {
-                let value = json!({ "sid": sid, "tries": tries + 1 });
+                value["tries"] = json!(tries + 1);
                 memos.remember(PENDING, &delivery, &value.to_string()).await?;
                 memos.postpone(PENDING, &delivery, LATER).await?;
             }
