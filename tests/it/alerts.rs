@@ -1,6 +1,8 @@
 //! Notices of alerts: each receiver gets one when an alert fires and one when it is over, whatever is killed in
 //! between, and however many instances see it.
 
+mod database;
+
 use casebridge_sandbox::alerts::{self, Alerts, Fault};
 use casebridge_sandbox::webhook::{self, Webhook};
 use jiff::{SignedDuration, Timestamp};
