@@ -282,6 +282,7 @@ impl Service {
             admin: general.admin_token.clone().map(|token| BearerTokens::new(Audience::Operator, &[token])),
             public_url_remedy: self.desired(khoros).is_none().then_some(general.public_url_remedy),
             readiness: Readiness::default(),
+            alerts: self.alerts.clone(),
         })
     }
 
