@@ -2,7 +2,7 @@
 
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
-use super::with_receivers;
+use super::{break_down, check_once, mend, with_receivers};
 use crate::harness::{Kind, World, event, leak, on_both};
 use crate::metrics;
 
@@ -55,5 +55,33 @@ on_both! {
         bridge.wait_for("alert_notice_sent sink=slack code=storage").await;
         let text = others.model().messages[0].clone();
         assert!(text.contains("events cannot be stored") && leak(&text).is_none(), "{text}");
+    }
+
+    async fn an_alert_of_a_clock_that_ran_ahead_is_over_when_it_is(world: World) {
+        let mut world = world;
+        let (destination, standard, others) = with_receivers(&mut world).await;
+        break_down(&destination);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        for sink in ["slack", "pagerduty", "webhook"] {
+            bridge.wait_for(&format!("alert_notice_sent sink={sink} state=firing")).await;
+        }
+        bridge.kill().await;
+        for ahead in [
+            "update alert set since = since + 864000000, seen_at = seen_at + 864000000,
+                    ends_at = ends_at + 864000000, fired_at = fired_at + 864000000",
+            "update alert_notice set episode = episode + 864000000, sent_at = sent_at + 864000000,
+                    due_at = due_at + 864000000",
+            "update run set seen_at = seen_at + 864000000",
+        ] {
+            world.database.execute(ahead).await;
+        }
+        mend(&destination);
+        let bridge = world.start().await;
+        bridge.wait_for("clock_corrected").await;
+        for sink in ["slack", "pagerduty", "webhook"] {
+            bridge.wait_for(&format!("alert_notice_sent sink={sink} state=resolved")).await;
+        }
+        check_once(&standard, &others);
     }
 }
