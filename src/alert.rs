@@ -128,18 +128,25 @@ struct Shared {
 struct Reports {
     /// By source and subject; `None`: all is well.
     conditions: BTreeMap<(&'static str, String), Option<Report>>,
-    /// Events that are not stored yet, by code and subject.
+    /// Events and failures that are not stored yet, by code and subject.
     events: BTreeMap<(&'static str, String), Report>,
 }
 
 impl Registry {
     /// Reports something that has happened. The same code and subject is one alert, however often it happens.
     pub fn happened(&self, code: &'static str, subject: &str, detail: impl Into<String>) {
-        let (severity, detail) = (Severity::Error, detail.into());
-        let report =
-            Report { code, subject: subject.to_owned(), source: "", severity, detail, is_event: true };
+        let report = once(code, subject, detail.into(), true);
         self.0.reports.lock().events.insert((code, subject.to_owned()), report);
         self.0.changed.notify_one();
+    }
+
+    /// Reports a failure of something that is tried again and again. Its alert fires if it still fails after the time
+    /// for which a condition has to last, and is over after [`REMINDER`] without a failure. Until it is stored, the
+    /// first reason counts: those that follow may be its consequences.
+    pub fn failed(&self, code: &'static str, subject: &str, detail: impl Into<String>) {
+        let report = once(code, subject, detail.into(), false);
+        // Nobody is notified: there may be hundreds a second.
+        self.0.reports.lock().events.entry((code, subject.to_owned())).or_insert(report);
     }
 
     /// Reports a condition. It replaces the last one of its source and subject.
@@ -163,10 +170,10 @@ impl Registry {
         reports.conditions.values().flatten().chain(reports.events.values()).cloned().collect()
     }
 
-    /// Forgets events that were stored.
+    /// Forgets events and failures that were stored.
     pub fn stored(&self, stored: &[Report]) {
         let mut reports = self.0.reports.lock();
-        for report in stored.iter().filter(|report| report.is_event) {
+        for report in stored.iter().filter(|report| report.source.is_empty()) {
             let key = (report.code, report.subject.clone());
             // It may have happened again, for another reason.
             if reports.events.get(&key) == Some(report) {
@@ -186,6 +193,11 @@ impl Registry {
     pub fn changed(&self) -> Notified<'_> {
         self.0.changed.notified()
     }
+}
+
+/// A report that is stored once.
+fn once(code: &'static str, subject: &str, detail: String, is_event: bool) -> Report {
+    Report { code, subject: subject.to_owned(), source: "", severity: Severity::Error, detail, is_event }
 }
 
 /// A condition of one subject that a module watches: reports it, and decides when to log it.

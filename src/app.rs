@@ -86,7 +86,8 @@ pub fn start(
     let (targets, endpoints) = (destinations.targets(), endpoints(&service, &destinations));
     let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
     let metrics = Arc::new(service.metrics(&destinations));
-    let intake = intake(&service.inbox, Some(metrics.clone()), targets.clone(), &service.general.routes);
+    let (inbox, routes) = (&service.inbox, &service.general.routes);
+    let intake = intake(inbox, Some(metrics.clone()), targets.clone(), routes, &service.alerts);
     let (workers, lanes) = service.start_workers(destinations, targets, &metrics, &mut tasks);
     let known = Arc::new(known(&lanes, &expiries));
     service.start_notices(workers, expiries, &mut tasks);
@@ -104,13 +105,19 @@ pub fn start(
 }
 
 /// Builds the way of items into the inbox, which knows the targets of each item.
-pub fn intake(inbox: &Inbox, metrics: Option<Arc<Metrics>>, targets: Targets, routes: &[Route]) -> Intake {
+pub fn intake(
+    inbox: &Inbox,
+    metrics: Option<Arc<Metrics>>,
+    targets: Targets,
+    routes: &[Route],
+    alerts: &Registry,
+) -> Intake {
     let routes = routes.to_vec();
     let targets = move |item: &NewItem| {
         let route = Route::named(&routes, &item.route);
         targets.of_some(&route, || source::item(&item.payload).ok())
     };
-    Intake::new(inbox.clone(), metrics, Box::new(targets))
+    Intake::new(inbox.clone(), metrics, Box::new(targets), alerts.clone())
 }
 
 /// The endpoints that belong to destinations.
@@ -275,6 +282,7 @@ impl Service {
             admin: general.admin_token.clone().map(|token| BearerTokens::new(Audience::Operator, &[token])),
             public_url_remedy: self.desired(khoros).is_none().then_some(general.public_url_remedy),
             readiness: Readiness::default(),
+            alerts: self.alerts.clone(),
         })
     }
 

@@ -85,7 +85,7 @@ async fn alerts(config: &Partial, client: &reqwest::Client) -> Vec<Row> {
         let sink = Sink::new(settings, client.clone());
         let detail = "sent by casebridge check --alerts".to_owned();
         let test = Notice::extra("test", "a test, there is nothing to do", detail, "check", Timestamp::now());
-        let finding = match within(sink.send_test(test)).await {
+        let finding = match within(sink.send_extra(test)).await {
             Some(Ok(())) => Finding::ok("took a test notice"),
             Some(Err(Failure { reason, .. })) => Finding::failed(reason, sink.remedy()),
             None => Finding::failed("no answer in time", sink.remedy()),

@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, Notify};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 
+use crate::alert::{self, Registry};
 use crate::inbox::Inbox;
 use crate::intake::Intake;
 use crate::metrics::Metrics;
@@ -59,6 +60,7 @@ pub struct AppState {
     /// The command or line that sets the public address, if it is needed and unknown.
     pub public_url_remedy: Option<&'static str>,
     pub readiness: Readiness,
+    pub alerts: Registry,
 }
 
 impl AppState {
@@ -115,11 +117,19 @@ pub fn router(state: Arc<AppState>, of_destinations: Router) -> Router {
         .merge(status)
         .merge(metrics)
         .merge(of_destinations.with_state(()))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn Any + Send>| ApiError::Broken.into_response()))
+        .layer(CatchPanicLayer::custom(report_panic(state.alerts.clone())))
         .layer(middleware::from_fn_with_state(state.clone(), observe::observe))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .with_state(state)
+}
+
+/// Answers a request whose handler has panicked, and reports the defect.
+fn report_panic(alerts: Registry) -> impl Fn(Box<dyn Any + Send>) -> Response + Clone {
+    move |_| {
+        alerts.happened(alert::PANIC, "", "a request was answered 500");
+        ApiError::Broken.into_response()
+    }
 }
 
 /// Lets a process of this deployment verify that the public address leads to one. No cache may answer.
@@ -154,4 +164,19 @@ async fn front_page(State(state): State<Arc<AppState>>) -> Html<String> {
          its log shows its state.</p>{}</html>\n",
         advice.unwrap_or_default()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_request_is_an_alert() {
+        let alerts = Registry::default();
+        let answer = report_panic(alerts.clone())(Box::new("a defect"));
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let reports = alerts.current();
+        let codes: Vec<&str> = reports.iter().map(|report| report.code).collect();
+        assert_eq!(codes, [alert::PANIC]);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
 
-use crate::alert::{self, Reminder};
+use crate::alert::{self, Registry, Reminder};
 use crate::delivery::Origin;
 use crate::inbox::{Inbox, NewItem, ReceiveError};
 use crate::item::{Arrival, Unprocessable};
@@ -28,6 +28,7 @@ struct Inner {
     metrics: Option<Arc<Metrics>>,
     targets: Targets,
     storage: Mutex<Reminder>,
+    alerts: Registry,
 }
 
 /// Returns the targets of an item: see [`NewItem::targets`].
@@ -104,8 +105,8 @@ fn new_item(route: &Route, arrival: Arrival, origin: Origin) -> NewItem {
 pub struct NotStored;
 
 impl Intake {
-    pub fn new(inbox: Inbox, metrics: Option<Arc<Metrics>>, targets: Targets) -> Intake {
-        Intake(Arc::new(Inner { inbox, metrics, targets, storage: Mutex::default() }))
+    pub fn new(inbox: Inbox, metrics: Option<Arc<Metrics>>, targets: Targets, alerts: Registry) -> Intake {
+        Intake(Arc::new(Inner { inbox, metrics, targets, storage: Mutex::default(), alerts }))
     }
 
     /// Stores notifications of one route; returns how many of their items were new.
@@ -175,6 +176,10 @@ impl Intake {
             Origin::Push => ("push", "notifications are answered 503"),
             Origin::Feed => ("feed", "events stay in their feeds"),
         };
+        if !busy {
+            let detail = format!("events cannot be stored, {consequence}: {reason}");
+            self.0.alerts.failed(alert::STORAGE, "", detail);
+        }
         match alarming {
             true => error!(
                 event = "storage_failed",

@@ -123,10 +123,12 @@ impl Notifier {
     /// Sends one summary an hour instead of further notices, which wait until there is room for them.
     async fn summarize(&self) -> sqlx::Result<()> {
         let (sink, now) = (self.sink.name(), Timestamp::now());
-        let places = format!("alert.{sink}.summary");
-        if !self.inbox.take_place(&places, &now.to_string(), 1, HOUR).await? {
+        let (places, holder) = (format!("alert.{sink}.summary"), now.to_string());
+        if !self.inbox.take_place(&places, &holder, 1, HOUR).await? {
             return Ok(());
         }
+        // Neither a failure nor a kill costs the summary of this hour.
+        self.inbox.free_place_after(&places, &holder, HOUR, LEASE).await?;
         let active = self.inbox.active_alerts().await?;
         let firing = active.iter().filter(|alert| alert.is_firing());
         let titles: Vec<String> = firing.map(|alert| title(&alert.code, &alert.subject)).collect();
@@ -137,10 +139,17 @@ impl Notifier {
             event = "alert_notices_limited",
             sink, "more than {MOST} notices in an hour: sending {sink} a summary, further notices wait"
         );
-        if let Err(Failure { reason, .. }) = self.sink.send(&notice).await {
-            warn!(event = "alert_notice_failed", sink, code = notice.code, "no summary to {sink}: {reason}");
+        if let Err(Failure { reason, .. }) = self.sink.send_extra(notice).await {
+            warn!(
+                event = "alert_notice_failed",
+                sink,
+                code = "notices_limited",
+                "no summary to {sink}, next try in {} s: {reason}",
+                LEASE.as_secs()
+            );
+            return Ok(());
         }
-        Ok(())
+        self.inbox.take_place(&places, &holder, 1, HOUR).await.map(drop)
     }
 }
 

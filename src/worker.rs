@@ -389,6 +389,7 @@ impl Worker {
     }
 
     fn storage_failed(&self, what: &str, error: &sqlx::Error) {
+        self.alerts.failed(alert::STORAGE, "", format!("{what}: {error}"));
         match self.storage.lock().is_due(alert::STORAGE, Instant::now()) {
             true => error!(
                 event = "storage_failed",

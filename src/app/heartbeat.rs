@@ -16,6 +16,8 @@ use crate::worker::Worker;
 
 /// healthchecks.io may drop more than five calls a minute.
 const EVERY: Duration = Duration::from_secs(60);
+/// Also while the state changes again and again.
+const APART: Duration = Duration::from_secs(15);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A worker turns each second, or each 8 s while a statement hangs.
@@ -31,28 +33,34 @@ pub(super) struct Heartbeat {
 impl Heartbeat {
     /// Runs for ever.
     pub async fn run(self) {
-        let (mut called_at, mut was_well): (Option<Instant>, Option<bool>) = (None, None);
+        let (mut was_well, mut called_at): (Option<bool>, Option<Instant>) = (None, None);
+        // The state that the last call reported; `None` if that call failed.
+        let mut reported: Option<bool> = None;
         loop {
-            let is_due = was_well != Some(true) || called_at.is_none_or(|at| at.elapsed() >= EVERY);
+            let has_been = |time: Duration| called_at.is_none_or(|at| at.elapsed() >= time);
+            let is_due = reported != Some(true) || has_been(EVERY);
             let problem = self.problem(is_due).await;
             match &problem {
-                None if is_due => {
-                    if was_well == Some(false) {
-                        info!(event = "heartbeat_resumed", "all is well again: calling HEARTBEAT_URL again");
-                    }
-                    self.call("", String::new()).await;
-                    called_at = Some(Instant::now());
+                None if was_well == Some(false) => {
+                    info!(event = "heartbeat_resumed", "all is well again: calling HEARTBEAT_URL again");
                 }
-                Some(problem) if was_well != Some(false) => {
-                    warn!(
-                        event = "heartbeat_stopped",
-                        "{problem}: reporting a failure to HEARTBEAT_URL, and no further calls until that is over"
-                    );
-                    self.call("/fail", self.report(problem).await).await;
-                }
+                Some(problem) if was_well != Some(false) => warn!(
+                    event = "heartbeat_stopped",
+                    "{problem}: reporting a failure to HEARTBEAT_URL, and no further calls until that is over"
+                ),
                 _ => {}
             }
-            was_well = Some(problem.is_none());
+            let is_well = problem.is_none();
+            was_well = Some(is_well);
+            let is_owed = if is_well { is_due } else { reported != Some(false) };
+            if is_owed && has_been(APART) {
+                let is_taken = match problem {
+                    None => self.call("", String::new()).await,
+                    Some(problem) => self.call("/fail", self.report(&problem).await).await,
+                };
+                reported = is_taken.then_some(is_well);
+                called_at = Some(Instant::now());
+            }
             sleep(CHECK_EVERY).await;
         }
     }
@@ -63,11 +71,11 @@ impl Heartbeat {
             return Some(format!("the queue of {} is not being worked on", worker.name()));
         }
         let oldest = match self.inbox.oldest_sendable().await {
-            Ok(oldest) => oldest.unwrap_or_default(),
+            Ok(oldest) => oldest,
             Err(_) => return Some("the database does not answer".to_owned()),
         };
-        if oldest >= self.settings.max_age {
-            return Some(format!("the oldest delivery has waited for {} s", oldest.as_secs()));
+        if let Some((destination, age)) = oldest.filter(|(_, age)| *age >= self.settings.max_age) {
+            return Some(format!("the oldest delivery to {destination} has waited for {} s", age.as_secs()));
         }
         let written = if write { self.inbox.check_writable().await } else { self.inbox.ping().await };
         written.is_err().then(|| "the database takes no writes".to_owned())
@@ -81,16 +89,18 @@ impl Heartbeat {
         format!("casebridge: {problem}\nalerts: {}\n", titles.join(", "))
     }
 
-    async fn call(&self, path: &str, body: String) {
+    /// Returns whether the call was taken.
+    async fn call(&self, path: &str, body: String) -> bool {
         let request: RequestBuilder = match path {
             "" => self.http.get(self.settings.url.clone()),
             path => self.http.post(public_url::below(&self.settings.url, path)).body(body),
         };
         let reason = match exchange::send(request.timeout(TIMEOUT)).await {
-            Ok(answer) if (200..300).contains(&answer.status) => return,
+            Ok(answer) if (200..300).contains(&answer.status) => return true,
             Ok(answer) => format!("it answered {}", answer.status),
             Err(NoAnswer { how, .. }) => how,
         };
-        warn!(event = "heartbeat_failed", "could not call HEARTBEAT_URL, next try in 60 s at most: {reason}");
+        warn!(event = "heartbeat_failed", "could not call HEARTBEAT_URL, next try in 15 s: {reason}");
+        false
     }
 }

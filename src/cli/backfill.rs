@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use casebridge::alert::Registry;
 use casebridge::app;
 use casebridge::config::Config;
 use casebridge::connect;
@@ -69,7 +70,8 @@ async fn run(
 ) -> anyhow::Result<Vec<Done>> {
     let settings = &config.khoros;
     let khoros = Khoros::new(settings, connect::http_client(config.general.is_local)?);
-    let intake = app::intake(inbox, None, config.destinations.targets(), &config.general.routes);
+    let intake =
+        app::intake(inbox, None, config.destinations.targets(), &config.general.routes, &Registry::default());
     let remote = khoros.subscriptions().await;
     let remote = remote.context("cannot read the subscriptions, which name the feeds")?;
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());

@@ -44,5 +44,6 @@ pub async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> 
             *last = Some((Instant::now(), samples));
         }
     }
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+    let headers = [(header::CONTENT_TYPE, CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+    Ok((headers, text).into_response())
 }

@@ -66,11 +66,13 @@ impl Inbox {
         })
     }
 
-    /// Returns how long the oldest delivery has waited that may be sent; `None` if none waits.
-    pub async fn oldest_sendable(&self) -> sqlx::Result<Option<Duration>> {
+    /// Returns how long the oldest delivery has waited that may be sent, and its destination; `None` if none waits.
+    pub async fn oldest_sendable(&self) -> sqlx::Result<Option<(String, Duration)>> {
         let oldest: Vec<Oldest> = fetch!(self.reader, query_as(OLDEST).fetch_all)?;
-        let millis = oldest.iter().map(|oldest| u64::try_from(oldest.ms).unwrap_or(0)).max();
-        Ok(millis.map(Duration::from_millis))
+        let oldest = oldest.into_iter().max_by_key(|oldest| oldest.ms);
+        Ok(oldest.map(|Oldest { destination, ms }| {
+            (destination, Duration::from_millis(u64::try_from(ms).unwrap_or(0)))
+        }))
     }
 
     /// Returns the last event of every route that ever had one, whether it is configured or not.

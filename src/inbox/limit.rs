@@ -42,6 +42,18 @@ impl Inbox {
         Ok(false)
     }
 
+    /// Makes the place of `holder`, which was taken for `period`, free after `wait`, unless the holder renews it.
+    pub async fn free_place_after(
+        &self,
+        scope: &str,
+        holder: &str,
+        period: Duration,
+        wait: Duration,
+    ) -> sqlx::Result<()> {
+        let sql = "update memo set at = {now} - $3 where scope = $1 and value = $2";
+        execute!(self, sql, scope, holder, millis(period.saturating_sub(wait))).map(drop)
+    }
+
     /// Returns how many of `most` places are free. The place of `holder` counts as free.
     pub async fn free_places(
         &self,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Inbox, execute, fetch, millis};
+use crate::alert::REMINDER;
 use crate::config::Retention;
 
 /// Clocks that differ by less count as equal.
@@ -64,6 +65,18 @@ impl Inbox {
         let count = execute!(self, due, millis(lease))?;
         let due = "update memo set at = (select {now}) where at > (select {now}) + $1";
         execute!(self, due, millis(lease))?;
+        // `fired_at` stays: it only tells the times that an alert fired apart.
+        for (table, time, after) in [
+            ("alert", "since", Duration::ZERO),
+            ("alert", "seen_at", Duration::ZERO),
+            ("alert", "ends_at", REMINDER),
+            ("alert_notice", "sent_at", Duration::ZERO),
+            ("alert_notice", "due_at", Duration::ZERO),
+        ] {
+            let sql =
+                format!("update {table} set {time} = {{now}} + $1 where {time} > (select {{now}}) + $1");
+            execute!(self, &sql, millis(after))?;
+        }
         // If this is interrupted, the next check finds the rest by `seen_at`, which comes last.
         for (table, time) in [
             ("delivery", "settled_at"),

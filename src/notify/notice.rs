@@ -100,6 +100,11 @@ impl Notice {
         }
     }
 
+    /// The end of a notice of [`Notice::extra`]: another notice, which a receiver must not take for the same.
+    pub fn end(self) -> Notice {
+        Notice { id: format!("{}_end", self.id), status: Status::Resolved, until: Some(self.since), ..self }
+    }
+
     /// The code with its subject: `ticket_storm (vip)`.
     pub fn title(&self) -> String {
         title(&self.code, &self.subject)

@@ -32,6 +32,7 @@ impl Recorder {
     pub async fn run(self) {
         let mut failing_since: Option<Instant> = None;
         loop {
+            let began = Instant::now();
             match (self.record().await, failing_since) {
                 (Ok(()), None) => {}
                 // The states are in the database, so nobody could know before.
@@ -44,14 +45,14 @@ impl Recorder {
                     }
                 }
                 (Err(error), None) => {
-                    failing_since = Some(Instant::now());
+                    failing_since = Some(began);
                     warn!(
                         event = "alert_state_failed",
-                        "could not store the alerts, so no notices go out; trying again: {error}"
+                        "the database takes no writes, so notices may have to wait; trying again: {error}"
                     );
                 }
                 (Err(error), Some(_)) => {
-                    debug!(event = "alert_state_failed", "still could not store the alerts: {error}");
+                    debug!(event = "alert_state_failed", "the database still takes no writes: {error}");
                 }
             }
             tokio::select! {
@@ -62,7 +63,11 @@ impl Recorder {
     }
 
     async fn record(&self) -> sqlx::Result<()> {
-        self.inbox.ping().await?;
+        // A database that refuses writes may still be read, and there may be nothing to store.
+        let written = self.inbox.check_writable().await;
+        if let Err(error) = &written {
+            self.registry.failed(STORAGE, "", format!("the database takes no writes: {error}"));
+        }
         let reports = self.registry.current();
         for report in &reports {
             self.inbox.report_alert(report).await?;
@@ -70,7 +75,7 @@ impl Recorder {
         self.registry.stored(&reports);
         let active = self.inbox.active_alerts().await?;
         if active.is_empty() {
-            return Ok(());
+            return written;
         }
         let mut has_changed = false;
         for alert in &active {
@@ -93,7 +98,7 @@ impl Recorder {
         if has_changed {
             self.changes.send_replace(());
         }
-        Ok(())
+        written
     }
 }
 

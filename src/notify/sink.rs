@@ -10,7 +10,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::format;
-use super::notice::{Notice, Status};
+use super::notice::Notice;
 use super::settings::{Format, SinkSettings};
 use crate::destination::exchange::{self, NoAnswer};
 use crate::destination::webhook;
@@ -83,15 +83,16 @@ impl Sink {
         }
     }
 
-    /// Sends a test, and for PagerDuty its end, so that no incident stays open.
+    /// Sends a notice that does not come from an alert, and its end if the receiver has incidents, so that none stays
+    /// open.
     ///
     /// # Errors
     /// [`Failure`]
-    pub async fn send_test(&self, notice: Notice) -> Result<(), Failure> {
+    pub async fn send_extra(&self, notice: Notice) -> Result<(), Failure> {
         self.send(&notice).await?;
         match self.settings {
-            SinkSettings::PagerDuty { .. } => {
-                self.send(&Notice { status: Status::Resolved, until: Some(notice.since), ..notice }).await
+            SinkSettings::PagerDuty { .. } | SinkSettings::Webhook { format: Format::Alertmanager, .. } => {
+                self.send(&notice.end()).await
             }
             _ => Ok(()),
         }

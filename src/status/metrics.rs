@@ -20,8 +20,12 @@ use crate::source::khoros::subscription::SubscriptionStatus;
 impl StatusSource {
     /// Returns the samples of a snapshot in the text format of Prometheus.
     pub async fn metrics(&self) -> String {
-        let (status, size) = tokio::join!(self.snapshot(), self.inbox.size());
+        let (status, size, written) =
+            tokio::join!(self.snapshot(), self.inbox.size(), self.inbox.check_writable());
         let mut page = Page::default();
+        let help = "Whether the database answered and took a write for this scrape";
+        let is_up = status.stored.is_ok() && written.is_ok();
+        page.gauge("storage_up", help, [(vec![], i64::from(is_up))]);
         status.write_metrics(&mut page);
         if let Ok(size) = size {
             write_size(&mut page, size);
@@ -68,8 +72,6 @@ impl Status {
     fn write_metrics(&self, page: &mut Page) {
         let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
         page.gauge("build_info", "The version of casebridge; always 1", [(version, 1)]);
-        let help = "Whether the database answered for this scrape; samples from it are missing otherwise";
-        page.gauge("storage_up", help, [(vec![], i64::from(self.stored.is_ok()))]);
         if let Ok((summary, last_events, alerts)) = &self.stored {
             self.write_deliveries(page, summary);
             write_last_events(page, last_events);

@@ -1,6 +1,8 @@
 //! Notices of alerts: each receiver gets one when an alert fires and one when it is over, whatever is killed in
 //! between, and however many instances see it.
 
+mod database;
+
 use casebridge_sandbox::alerts::{self, Alerts, Fault};
 use casebridge_sandbox::webhook::{self, Webhook};
 use jiff::{SignedDuration, Timestamp};
@@ -323,14 +325,24 @@ async fn after_20_notices_in_an_hour_there_is_one_summary() {
         let summary = others.model().messages[20].clone();
         assert!(summary.contains("25 alerts fire now") && summary.contains("khoros_token (x)"), "{summary}");
         standard.wait_until(|model| model.distinct_ids() == 21).await;
+        // It leaves no incident open.
+        let is_over = |model: &alerts::Model| (model.opened, model.open.len()) == (21, 20);
+        others.wait_until(is_over).await;
         // Neither this process nor the next sends any more, nor another summary.
         bridge.kill().await;
         let bridge = world.start().await;
         bridge.wait_for_nth("subscription_failed alert=khoros_token", ROUTES.len()).await;
         assert_eq!((counts(&others).0, bridge.count("alert_notices_limited")), (21, 0));
+        // A summary that fails is sent again.
+        others.model().faults.outage = Some(Fault::Status(500));
+        world.database.execute("update memo set at = at - 3600000 where scope = 'alert.slack.summary'").await;
+        bridge.wait_for("alert_notice_failed sink=slack code=notices_limited").await;
+        others.model().faults.outage = None;
+        world.database.execute("update memo set at = at - 30000 where scope = 'alert.slack.summary'").await;
+        others.wait_until(|model| model.messages.len() == 22).await;
         // An hour later, the others go out.
         world.database.execute("update memo set at = at - 3600000 where scope = 'alert.slack'").await;
-        others.wait_until(|model| model.messages.len() == 26).await;
+        others.wait_until(|model| model.messages.len() == 27).await;
     })
     .await;
 }
@@ -396,11 +408,14 @@ on_both! {
         world.set("HEARTBEAT_MAX_AGE_SECONDS", "2");
         let bridge = world.start().await;
         receivers.wait_until(|model| model.beats == ["ok"]).await;
+        // The first report of the failure is lost.
+        receivers.model().faults.queue.extend([Fault::Status(503)]);
         world.zendesk.stop();
         world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("heartbeat_failed").await;
         receivers.wait_until(|model| model.beats.len() == 2).await;
         let failure = receivers.model().beats[1].clone();
-        assert!(failure.contains("the oldest delivery has waited for"), "{failure}");
+        assert!(failure.contains("the oldest delivery to zendesk has waited for"), "{failure}");
         bridge.wait_for("heartbeat_stopped").await;
         world.zendesk.restart().await.unwrap();
         bridge.wait_for("delivery_done").await;

@@ -8,7 +8,7 @@ use casebridge::source::khoros;
 use casebridge::{alert, config, destination};
 
 /// Variables of other programs, and those of the tests.
-const FOREIGN: &[&str] = &["HTTPS_PROXY", "NO_COLOR"];
+const FOREIGN: &[&str] = &["CODE_OF_CONDUCT", "HTTPS_PROXY", "NO_COLOR"];
 const FOREIGN_PREFIXES: &[&str] = &["CASEBRIDGE_", "PROPTEST_"];
 /// Pages about the code, which name its constants.
 const ABOUT_CODE: &[&str] =

@@ -25,6 +25,7 @@ async fn text(world: &World) -> String {
     let response = world.http.get(world.url("/metrics")).bearer_auth(ADMIN).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert_eq!(response.headers()["cache-control"], "no-store");
     let text = response.text().await.unwrap();
     assert_eq!(leak(&text), None, "{text}");
     for word in ["event-", "twitter:", "http://"] {

@@ -182,7 +182,8 @@ pub(super) async fn export(
             return lost;
         }
         let asked = query.get("query").map(String::as_str).unwrap_or_default();
-        let parts = asked.strip_prefix("external_id:\"").and_then(|rest| rest.split_once("\" created>="));
+        let parts = asked.split_once(" created>=");
+        let parts = parts.and_then(|(term, since)| Some((Term::of(term)?, since)));
         let known = ["filter[type]", "query", "page[size]", "page[after]"];
         let is_plain = query.keys().all(|name| known.contains(&name.as_str()));
         let is_ticket = query.get("filter[type]").is_some_and(|kind| kind == "ticket");
@@ -190,7 +191,7 @@ pub(super) async fn export(
         let size = size.filter(|size| (1..=1000).contains(size));
         let first =
             query.get("page[after]").map_or(Some(0), |cursor| cursor.strip_prefix("after-")?.parse().ok());
-        let (Some((phrase, since)), Some(size), Some(first), true) =
+        let (Some((term, since)), Some(size), Some(first), true) =
             (parts, size, first, is_plain && is_ticket)
         else {
             return refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid search");
@@ -198,19 +199,43 @@ pub(super) async fn export(
         let Ok(since) = since.parse::<Timestamp>() else {
             return refusal(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "created");
         };
-        let response = Json(export_page(model, &words(phrase), since, first, size)).into_response();
+        let response = Json(export_page(model, &term, since, first, size)).into_response();
         with_rate(model, "", response)
     })
 }
 
-fn export_page(model: &Model, phrase: &[String], since: Timestamp, first: usize, size: usize) -> Value {
+/// What `export` knows to search for.
+enum Term {
+    /// The words of a phrase.
+    ExternalId(Vec<String>),
+    Tag(String),
+}
+
+impl Term {
+    fn of(term: &str) -> Option<Term> {
+        if let Some(tag) = term.strip_prefix("tags:") {
+            return Some(Term::Tag(tag.to_owned()));
+        }
+        let phrase = term.strip_prefix("external_id:\"")?.strip_suffix('"')?;
+        Some(Term::ExternalId(words(phrase)))
+    }
+
+    fn matches(&self, ticket: &Value) -> bool {
+        match self {
+            Term::ExternalId(phrase) => {
+                let words = words(ticket["external_id"].as_str().unwrap_or_default());
+                words.windows(phrase.len()).any(|some| some == phrase)
+            }
+            Term::Tag(tag) => ticket["tags"].as_array().into_iter().flatten().any(|own| own == tag.as_str()),
+        }
+    }
+}
+
+fn export_page(model: &Model, term: &Term, since: Timestamp, first: usize, size: usize) -> Value {
     let is_found = |ticket: &&Value| {
-        let words = words(ticket["external_id"].as_str().unwrap_or_default());
         let created = ticket["created_at"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
         let is_visible = !model.hidden.iter().any(|id| ticket["id"] == *id);
-        is_visible
-            && created.is_none_or(|created| created >= since)
-            && words.windows(phrase.len()).any(|some| some == phrase)
+        is_visible && created.is_none_or(|created| created >= since) && term.matches(ticket)
     };
     let tickets = model.outdated_index.as_ref().unwrap_or(&model.tickets);
     let found: Vec<&Value> = tickets.iter().filter(is_found).collect();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use reqwest::Client;
 
+use casebridge::alert::Registry;
 use casebridge::app;
 use casebridge::config::Config;
 use casebridge::inbox::Inbox;
@@ -44,7 +45,8 @@ pub async fn compare(
         }
     };
     let public_url = config.general.public_url.as_ref().filter(|_| settings.mode.pushes());
-    let intake = app::intake(inbox, None, config.destinations.targets(), &config.general.routes);
+    let intake =
+        app::intake(inbox, None, config.destinations.targets(), &config.general.routes, &Registry::default());
     let span = Span { since: since.max(decided), until: None };
     for desired in Desired::of_routes(settings.company_id, &config.general.routes, public_url, None) {
         let (route, part) = (&desired.route, format!("feed of {}", desired.route.name));

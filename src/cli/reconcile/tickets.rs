@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use casebridge::delivery::Outcome;
 use casebridge::destination::zendesk::settings::ZendeskSettings;
@@ -12,6 +12,9 @@ use casebridge::report::STEP;
 
 use super::Findings;
 use crate::cli::PAGE;
+
+/// Zendesk's search index lags behind by some minutes.
+const INDEX_LAG: SignedDuration = SignedDuration::from_mins(15);
 
 /// Why the comparison stopped.
 enum Stopped {
@@ -70,9 +73,20 @@ async fn compare_all(
     // The search index may lag behind, so it only says where to look closer.
     let mut suspects: BTreeSet<&str> =
         open.iter().filter(|(_, count)| **count > 1).map(|(case, _)| *case).collect();
+    let mut missed = Vec::new();
     for (case, ticket) in claims.iter().filter(|(_, ticket)| !numbers.contains(ticket.as_str())) {
-        check_existence(zendesk, inbox, case, ticket, findings).await?;
+        let created = check_existence(zendesk, inbox, case, ticket, findings).await?;
+        if created.is_some_and(|created| created >= since && created < Timestamp::now() - INDEX_LAG) {
+            missed.push(ticket);
+        }
         suspects.insert(case);
+    }
+    if let Some(ticket) = missed.first() {
+        let reason = format!(
+            "it does not find {} tickets that exist, such as {ticket}, so it may miss other tickets as well",
+            missed.len()
+        );
+        findings.unchecked("zendesk search", reason);
     }
     let mut duplicates = HashSet::new();
     for case in suspects {
@@ -85,6 +99,13 @@ async fn compare_all(
     }
     for ticket in found.iter().filter(|ticket| !duplicates.contains(ticket.case_key.as_str())) {
         check_origin(inbox, ticket, findings).await?;
+    }
+    for number in zendesk.find_tagged(since).await? {
+        if inbox.of_reference(zendesk::NAME, &number).await?.is_empty() {
+            let text = format!("ticket {number} has our tag, but no delivery in this database made it");
+            let remedy = "find out whether somebody made it by hand or copied the tag from another ticket";
+            findings.differs("ticket_unknown", text, remedy);
+        }
     }
     Ok(claims.len())
 }
@@ -102,15 +123,16 @@ async fn claims(inbox: &Inbox, since: Timestamp) -> sqlx::Result<BTreeMap<String
     }
 }
 
+/// Returns when the ticket was created, if the search should find it.
 async fn check_existence(
     zendesk: &Zendesk,
     inbox: &Inbox,
     case: &str,
     ticket: &str,
     findings: &mut Findings,
-) -> Result<(), Stopped> {
-    let (what, remedy) = match zendesk.existence(ticket).await? {
-        Existence::Exists => return Ok(()),
+) -> Result<Option<Timestamp>, Stopped> {
+    let (what, remedy) = match zendesk.existence(ticket, case).await? {
+        Existence::Exists(created) => return Ok(created),
         Existence::Deleted => (
             "was deleted in Zendesk",
             "if that was a mistake, restore it there; otherwise do nothing: the next event makes a new ticket",
@@ -126,7 +148,7 @@ async fn check_existence(
     if deliveries.iter().all(|delivery| delivery.state != "waiting") {
         findings.differs("ticket_missing", format!("ticket {ticket} of {case} {what}"), remedy);
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A delivery of this database must have made the ticket, or be about to record it.

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::ticket::TAG;
 use super::{Call, Ticket, TicketsReply, Zendesk, outcome};
 use crate::delivery::Outcome;
 
@@ -23,7 +24,8 @@ pub struct FoundTicket {
 /// What became of a ticket that casebridge has made or updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existence {
-    Exists,
+    /// With the time of its creation, unless it has another `external_id` than its case.
+    Exists(Option<Timestamp>),
     Deleted,
     /// It is gone for good, or the service user may not see it.
     NotFound,
@@ -37,8 +39,26 @@ impl Zendesk {
     /// The outcome that an attempt would have now.
     pub async fn find_tickets(&self, company: u64, since: Timestamp) -> Result<Vec<FoundTicket>, Outcome> {
         let start = format!("khoros:{company}:");
-        let query =
-            format!("external_id:\"khoros:{company}\" created>={}", since.strftime("%Y-%m-%dT%H:%M:%SZ"));
+        let found = self.export(&format!("external_id:\"khoros:{company}\""), since).await?;
+        Ok(found.into_iter().filter_map(|ticket| FoundTicket::of(ticket, &start)).collect())
+    }
+
+    /// Searches for tickets with [`TAG`] that were created since and have no `external_id` of any company; returns
+    /// their numbers.
+    ///
+    /// # Errors
+    /// As [`Zendesk::find_tickets`].
+    pub async fn find_tagged(&self, since: Timestamp) -> Result<Vec<String>, Outcome> {
+        let found = self.export(&format!("tags:{TAG}"), since).await?;
+        let has_case =
+            |ticket: &Ticket| ticket.external_id.as_deref().is_some_and(|id| id.starts_with("khoros:"));
+        let others = found.into_iter().filter(|ticket| ticket.has_tag(TAG) && !has_case(ticket));
+        Ok(others.map(|ticket| ticket.id.to_string()).collect())
+    }
+
+    /// Returns all tickets that match a term and were created since.
+    async fn export(&self, term: &str, since: Timestamp) -> Result<Vec<Ticket>, Outcome> {
+        let query = format!("{term} created>={}", since.strftime("%Y-%m-%dT%H:%M:%SZ"));
         let (mut found, mut cursor) = (Vec::new(), None::<String>);
         loop {
             let page = cursor.as_deref().map(|cursor| ("page[after]", cursor));
@@ -50,7 +70,7 @@ impl Zendesk {
             let Some(ExportReply { results, meta }) = reply.json().filter(|_| reply.is_success()) else {
                 return Err(outcome(Call::Search, &reply));
             };
-            found.extend(results.into_iter().filter_map(|ticket| FoundTicket::of(ticket, &start)));
+            found.extend(results);
             match meta.after_cursor {
                 Some(next) if meta.has_more && Some(&next) != cursor.as_ref() => cursor = Some(next),
                 _ => return Ok(found),
@@ -73,11 +93,11 @@ impl Zendesk {
         Ok(tickets.iter().map(|ticket| ticket.id.to_string()).collect())
     }
 
-    /// Looks for a ticket by its number.
+    /// Looks for the ticket of a case by its number.
     ///
     /// # Errors
     /// As [`Zendesk::find_tickets`].
-    pub async fn existence(&self, ticket: &str) -> Result<Existence, Outcome> {
+    pub async fn existence(&self, ticket: &str, case_key: &str) -> Result<Existence, Outcome> {
         let path = format!("/api/v2/tickets/{ticket}");
         let reply = self.within_budget(Call::Show, || self.request(Method::GET, &path)).await?;
         if reply.is_not_found() {
@@ -85,10 +105,14 @@ impl Zendesk {
             return Ok(if is_deleted { Existence::Deleted } else { Existence::NotFound });
         }
         let shown: Option<Value> = reply.json().filter(|_| reply.is_success());
-        match shown.as_ref().map(|shown| &shown["ticket"]["status"]) {
-            Some(Value::String(status)) if status == "deleted" => Ok(Existence::Deleted),
-            Some(Value::String(_)) => Ok(Existence::Exists),
-            _ => Err(outcome(Call::Show, &reply)),
+        let ticket = shown.as_ref().map_or(&Value::Null, |shown| &shown["ticket"]);
+        match ticket["status"].as_str() {
+            Some("deleted") => Ok(Existence::Deleted),
+            Some(_) => {
+                let created = ticket["created_at"].as_str().and_then(|time| time.parse().ok());
+                Ok(Existence::Exists(created.filter(|_| ticket["external_id"] == case_key)))
+            }
+            None => Err(outcome(Call::Show, &reply)),
         }
     }
 

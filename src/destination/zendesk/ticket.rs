@@ -33,6 +33,8 @@ const NOTE_START: usize = 200;
 const SHORT_NOTE: usize = 12;
 const USER_NAME_CHARS: usize = 200;
 const TAG_LENGTH: usize = 80;
+/// The tag that each ticket has.
+pub const TAG: &str = "khoros";
 /// The most tags of our own; configured tags come on top.
 const TAGS: usize = 20;
 
@@ -358,7 +360,7 @@ pub fn tags(item: &Item, label: &str, route: &str, settings: &Ticket, plan: Opti
     let named = named.into_iter().filter_map(|(prefix, text)| of(prefix, text?));
     let labels = labels(item, label).filter_map(|label| of("label_", label));
     let initiatives = item.initiatives.iter().filter_map(|id| of("initiative_", id));
-    let mut tags = vec!["khoros".to_owned()];
+    let mut tags = vec![TAG.to_owned()];
     for mut tag in network.into_iter().chain(named).chain(labels).chain(initiatives) {
         if tags.len() == TAGS {
             break;
