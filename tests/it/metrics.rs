@@ -130,6 +130,14 @@ on_both! {
         assert_eq!(wait_for(&world, done, 2.0).await["casebridge_unaccounted"], 2.0);
     }
 
+    async fn losses_do_not_cancel_out(world: World) {
+        let _bridge = world.start().await;
+        let count = "insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead)
+                     values ('label', 'zendesk', 1, 2, 0, 0, 0, 0), ('vip', 'zendesk', 1, -2, 0, 0, 0, 0)";
+        world.database.execute(count).await;
+        wait_for(&world, "casebridge_unaccounted", 4.0).await;
+    }
+
     async fn what_a_limit_holds_back_has_no_age(world: World) {
         let mut world = world;
         world.set("TICKET_MAX_PER_HOUR", "1");
