@@ -89,6 +89,19 @@ end $$;
 create trigger delivery_truncated after truncate on delivery
     for each statement execute function delivery_truncated();
 
+-- Whoever erases the texts of a delivery, whether a version that does not know these columns or a person: what may
+-- repeat them, or name a person, goes with them. Of a target (migration 0014), the last
+-- four characters stay.
+create function delivery_erased() returns trigger language plpgsql set search_path from current as $$
+begin
+    delete from attempt where identity = new.identity and destination = new.destination;
+    new.link := null;
+    new.target := case new.target when '' then '' else '…' || right(new.target, 4) end;
+    return new;
+end $$;
+create trigger delivery_erased before update of payload on delivery
+    for each row when (new.payload = '' and old.payload <> '') execute function delivery_erased();
+
 -- Comes after the triggers: they lock the table against the inserts of another process.
 insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead, last_at)
     select route, destination, case when state = 'done' then coalesce(settled_at, 0) / 3600000 else 0 end,

@@ -65,6 +65,17 @@ create trigger delivery_deleted after delete on delivery begin
     delete from attempt where identity = old.identity and destination = old.destination;
 end;
 
+-- Whoever erases the texts of a delivery, whether a version that does not know these columns or a person: what may
+-- repeat them, or name a person, goes with them. Of a target (migration 0014), the last
+-- four characters stay.
+create trigger delivery_erased after update of payload on delivery
+  when new.payload = '' and old.payload <> '' begin
+    delete from attempt where identity = new.identity and destination = new.destination;
+    update delivery
+       set link = null, target = case target when '' then '' else '…' || substr(target, -4) end
+     where identity = new.identity and destination = new.destination;
+end;
+
 insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead, last_at)
     select route, destination, case when state = 'done' then coalesce(settled_at, 0) / 3600000 else 0 end as hour,
            count(*), sum(state = 'waiting'), sum(state = 'waiting' and in_doubt), sum(state = 'done'),

@@ -175,6 +175,29 @@ on_both! {
         assert!(inbox.attempts(id, "zendesk").await.unwrap().is_empty());
     }
 
+    async fn an_erasure_by_the_version_before_leaves_no_text(world: World) {
+        let mut world = world;
+        world.without_zendesk();
+        world.set("DELIVER_TO", "twilio");
+        let _twilio = world.with_twilio().await;
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        bridge.stop().await;
+        let erase = "update delivery set payload = '', request = null, last_error = null";
+        world.database.execute(erase).await;
+        let inbox = crate::inbox::open(&world).await;
+        let rows = inbox.list(None, None, None, 10).await.unwrap();
+        let mut targets: Vec<&str> = rows.iter().map(|row| row.target.as_str()).collect();
+        targets.sort_unstable();
+        assert_eq!(targets, ["…0147", "…0148"]);
+        for row in &rows {
+            assert!(inbox.attempts(&row.identity, "twilio").await.unwrap().is_empty());
+        }
+        let output = world.command(&["show", "https://twitter.com/link"]).await;
+        assert!(String::from_utf8_lossy(&output.stderr).contains("there is no delivery"), "{output:?}");
+    }
+
     async fn only_the_admin_token_opens_the_metrics(world: World) {
         let mut world = world;
         let bridge = world.start().await;
