@@ -138,6 +138,26 @@ on_both! {
         wait_for(&world, "casebridge_unaccounted", 4.0).await;
     }
 
+    async fn what_waits_behind_a_held_delivery_has_no_age(world: World) {
+        let mut world = world;
+        world.set("TICKET_MAX_PER_HOUR", "1");
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done").await;
+        world.notify(&event("event-2", "2")).await;
+        let held = "casebridge_held{destination=\"zendesk\",reason=\"storm_limit\"}";
+        let waiting = "casebridge_deliveries{destination=\"zendesk\",state=\"waiting\"}";
+        let oldest = "casebridge_oldest_waiting_seconds{destination=\"zendesk\"}";
+        wait_for(&world, held, 1.0).await;
+        world.notify(&event("event-3", "2")).await;
+        let samples = wait_for(&world, waiting, 2.0).await;
+        assert_eq!((samples[held], samples[oldest]), (1.0, 0.0));
+        // Another case has an age.
+        world.zendesk.stop();
+        world.notify(&event_with("event-4", "1", |item| item["notes"] = json!([{"text": "a note"}]))).await;
+        while scrape(&world).await[oldest] == 0.0 {}
+    }
+
     async fn what_a_limit_holds_back_has_no_age(world: World) {
         let mut world = world;
         world.set("TICKET_MAX_PER_HOUR", "1");
