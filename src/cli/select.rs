@@ -7,7 +7,8 @@ use url::Url;
 
 use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed};
-use casebridge::item::link_fingerprint;
+use casebridge::item::{link_fingerprint, link_part};
+use casebridge::source;
 
 /// How many identities an ambiguous beginning lists.
 const LISTED: usize = 5;
@@ -37,7 +38,10 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
         None => inbox.of_case(selector).await?,
     };
     if deliveries.is_empty() && selector.contains("://") {
-        deliveries = inbox.of_link(selector, &link_fingerprint(selector)).await?;
+        deliveries = inbox.of_link(&link_fingerprint(selector)).await?;
+        if deliveries.is_empty() {
+            deliveries = untried_of_link(inbox, selector).await?;
+        }
     }
     if !deliveries.is_empty() {
         return Ok(Selection { deliveries, is_identity: false });
@@ -52,6 +56,24 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
             bail!("several deliveries begin with `{selector}`; name one of them: {} …", some.join(", "))
         }
     }
+}
+
+/// Finds the deliveries about the post with this link among those that were never tried, which have no fingerprint.
+async fn untried_of_link(inbox: &Inbox, link: &str) -> anyhow::Result<Vec<Listed>> {
+    let part = link_part(link);
+    let mut found = Vec::new();
+    if part.is_empty() {
+        return Ok(found);
+    }
+    for delivery in inbox.untried_ending(part).await? {
+        let shown = inbox.shown(&delivery).await?;
+        let item = shown.and_then(|shown| source::item(&shown.payload).ok());
+        let link_of_item = item.and_then(|item| item.link).unwrap_or_default();
+        if link_fingerprint(&link_of_item) == link_fingerprint(link) {
+            found.push(delivery);
+        }
+    }
+    Ok(found)
 }
 
 /// The number in `4711`, `#4711` or `https://acme.zendesk.com/agent/tickets/4711`.

@@ -44,22 +44,26 @@ impl Inbox {
         fetch!(self.reader, query_as(&sql, reference, destination, MOST).fetch_all)
     }
 
-    /// Returns the deliveries about the post with this link, oldest first. Those that were never tried have no
-    /// fingerprint yet, and are searched for the link itself.
-    pub async fn of_link(&self, link: &str, fingerprint: &str) -> sqlx::Result<Vec<Listed>> {
+    /// Returns the deliveries about the post whose link has this fingerprint, oldest first. Those that were never
+    /// tried have none yet: see [`Inbox::untried_ending`].
+    pub async fn of_link(&self, fingerprint: &str) -> sqlx::Result<Vec<Listed>> {
         let sql =
             format!("{} where link = $1 order by received_at, identity, destination limit $2", listed());
-        let found: Vec<Listed> = fetch!(self.reader, query_as(&sql, fingerprint, MOST).fetch_all)?;
-        if !found.is_empty() || link.trim().is_empty() {
-            return Ok(found);
-        }
+        fetch!(self.reader, query_as(&sql, fingerprint, MOST).fetch_all)
+    }
+
+    /// Returns the waiting deliveries that were never tried and have a string in their payload that ends like this,
+    /// perhaps with a slash more; oldest first.
+    pub async fn untried_ending(&self, text: &str) -> sqlx::Result<Vec<Listed>> {
         let sql = format!(
-            "{} where state = 'waiting' and attempts = 0 and replace(payload, $1, '') <> payload
+            "{} where state = 'waiting' and attempts = 0
+                  and (replace(payload, $1, '') <> payload or replace(payload, $2, '') <> payload)
                   and destination in (select distinct destination from delivery_count)
-                order by received_at, identity, destination limit $2",
+                order by received_at, identity, destination limit $3",
             listed()
         );
-        fetch!(self.reader, query_as(&sql, link.trim(), MOST).fetch_all)
+        let (end, slash) = (format!("{text}\""), format!("{text}/\""));
+        fetch!(self.reader, query_as(&sql, end.as_str(), slash.as_str(), MOST).fetch_all)
     }
 
     /// Returns deliveries whose identity begins like this, in the order of their identities, up to `limit`.

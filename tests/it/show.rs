@@ -104,6 +104,9 @@ on_both! {
         let follower = show(&world, &[first, "--destination", "webhook"]).await;
         assert_eq!(follower["timeline"][0]["follows"], json!({"action": "created", "reference": "1000"}));
 
+        for link in ["http://twitter.com/a/status/333/", "https://twitter.com/a/status/333"] {
+            assert_eq!(show(&world, &[link]).await["delivery"]["id"], "khoros:1234:event-3:twitter:333");
+        }
         let untried = show(&world, &["https://twitter.com/a/status/333"]).await;
         assert_eq!(untried["delivery"]["id"], "khoros:1234:event-3:twitter:333");
         assert_eq!(entries(&untried), ["received", "waiting"]);
@@ -116,6 +119,10 @@ on_both! {
             ("no-such-id", "there is no delivery `no-such-id`"),
             ("9999", "there is no delivery `9999`"),
             ("https://twitter.com/a/status/999", "there is no delivery"),
+            // The beginning, and the end, of links.
+            ("https://twitter.com/a/status/33", "there is no delivery"),
+            ("https://m.com/a/status/333", "there is no delivery"),
+            ("https://", "there is no delivery"),
             ("", "there is no delivery"),
         ] {
             let output = world.command(&["show", selector]).await;
