@@ -9,6 +9,7 @@ use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed};
 use casebridge::item::{link_fingerprint, link_part};
 use casebridge::source;
+use casebridge::text::printable;
 
 /// How many identities an ambiguous beginning lists.
 const LISTED: usize = 5;
@@ -49,10 +50,11 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
     let deliveries = if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
     let identities: BTreeSet<&str> = deliveries.iter().map(|one| one.identity.as_str()).collect();
     match identities.len() {
-        0 => bail!("there is no delivery `{selector}`: `casebridge list` shows their ids"),
+        0 => bail!("there is no delivery `{}`: `casebridge list` shows their ids", printable(selector)),
         1 => Ok(Selection { deliveries, is_identity: true }),
         _ => {
-            let some: Vec<&str> = identities.into_iter().take(LISTED).collect();
+            let some: Vec<String> = identities.into_iter().take(LISTED).map(printable).collect();
+            let selector = printable(selector);
             bail!("several deliveries begin with `{selector}`; name one of them: {} …", some.join(", "))
         }
     }

@@ -123,6 +123,7 @@ on_both! {
             ("https://twitter.com/a/status/33", "there is no delivery"),
             ("https://m.com/a/status/333", "there is no delivery"),
             ("https://", "there is no delivery"),
+            ("khoros:\u{1b}[2Jnothing", "there is no delivery `khoros: [2Jnothing`"),
             ("", "there is no delivery"),
         ] {
             let output = world.command(&["show", selector]).await;
@@ -133,6 +134,25 @@ on_both! {
         assert!(text(&replayed).contains("1 would be replayed"), "{}", text(&replayed));
         let refused = world.command(&["replay", "1000"]).await;
         assert!(text(&refused).contains("only dead deliveries"), "{}", text(&refused));
+    }
+
+    async fn terminals_get_no_control_characters_of_an_identity(world: World) {
+        let bridge = world.start().await;
+        for post in ["1\u{1b}[2J", "2\u{1b}[2J"] {
+            let item = json!({"entityId": format!("twitter:{post}"), "text": "t"});
+            let data = json!({"items": [item]});
+            world.notify(&json!({"eventUuid": "event-1", "data": data}).to_string()).await;
+        }
+        bridge.wait_for_nth("delivery_done", 2).await;
+        for arguments in [
+            &["show", "khoros:1234:event"][..],
+            &["show", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "no\u{1b}[2J"],
+            &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J"],
+            &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "webhook"],
+        ] {
+            let output = text(&world.command(arguments).await);
+            assert!(output.contains(" [2J") && !output.contains('\u{1b}'), "{output:?}");
+        }
     }
 
     async fn an_attempt_that_was_killed_is_missing(world: World) {
