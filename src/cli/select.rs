@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 use url::Url;
 
+use casebridge::delivery::item_identity;
 use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed};
 use casebridge::item::{link_fingerprint, link_part};
@@ -47,8 +48,13 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
     if !deliveries.is_empty() {
         return Ok(Selection { deliveries, is_identity: false });
     }
-    let deliveries = if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
-    let identities: BTreeSet<&str> = deliveries.iter().map(|one| one.identity.as_str()).collect();
+    let mut deliveries =
+        if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
+    // With several targets, no delivery has the identity of the item.
+    if deliveries.iter().any(|one| item_of(one) == selector) {
+        deliveries.retain(|one| item_of(one) == selector);
+    }
+    let identities: BTreeSet<&str> = deliveries.iter().map(item_of).collect();
     match identities.len() {
         0 => bail!("there is no delivery `{}`: `casebridge list` shows their ids", printable(selector)),
         1 => Ok(Selection { deliveries, is_identity: true }),
@@ -58,6 +64,11 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
             bail!("several deliveries begin with `{selector}`; name one of them: {} …", some.join(", "))
         }
     }
+}
+
+/// The identity of a delivery's item.
+fn item_of(delivery: &Listed) -> &str {
+    item_identity(&delivery.identity, &delivery.target)
 }
 
 /// Finds the deliveries about the post with this link among those that were never tried, which have no fingerprint.

@@ -136,6 +136,24 @@ on_both! {
         assert!(text(&refused).contains("only dead deliveries"), "{}", text(&refused));
     }
 
+    async fn the_deliveries_of_an_item_to_several_targets_are_one_item(world: World) {
+        let mut world = world;
+        world.without_zendesk();
+        world.set("DELIVER_TO", "twilio");
+        let _twilio = world.with_twilio().await;
+        let bridge = world.start().await;
+        let items = ["1", "12"].map(|post| json!({"entityId": format!("twitter:{post}"), "text": "t"}));
+        world.notify(&json!({"eventUuid": "event-1", "data": {"items": items}}).to_string()).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 4).await;
+        for selector in ["khoros:1234:event-1:twitter:12", "khoros:1234:event-1:twitter:1"] {
+            let id = show(&world, &[selector]).await["delivery"]["id"].as_str().unwrap().to_owned();
+            assert!(id.starts_with(&format!("{selector}~")), "{selector}: {id}");
+        }
+        let ambiguous = world.command(&["show", "khoros:1234:event-1"]).await;
+        let expected = "name one of them: khoros:1234:event-1:twitter:1, khoros:1234:event-1:twitter:12 …";
+        assert!(text(&ambiguous).contains(expected), "{}", text(&ambiguous));
+    }
+
     async fn terminals_get_no_control_characters_of_an_identity(world: World) {
         let bridge = world.start().await;
         for post in ["1\u{1b}[2J", "2\u{1b}[2J"] {
