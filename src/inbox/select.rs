@@ -69,17 +69,17 @@ impl Inbox {
     /// Returns deliveries whose identity begins like this, in the order of their identities, up to `limit`.
     pub async fn with_prefix(&self, prefix: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
         // The bounds only let the index narrow the rows down. PostgreSQL may order by a language, in which the last
-        // letter comes after everything else in an identity.
+        // letter comes after everything else in an identity, or by bytes, in which `~` does.
         let last = match &self.store {
-            Store::Sqlite { .. } => "\u{10ffff}",
-            Store::Postgres(_) => "zzzzzzzzzzzzzzzz",
+            Store::Sqlite { .. } => "$2",
+            Store::Postgres(_) => "greatest($2, $1 || 'zzzzzzzzzzzzzzzz')",
         };
         let sql = format!(
-            "{} where identity >= $1 and identity <= $2 and substr(identity, 1, $3) = $1
+            "{} where identity >= $1 and identity <= {last} and substr(identity, 1, $3) = $1
               order by identity, destination limit $4",
             listed()
         );
-        let (bound, length) = (format!("{prefix}{last}"), prefix.chars().count() as i32);
+        let (bound, length) = (format!("{prefix}\u{10ffff}"), prefix.chars().count() as i32);
         fetch!(self.reader, query_as(&sql, prefix, bound.as_str(), length, limit).fetch_all)
     }
 

@@ -84,6 +84,7 @@ on_both! {
         bridge.wait_for("destination_paused destination=zendesk").await;
         // While Zendesk is away, this one is not tried.
         world.notify(&linked("event-3", "333")).await;
+        bridge.stop().await;
 
         let first = "khoros:1234:event-1:twitter:111";
         for selector in [
@@ -156,12 +157,12 @@ on_both! {
 
     async fn terminals_get_no_control_characters_of_an_identity(world: World) {
         let bridge = world.start().await;
-        for post in ["1\u{1b}[2J", "2\u{1b}[2J"] {
-            let item = json!({"entityId": format!("twitter:{post}"), "text": "t"});
-            let data = json!({"items": [item]});
-            world.notify(&json!({"eventUuid": "event-1", "data": data}).to_string()).await;
+        for number in ["1", "2"] {
+            world.notify(&event(&format!("event-{number}"), number)).await;
         }
         bridge.wait_for_nth("delivery_done", 2).await;
+        bridge.stop().await;
+        world.database.execute("update delivery set identity = identity || '\u{1b}[2J'").await;
         for arguments in [
             &["show", "khoros:1234:event"][..],
             &["show", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "no\u{1b}[2J"],
