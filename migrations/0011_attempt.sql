@@ -28,6 +28,7 @@ create table attempt (
 -- Since when a waiting delivery may be sent: not while a limit holds it back, and not before a replay. Null: since it
 -- was received, or, if it was never tried, since it is due.
 alter table delivery add column waits_since bigint;
+update delivery set waits_since = due_at where state = 'waiting' and last_error like 'held: %';
 -- An insert is not in it: deliveries that were never tried come from `delivery_due`.
 create index delivery_tried on delivery (destination, (coalesce(waits_since, received_at)))
     where state = 'waiting' and attempts > 0;

@@ -47,6 +47,15 @@ pub fn identity_for(item: &str, target: &str) -> String {
     }
 }
 
+/// Returns the identity of the item of a delivery to this target.
+pub fn item_identity<'a>(identity: &'a str, target: &str) -> &'a str {
+    let end = identity.len().saturating_sub(TARGET_ID);
+    match target {
+        "" => identity,
+        _ => identity.get(..end).unwrap_or(identity),
+    }
+}
+
 /// Returns 12 hexadecimal digits that stand for a target.
 pub fn target_id(target: &str) -> String {
     format!("{:.12}", hex(Sha256::digest(target)))
@@ -55,11 +64,7 @@ pub fn target_id(target: &str) -> String {
 impl Claim {
     /// The identity of the item, which its deliveries to several targets share.
     pub fn item_identity(&self) -> &str {
-        let end = self.identity.len().saturating_sub(TARGET_ID);
-        match self.target.as_str() {
-            "" => &self.identity,
-            _ => self.identity.get(..end).unwrap_or(&self.identity),
-        }
+        item_identity(&self.identity, &self.target)
     }
 
     /// The key of the request: a new one for each revision of its bytes.

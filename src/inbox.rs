@@ -43,7 +43,7 @@ use tokio::sync::futures::Notified;
 pub use alert::{Alert, DueNotice};
 pub use attempt::RecordedAttempt;
 pub use backup::backup;
-pub use books::{Account, Claimed, OfCase};
+pub use books::{Account, Claimed, OfCase, Surplus};
 pub use claim::ClaimFilter;
 pub use commit::{Committer, ReceiveError};
 pub use counts::Counts;

@@ -81,12 +81,15 @@ pub enum Repetition {
     Hourly,
 }
 
-/// The fingerprint by which a post is found by its link: 64 bits of a SHA-256 over the link without its scheme and
-/// without slashes at its end.
-pub fn link_fingerprint(link: &str) -> String {
+/// The part of a link that counts when links are compared: without its scheme, and without slashes at its end.
+pub fn link_part(link: &str) -> &str {
     let link = link.trim();
-    let link = link.split_once("://").map_or(link, |(_, rest)| rest).trim_end_matches('/');
-    format!("{:.16}", hex(Sha256::digest(link)))
+    link.split_once("://").map_or(link, |(_, rest)| rest).trim_end_matches('/')
+}
+
+/// The fingerprint by which a post is found by its link: 64 bits of a SHA-256 over the [`link_part`].
+pub fn link_fingerprint(link: &str) -> String {
+    format!("{:.16}", hex(Sha256::digest(link_part(link))))
 }
 
 /// One item of an event on its way into the inbox.

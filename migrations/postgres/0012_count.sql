@@ -44,8 +44,25 @@ begin
     return null;
 end $$;
 create trigger delivery_updated after update of state, in_doubt on delivery
-    for each row when (new.state <> old.state or (new.state = 'waiting' and new.in_doubt <> old.in_doubt))
+    for each row when (new.route = old.route and new.destination = old.destination
+                       and (new.state <> old.state or (new.state = 'waiting' and new.in_doubt <> old.in_doubt)))
     execute function delivery_updated();
+
+-- A row that moves is received there, and no longer here.
+create function delivery_moved() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead, last_at)
+    values (old.route, old.destination, 0, -1, -(old.state = 'waiting')::int,
+            -(old.state = 'waiting' and old.in_doubt)::int, -(old.state = 'done')::int, -(old.state = 'dead')::int,
+            null),
+           (new.route, new.destination, 0, 1, (new.state = 'waiting')::int,
+            (new.state = 'waiting' and new.in_doubt)::int, (new.state = 'done')::int, (new.state = 'dead')::int,
+            new.received_at);
+    return null;
+end $$;
+create trigger delivery_moved after update of route, destination on delivery
+    for each row when (new.route <> old.route or new.destination <> old.destination)
+    execute function delivery_moved();
 
 create function delivery_deleted() returns trigger language plpgsql set search_path from current as $$
 begin
@@ -60,6 +77,30 @@ begin
 end $$;
 create trigger delivery_deleted after delete on delivery
     referencing old table as deleted for each statement execute function delivery_deleted();
+
+create function delivery_truncated() returns trigger language plpgsql set search_path from current as $$
+begin
+    insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead)
+        select route, destination, 0, 0, -sum(waiting), -sum(in_doubt), -sum(done), -sum(dead)
+          from delivery_count group by route, destination;
+    delete from attempt;
+    return null;
+end $$;
+create trigger delivery_truncated after truncate on delivery
+    for each statement execute function delivery_truncated();
+
+-- Whoever erases the texts of a delivery, whether a version that does not know these columns or a person: what may
+-- repeat them, or name a person, goes with them. Of a target (migration 0014), the last
+-- four characters stay.
+create function delivery_erased() returns trigger language plpgsql set search_path from current as $$
+begin
+    delete from attempt where identity = new.identity and destination = new.destination;
+    new.link := null;
+    new.target := case new.target when '' then '' else '…' || right(new.target, 4) end;
+    return new;
+end $$;
+create trigger delivery_erased before update of payload on delivery
+    for each row when (new.payload = '' and old.payload <> '') execute function delivery_erased();
 
 -- Comes after the triggers: they lock the table against the inserts of another process.
 insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead, last_at)

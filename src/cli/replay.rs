@@ -111,8 +111,8 @@ async fn named(
         // One id may have deliveries to several destinations. It is enough if one of them can be replayed.
         let refusals: Option<Vec<String>> = found.iter().map(|delivery| how.refusal(delivery)).collect();
         match refusals.as_deref() {
-            Some([]) => bail!("there is no delivery `{id}`: `casebridge list` shows their ids"),
-            Some([refusal, ..]) => bail!("`{id}` {refusal}"),
+            Some([]) => bail!("there is no delivery `{}`: `casebridge list` shows their ids", printable(id)),
+            Some([refusal, ..]) => bail!("`{}` {refusal}", printable(id)),
             None => chosen.extend(found),
         }
     }

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 use url::Url;
 
+use casebridge::delivery::item_identity;
 use casebridge::destination::zendesk;
 use casebridge::inbox::{Inbox, Listed};
-use casebridge::item::link_fingerprint;
+use casebridge::item::{link_fingerprint, link_part};
+use casebridge::source;
+use casebridge::text::printable;
 
 /// How many identities an ambiguous beginning lists.
 const LISTED: usize = 5;
@@ -37,21 +40,53 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
         None => inbox.of_case(selector).await?,
     };
     if deliveries.is_empty() && selector.contains("://") {
-        deliveries = inbox.of_link(selector, &link_fingerprint(selector)).await?;
+        deliveries = inbox.of_link(&link_fingerprint(selector)).await?;
+        if deliveries.is_empty() {
+            deliveries = untried_of_link(inbox, selector).await?;
+        }
     }
     if !deliveries.is_empty() {
         return Ok(Selection { deliveries, is_identity: false });
     }
-    let deliveries = if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
-    let identities: BTreeSet<&str> = deliveries.iter().map(|one| one.identity.as_str()).collect();
+    let mut deliveries =
+        if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
+    // With several targets, no delivery has the identity of the item.
+    if deliveries.iter().any(|one| item_of(one) == selector) {
+        deliveries.retain(|one| item_of(one) == selector);
+    }
+    let identities: BTreeSet<&str> = deliveries.iter().map(item_of).collect();
     match identities.len() {
-        0 => bail!("there is no delivery `{selector}`: `casebridge list` shows their ids"),
+        0 => bail!("there is no delivery `{}`: `casebridge list` shows their ids", printable(selector)),
         1 => Ok(Selection { deliveries, is_identity: true }),
         _ => {
-            let some: Vec<&str> = identities.into_iter().take(LISTED).collect();
+            let some: Vec<String> = identities.into_iter().take(LISTED).map(printable).collect();
+            let selector = printable(selector);
             bail!("several deliveries begin with `{selector}`; name one of them: {} …", some.join(", "))
         }
     }
+}
+
+/// The identity of a delivery's item.
+fn item_of(delivery: &Listed) -> &str {
+    item_identity(&delivery.identity, &delivery.target)
+}
+
+/// Finds the deliveries about the post with this link among those that were never tried, which have no fingerprint.
+async fn untried_of_link(inbox: &Inbox, link: &str) -> anyhow::Result<Vec<Listed>> {
+    let part = link_part(link);
+    let mut found = Vec::new();
+    if part.is_empty() {
+        return Ok(found);
+    }
+    for delivery in inbox.untried_ending(part).await? {
+        let shown = inbox.shown(&delivery).await?;
+        let item = shown.and_then(|shown| source::item(&shown.payload).ok());
+        let link_of_item = item.and_then(|item| item.link).unwrap_or_default();
+        if link_fingerprint(&link_of_item) == link_fingerprint(link) {
+            found.push(delivery);
+        }
+    }
+    Ok(found)
 }
 
 /// The number in `4711`, `#4711` or `https://acme.zendesk.com/agent/tickets/4711`.

@@ -75,7 +75,8 @@ impl Story {
             }
         }
         let Some((delivery, shown)) = chosen else {
-            bail!("`{selector}` has no delivery to {}", destination.unwrap_or("any destination"))
+            let destination = destination.unwrap_or("any destination");
+            bail!("`{}` has no delivery to {}", one_line(selector), one_line(destination))
         };
         let attempts = inbox.attempts(&delivery.identity, &delivery.destination).await?;
         let mut others = inbox.of_case(&delivery.case_key).await?;

@@ -15,12 +15,19 @@ pub struct Account {
 
 from_row!(Account { route, destination, received, waiting, done, dead });
 
-impl Account {
-    /// The deliveries that are in none of the three states. Not 0 only by a defect.
-    pub fn unaccounted(&self) -> i64 {
-        self.received.saturating_sub(self.waiting).saturating_sub(self.done).saturating_sub(self.dead)
-    }
+/// What the counts of a route and a destination have more than its rows; negative: less.
+#[derive(Clone, Debug)]
+pub struct Surplus {
+    pub route: String,
+    pub destination: String,
+    pub received: i64,
+    pub waiting: i64,
+    pub in_doubt: i64,
+    pub done: i64,
+    pub dead: i64,
 }
+
+from_row!(Surplus { route, destination, received, waiting, in_doubt, done, dead });
 
 /// A delivery that is done, and the reference that it has.
 #[derive(Clone, Debug)]
@@ -54,6 +61,11 @@ impl Inbox {
         fetch!(self.reader, query_as(sql, since).fetch_all)
     }
 
+    /// Compares the counts that triggers keep with all rows, and returns where they differ.
+    pub async fn surpluses(&self) -> sqlx::Result<Vec<Surplus>> {
+        fetch!(self.reader, query_as(SURPLUSES).fetch_all)
+    }
+
     /// Returns the references of deliveries that are done, in the order of their arrival: the page of `limit` that
     /// follows `after`, or begins at `since`.
     pub async fn references(
@@ -80,3 +92,18 @@ impl Inbox {
         fetch!(self.reader, query_as(sql, destination, case_key).fetch_all)
     }
 }
+
+/// One statement, so that the service may run: it sees counts and rows of the same moment.
+const SURPLUSES: &str = "
+    select route, destination, cast(sum(received) as bigint) as received, cast(sum(waiting) as bigint) as waiting,
+           cast(sum(in_doubt) as bigint) as in_doubt, cast(sum(done) as bigint) as done,
+           cast(sum(dead) as bigint) as dead
+      from (select route, destination, received, waiting, in_doubt, done, dead from delivery_count
+            union all
+            select route, destination, -count(*), -sum(case when state = 'waiting' then 1 else 0 end),
+                   -sum(case when state = 'waiting' and in_doubt then 1 else 0 end),
+                   -sum(case when state = 'done' then 1 else 0 end), -sum(case when state = 'dead' then 1 else 0 end)
+              from delivery group by route, destination) as entries
+     group by route, destination
+    having sum(received) <> 0 or sum(waiting) <> 0 or sum(in_doubt) <> 0 or sum(done) <> 0 or sum(dead) <> 0
+     order by route, destination";

@@ -140,12 +140,23 @@ const LAST_EVENTS: &str = "
       from delivery_count where last_at is not null group by route order by route";
 
 /// A delivery that was never tried may be sent from when it is due, so the oldest of these is the first in the index of
-/// due deliveries. The index of tried ones has the others.
+/// due deliveries that does not wait for a tried one of its case: that one has its own age, or none while a limit holds
+/// it back. 1000 are enough to look at: others that may be sent are tried soon. The index of tried ones has these. The
+/// negated states are for PostgreSQL's planner, as in
+/// [`Inbox::claim`].
 const OLDEST: &str = "
     select destination, {now} - min(since) as ms
       from (select named.destination,
-                   (select due_at from delivery
-                     where delivery.destination = named.destination and state = 'waiting'
+                   (select due_at
+                      from (select destination, target, case_key, due_at, received_at, identity from delivery
+                             where delivery.destination = named.destination and state = 'waiting'
+                             order by due_at limit 1000) as mine
+                     where not exists (
+                           select 1 from delivery as other
+                            where other.destination = mine.destination and other.case_key = mine.case_key
+                              and other.target = mine.target and other.state not in ('done', 'dead')
+                              and other.attempts > 0
+                              and (other.received_at, other.identity) < (mine.received_at, mine.identity))
                      order by due_at limit 1) as since
               from (select distinct destination from delivery_count) as named
             union all

@@ -11,18 +11,15 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(60);
 
 impl Inbox {
     /// Erases the texts of up to `limit` deliveries that were settled longer ago than `retention`; returns
-    /// their number. Of a target, the last four characters stay. They must also have been due at `checked_at`, the [`time`](Inbox::time) of an earlier
-    /// check: so a clock that has jumped ahead erases nothing. The row stays, with its identity, case and
-    /// reference, so that a late redelivery or a label applied again is still known.
+    /// their number. A trigger (migration 0012) deletes their attempts and links, and all but the last four characters
+    /// of their targets. They must also have been due at `checked_at`, the [`time`](Inbox::time) of an earlier check:
+    /// so a clock that has jumped ahead erases nothing. The row stays, with its identity, case and reference, so that
+    /// a late redelivery or a label applied again is still known.
     pub async fn erase(&self, retention: Retention, checked_at: i64, limit: usize) -> sqlx::Result<u64> {
         let known_since = self.time().await?.min(checked_at);
         let (done, dead) = (known_since - millis(retention.done), known_since - millis(retention.dead));
-        // First, so that an interruption leaves no row without its delivery's texts.
-        let attempts = format!("delete from attempt where (identity, destination) in ({ERASABLE})");
-        execute!(self, &attempts, done, dead, limit as i64)?;
         let texts = format!(
-            "update delivery set payload = '', request = null, request_memo = null, last_error = null, link = null,
-                    target = case target when '' then '' else '…' || substr(target, length(target) - 3) end
+            "update delivery set payload = '', request = null, request_memo = null, last_error = null
               where (identity, destination) in ({ERASABLE})"
         );
         execute!(self, &texts, done, dead, limit as i64)

@@ -44,38 +44,42 @@ impl Inbox {
         fetch!(self.reader, query_as(&sql, reference, destination, MOST).fetch_all)
     }
 
-    /// Returns the deliveries about the post with this link, oldest first. Those that were never tried have no
-    /// fingerprint yet, and are searched for the link itself.
-    pub async fn of_link(&self, link: &str, fingerprint: &str) -> sqlx::Result<Vec<Listed>> {
+    /// Returns the deliveries about the post whose link has this fingerprint, oldest first. Those that were never
+    /// tried have none yet: see [`Inbox::untried_ending`].
+    pub async fn of_link(&self, fingerprint: &str) -> sqlx::Result<Vec<Listed>> {
         let sql =
             format!("{} where link = $1 order by received_at, identity, destination limit $2", listed());
-        let found: Vec<Listed> = fetch!(self.reader, query_as(&sql, fingerprint, MOST).fetch_all)?;
-        if !found.is_empty() || link.trim().is_empty() {
-            return Ok(found);
-        }
+        fetch!(self.reader, query_as(&sql, fingerprint, MOST).fetch_all)
+    }
+
+    /// Returns the waiting deliveries that were never tried and have a string in their payload that ends like this,
+    /// perhaps with a slash more; oldest first.
+    pub async fn untried_ending(&self, text: &str) -> sqlx::Result<Vec<Listed>> {
         let sql = format!(
-            "{} where state = 'waiting' and attempts = 0 and replace(payload, $1, '') <> payload
+            "{} where state = 'waiting' and attempts = 0
+                  and (replace(payload, $1, '') <> payload or replace(payload, $2, '') <> payload)
                   and destination in (select distinct destination from delivery_count)
-                order by received_at, identity, destination limit $2",
+                order by received_at, identity, destination limit $3",
             listed()
         );
-        fetch!(self.reader, query_as(&sql, link.trim(), MOST).fetch_all)
+        let (end, slash) = (format!("{text}\""), format!("{text}/\""));
+        fetch!(self.reader, query_as(&sql, end.as_str(), slash.as_str(), MOST).fetch_all)
     }
 
     /// Returns deliveries whose identity begins like this, in the order of their identities, up to `limit`.
     pub async fn with_prefix(&self, prefix: &str, limit: i64) -> sqlx::Result<Vec<Listed>> {
         // The bounds only let the index narrow the rows down. PostgreSQL may order by a language, in which the last
-        // letter comes after everything else in an identity.
+        // letter comes after everything else in an identity, or by bytes, in which `~` does.
         let last = match &self.store {
-            Store::Sqlite { .. } => "\u{10ffff}",
-            Store::Postgres(_) => "zzzzzzzzzzzzzzzz",
+            Store::Sqlite { .. } => "$2",
+            Store::Postgres(_) => "greatest($2, $1 || 'zzzzzzzzzzzzzzzz')",
         };
         let sql = format!(
-            "{} where identity >= $1 and identity <= $2 and substr(identity, 1, $3) = $1
+            "{} where identity >= $1 and identity <= {last} and substr(identity, 1, $3) = $1
               order by identity, destination limit $4",
             listed()
         );
-        let (bound, length) = (format!("{prefix}{last}"), prefix.chars().count() as i32);
+        let (bound, length) = (format!("{prefix}\u{10ffff}"), prefix.chars().count() as i32);
         fetch!(self.reader, query_as(&sql, prefix, bound.as_str(), length, limit).fetch_all)
     }
 

@@ -118,7 +118,8 @@ impl Status {
         let in_doubt = in_doubt.into_iter().map(|(name, counts)| (of(&name), counts.in_doubt));
         let help = "Waiting deliveries that may have been sent, and are looked up first";
         page.gauge("in_doubt", help, configured.chain(in_doubt));
-        let unaccounted = summary.counts.iter().map(Counts::unaccounted).sum();
+        // A surplus of one route does not make up for a loss of another.
+        let unaccounted = summary.counts.iter().map(|counts| counts.unaccounted().saturating_abs()).sum();
         let help = "Deliveries that were received and are neither waiting nor done nor dead; anything but 0 is a loss";
         page.gauge("unaccounted", help, [(vec![], unaccounted)]);
         let mut held: BTreeMap<Labels, i64> = BTreeMap::new();

@@ -131,6 +131,34 @@ on_both! {
         assert_eq!(wait_for(&world, done, 2.0).await["casebridge_unaccounted"], 2.0);
     }
 
+    async fn losses_do_not_cancel_out(world: World) {
+        let _bridge = world.start().await;
+        let count = "insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead)
+                     values ('label', 'zendesk', 1, 2, 0, 0, 0, 0), ('vip', 'zendesk', 1, -2, 0, 0, 0, 0)";
+        world.database.execute(count).await;
+        wait_for(&world, "casebridge_unaccounted", 4.0).await;
+    }
+
+    async fn what_waits_behind_a_held_delivery_has_no_age(world: World) {
+        let mut world = world;
+        world.set("TICKET_MAX_PER_HOUR", "1");
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done").await;
+        world.notify(&event("event-2", "2")).await;
+        let held = "casebridge_held{destination=\"zendesk\",reason=\"storm_limit\"}";
+        let waiting = "casebridge_deliveries{destination=\"zendesk\",state=\"waiting\"}";
+        let oldest = "casebridge_oldest_waiting_seconds{destination=\"zendesk\"}";
+        wait_for(&world, held, 1.0).await;
+        world.notify(&event("event-3", "2")).await;
+        let samples = wait_for(&world, waiting, 2.0).await;
+        assert_eq!((samples[held], samples[oldest]), (1.0, 0.0));
+        // Another case has an age.
+        world.zendesk.stop();
+        world.notify(&event_with("event-4", "1", |item| item["notes"] = json!([{"text": "a note"}]))).await;
+        while scrape(&world).await[oldest] == 0.0 {}
+    }
+
     async fn what_a_limit_holds_back_has_no_age(world: World) {
         let mut world = world;
         world.set("TICKET_MAX_PER_HOUR", "1");
@@ -166,6 +194,29 @@ on_both! {
         let retention = casebridge::config::Retention { done: std::time::Duration::ZERO, dead: std::time::Duration::ZERO };
         while inbox.erase(retention, i64::MAX, 10).await.unwrap() == 0 {}
         assert!(inbox.attempts(id, "zendesk").await.unwrap().is_empty());
+    }
+
+    async fn an_erasure_by_the_version_before_leaves_no_text(world: World) {
+        let mut world = world;
+        world.without_zendesk();
+        world.set("DELIVER_TO", "twilio");
+        let _twilio = world.with_twilio().await;
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 2).await;
+        bridge.stop().await;
+        let erase = "update delivery set payload = '', request = null, last_error = null";
+        world.database.execute(erase).await;
+        let inbox = crate::inbox::open(&world).await;
+        let rows = inbox.list(None, None, None, 10).await.unwrap();
+        let mut targets: Vec<&str> = rows.iter().map(|row| row.target.as_str()).collect();
+        targets.sort_unstable();
+        assert_eq!(targets, ["…0147", "…0148"]);
+        for row in &rows {
+            assert!(inbox.attempts(&row.identity, "twilio").await.unwrap().is_empty());
+        }
+        let output = world.command(&["show", "https://twitter.com/link"]).await;
+        assert!(String::from_utf8_lossy(&output.stderr).contains("there is no delivery"), "{output:?}");
     }
 
     async fn only_the_admin_token_opens_the_metrics(world: World) {

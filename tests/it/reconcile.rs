@@ -7,11 +7,23 @@ use casebridge_sandbox::zendesk::{self, Fault};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{World, event, leak, on_both, run_on_sqlite};
+use crate::harness::{Kind, World, event, leak, on_both, run, run_on_sqlite};
+use crate::metrics::wait_for;
 use crate::pull::with_feeds;
 
 /// Before the dates of the fixtures, and of the stand-in for Zendesk.
 const BEGINNING: &str = "2016-01-01";
+
+/// As in docs/monitoring.md.
+const RECOUNT: &str = "
+    delete from delivery_count;
+    insert into delivery_count (route, destination, hour, received, waiting, in_doubt, done, dead, last_at)
+    select route, destination, case when state = 'done' then coalesce(settled_at, 0) / 3600000 else 0 end, count(*),
+           sum(case when state = 'waiting' then 1 else 0 end),
+           sum(case when state = 'waiting' and in_doubt then 1 else 0 end),
+           sum(case when state = 'done' then 1 else 0 end), sum(case when state = 'dead' then 1 else 0 end),
+           max(received_at)
+      from delivery group by 1, 2, 3;";
 
 /// Runs `casebridge reconcile --json`, and returns its exit code and its document.
 async fn reconcile(world: &World) -> (Option<i32>, Value) {
@@ -132,6 +144,54 @@ on_both! {
         assert!(document["differences"][1]["text"].as_str().unwrap().contains(":twitter:2"), "{document}");
     }
 
+    async fn rows_that_are_gone_without_a_trace_are_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        world.khoros.model().subscriptions[0].feed.clear();
+        // No trigger runs.
+        let delete = "delete from delivery where event_id = 'event-2'";
+        let without_trigger = match world.database.kind {
+            Kind::Postgres => "set session_replication_role = replica",
+            Kind::Sqlite => "drop trigger delivery_deleted",
+        };
+        world.database.execute(&format!("{without_trigger}; {delete}")).await;
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["books", "ticket_unknown"]), "{document}");
+        assert!(document["differences"][0]["text"].as_str().unwrap().contains("1 received"), "{document}");
+    }
+
+    async fn a_row_in_another_state_than_was_counted_is_found(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        let count = "update delivery_count set done = done - 1, dead = dead + 1 where hour > 0 and done > 0";
+        world.database.execute(count).await;
+        let (code, document) = reconcile(&world).await;
+        assert_eq!((code, kinds(&document)), (Some(1), vec!["books"]), "{document}");
+        world.database.execute(RECOUNT).await;
+        assert_eq!(reconcile(&world).await.0, Some(0));
+    }
+
+    async fn a_deliberate_deletion_can_be_acknowledged(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        world.database.execute("delete from delivery where event_id = 'event-2'").await;
+        world.zendesk.model().tickets.retain(|ticket| ticket["external_id"] != "khoros:1234:twitter:2");
+        world.khoros.model().subscriptions[0].feed.clear();
+        let (_, document) = reconcile(&world).await;
+        assert_eq!(kinds(&document), ["books"], "{document}");
+        world.database.execute("update delivery_count set received = waiting + done + dead").await;
+        assert_eq!(reconcile(&world).await.0, Some(0));
+    }
+
+    async fn rows_that_move_to_another_route_or_destination_are_no_loss(world: World) {
+        let mut world = world;
+        delivered(&mut world).await;
+        world.database.execute("update delivery set route = 'other' where event_id = 'event-2'").await;
+        world.database.execute("update delivery set destination = 'webhook' where event_id = 'event-3'").await;
+        let (_, document) = reconcile(&world).await;
+        assert!(!kinds(&document).contains(&"books"), "{document}");
+    }
+
     async fn an_event_that_is_only_in_the_feed_is_found(world: World) {
         let mut world = world;
         delivered(&mut world).await;
@@ -143,6 +203,25 @@ on_both! {
         assert!(difference["text"].as_str().unwrap().contains("event-4"), "{difference}");
         assert!(difference["remedy"].as_str().unwrap().starts_with("casebridge backfill --since "));
     }
+}
+
+#[tokio::test]
+async fn rows_that_were_truncated_are_found() {
+    run(Kind::Postgres, |mut world| async move {
+        delivered(&mut world).await;
+        world.zendesk.model().tickets.clear();
+        world.khoros.model().subscriptions[0].feed.clear();
+        world.database.execute("truncate delivery").await;
+        let (_, document) = reconcile(&world).await;
+        assert_eq!(kinds(&document), ["books"], "{document}");
+        let bridge = world.start().await;
+        let samples = wait_for(&world, "casebridge_unaccounted", 3.0).await;
+        assert_eq!(samples["casebridge_deliveries{destination=\"zendesk\",state=\"done\"}"], 0.0);
+        bridge.stop().await;
+        let inbox = crate::inbox::open(&world).await;
+        assert!(inbox.attempts("khoros:1234:event-1:twitter:1", "zendesk").await.unwrap().is_empty());
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ on_both! {
         bridge.wait_for("destination_paused destination=zendesk").await;
         // While Zendesk is away, this one is not tried.
         world.notify(&linked("event-3", "333")).await;
+        bridge.stop().await;
 
         let first = "khoros:1234:event-1:twitter:111";
         for selector in [
@@ -104,6 +105,9 @@ on_both! {
         let follower = show(&world, &[first, "--destination", "webhook"]).await;
         assert_eq!(follower["timeline"][0]["follows"], json!({"action": "created", "reference": "1000"}));
 
+        for link in ["http://twitter.com/a/status/333/", "https://twitter.com/a/status/333"] {
+            assert_eq!(show(&world, &[link]).await["delivery"]["id"], "khoros:1234:event-3:twitter:333");
+        }
         let untried = show(&world, &["https://twitter.com/a/status/333"]).await;
         assert_eq!(untried["delivery"]["id"], "khoros:1234:event-3:twitter:333");
         assert_eq!(entries(&untried), ["received", "waiting"]);
@@ -116,6 +120,11 @@ on_both! {
             ("no-such-id", "there is no delivery `no-such-id`"),
             ("9999", "there is no delivery `9999`"),
             ("https://twitter.com/a/status/999", "there is no delivery"),
+            // The beginning, and the end, of links.
+            ("https://twitter.com/a/status/33", "there is no delivery"),
+            ("https://m.com/a/status/333", "there is no delivery"),
+            ("https://", "there is no delivery"),
+            ("khoros:\u{1b}[2Jnothing", "there is no delivery `khoros: [2Jnothing`"),
             ("", "there is no delivery"),
         ] {
             let output = world.command(&["show", selector]).await;
@@ -126,6 +135,43 @@ on_both! {
         assert!(text(&replayed).contains("1 would be replayed"), "{}", text(&replayed));
         let refused = world.command(&["replay", "1000"]).await;
         assert!(text(&refused).contains("only dead deliveries"), "{}", text(&refused));
+    }
+
+    async fn the_deliveries_of_an_item_to_several_targets_are_one_item(world: World) {
+        let mut world = world;
+        world.without_zendesk();
+        world.set("DELIVER_TO", "twilio");
+        let _twilio = world.with_twilio().await;
+        let bridge = world.start().await;
+        let items = ["1", "12"].map(|post| json!({"entityId": format!("twitter:{post}"), "text": "t"}));
+        world.notify(&json!({"eventUuid": "event-1", "data": {"items": items}}).to_string()).await;
+        bridge.wait_for_nth("delivery_done destination=twilio", 4).await;
+        for selector in ["khoros:1234:event-1:twitter:12", "khoros:1234:event-1:twitter:1"] {
+            let id = show(&world, &[selector]).await["delivery"]["id"].as_str().unwrap().to_owned();
+            assert!(id.starts_with(&format!("{selector}~")), "{selector}: {id}");
+        }
+        let ambiguous = world.command(&["show", "khoros:1234:event-1"]).await;
+        let expected = "name one of them: khoros:1234:event-1:twitter:1, khoros:1234:event-1:twitter:12 …";
+        assert!(text(&ambiguous).contains(expected), "{}", text(&ambiguous));
+    }
+
+    async fn terminals_get_no_control_characters_of_an_identity(world: World) {
+        let bridge = world.start().await;
+        for number in ["1", "2"] {
+            world.notify(&event(&format!("event-{number}"), number)).await;
+        }
+        bridge.wait_for_nth("delivery_done", 2).await;
+        bridge.stop().await;
+        world.database.execute("update delivery set identity = identity || '\u{1b}[2J'").await;
+        for arguments in [
+            &["show", "khoros:1234:event"][..],
+            &["show", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "no\u{1b}[2J"],
+            &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J"],
+            &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "webhook"],
+        ] {
+            let output = text(&world.command(arguments).await);
+            assert!(output.contains(" [2J") && !output.contains('\u{1b}'), "{output:?}");
+        }
     }
 
     async fn an_attempt_that_was_killed_is_missing(world: World) {
