@@ -165,7 +165,7 @@ on_both! {
         world.database.execute("update delivery set identity = identity || '\u{1b}[2J'").await;
         for arguments in [
             &["show", "khoros:1234:event"][..],
-            &["show", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "no\u{1b}[2J"],
+            &["show", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "webhook"],
             &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J"],
             &["replay", "khoros:1234:event-1:twitter:1\u{1b}[2J", "--destination", "webhook"],
         ] {
