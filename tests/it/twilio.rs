@@ -460,6 +460,7 @@ async fn a_refused_sender_pauses_texts_and_says_what_to_register() {
 async fn a_filtered_text_holds_up_no_other() {
     run_on_sqlite(|mut world| async move {
         let twilio = with_one_number(&mut world).await;
+        world.set("ALERT_PENDING_SECONDS", "0");
         twilio.model().becomes = ("undelivered".to_owned(), Some(30007));
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
