@@ -1,6 +1,6 @@
 //! What the stand-in refuses.
 
-use reqwest::{Client, StatusCode};
+use reqwest::StatusCode;
 use serde_json::Value;
 
 use super::{ACCOUNT, AUTH_TOKEN, Fault, NUMBER, TRIAL, Twilio};
