@@ -61,8 +61,8 @@ async fn acknowledged(world: &World, notification: &str) {
 async fn a_full_disk_refuses_and_keeps_what_it_has() {
     run_on_sqlite(|mut world| async move {
         world.zendesk.stop();
-        // Files may not grow beyond a megabyte; without the signal a write fails as on a full disk.
-        let shell = ["sh", "-c", "trap '' XFSZ; ulimit -S -f 1000; exec \"$0\""];
+        // Files may not grow beyond two megabytes; without the signal a write fails as on a full disk.
+        let shell = ["sh", "-c", "trap '' XFSZ; ulimit -S -f 4000; exec \"$0\""];
         world.wrap(&shell);
         let bridge = world.start().await;
         let mut stored = 0;
