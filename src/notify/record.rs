@@ -33,17 +33,9 @@ impl Recorder {
         let mut failing_since: Option<Instant> = None;
         loop {
             let began = Instant::now();
-            match (self.record().await, failing_since) {
+            match (self.record(failing_since).await, failing_since) {
                 (Ok(()), None) => {}
-                // The states are in the database, so nobody could know before.
-                (Ok(()), Some(since)) => {
-                    failing_since = None;
-                    let lasted = since.elapsed();
-                    if lasted >= self.pending {
-                        let detail = format!("it failed for {} s, and works again", lasted.as_secs());
-                        self.registry.happened(STORAGE, "", detail);
-                    }
-                }
+                (Ok(()), Some(_)) => failing_since = None,
                 (Err(error), None) => {
                     failing_since = Some(began);
                     warn!(
@@ -62,11 +54,19 @@ impl Recorder {
         }
     }
 
-    async fn record(&self) -> sqlx::Result<()> {
+    async fn record(&self, failing_since: Option<Instant>) -> sqlx::Result<()> {
         // A database that refuses writes may still be read, and there may be nothing to store.
         let written = self.inbox.check_writable().await;
-        if let Err(error) = &written {
-            self.registry.failed(STORAGE, "", format!("the database takes no writes: {error}"));
+        match (&written, failing_since.map(|since| since.elapsed())) {
+            (Err(error), _) => {
+                self.registry.failed(STORAGE, "", format!("the database takes no writes: {error}"));
+            }
+            // The states are in the database, so nobody could know before.
+            (Ok(()), Some(lasted)) if lasted >= self.pending => {
+                let detail = format!("it failed for {} s, and works again", lasted.as_secs());
+                self.registry.happened(STORAGE, "", detail);
+            }
+            (Ok(()), _) => {}
         }
         let reports = self.registry.current();
         for report in &reports {

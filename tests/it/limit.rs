@@ -228,7 +228,7 @@ on_both! {
             (&["--route", "label", "--since", "9000-01-01T00:00"], 1, "--since is not before --until"),
             (&["--route", "label", "--until", "2000-01-01"], 0, "discarded 0 deliveries\n"),
             (&["--route", "label", "--destination", "webhook"], 0, "discarded 0 deliveries\n"),
-            (&["--route", "label", "--since", "yesterday"], 2, "is not a date or a time"),
+            (&["--route", "label", "--since", "yesterday"], 2, "is neither a time"),
             (&[], 2, "--route"),
         ] {
             let output = world.command(&[&["discard"][..], arguments].concat()).await;
