@@ -9,6 +9,7 @@
 pub mod channels;
 pub mod exchange;
 pub mod flow;
+pub mod held;
 pub mod html;
 pub mod quiet_hours;
 pub mod settings;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::MutexGuard;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::faults::process;
 pub use crate::faults::{Fault, Faults};
-use crate::server::Server;
+use crate::stand_in::StandIn;
 
 /// The integration key that PagerDuty knows.
 pub const PAGERDUTY_KEY: &str = "0123456789abcdefghijABCDEFGHIJ01";
@@ -45,27 +44,24 @@ pub struct Model {
 }
 
 /// The receivers at one address; clones share their state.
-#[derive(Clone)]
-pub struct Alerts {
-    shared: Shared,
-    server: Server,
-}
+pub type Alerts = StandIn<Model>;
 
 type Shared = crate::state::Shared<Model>;
 
-impl Alerts {
+impl StandIn<Model> {
     /// Starts them on a free port of loopback.
     pub async fn start() -> io::Result<Alerts> {
-        let shared = Shared::new(Model::default());
-        let router = Router::new()
-            .route(&format!("/services/T1/B1/{SLACK_SECRET}"), post(slack))
-            .route("/v2/enqueue", post(pagerduty))
-            .route("/alertmanager", post(alertmanager))
-            .route("/ping", any(heartbeat))
-            .route("/ping/fail", any(heartbeat))
-            .with_state(shared.clone());
-        let server = Server::start(router).await?;
-        Ok(Alerts { shared, server })
+        let model = Model::default();
+        StandIn::serve(model, |shared| {
+            Router::new()
+                .route(&format!("/services/T1/B1/{SLACK_SECRET}"), post(slack))
+                .route("/v2/enqueue", post(pagerduty))
+                .route("/alertmanager", post(alertmanager))
+                .route("/ping", any(heartbeat))
+                .route("/ping/fail", any(heartbeat))
+                .with_state(shared)
+        })
+        .await
     }
 
     /// The address of Slack's incoming webhook.
@@ -89,17 +85,7 @@ impl Alerts {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.server.address)
-    }
-
-    /// Gives access to the state.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
+        format!("http://{}{path}", self.address)
     }
 }
 

@@ -5,7 +5,6 @@
 mod tests;
 
 use std::io;
-use std::sync::MutexGuard;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::process;
 pub use crate::faults::{Chaos, Fault, Faults};
-use crate::server::Server;
+use crate::stand_in::StandIn;
 
 /// The key that it knows unless [`Model::key`] is changed.
 pub const API_KEY: &str = "sk_sandbox-flow-key";
@@ -75,65 +74,43 @@ impl Model {
 }
 
 /// The stand-in; clones share its state.
-#[derive(Clone)]
-pub struct Flow {
-    shared: Shared,
-    server: Server,
-}
+pub type Flow = StandIn<Model>;
 
 type Shared = crate::state::Shared<Model>;
 
-impl Flow {
+impl AsMut<Faults> for Model {
+    fn as_mut(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+}
+
+impl StandIn<Model> {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Flow> {
-        let shared = Shared::new(Model {
+        let model = Model {
             requests: Vec::new(),
             broadcasts: Vec::new(),
             key: API_KEY.to_owned(),
             requires_bearer: false,
             faults: Faults::default(),
-        });
-        let router = Router::new()
-            .route(PATH, post(receive))
-            .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such endpoint") })
-            .with_state(shared.clone());
-        let server = Server::start(router).await?;
-        Ok(Flow { shared, server })
+        };
+        StandIn::serve(model, |shared| {
+            Router::new()
+                .route(PATH, post(receive))
+                .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is no such endpoint") })
+                .with_state(shared)
+        })
+        .await
     }
 
     /// Its address, which stands for `https://api.flow.ai`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.server.address)
+        format!("http://{}", self.address)
     }
 
     /// The address of the broadcast.
     pub fn broadcast_url(&self) -> String {
         format!("{}{PATH}", self.url())
-    }
-
-    /// Stops listening: connections are refused. The state stays.
-    pub fn stop(&self) {
-        self.server.stop();
-    }
-
-    /// Listens again at the same address.
-    pub async fn restart(&self) -> io::Result<()> {
-        self.server.restart().await
-    }
-
-    /// Gives access to the state.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
-    }
-
-    /// Queues faults of the next broadcasts.
-    pub fn queue(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.model().faults.queue.extend(faults);
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
     }
 }
 

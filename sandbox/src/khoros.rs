@@ -199,7 +199,7 @@ impl Khoros {
     pub async fn start() -> io::Result<Khoros> {
         let http = crate::http_client().build().map_err(io::Error::other)?;
         let shared = Shared { model: Arc::default(), changes: watch::Sender::default(), http };
-        let running = Arc::new(start(router(shared.clone()), None).await?);
+        let running = Arc::new(start(router(shared.clone())).await?);
         Ok(Khoros { shared, running })
     }
 

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod khoros;
 mod server;
 pub mod slack;
+mod stand_in;
 mod state;
 pub mod twilio;
 pub mod webhook;

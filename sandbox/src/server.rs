@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
@@ -14,49 +14,18 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// A running server, which stops when this is dropped.
 pub struct Running {
     /// The address that it listens on.
     pub address: SocketAddr,
     _stop: DropGuard,
-}
-
-/// A server that can be stopped, and started again at the same address. Clones are the same server.
-#[derive(Clone)]
-pub struct Server {
-    running: Arc<Mutex<Option<Running>>>,
-    router: Router,
-    /// The address that it listens on.
-    pub address: SocketAddr,
-}
-
-impl Server {
-    /// Starts it on a free port of loopback.
-    pub async fn start(router: Router) -> io::Result<Server> {
-        let running = start(router.clone(), None).await?;
-        let address = running.address;
-        Ok(Server { running: Arc::new(Mutex::new(Some(running))), router, address })
-    }
-
-    /// Stops listening: connections are refused.
-    pub fn stop(&self) {
-        *self.slot() = None;
-    }
-
-    /// Listens again.
-    pub async fn restart(&self) -> io::Result<()> {
-        let running = start(self.router.clone(), Some(self.address)).await?;
-        *self.slot() = Some(running);
-        Ok(())
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 /// An answer that is not sent: the connection is reset instead.
@@ -81,16 +50,56 @@ pub fn date(mut response: Response, ahead: SignedDuration) -> Response {
     response
 }
 
-/// Binds to `address`, on loopback with port 0 if there is none, and serves until dropped.
-pub async fn start(router: Router, address: Option<SocketAddr>) -> io::Result<Running> {
-    let listener = TcpListener::bind(address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)))).await?;
+/// Serves on a free port of loopback until dropped.
+pub async fn start(router: Router) -> io::Result<Running> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    listen(listener, router, Reserved::default())
+}
+
+/// The port of a server that is stopped: bound, so that no other server gets it meanwhile.
+#[derive(Clone, Default)]
+pub(crate) struct Reserved(Arc<Mutex<Option<TcpSocket>>>);
+
+impl Reserved {
+    fn slot(&self) -> MutexGuard<'_, Option<TcpSocket>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn keep(&self, address: SocketAddr) {
+        *self.slot() = bound(address).ok();
+    }
+
+    /// Listens again at the address.
+    pub(crate) fn listen(&self, address: SocketAddr, router: Router) -> io::Result<Running> {
+        let socket = match self.slot().take() {
+            Some(socket) => socket,
+            None => bound(address)?,
+        };
+        listen(socket.listen(BACKLOG)?, router, self.clone())
+    }
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Serves until the result is dropped, and then keeps the port.
+pub(crate) fn listen(listener: TcpListener, router: Router, reserved: Reserved) -> io::Result<Running> {
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
-    tokio::spawn(accept(listener, router, stop.clone()));
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        accept(&listener, router, stopped).await;
+        drop(listener);
+        reserved.keep(address);
+    });
     Ok(Running { address, _stop: stop.drop_guard() })
 }
 
-async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) {
+async fn accept(listener: &TcpListener, router: Router, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,

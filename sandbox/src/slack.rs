@@ -7,7 +7,6 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -22,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::faults::process;
 pub use crate::faults::{Chaos, Fault, Faults};
-use crate::server::Server;
+use crate::stand_in::StandIn;
 pub use message::Message;
 
 /// The bot token that it knows unless [`Model::token`] is changed.
@@ -260,18 +259,20 @@ impl Model {
 }
 
 /// The stand-in; clones share its state.
-#[derive(Clone)]
-pub struct Slack {
-    shared: Shared,
-    server: Server,
-}
+pub type Slack = StandIn<Model>;
 
 type Shared = crate::state::Shared<Model>;
 
-impl Slack {
+impl AsMut<Faults> for Model {
+    fn as_mut(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+}
+
+impl StandIn<Model> {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Slack> {
-        let shared = Shared::new(Model {
+        let model = Model {
             channels: BTreeMap::from([(CHANNEL.to_owned(), Channel::default())]),
             token: TOKEN.to_owned(),
             scopes: SCOPES.iter().copied().collect(),
@@ -285,40 +286,14 @@ impl Slack {
             edit_faults: Faults::default(),
             read_faults: Faults::default(),
             last_ts: 0,
-        });
-        let router = Router::new().route("/api/{method}", any(receive)).with_state(shared.clone());
-        let server = Server::start(router).await?;
-        Ok(Slack { shared, server })
+        };
+        StandIn::serve(model, |shared| Router::new().route("/api/{method}", any(receive)).with_state(shared))
+            .await
     }
 
     /// The address of its API, which stands for `https://slack.com/api`.
     pub fn api_url(&self) -> String {
-        format!("http://{}/api", self.server.address)
-    }
-
-    /// Stops listening: connections are refused. The state stays.
-    pub fn stop(&self) {
-        self.server.stop();
-    }
-
-    /// Listens again at the same address.
-    pub async fn restart(&self) -> io::Result<()> {
-        self.server.restart().await
-    }
-
-    /// Gives access to the state.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
-    }
-
-    /// Queues faults of the next new messages.
-    pub fn queue(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.model().faults.queue.extend(faults);
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
+        format!("http://{}/api", self.address)
     }
 }
 

@@ -12,7 +12,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::MutexGuard;
 
 use axum::Json;
 use axum::Router;
@@ -28,7 +27,7 @@ use sha1::Sha1;
 
 use crate::faults::process;
 pub use crate::faults::{Chaos, Fault, Faults};
-use crate::server::Server;
+use crate::stand_in::StandIn;
 use form::Fields;
 
 /// The account.
@@ -184,13 +183,15 @@ impl Model {
 }
 
 /// The stand-in; clones share its state.
-#[derive(Clone)]
-pub struct Twilio {
-    shared: Shared,
-    server: Server,
-}
+pub type Twilio = StandIn<Model>;
 
 type Shared = crate::state::Shared<Model>;
+
+impl AsMut<Faults> for Model {
+    fn as_mut(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+}
 
 /// A request, with its form read.
 struct Call {
@@ -200,43 +201,16 @@ struct Call {
     is_authorized: bool,
 }
 
-impl Twilio {
+impl StandIn<Model> {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Twilio> {
-        let shared = Shared::new(Model::new());
-        let router = Router::new().fallback(receive).with_state(shared.clone());
-        let server = Server::start(router).await?;
-        Ok(Twilio { shared, server })
+        let model = Model::new();
+        StandIn::serve(model, |shared| Router::new().fallback(receive).with_state(shared)).await
     }
 
     /// Its address, which stands for each of Twilio's APIs.
     pub fn url(&self) -> String {
-        format!("http://{}", self.server.address)
-    }
-
-    /// Stops listening: connections are refused. The state stays.
-    pub fn stop(&self) {
-        self.server.stop();
-    }
-
-    /// Listens again at the same address.
-    pub async fn restart(&self) -> io::Result<()> {
-        self.server.restart().await
-    }
-
-    /// Gives access to the state.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
-    }
-
-    /// Queues faults of the next requests that act.
-    pub fn queue(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.model().faults.queue.extend(faults);
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
+        format!("http://{}", self.address)
     }
 
     /// Reports the status of a message to its `StatusCallback`, signed with this token. Returns the answer's status.

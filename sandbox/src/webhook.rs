@@ -6,7 +6,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::MutexGuard;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -23,7 +22,7 @@ use sha2::Sha256;
 
 use crate::faults::process;
 pub use crate::faults::{Chaos, Fault, Faults};
-use crate::server::Server;
+use crate::stand_in::StandIn;
 
 /// The secret that it knows unless [`Model::secrets`] is changed.
 pub const SECRET: &str = "whsec_c2FuZGJveC13ZWJob29rLXNlY3JldC0zMi1ieXRlcyE=";
@@ -132,57 +131,32 @@ impl Model {
 }
 
 /// The receiver; clones share its state.
-#[derive(Clone)]
-pub struct Webhook {
-    shared: Shared,
-    server: Server,
-}
+pub type Webhook = StandIn<Model>;
 
 type Shared = crate::state::Shared<Model>;
 
-impl Webhook {
+impl AsMut<Faults> for Model {
+    fn as_mut(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+}
+
+impl StandIn<Model> {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Webhook> {
-        let shared = Shared::new(Model {
+        let model = Model {
             requests: Vec::new(),
             secrets: vec![SECRET.to_owned()],
             clock_ahead: SignedDuration::ZERO,
             refused: None,
             faults: Faults::default(),
-        });
-        let router = Router::new().route(PATH, post(receive)).with_state(shared.clone());
-        let server = Server::start(router).await?;
-        Ok(Webhook { shared, server })
+        };
+        StandIn::serve(model, |shared| Router::new().route(PATH, post(receive)).with_state(shared)).await
     }
 
     /// The address to send webhooks to; every other path is answered 404.
     pub fn url(&self) -> String {
-        format!("http://{}{PATH}", self.server.address)
-    }
-
-    /// Stops listening: connections are refused. The state stays.
-    pub fn stop(&self) {
-        self.server.stop();
-    }
-
-    /// Listens again at the same address.
-    pub async fn restart(&self) -> io::Result<()> {
-        self.server.restart().await
-    }
-
-    /// Gives access to the state.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
-    }
-
-    /// Queues faults of the next requests.
-    pub fn queue(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.model().faults.queue.extend(faults);
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
+        format!("http://{}{PATH}", self.address)
     }
 }
 

@@ -21,8 +21,6 @@ mod validate;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -30,7 +28,8 @@ use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Router, middleware};
 
-use crate::server::{Running, date, start};
+use crate::server::date;
+use crate::stand_in::StandIn;
 pub use faults::{Chaos, Fault};
 pub use model::{Known, Model};
 pub use page::{Comment, ticket_page};
@@ -52,14 +51,9 @@ pub const SERVICE_USER: u64 = 4000;
 pub const AGENT: u64 = 20;
 
 /// The stand-in; clones share its state.
-#[derive(Clone)]
-pub struct Zendesk {
-    shared: Shared,
-    running: Arc<Mutex<Option<Running>>>,
-    address: SocketAddr,
-}
+pub type Zendesk = StandIn<Model>;
 
-impl Zendesk {
+impl StandIn<Model> {
     /// Starts it on a free port of loopback.
     pub async fn start() -> io::Result<Zendesk> {
         let model = Model {
@@ -68,10 +62,7 @@ impl Zendesk {
             scopes: BTreeSet::from(["tickets:write", "tickets:read", "users:write", "read"]),
             ..Model::default()
         };
-        let shared = Shared::new(model);
-        let running = start(router(shared.clone()), None).await?;
-        let address = running.address;
-        Ok(Zendesk { shared, running: Arc::new(Mutex::new(Some(running))), address })
+        StandIn::serve(model, router).await
     }
 
     /// Its address, for `ZENDESK_API_URL`.
@@ -79,30 +70,9 @@ impl Zendesk {
         format!("http://{}", self.address)
     }
 
-    /// Stops listening: connections are refused. The state stays.
-    pub fn stop(&self) {
-        *self.slot() = None;
-    }
-
-    /// Listens again at the same address.
-    pub async fn restart(&self) -> io::Result<()> {
-        let running = start(router(self.shared.clone()), Some(self.address)).await?;
-        *self.slot() = Some(running);
-        Ok(())
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
     /// Forgets every `Idempotency-Key`, as Zendesk does after two hours.
     pub fn forget_keys(&self) {
         self.model().idempotency.clear();
-    }
-
-    /// A look at the state, or a change to it.
-    pub fn model(&self) -> MutexGuard<'_, Model> {
-        self.shared.model()
     }
 
     /// Queues faults of the next creates.
@@ -113,11 +83,6 @@ impl Zendesk {
     /// Queues faults of the next updates of tickets.
     pub fn queue_updates(&self, faults: impl IntoIterator<Item = Fault>) {
         self.model().update_faults.extend(faults);
-    }
-
-    /// Waits until the state meets a condition.
-    pub async fn wait_until(&self, condition: impl FnMut(&Model) -> bool) {
-        self.shared.wait_until(condition).await;
     }
 }
 

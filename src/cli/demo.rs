@@ -150,6 +150,7 @@ impl Stage {
             ("NOTIFICATION_BEARER_TOKEN", self.bearer_token.clone()),
             ("ADMIN_TOKEN", self.admin_token.clone()),
             ("PUBLIC_URL", self.casebridge.clone()),
+            ("PORT", self.casebridge.rsplit(':').next().unwrap_or_default().to_owned()),
             // A request without an answer is looked up when its lease ends.
             ("LEASE_SECONDS", "6".to_owned()),
             ("DATABASE_URL", format!("sqlite://{}", self.folder.path().join("casebridge.db").display())),

@@ -334,7 +334,7 @@ impl Flow {
 
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
         self.wake_held(memos).await?;
-        Ok(Some(texting::CHECK_EVERY))
+        Ok(Some(super::held::CHECK_EVERY))
     }
 
     pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {

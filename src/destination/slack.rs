@@ -11,15 +11,13 @@ mod limit;
 mod message;
 mod settings;
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::channels::{Channels, Turn};
+use super::held::{self, Held};
 use super::{Alerts, Guarantee, Job, Ready, log_sent};
-use crate::alert::{Alarm, codes};
+use crate::alert::codes;
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 
@@ -51,8 +49,6 @@ codes! {
 
 /// Slack takes one message a second in each channel.
 const PACE: Duration = Duration::from_secs(1);
-/// The time between two checks whether held deliveries can go on.
-const WAKE_EVERY: Duration = Duration::from_secs(2);
 
 pub struct Slack {
     settings: Settings,
@@ -60,7 +56,7 @@ pub struct Slack {
     timeout: Duration,
     channels: Channels,
     /// The channels whose new cases are held back, as far as this process knows.
-    storms: Mutex<BTreeMap<String, Alarm>>,
+    held: Held,
     /// The id of our app's bot.
     bot: OnceLock<String>,
 }
@@ -70,7 +66,7 @@ impl Slack {
     pub fn new(settings: Settings, http: reqwest::Client, attempt_limit: Duration) -> Slack {
         let timeout = attempt_limit / 5;
         let channels = Channels::new(NAME, CHANNEL, PACE);
-        Slack { settings, http, timeout, channels, storms: Mutex::default(), bot: OnceLock::new() }
+        Slack { settings, http, timeout, channels, held: Held::new(STORM), bot: OnceLock::new() }
     }
 
     /// Attempts a delivery when its channel is free.
@@ -84,7 +80,7 @@ impl Slack {
         };
         match self.channels.take_turn(&target.channel, Instant::now()) {
             Turn::Now(turn) => self.attempt_in(target, turn, job, ledger).await,
-            Turn::Paused(reason) => Ok(limit::held_by_pause(&reason)),
+            Turn::Paused(reason) => Ok(self.hold_by_pause(&reason)),
             Turn::Later(wait) => {
                 Ok(Outcome::Later { reason: Reason::new("another message of its channel goes first"), wait })
             }
@@ -99,7 +95,7 @@ impl Slack {
     /// Wakes held deliveries.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
         self.wake_held(memos).await?;
-        Ok(Some(WAKE_EVERY))
+        Ok(Some(held::CHECK_EVERY))
     }
 
     pub fn log_done(&self, claim: &Claim, action: Action, reference: &str) {

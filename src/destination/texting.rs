@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use parking_lot::Mutex;
 use tracing::{error, info};
 
+use super::held::{Held, hold};
 use super::quiet_hours::QuietHours;
 use super::template::{Context, Subject, Template};
-use crate::alert::{Alarm, Registry};
 use crate::delivery::{Cause, Claim, Outcome};
 use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
@@ -25,17 +24,8 @@ use crate::route::Route;
 const PREFIX: &str = "TEXT_";
 const MAX_PER_HOUR: u32 = 60;
 const HOUR: Duration = Duration::from_secs(3600);
-/// Held deliveries are woken. This is for the case that no process does.
-const FALLBACK: Duration = Duration::from_secs(24 * 3600);
 /// After quiet hours, the oldest deliveries are woken first. Those that nobody has woken by then are due.
 const AFTER_QUIET: Duration = Duration::from_secs(60);
-/// The time between two checks whether held deliveries can go on.
-pub const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// The same while this process knows of none.
-const CHECK_SELDOM: Duration = Duration::from_secs(60);
-/// The pause between checks is at least this many times as long as a check.
-const CHECK_SHARE: u32 = 20;
-
 variables! {
     /// The variables of texts: `TEXT_…`, and `ROUTE_<NAME>_TEXT_…` for one route.
     Variables:
@@ -123,15 +113,7 @@ pub struct Schedule {
     texts: Texts,
     /// The code of its alert about the limit.
     alert: &'static str,
-    known: Mutex<Known>,
-}
-
-/// The routes whose texts wait, as far as this process knows.
-#[derive(Default)]
-struct Known {
-    routes: BTreeMap<String, Alarm>,
-    /// `None`: none was made yet.
-    next_check: Option<Instant>,
+    held: Held,
 }
 
 /// The limits that hold texts back: the first words of the reasons.
@@ -139,7 +121,7 @@ pub const LIMITS: &[&str] = &["quiet_hours", "text_limit"];
 
 impl Schedule {
     pub fn new(texts: Texts, alert: &'static str) -> Schedule {
-        Schedule { texts, alert, known: Mutex::default() }
+        Schedule { texts, alert, held: Held::new(alert) }
     }
 
     /// Holds a text back in quiet hours. Call it before each request that sends one.
@@ -150,7 +132,7 @@ impl Schedule {
         let now = Timestamp::now();
         let Some(hours) = self.texting(&claim.route).quiet_hours else { return Ok(()) };
         let Some(end) = hours.end_after(now) else { return Ok(()) };
-        self.begin(&claim.route, ledger.alerts());
+        self.held.begin(&claim.route, ledger.alerts());
         let wait = Duration::try_from(end.duration_since(now)).unwrap_or_default() + AFTER_QUIET;
         Err(Outcome::held(&format!("quiet hours {hours}"), wait).into())
     }
@@ -164,15 +146,13 @@ impl Schedule {
         self.check_quiet_hours(claim, ledger)?;
         let (route, most) = (&claim.route, self.texting(&claim.route).max_per_hour);
         // Deliveries that are held already go first.
-        let is_last = claim.attempts == 1 && self.known.lock().routes.contains_key(route);
+        let is_last = claim.attempts == 1 && self.held.has(route);
         let scope = places(route);
         if most == 0 || !is_last && ledger.memos().take_place(&scope, &claim.identity, most, HOUR).await? {
             return Ok(());
         }
-        self.begin(route, ledger.alerts());
-        // By then a place is free. The random wait spreads the retries.
-        let wait = FALLBACK.mul_f64(1.0 + fastrand::f64());
-        Err(Outcome::held(&format!("text limit of {most} texts an hour for route {route}"), wait).into())
+        self.held.begin(route, ledger.alerts());
+        Err(hold(&format!("text limit of {most} texts an hour for route {route}")).into())
     }
 
     /// Wakes as many held deliveries of each route as may be sent now, the oldest first, and reports the others.
@@ -181,7 +161,7 @@ impl Schedule {
     /// The storage failed.
     pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
         let started = Instant::now();
-        if self.known.lock().next_check.is_some_and(|next| next > started) {
+        if !self.held.is_due(started) {
             return Ok(());
         }
         let held = memos.held().await?;
@@ -201,7 +181,13 @@ impl Schedule {
                 self.report(memos, route, *waiting - free, most);
             }
         }
-        self.checked(memos.destination(), &held, started);
+        let destination = memos.destination();
+        for route in self.held.checked(held.keys().map(String::as_str), started) {
+            info!(
+                event = "text_limit_over",
+                destination, route, "route {route} is below its limit again; no text is held back"
+            );
+        }
         Ok(())
     }
 
@@ -209,22 +195,10 @@ impl Schedule {
         self.texts.get(route).cloned().unwrap_or_default()
     }
 
-    fn begin(&self, route: &str, registry: &Registry) {
-        let mut known = self.known.lock();
-        if !known.routes.contains_key(route) {
-            known.routes.insert(route.to_owned(), Alarm::new(registry, self.alert, route));
-            let soon = Instant::now() + CHECK_EVERY;
-            known.next_check = known.next_check.map(|next| next.min(soon));
-        }
-    }
-
     fn report(&self, memos: &Memos, route: &str, waiting: i64, most: u32) {
         let (alert, destination) = (self.alert, memos.destination());
-        let mut known = self.known.lock();
-        let alarm = || Alarm::new(memos.alerts(), alert, route);
-        let alarm = known.routes.entry(route.to_owned()).or_insert_with(alarm);
-        if alarm.raise(alert, format!("{waiting} texts wait at the limit of {most} an hour"), Instant::now())
-        {
+        let detail = format!("{waiting} texts wait at the limit of {most} an hour");
+        if self.held.raise(route, alert, detail, memos.alerts()) {
             error!(
                 event = "text_limit",
                 alert,
@@ -234,26 +208,6 @@ impl Schedule {
                 "{waiting} texts wait at the limit of {most} an hour. Raise TEXT_MAX_PER_HOUR, or use casebridge discard"
             );
         }
-    }
-
-    /// Reports the routes that are below their limit again, after a check that began at `started`.
-    fn checked(&self, destination: &str, held: &BTreeMap<String, i64>, started: Instant) {
-        let mut known = self.known.lock();
-        // One that has just been held may not be stored yet.
-        let is_known = !held.is_empty() || !known.routes.is_empty();
-        let least = if is_known { CHECK_EVERY } else { CHECK_SELDOM };
-        let now = Instant::now();
-        known.next_check = Some(now + (now.duration_since(started) * CHECK_SHARE).max(least));
-        known.routes.retain(|route, alarm| {
-            let is_held = held.contains_key(route);
-            if !is_held && alarm.clear() {
-                info!(
-                    event = "text_limit_over",
-                    destination, route, "route {route} is below its limit again; no text is held back"
-                );
-            }
-            is_held
-        });
     }
 }
 

@@ -132,7 +132,7 @@ impl Twilio {
         self.wake_held(memos).await?;
         let wait = match self.check_status(memos).await? {
             true => Duration::ZERO,
-            false => texting::CHECK_EVERY,
+            false => super::held::CHECK_EVERY,
         };
         Ok(Some(wait))
     }

@@ -40,6 +40,7 @@ use tracing::{error, info, warn};
 
 use crate::alert::{Registry, Reminder};
 use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
+use crate::destination::held::Held;
 use crate::destination::{Alerts, Guarantee, Ready};
 use crate::item::with_lower_network;
 use crate::ledger::{Ledger, Memos, StorageError};
@@ -57,7 +58,6 @@ pub use requester::RequesterUpdate;
 use settings::ZendeskSettings;
 pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
-use storm::Storms;
 pub use token::Grant;
 use token::{Credential, Key};
 pub use update::{Ended, StatusChange, Update, UpdateResult};
@@ -94,7 +94,7 @@ pub struct Zendesk {
     /// Reminds of tickets that we may not see.
     hidden_tickets: Mutex<Reminder>,
     deleted: DeletedTickets,
-    storms: Storms,
+    held: Held,
     call_timeout: Duration,
     create_timeout: Duration,
 }
@@ -167,7 +167,7 @@ impl Zendesk {
             refused_fields: Mutex::default(),
             hidden_tickets: Mutex::default(),
             deleted: DeletedTickets::default(),
-            storms: Storms::default(),
+            held: Held::new("zendesk.storm"),
             call_timeout,
             create_timeout,
         };

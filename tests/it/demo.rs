@@ -154,6 +154,7 @@ async fn the_commands_work_beside_the_demo() {
     let check = command.replace(" list", " check");
     let (code, report) = shell(check).await;
     assert!(code == Some(0) && report.contains("leads to the running"), "{report}");
+    assert_eq!(shell(command.replace(" list", " health")).await, (Some(0), "ok\n".to_owned()));
 
     let ticket = value(&lines, "  see a ticket");
     http.post(ticket.replace("/agent/tickets/1000", "/refuse")).send().await.unwrap();

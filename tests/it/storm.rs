@@ -107,14 +107,22 @@ async fn rage(world: &mut World, processes: usize) -> (Vec<Bridge>, Sent, Receiv
     (bridges, sent, receivers)
 }
 
-/// Scrapes every process ten times a second: at no moment is a delivery missing from the counts. (The pause is the rate
-/// of the scrapes; nothing that is asserted waits for it.)
+/// Scrapes every process after each ticket and comment: at no moment is a delivery missing from the counts.
 async fn scrape(world: &World, ports: &[u16]) {
+    let mut seen = 0;
     loop {
         for port in ports {
             unaccounted(world, *port).await;
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut count = seen;
+        world
+            .zendesk
+            .wait_until(|model| {
+                count = model.audits.len();
+                count > seen
+            })
+            .await;
+        seen = count;
     }
 }
 

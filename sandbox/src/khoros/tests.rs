@@ -22,7 +22,7 @@ impl Caller {
     async fn start() -> Caller {
         let pushed: Pushed = Arc::default();
         let (bridge, http) =
-            (start(bridge(pushed.clone()), None).await.unwrap(), crate::http_client().build().unwrap());
+            (start(bridge(pushed.clone())).await.unwrap(), crate::http_client().build().unwrap());
         let khoros = Khoros::start().await.unwrap();
         khoros.model().style = Style::Json;
         Caller { khoros, http, pushed, bridge }

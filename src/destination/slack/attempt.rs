@@ -14,7 +14,7 @@ use super::answer::{Failure, Kind};
 use super::api::Found;
 use super::message::{Mark, Message, Place, hash};
 use super::settings::{IfUnreadable, Mention, Priority, Target};
-use super::{Slack, check, limit};
+use super::{Slack, check};
 use crate::delivery::{Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::channels::Exclusive;
@@ -343,7 +343,7 @@ impl Attempt<'_> {
             _ => return failure.outcome(doubt),
         };
         self.turn.pause(&reason, failure.wait(), needs_action, Instant::now(), self.ledger.alerts());
-        limit::held_by_pause(&reason)
+        self.slack.hold_by_pause(&reason)
     }
 
     /// Whom the message mentions, and what it says instead.

@@ -59,7 +59,7 @@ impl Bridge {
     ) -> Bridge {
         let mut words = wrapper.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_casebridge")]);
         let mut command = Command::new(words.next().unwrap());
-        command.args(words).env_clear().envs(vars).kill_on_drop(true);
+        command.args(words).env_clear().envs(vars);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (sender, lines) = watch::channel(Vec::new());
@@ -161,6 +161,16 @@ impl Bridge {
         let status = self.child.wait().await.unwrap();
         while self.lines.changed().await.is_ok() {}
         (status, self.log())
+    }
+}
+
+impl Drop for Bridge {
+    /// Kills the process and waits for its end, so that it sends nothing to a stand-in of another test.
+    fn drop(&mut self) {
+        let _ = self.child.start_kill();
+        while let Ok(None) = self.child.try_wait() {
+            std::thread::yield_now();
+        }
     }
 }
 
