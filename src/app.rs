@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 pub use storage::{Storage, open_storage};
 
-use crate::alert::{self, Registry};
+use crate::alert::Registry;
 use crate::config::{Config, Expiry, General};
 use crate::connect;
 use crate::destination::{self, Destination, DestinationSettings, Targets, twilio};
@@ -38,7 +38,7 @@ use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{
     self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
 };
-use crate::source::khoros::{self, client::Khoros};
+use crate::source::khoros::client::Khoros;
 use crate::status::{Known, StatusSource};
 use crate::worker::{LaneStatus, Worker};
 use heartbeat::Heartbeat;
@@ -161,11 +161,9 @@ fn channels(service: &Service, khoros: &KhorosSettings) -> (Reports, Watched) {
 }
 
 fn known(lanes: &Lanes, expiries: &[Expiry]) -> Known {
-    let of_destinations = destination::ALERT_CODES.iter().copied().flatten();
-    let codes = alert::ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations);
     Known {
         limits: lanes.iter().map(|(name, _)| (*name, destination::limits(name))).collect(),
-        alerts: codes.map(|code| code.name).collect(),
+        alerts: crate::notify::codes().map(|code| code.name).collect(),
         expiries: expiries.iter().map(|expiry| (expiry.setting, expiry.ends)).collect(),
     }
 }

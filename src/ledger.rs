@@ -278,12 +278,12 @@ impl Memos {
         self.inbox.wake_held(&self.destination, route, limit).await
     }
 
-    /// Returns the delivery to this target that has this reference: its identity and its note.
+    /// Returns the delivery to this target that has this reference: its identity.
     pub async fn find_reference(
         &self,
         target: &str,
         reference: &str,
-    ) -> Result<Option<(String, Option<String>)>, StorageError> {
+    ) -> Result<Option<String>, StorageError> {
         self.inbox.find_reference(&self.destination, target, reference).await
     }
 

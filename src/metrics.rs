@@ -136,11 +136,11 @@ impl Metrics {
     }
 }
 
-fn of(destination: &str) -> Labels {
+pub fn of(destination: &str) -> Labels {
     vec![("destination", destination.to_owned())]
 }
 
-fn with(destination: &str, name: &'static str, value: &str) -> Labels {
+pub fn with(destination: &str, name: &'static str, value: &str) -> Labels {
     vec![("destination", destination.to_owned()), (name, value.to_owned())]
 }
 

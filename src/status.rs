@@ -119,7 +119,8 @@ impl Status {
         for (name, lane) in &self.destinations {
             all.insert(name, json!(lane));
         }
-        for counts in self.stored.iter().flat_map(|(summary, ..)| &summary.destinations) {
+        let counted = self.stored.iter().flat_map(|(summary, ..)| &summary.destinations);
+        for counts in counted.filter(|counts| counts.waiting > 0 || counts.dead > 0) {
             let destination =
                 all.entry(&counts.destination).or_insert_with(|| json!({ "state": "not_configured" }));
             destination["waiting"] = json!(counts.waiting);

@@ -152,6 +152,11 @@ impl Worker {
         }
     }
 
+    async fn work_while_open(&self, memos: &Memos) -> sqlx::Result<Option<Duration>> {
+        self.destination.wake_held(memos).await?;
+        self.destination.work_in_background(memos).await
+    }
+
     /// Does the work that comes after all deliveries, while the destination is not paused. At the end of a pause it only
     /// wakes held deliveries, since there may be no other to try.
     pub async fn work_in_background(self: Arc<Self>) {
@@ -159,7 +164,7 @@ impl Worker {
         loop {
             let gate = self.lane().gate(Instant::now());
             let wait = match gate {
-                Gate::Open => self.destination.work_in_background(&memos).await,
+                Gate::Open => self.work_while_open(&memos).await,
                 Gate::Probe => self.destination.wake_held(&memos).await.map(|()| Some(POLL)),
                 Gate::Closed(_) => Ok(Some(POLL)),
             };

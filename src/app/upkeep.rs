@@ -1,4 +1,4 @@
-//! Work that goes on beside the deliveries: erasing old texts, watching the clock, logging the state.
+//! Work that goes on beside the deliveries: erasing old texts, watching the clock, logging the state, summing up the counts.
 
 use std::time::Duration;
 

@@ -15,6 +15,8 @@ use casebridge::connect;
 use casebridge::inbox::{Account, Inbox, Surplus};
 use casebridge::text::printable;
 
+use super::terminal;
+
 /// A difference, and what to do about it.
 #[derive(Debug, Serialize)]
 pub struct Difference {
@@ -67,7 +69,9 @@ pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyho
     inbox.close().await;
     let agrees = findings.differences.is_empty() && findings.unchecked.is_empty();
     let text = match as_json {
-        true => format!("{:#}\n", document(&accounts, since, &findings, agrees)),
+        true => {
+            format!("{}\n", terminal::json(&format!("{:#}", document(&accounts, since, &findings, agrees))))
+        }
         false => screen(&findings),
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;

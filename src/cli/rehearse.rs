@@ -11,6 +11,7 @@ use casebridge::connect;
 use casebridge::destination::zendesk::rehearse::{Left, MOST_TICKETS, Rehearsal, Report, State, TAG};
 
 use super::progress::Progress;
+use super::terminal;
 
 /// How `casebridge rehearse` ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ fn plan() -> String {
 }
 
 fn json(report: &Report) -> anyhow::Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+    Ok(format!("{}\n", terminal::json(&serde_json::to_string_pretty(report)?)))
 }
 
 fn screen(report: &Report) -> String {

@@ -16,6 +16,7 @@ use casebridge::source;
 use super::list::{json_line, ticket, time};
 use super::one_line;
 use super::select::select;
+use super::terminal;
 use request::Request;
 use timeline::{Entry, timeline};
 
@@ -49,7 +50,7 @@ pub async fn show(
     let request = Request::of(&story, options.texts);
     let entries = timeline(&story, options.texts);
     let text = match options.json {
-        true => format!("{:#}\n", story.to_json(&entries, &request)),
+        true => format!("{}\n", terminal::json(&format!("{:#}", story.to_json(&entries, &request)))),
         false => story.to_text(&entries, &request),
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;

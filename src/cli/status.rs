@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use casebridge::config::Partial;
 use casebridge::inbox::Inbox;
+use casebridge::notify::notice::title;
 use casebridge::text::printable;
 use casebridge::{connect, status};
 
@@ -123,10 +124,8 @@ fn alerts(alerts: &Value) -> Vec<String> {
         return vec!["alerts: the database does not answer".to_owned()];
     };
     let line = |alert: &Value| {
-        let subject = alert["subject"].as_str().filter(|subject| !subject.is_empty());
-        let subject = subject.map(|subject| format!(" ({subject})")).unwrap_or_default();
-        let (code, since, detail) = (word(&alert["alert"]), word(&alert["since"]), word(&alert["detail"]));
-        format!("✗ {code}{subject} since {since} {detail}")
+        let title = title(&word(&alert["alert"]), alert["subject"].as_str().unwrap_or_default());
+        format!("✗ {title} since {} {}", word(&alert["since"]), word(&alert["detail"]))
     };
     match alerts.as_slice() {
         [] => vec!["no alert is firing".to_owned()],

@@ -332,8 +332,7 @@ impl Flow {
         None
     }
 
-    pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        self.wake_held(memos).await?;
+    pub async fn work_in_background(&self, _memos: &Memos) -> Result<Option<Duration>, StorageError> {
         Ok(Some(super::held::CHECK_EVERY))
     }
 

@@ -129,7 +129,6 @@ impl Twilio {
     /// # Errors
     /// The storage failed.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        self.wake_held(memos).await?;
         let wait = match self.check_status(memos).await? {
             true => Duration::ZERO,
             false => super::held::CHECK_EVERY,

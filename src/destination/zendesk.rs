@@ -276,7 +276,6 @@ impl Zendesk {
 
     /// Wakes held deliveries, and sets the requester of a ticket that waits for it.
     pub async fn work_in_background(&self, memos: &Memos) -> Result<Option<Duration>, StorageError> {
-        self.wake_held(memos).await?;
         self.set_pending_requester(memos).await.map(Some)
     }
 

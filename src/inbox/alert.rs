@@ -103,7 +103,7 @@ impl Inbox {
     }
 
     /// Resolves an alert of a source that sees all is well, unless another process has reported it within `unseen`.
-    /// Returns whether it did, and whether the alert was firing.
+    /// Returns whether it did.
     pub async fn resolve_alert(&self, alert: &Alert, unseen: Duration) -> sqlx::Result<bool> {
         let resolved = execute!(
             self,

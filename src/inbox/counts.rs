@@ -21,13 +21,11 @@ pub struct Counts {
     pub dead: i64,
     /// Those that became done in the last 24 full hours, or in this one.
     pub done_24h: i64,
-    /// When the last one was received: milliseconds since 1970, UTC.
-    pub last_at: Option<i64>,
-    /// Milliseconds since then, by the database's clock.
+    /// Milliseconds since the last one was received, by the database's clock.
     pub last_ms: Option<i64>,
 }
 
-from_row!(Counts { route, destination, received, waiting, in_doubt, done, dead, done_24h, last_at, last_ms });
+from_row!(Counts { route, destination, received, waiting, in_doubt, done, dead, done_24h, last_ms });
 
 impl Counts {
     /// Received deliveries that are neither waiting nor done nor dead. Anything but 0 means that deliveries were
@@ -103,16 +101,17 @@ impl Inbox {
     }
 }
 
-/// Those with waiting or dead deliveries, in the order of their names.
+/// By destination, in the order of their names.
 fn by_destination(counts: &[Counts], oldest: &[Oldest]) -> Vec<DestinationCounts> {
     let mut destinations: Vec<DestinationCounts> = Vec::new();
-    for Counts { destination, waiting, in_doubt, dead, .. } in counts {
+    for Counts { destination, waiting, in_doubt, done, dead, .. } in counts {
         if destinations.last().is_none_or(|last| last.destination != *destination) {
             let oldest = oldest.iter().find(|oldest| oldest.destination == *destination);
             destinations.push(DestinationCounts {
                 destination: destination.clone(),
                 waiting: 0,
                 in_doubt: 0,
+                done: 0,
                 dead: 0,
                 oldest_ms: oldest.map(|oldest| oldest.ms.max(0)),
             });
@@ -120,10 +119,10 @@ fn by_destination(counts: &[Counts], oldest: &[Oldest]) -> Vec<DestinationCounts
         if let Some(last) = destinations.last_mut() {
             last.waiting += waiting;
             last.in_doubt += in_doubt;
+            last.done += done;
             last.dead += dead;
         }
     }
-    destinations.retain(|counts| counts.waiting > 0 || counts.dead > 0);
     destinations
 }
 
@@ -132,7 +131,7 @@ const COUNTS: &str = "
            cast(sum(in_doubt) as bigint) as in_doubt, cast(sum(done) as bigint) as done,
            cast(sum(dead) as bigint) as dead,
            cast(sum(case when hour >= (select {now}) / 3600000 - 24 then done else 0 end) as bigint) as done_24h,
-           max(last_at) as last_at, {now} - max(last_at) as last_ms
+           {now} - max(last_at) as last_ms
       from delivery_count group by destination, route order by destination, route";
 
 const LAST_EVENTS: &str = "

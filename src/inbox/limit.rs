@@ -103,7 +103,8 @@ const HELD: &str = "
      where state = 'waiting' and last_error like 'held: %'
      group by destination, route, last_error order by destination, route, last_error";
 
-/// Pushed events go first: a feed may hold thousands of old ones. Claimed ones count, too: otherwise each call would wake others while the first are being delivered.
+/// Pushed events go first: a feed may hold thousands of old ones. Claimed ones count, too: otherwise each call would wake
+/// others while the first are being delivered.
 const WAKE_HELD: &str = "
     update delivery set due_at = {now}, waits_since = {now}
      where (identity, destination) in (

@@ -63,7 +63,7 @@ from_row!(Listed {
 /// Counts and ages over the whole inbox.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Those with waiting or dead deliveries.
+    /// In the order of their names.
     pub destinations: Vec<DestinationCounts>,
     /// Waiting deliveries that a limit holds back.
     pub held: Vec<Held>,
@@ -74,18 +74,17 @@ pub struct Summary {
     pub counts: Vec<Counts>,
 }
 
-/// The deliveries of one destination that are not done.
+/// The deliveries of one destination, by all routes.
 #[derive(Clone, Debug)]
 pub struct DestinationCounts {
     pub destination: String,
     pub waiting: i64,
     pub in_doubt: i64,
+    pub done: i64,
     pub dead: i64,
     /// Milliseconds that the oldest waiting delivery has waited since it may be sent.
     pub oldest_ms: Option<i64>,
 }
-
-from_row!(DestinationCounts { destination, waiting, in_doubt, dead, oldest_ms });
 
 impl Summary {
     pub fn waiting(&self) -> i64 {

@@ -22,16 +22,16 @@ impl Inbox {
         }
     }
 
-    /// Returns the delivery with this target that has this reference: its identity and its note.
+    /// Returns the delivery with this target that has this reference: its identity.
     pub async fn find_reference(
         &self,
         destination: &str,
         target: &str,
         reference: &str,
-    ) -> sqlx::Result<Option<(String, Option<String>)>> {
-        let sql = "select identity, note from delivery
+    ) -> sqlx::Result<Option<String>> {
+        let sql = "select identity from delivery
                     where destination = $1 and target = $2 and reference = $3 and target <> '' and reference <> ''";
-        fetch!(self.reader, query_as(sql, destination, target, reference).fetch_optional)
+        fetch!(self.reader, query_scalar(sql, destination, target, reference).fetch_optional)
     }
 
     /// Returns the note of a delivery; `None` if there is no such delivery.

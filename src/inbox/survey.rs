@@ -158,8 +158,8 @@ const SELECT_MAY_WRITE: &str = "
     select coalesce(has_schema_privilege(current_schema(), 'create'), false)
        and coalesce(
         (select bool_and(has_table_privilege(to_regclass(name), privilege))
-           from unnest(array['delivery', 'delivery_count', 'attempt', 'memo', 'pending_requester', 'deployment',
-                             'run', 'readiness', '_sqlx_migrations']) as name,
+           from unnest(array['delivery', 'delivery_count', 'attempt', 'alert', 'alert_notice', 'memo', 'pending_requester',
+                             'deployment', 'run', 'readiness', '_sqlx_migrations']) as name,
                 unnest(array['select', 'insert', 'update', 'delete']) as privilege
           where to_regclass(name) is not null),
         true)";

@@ -19,7 +19,7 @@ pub fn slack(notice: &Notice) -> Value {
     };
     let (summary, description) = (escaped(&notice.summary()), escaped(&notice.description()));
     let remedy = match notice.status {
-        Status::Firing => format!("\nWhat to do: {REMEDIES}"),
+        Status::Firing => format!("\nWhat to do: {} in {REMEDIES}", notice.code),
         Status::Resolved => String::new(),
     };
     // Without mrkdwn, no character of a reason changes how the text looks.
@@ -65,7 +65,6 @@ pub fn alertmanager(notice: &Notice) -> Value {
     let annotations = json!({
         "summary": notice.summary(),
         "description": notice.description(),
-        "runbook_url": REMEDIES,
     });
     // Alertmanager's zero time: it has not ended.
     let ends = notice.until.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |until| until.to_string());
@@ -79,14 +78,15 @@ pub fn alertmanager(notice: &Notice) -> Value {
         "groupLabels": { "alertname": notice.code, "subject": notice.subject },
         "commonLabels": labels,
         "commonAnnotations": annotations,
-        "externalURL": REMEDIES,
+        // A receiver expects these; no page of ours has an address that everybody can open.
+        "externalURL": "",
         "alerts": [{
             "status": notice.status.name(),
             "labels": labels,
             "annotations": annotations,
             "startsAt": notice.since.to_string(),
             "endsAt": ends,
-            "generatorURL": REMEDIES,
+            "generatorURL": "",
             "fingerprint": format!("{fingerprint:.16}"),
         }],
     })
@@ -113,9 +113,8 @@ pub fn pagerduty(notice: &Notice, routing_key: &str) -> Value {
             "timestamp": timestamp.to_string(),
             "component": notice.subject,
             "class": notice.code,
-            "custom_details": { "detail": notice.detail, "since": timestamp.to_string() },
+            "custom_details": { "detail": notice.detail, "since": timestamp.to_string(), "remedy": REMEDIES },
         },
-        "links": [{ "href": REMEDIES, "text": "What to do" }],
         "client": "casebridge",
     })
 }
@@ -189,7 +188,6 @@ mod tests {
         let ours = pagerduty(&notice(), "R");
         assert!(names(&ours).is_subset(&names(&example)), "{ours}");
         assert!(names(&ours["payload"]).is_subset(&names(&example["payload"])), "{ours}");
-        assert!(names(&ours["links"][0]).is_subset(&names(&example["links"][0])), "{ours}");
         let resolve = pagerduty(&over(), "R");
         assert_eq!(
             (&resolve["event_action"], &resolve["dedup_key"]),

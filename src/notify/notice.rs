@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::inbox::{Alert, DueNotice};
 use crate::json::hex;
 
-/// The page with a remedy for each alert.
-pub const REMEDIES: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/blob/main/docs/alerts.md");
+/// The page with a remedy for each alert, in the sources of this version. No address of them is known.
+pub const REMEDIES: &str = "docs/alerts.md";
 /// The longest reason that a notice quotes, in characters.
 const DETAIL_CHARS: usize = 500;
 

@@ -12,8 +12,8 @@ use prometheus_client::registry::Registry;
 
 use super::{Status, StatusSource};
 use crate::delivery::limit_name;
-use crate::inbox::{Alert, Counts, LastEvent, Size, Summary};
-use crate::metrics::Labels;
+use crate::inbox::{Alert, LastEvent, Size, Summary};
+use crate::metrics::{Labels, of, with};
 use crate::source::khoros::feed::PullStatus;
 use crate::source::khoros::subscription::SubscriptionStatus;
 
@@ -106,16 +106,16 @@ impl Status {
             .iter()
             .flat_map(|(name, _)| ["waiting", "done", "dead"].map(|state| (with(name, "state", state), 0)));
         let mut deliveries: Vec<(Labels, i64)> = states.collect();
-        for (destination, counts) in by_destination(&summary.counts) {
+        for counts in &summary.destinations {
             for (state, count) in [("waiting", counts.waiting), ("done", counts.done), ("dead", counts.dead)]
             {
-                deliveries.push((with(&destination, "state", state), count));
+                deliveries.push((with(&counts.destination, "state", state), count));
             }
         }
         page.gauge("deliveries", "Deliveries by destination and state", deliveries);
         let configured = self.destinations.iter().map(|(name, _)| (of(name), 0));
-        let in_doubt = by_destination(&summary.counts);
-        let in_doubt = in_doubt.into_iter().map(|(name, counts)| (of(&name), counts.in_doubt));
+        let in_doubt = summary.destinations.iter();
+        let in_doubt = in_doubt.map(|counts| (of(&counts.destination), counts.in_doubt));
         let help = "Waiting deliveries that may have been sent, and are looked up first";
         page.gauge("in_doubt", help, configured.chain(in_doubt));
         // A surplus of one route does not make up for a loss of another.
@@ -163,29 +163,4 @@ fn write_size(page: &mut Page, size: Size) {
         let help = "The size of SQLite's write-ahead log";
         page.gauge("wal_bytes", help, [(vec![], bytes(log))]);
     }
-}
-
-/// The counts of all routes together.
-fn by_destination(counts: &[Counts]) -> Vec<(String, Counts)> {
-    let mut destinations: Vec<(String, Counts)> = Vec::new();
-    for one in counts {
-        match destinations.iter_mut().find(|(name, _)| *name == one.destination) {
-            Some((_, sum)) => {
-                sum.waiting += one.waiting;
-                sum.in_doubt += one.in_doubt;
-                sum.done += one.done;
-                sum.dead += one.dead;
-            }
-            None => destinations.push((one.destination.clone(), one.clone())),
-        }
-    }
-    destinations
-}
-
-fn of(destination: &str) -> Labels {
-    vec![("destination", destination.to_owned())]
-}
-
-fn with(destination: &str, name: &'static str, value: &str) -> Labels {
-    vec![("destination", destination.to_owned()), (name, value.to_owned())]
 }

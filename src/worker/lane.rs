@@ -185,8 +185,8 @@ impl Lane {
         Outcome::Pause { reason, doubt, retry_after: None }
     }
 
-    /// If several deliveries fail, or nothing has passed for minutes, the destination is at fault. A single one uses up a try only if another has
-    /// passed since it last failed.
+    /// If several deliveries fail, or nothing has passed for minutes, the destination is at fault. A single one uses up
+    /// a try only if another has passed since it last failed.
     fn failed(
         &mut self,
         delivery: &str,

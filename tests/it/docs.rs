@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use casebridge::source::khoros;
-use casebridge::{alert, config, destination};
+use casebridge::{config, notify};
 
 /// Variables of other programs, and those of the tests.
 const FOREIGN: &[&str] = &["CODE_OF_CONDUCT", "HTTPS_PROXY", "NO_COLOR"];
@@ -68,9 +67,7 @@ fn every_alert_has_a_remedy() {
     let rows =
         table.lines().take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
     let documented: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
-    let of_destinations = destination::ALERT_CODES.iter().copied().flatten();
-    let codes = alert::ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations);
-    let codes: Vec<&str> = codes.map(|code| code.name).collect();
+    let codes: Vec<&str> = notify::codes().map(|code| code.name).collect();
     let as_set = |codes: &[&'static str]| codes.iter().copied().collect::<BTreeSet<_>>();
     let codes_of_page = documented.iter().copied().collect::<BTreeSet<_>>();
     assert_eq!(codes_of_page, as_set(&codes));

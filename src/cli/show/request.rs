@@ -6,6 +6,7 @@ use casebridge::config::Preview;
 use casebridge::destination::zendesk;
 use casebridge::destination::zendesk::plan::{Fields, Plan, RequesterUser};
 use casebridge::destination::zendesk::ticket::{self, Draft};
+use casebridge::text::controls_terminal;
 
 use super::Story;
 
@@ -45,7 +46,8 @@ impl Request {
         let Some(body) = &self.body else { return format!("{}.\n", self.what) };
         let redacted = if self.is_redacted { "; --texts shows the texts" } else { "" };
         let body = format!("{body:#}");
-        let body: String = body.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect();
+        let body: String =
+            body.chars().map(|c| if controls_terminal(c) && c != '\n' { ' ' } else { c }).collect();
         format!("{} ({} bytes, revision {}{redacted}):\n{body}\n", self.what, self.bytes, self.revision)
     }
 }

@@ -94,7 +94,7 @@ impl Reports {
     async fn store(&self, fields: &Fields) -> Result<(), StorageError> {
         let field = |name: &str| fields.get(name).map(String::as_str).unwrap_or_default();
         // An early report may come before the delivery is settled; then the status is read later.
-        let Some((delivery, _)) = self.memos.find_reference(field("To"), field("MessageSid")).await? else {
+        let Some(delivery) = self.memos.find_reference(field("To"), field("MessageSid")).await? else {
             return Ok(());
         };
         let error = field("ErrorCode").parse().unwrap_or(0);
