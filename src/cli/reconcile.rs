@@ -1,4 +1,4 @@
-//! `casebridge reconcile`: whether our books, Zendesk and the feeds agree. It changes nothing.
+//! `casebridge reconcile`: compares the database, Zendesk and the feeds. It changes nothing.
 
 mod feeds;
 mod tickets;
@@ -50,7 +50,7 @@ impl Findings {
     }
 }
 
-/// Compares everything that was received since. Returns whether all agrees.
+/// Compares everything that was received since then. Returns whether everything agrees.
 pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyhow::Result<bool> {
     let inbox = Inbox::open_beside(&config.database).await?;
     let mut findings = Findings::default();
@@ -74,7 +74,7 @@ pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyho
     Ok(agrees)
 }
 
-/// Compares what was ever received, and the states since, which triggers count, with the rows.
+/// Compares the counts that triggers keep, of all times, with the rows.
 fn check_books(surpluses: &[Surplus], findings: &mut Findings) {
     for surplus in surpluses {
         let Surplus { route, destination, received, waiting, in_doubt, done, dead } = surplus;

@@ -55,7 +55,7 @@ async fn of_service(config: &Partial) -> anyhow::Result<Value> {
     let response = request.send().await.map_err(|error| anyhow::anyhow!(connect::reason(&error)))?;
     match response.status().as_u16() {
         200 => response.json().await.context("the answer is not that of casebridge"),
-        401 => bail!("the service has another ADMIN_TOKEN"),
+        401 => bail!("the service has a different ADMIN_TOKEN"),
         404 => bail!("the service has no ADMIN_TOKEN"),
         status => bail!("it answered {status}"),
     }
@@ -149,7 +149,7 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A time span in the two units that suit it.
+/// A time span in suitable units.
 fn span(seconds: u64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),

@@ -14,7 +14,7 @@ use super::{Stage, Story};
 
 /// The narrowest and the widest screen.
 const WIDTHS: (usize, usize) = (80, 100);
-/// Lines of a comment; the page of the ticket has all of it.
+/// The lines of a comment to show; the page of the ticket shows all of it.
 const LINES: usize = 9;
 
 /// Prints a line.

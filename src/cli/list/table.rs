@@ -1,4 +1,5 @@
-//! The table of `casebridge list`. On a terminal, it fits the width; ids are never cut, since other commands take them.
+//! The table of `casebridge list`. On a terminal, it fits the width; ids are never cut, since other commands accept
+//! them.
 
 use std::io::{self, Write};
 
@@ -18,7 +19,7 @@ const HEADERS: [&str; 8] =
     ["STATE", "RECEIVED (UTC)", "NEXT ATTEMPT", "ATTEMPTS", "TO", "TICKET", "ROUTE", "ID"];
 const ID: usize = HEADERS.len() - 1;
 const GAP: &str = "  ";
-/// Lines of a reason; `--json` has all of it.
+/// The lines of a reason to show; `--json` has all of it.
 const LINES: usize = 3;
 
 /// The cells of all rows.

@@ -1,4 +1,4 @@
-//! Compares the tickets that our deliveries made with those in Zendesk.
+//! Compares the tickets that our deliveries created with those in Zendesk.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -34,7 +34,7 @@ impl From<sqlx::Error> for Stopped {
     }
 }
 
-/// Compares the tickets of deliveries that were received since.
+/// Compares the tickets of deliveries that were received since then.
 ///
 /// # Errors
 /// The database failed.
@@ -135,7 +135,7 @@ async fn check_existence(
         Existence::Exists(created) => return Ok(created),
         Existence::Deleted => (
             "was deleted in Zendesk",
-            "if that was a mistake, restore it there; otherwise do nothing: the next event makes a new ticket",
+            "if that was a mistake, restore it there; otherwise do nothing: the next event creates a new ticket",
         ),
         Existence::NotFound => (
             "is not found in Zendesk",
