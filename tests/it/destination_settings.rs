@@ -231,7 +231,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "TEXT_QUIET_HOURS is not a span of a day",
                 "TEXT_MAX_PER_HOUR is not a number",
                 "ROUTE_A_TWILIO_TEXT: unknown names",
-                "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not fit: both or neither",
+                "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not match: begin both with",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex needs it",
                 "TWILIO_FLEX_WORKFLOW_SID is not set, and flex needs it",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",

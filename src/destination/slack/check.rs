@@ -1,4 +1,4 @@
-//! The rows of Slack in `casebridge check`. They read, and post nothing.
+//! The rows of Slack in `casebridge check`. They only read.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::answer::Kind;
 use super::{NAME, Settings, Slack};
 use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
-/// What to do about a channel that takes no messages from us, by Slack's word.
+/// What to do about a channel that takes no messages from us, by Slack's error.
 pub(super) fn advice(word: &str) -> &'static str {
     match word {
         "not_in_channel" => "type /invite @casebridge in the channel",

@@ -47,7 +47,7 @@ impl ZendeskSettings {
         self.tickets.get(route).unwrap_or(&self.ticket)
     }
 
-    /// When the credential ends, and its setting. OAuth clients do not end.
+    /// When the credential expires, and its setting. OAuth clients do not expire.
     pub fn credential_ends(&self) -> Option<(&'static str, Timestamp)> {
         let midnight = END_OF_API_TOKENS.to_zoned(TimeZone::UTC).ok()?.timestamp();
         matches!(self.credentials, ZendeskCredentials::ApiToken { .. })
