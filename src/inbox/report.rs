@@ -15,7 +15,7 @@ const KNOWN_AT_ONCE: usize = 64;
 pub struct Listed {
     pub identity: String,
     pub destination: String,
-    /// Empty unless the destination delivers to each of an item's targets apart.
+    /// Empty unless the destination delivers to each target of an item separately.
     pub target: String,
     pub case_key: String,
     pub route: String,
@@ -81,7 +81,7 @@ pub struct DestinationCounts {
     pub waiting: i64,
     pub in_doubt: i64,
     pub dead: i64,
-    /// Milliseconds that the oldest waiting delivery has waited since it may be sent.
+    /// How long the oldest waiting delivery has waited since it may be sent, in milliseconds.
     pub oldest_ms: Option<i64>,
 }
 
