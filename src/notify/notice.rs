@@ -28,7 +28,7 @@ impl Status {
     }
 }
 
-/// A notice: what happened, since when, and where the remedy stands. It holds no word of a customer.
+/// A notice: what happened, since when, and where to find the remedy. It contains no text from a customer.
 #[derive(Clone, Debug)]
 pub struct Notice {
     /// The same for all tries, without full stops.
