@@ -287,7 +287,7 @@ impl Memos {
         self.inbox.find_reference(&self.destination, target, reference).await
     }
 
-    /// Returns the note of a delivery, which says what became of it; the outer `None`: there is no such delivery.
+    /// Returns the note of a delivery, such as the status of a text; the outer `None`: there is no such delivery.
     pub async fn note_of(&self, delivery: &str) -> Result<Option<Option<String>>, StorageError> {
         self.inbox.delivery_note(&self.destination, delivery).await
     }

@@ -88,7 +88,7 @@ fn check_books(surpluses: &[Surplus], findings: &mut Findings) {
                     "the counts differ from the rows by {received} received, {waiting} waiting, {in_doubt} in doubt, \
                      {done} done, {dead} dead"
                 ),
-                "the triggers were off, or the counts changed by hand: count again as in docs/monitoring.md",
+                "the triggers were off, or somebody changed the counts: count again as in docs/monitoring.md",
             ),
         };
         findings.differs("books", format!("route {route} to {destination}: {problem}"), remedy);

@@ -54,7 +54,7 @@ async fn of_service(config: &Partial) -> anyhow::Result<Value> {
     let request = connect::http_client(true)?.get(&url).bearer_auth(token.expose_secret()).timeout(LIMIT);
     let response = request.send().await.map_err(|error| anyhow::anyhow!(connect::reason(&error)))?;
     match response.status().as_u16() {
-        200 => response.json().await.context("the answer is not that of casebridge"),
+        200 => response.json().await.context("the answer did not come from casebridge"),
         401 => bail!("the service has a different ADMIN_TOKEN"),
         404 => bail!("the service has no ADMIN_TOKEN"),
         status => bail!("it answered {status}"),

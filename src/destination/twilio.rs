@@ -218,7 +218,8 @@ impl Twilio {
         match self.get(self.account_address("")).await? {
             Some(account) => Ok(account),
             None => {
-                let reason = Reason::alert(CREDENTIAL, "Twilio knows no such account (TWILIO_ACCOUNT_SID)");
+                let reason =
+                    Reason::alert(CREDENTIAL, "Twilio does not know this account (TWILIO_ACCOUNT_SID)");
                 Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
             }
         }

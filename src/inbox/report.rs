@@ -32,7 +32,7 @@ pub struct Listed {
     pub settled_at: Option<i64>,
     pub reference: Option<String>,
     pub last_error: Option<String>,
-    /// What became of it after it was done.
+    /// The status that it got after it was done.
     pub note: Option<String>,
     /// Its texts were erased.
     pub erased: bool,

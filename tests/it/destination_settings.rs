@@ -239,7 +239,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "TWILIO_PROXY_SERVICE_SID is not set",
                 "TWILIO_CHAT_SERVICE_SID is not set",
                 "ROUTE_C_TWILIO_FLEX_STRATEGY is not a number from 1 to 2",
-                "ROUTE_D_TWILIO_MODE is none of sms, flex and flex-legacy",
+                "ROUTE_D_TWILIO_MODE is not one of sms, flex and flex-legacy",
                 "ROUTE_D_TWILIO_CONTENT_SID is not a SID of this kind: HX",
             ],
         );

@@ -668,11 +668,11 @@ async fn wrong_settings_are_all_reported() {
             "SLACK_BOT_TOKEN is not a bot token",
             "SLACK_CHANNEL_ID is not the id of a channel",
             "SLACK_MENTION is neither",
-            "SLACK_MENTION_PRIORITY is none of",
+            "SLACK_MENTION_PRIORITY is not one of",
             "SLACK_QUIET_HOURS is not a span",
             "SLACK_MAX_PER_MINUTE is not a number",
             "SLACK_DOUBT is neither",
-            "SLACK_TEXT is no template",
+            "SLACK_TEXT is not a valid template",
         ] {
             assert_eq!(log.matches(problem).count(), 1, "{problem}:\n{log}");
         }

@@ -31,7 +31,7 @@ pub struct Table {
 struct Row {
     cells: [String; HEADERS.len()],
     style: Style,
-    /// Why it waits or is dead, or what became of it.
+    /// Why it waits or is dead, or the status of a text.
     reason: Option<String>,
 }
 

@@ -27,7 +27,7 @@ pub async fn rows(settings: Option<&Settings>, http: &reqwest::Client) -> Vec<Ro
     let token = match account {
         Some(Ok(account)) if account["bot_id"].is_string() => {
             let name = |field: &str| account[field].as_str().unwrap_or("?").to_owned();
-            Finding::ok(format!("the token is that of {} in {}", name("user"), name("team")))
+            Finding::ok(format!("the token belongs to {} in {}", name("user"), name("team")))
         }
         Some(Ok(_)) => Finding::failed("the token is not a bot's", "set SLACK_BOT_TOKEN to xoxb-…"),
         Some(Err(failure)) => {

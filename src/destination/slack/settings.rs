@@ -175,7 +175,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let url = reader.optional(variables.slack_api_url().or_default(API_URL), parse::url);
     let token = reader.required(variables.slack_bot_token(), bot_token);
     let mention_priority = reader.or(variables.slack_mention_priority(), Priority::Low, |text| {
-        parse::variant(text, "is none of low, normal, high and urgent")
+        parse::variant(text, "is not one of low, normal, high and urgent")
     });
     let quiet_hours = reader.optional(variables.slack_quiet_hours(), QuietHours::parse);
     let max_per_minute =
@@ -231,7 +231,7 @@ fn read_target(reader: &mut Reader, prefix: &str) -> Partial {
     Partial {
         channel: reader.optional(variables.channel_id(), channel_id),
         text: reader.optional(variables.text(), |text| {
-            Template::new(&name, text).map_err(|problem| format!("is no template: {problem}"))
+            Template::new(&name, text).map_err(|problem| format!("is not a valid template: {problem}"))
         }),
         mentions: reader.optional(variables.mention(), Mention::parse_list),
         priority: priority.and_then(|(_, text)| parse::variant(&text, "").ok()),

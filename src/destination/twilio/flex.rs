@@ -206,6 +206,6 @@ fn is_marked(message: &Value, delivery: &str) -> bool {
 
 fn uncertain(why: &str) -> Outcome {
     let why = why.strip_prefix("may have been sent: ").unwrap_or(why);
-    let reason = format!("may have been sent: {why}; look in Flex, then `casebridge replay` sends it again");
+    let reason = format!("may have been sent: {why}; look in Flex, and replay it if it is missing");
     Outcome::Uncertain { reason: Reason::new(reason) }
 }

@@ -240,7 +240,7 @@ impl Steps<'_> {
         let known = self.twilio.get(url.clone()).await.map_err(Failure::Outcome)?;
         let attributes = known.as_ref().and_then(|known| known["attributes"].as_str()).unwrap_or("{}");
         let Ok(mut attributes) = serde_json::from_str::<Map<String, Value>>(attributes) else {
-            let reason = Reason::new("the attributes of the channel are no JSON object");
+            let reason = Reason::new("the attributes of the channel are not a JSON object");
             return Err(Failure::Outcome(Outcome::Dead { reason }));
         };
         attributes.insert("proxySession".to_owned(), json!(session));

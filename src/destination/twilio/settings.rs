@@ -433,7 +433,7 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
             }))
         }
         _ => {
-            reader.problem(format!("{} is none of sms, flex and flex-legacy", setting.name));
+            reader.problem(format!("{} is not one of sms, flex and flex-legacy", setting.name));
             None
         }
     }
@@ -444,7 +444,7 @@ fn recipients(text: &str) -> Result<To, String> {
     if text.contains("{{") || text.contains("{%") {
         return Template::new("it", text)
             .map(To::Template)
-            .map_err(|problem| format!("is a wrong template: {problem}"));
+            .map_err(|problem| format!("is not a valid template: {problem}"));
     }
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let mut numbers = parts.map(|part| address(part).ok_or(part)).collect::<Result<Vec<_>, _>>();
