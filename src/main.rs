@@ -171,7 +171,7 @@ enum Tool {
     /// Asks the service on this machine, at PORT with ADMIN_TOKEN. If it does not answer, shows what the database at
     /// DATABASE_URL contains.
     Status {
-        /// Refresh the screen every two seconds, until a signal
+        /// Refresh the screen every two seconds, until you stop it
         #[arg(long)]
         watch: bool,
     },

@@ -111,7 +111,7 @@ impl Notifier {
                     code,
                     subject,
                     state,
-                    "no notice of {} to {sink}, next try in {} s: {reason}",
+                    "could not send the notice of {} to {sink}, next try in {} s: {reason}",
                     notice.title(),
                     wait.as_secs()
                 );
@@ -144,7 +144,7 @@ impl Notifier {
                 event = "alert_notice_failed",
                 sink,
                 code = "notices_limited",
-                "no summary to {sink}, next try in {} s: {reason}",
+                "could not send the summary to {sink}, next try in {} s: {reason}",
                 LEASE.as_secs()
             );
             return Ok(());

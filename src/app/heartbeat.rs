@@ -46,7 +46,7 @@ impl Heartbeat {
                 }
                 Some(problem) if was_well != Some(false) => warn!(
                     event = "heartbeat_stopped",
-                    "{problem}: reporting a failure to HEARTBEAT_URL, and no further calls until that is over"
+                    "{problem}: reporting it to HEARTBEAT_URL, then no further calls until all is well"
                 ),
                 _ => {}
             }

@@ -68,7 +68,7 @@ async fn receive(State(reports): State<Arc<Reports>>, request: Request) -> Statu
         if reports.refused.lock().is_due("signature", Instant::now()) {
             warn!(
                 event = "status_report_refused",
-                "a report with a wrong signature: are TWILIO_AUTH_TOKEN and PUBLIC_URL those of Twilio?"
+                "a report has a wrong signature: check TWILIO_AUTH_TOKEN, and that Twilio calls PUBLIC_URL"
             );
         }
         return StatusCode::FORBIDDEN;
