@@ -102,7 +102,7 @@ impl Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub code: &'static str,
-    /// What it is about, such as a route; empty if there is only one.
+    /// The subject, such as a route; empty if there is only one.
     pub subject: String,
     /// The part of the service that reports it.
     pub source: &'static str,
@@ -126,7 +126,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Reports {
-    /// By source and subject; `None`: all is well.
+    /// The conditions by source and subject; `None`: all is well.
     conditions: BTreeMap<(&'static str, String), Option<Report>>,
     /// Events and failures that are not stored yet, by code and subject.
     events: BTreeMap<(&'static str, String), Report>,

@@ -130,7 +130,7 @@ pub fn shorten(text: &str, room: usize) -> String {
     shorten_mapped(text, room, Cow::Borrowed)
 }
 
-/// As [`shorten`], after each grapheme was replaced.
+/// As [`shorten`], but replaces each grapheme first.
 pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) -> Cow<'a, str>) -> String {
     let (mut whole, mut used, mut fitting) = (String::new(), 0, 0);
     for grapheme in graphemes(text) {

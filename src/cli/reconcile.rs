@@ -31,7 +31,7 @@ pub struct Unchecked {
     reason: String,
 }
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Findings {
     differences: Vec<Difference>,

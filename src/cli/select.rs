@@ -50,7 +50,7 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
     }
     let mut deliveries =
         if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
-    // With several targets, no delivery has the identity of the item.
+    // If an item has several targets, no delivery has its identity.
     if deliveries.iter().any(|one| item_of(one) == selector) {
         deliveries.retain(|one| item_of(one) == selector);
     }

@@ -70,7 +70,7 @@ pub struct Summary {
     pub done_24h: i64,
     /// Milliseconds since the last delivery was received.
     pub last_event_ms: Option<i64>,
-    /// By route and destination.
+    /// The counts by route and destination.
     pub counts: Vec<Counts>,
 }
 

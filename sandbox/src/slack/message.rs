@@ -30,11 +30,11 @@ pub struct Message {
     pub ts: String,
     /// The time stamp of the message that it replies to.
     pub thread_ts: Option<String>,
-    /// As it was sent.
+    /// The text as it was sent.
     pub text: String,
-    /// As they were sent.
+    /// The blocks as they were sent.
     pub blocks: Vec<Value>,
-    /// As it was sent.
+    /// The metadata as it was sent.
     pub metadata: Option<Value>,
     /// The mentions that it notified when it was posted, as in `<!here>`.
     pub notified: Vec<String>,

@@ -87,7 +87,7 @@ fn width() -> usize {
     terminal::width().unwrap_or(WIDTHS.0).clamp(WIDTHS.0, WIDTHS.1)
 }
 
-/// What happened to a ticket, as its history says.
+/// Describes what happened to a ticket, from its history.
 pub fn change(model: &Model, number: usize) -> String {
     let Some(audit) = model.audits.get(number) else { return String::new() };
     let (ticket, events) = (&audit["ticket_id"], audit["events"].as_array().cloned().unwrap_or_default());

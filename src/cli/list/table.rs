@@ -141,7 +141,7 @@ fn write_reason(out: &mut impl Write, reason: &str, columns: usize) -> io::Resul
     if reason.is_empty() {
         return Ok(());
     }
-    // With room for the sign that there is more.
+    // Leaves room for the sign that there is more.
     let options = Options::new(columns.saturating_sub(2)).initial_indent(GAP).subsequent_indent(GAP);
     let lines = textwrap::wrap(reason, options);
     for line in lines.iter().take(LINES) {

@@ -346,7 +346,7 @@ impl Attempt<'_> {
         self.slack.hold_by_pause(&reason)
     }
 
-    /// Whom the message mentions, and what it says instead.
+    /// The people whom the message mentions, or a notice why it mentions nobody.
     fn mentions(&self) -> (&[Mention], Vec<String>) {
         let (item, target, settings) = (self.job.item, self.target, &self.slack.settings);
         let action = self.job.claim.cause().map(|cause| cause.action).unwrap_or_default();

@@ -72,7 +72,7 @@ pub struct Settings {
     pub max_per_minute: u32,
     /// `SLACK_DOUBT`
     pub doubt: IfUnreadable,
-    /// By route.
+    /// The channels by route.
     pub targets: BTreeMap<String, Target>,
 }
 
