@@ -1,7 +1,7 @@
 //! Alerts, which somebody has to act on: logged when they begin or change, and then once an hour.
 //!
-//! The modules of a process report to its [`Registry`] what has begun and what is over. `notify` stores that with the
-//! reports of other processes, and sends notices.
+//! The modules of a process report to its [`Registry`] which conditions begin and end. `notify` stores these reports
+//! with those of other processes, and sends notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ codes! {
     DELIVERY_DEAD = "delivery_dead";
     /// The database does not answer, or refuses writes.
     STORAGE = "storage";
-    /// A credential ends soon, or has ended.
+    /// A credential expires soon, or has expired.
     CREDENTIAL_EXPIRES = "credential_expires";
     /// The service does not start: settings are missing or wrong.
     CONFIGURATION = "configuration";
@@ -78,9 +78,9 @@ impl Reminder {
 /// How urgent an alert is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Severity {
-    /// To be known; no daily reminder.
+    /// Good to know; no daily reminder.
     Info,
-    /// To be done soon; no daily reminder.
+    /// Somebody has to act soon; no daily reminder.
     Warning,
     /// Somebody has to act now.
     #[default]
@@ -102,19 +102,19 @@ impl Severity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     pub code: &'static str,
-    /// What it is about, such as a route; empty if there is only one.
+    /// The subject, such as a route; empty if there is only one.
     pub subject: String,
-    /// Which part of the service reports it.
+    /// The part of the service that reports it.
     pub source: &'static str,
     pub severity: Severity,
-    /// The reason, without a word of a customer.
+    /// The reason, without text from a customer.
     pub detail: String,
-    /// It has happened, and is over after [`REMINDER`] unless it happens again. Otherwise it lasts until it is
-    /// reported as over.
+    /// An event: it is over after [`REMINDER`] unless it happens again. Otherwise it is a condition, which lasts until
+    /// it is reported as over.
     pub is_event: bool,
 }
 
-/// What the modules of one process report. Clones share it.
+/// The reports of the modules of one process. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Registry(Arc<Shared>);
 
@@ -126,7 +126,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Reports {
-    /// By source and subject; `None`: all is well.
+    /// The conditions by source and subject; `None`: all is well.
     conditions: BTreeMap<(&'static str, String), Option<Report>>,
     /// Events and failures that are not stored yet, by code and subject.
     events: BTreeMap<(&'static str, String), Report>,
@@ -142,14 +142,14 @@ impl Registry {
 
     /// Reports a failure of something that is tried again and again. Its alert fires if it still fails after the time
     /// for which a condition has to last, and is over after [`REMINDER`] without a failure. Until it is stored, the
-    /// first reason counts: those that follow may be its consequences.
+    /// first reason counts: later ones may be its consequences.
     pub fn failed(&self, code: &'static str, subject: &str, detail: impl Into<String>) {
         let report = once(code, subject, detail.into(), false);
-        // Nobody is notified: there may be hundreds a second.
+        // This wakes no task: there may be hundreds a second.
         self.0.reports.lock().events.entry((code, subject.to_owned())).or_insert(report);
     }
 
-    /// Reports a condition. It replaces the last one of its source and subject.
+    /// Reports a condition. It replaces the previous one of its source and subject.
     pub fn begins(&self, report: Report) {
         let key = (report.source, report.subject.clone());
         self.0.reports.lock().conditions.insert(key, Some(report));
@@ -182,14 +182,14 @@ impl Registry {
         }
     }
 
-    /// Whether this source has seen the subject, and does not report this code of it.
+    /// Whether this source has reported on the subject, but not with this code.
     pub fn denies(&self, source: &str, subject: &str, code: &str) -> bool {
         let reports = self.0.reports.lock();
         let condition = reports.conditions.iter().find(|(key, _)| key.0 == source && key.1 == subject);
         condition.is_some_and(|(_, report)| report.as_ref().is_none_or(|report| report.code != code))
     }
 
-    /// Completes when something was reported, even before the call.
+    /// Completes once something is reported, or at once if that happened before the call.
     pub fn changed(&self) -> Notified<'_> {
         self.0.changed.notified()
     }
@@ -223,7 +223,7 @@ impl Alarm {
         self.raise_as(Severity::Error, code, detail, now)
     }
 
-    /// The same for another severity, which counts as a change.
+    /// As [`raise`](Alarm::raise), with another severity, which counts as a change.
     pub fn raise_as(
         &mut self,
         severity: Severity,

@@ -31,6 +31,7 @@ use crate::notify::sink::Sink;
 use crate::notify::{Notifier, settings as notify};
 use crate::route::Route;
 use crate::source;
+use crate::source::khoros::client::Khoros;
 use crate::source::khoros::feed::{Pull, PullReport, PullStatus, Sources};
 use crate::source::khoros::public_url::Probe;
 use crate::source::khoros::settings::KhorosSettings;
@@ -38,7 +39,6 @@ use crate::source::khoros::silence;
 use crate::source::khoros::subscription::{
     self, Desired, Feeds, Reconciler, SubscriptionStatus, Subscriptions,
 };
-use crate::source::khoros::client::Khoros;
 use crate::status::{Known, StatusSource};
 use crate::worker::{LaneStatus, Worker};
 use heartbeat::Heartbeat;
@@ -46,7 +46,7 @@ use heartbeat::Heartbeat;
 /// Hosts kill 30 s after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(25);
 
-/// The service, whose parts have begun to work.
+/// The running service.
 pub struct Running {
     tasks: Tasks,
     inbox: Inbox,
@@ -57,7 +57,7 @@ impl Running {
     /// Serves until `stop`, then finishes the work in progress.
     ///
     /// # Errors
-    /// A defect of casebridge has ended one of its parts.
+    /// A defect in casebridge has stopped one of its parts.
     pub async fn run(self) -> anyhow::Result<()> {
         self.tasks.run(self.inbox, self.committer).await
     }
@@ -104,7 +104,7 @@ pub fn start(
     Ok(Running { tasks, inbox, committer })
 }
 
-/// Builds the way of items into the inbox, which knows the targets of each item.
+/// Builds the intake, which stores items with the targets of each.
 pub fn intake(
     inbox: &Inbox,
     metrics: Option<Arc<Metrics>>,
@@ -133,7 +133,7 @@ struct Service {
     inbox: Inbox,
     client: reqwest::Client,
     deployment_id: String,
-    /// Where all parts report what somebody has to act on.
+    /// Where all parts report alerts.
     alerts: Registry,
 }
 
@@ -199,7 +199,7 @@ impl Service {
         destinations.into_iter().map(start).unzip()
     }
 
-    /// Starts to record alerts and to send notices, if anybody wants to see them.
+    /// Starts to record alerts and to send notices, if anything is configured to show them.
     fn start_notices(&self, workers: Workers, expiries: Vec<Expiry>, tasks: &mut Tasks) {
         let notify::Settings { sinks, pending, heartbeat } = self.general.notify.clone();
         if !expiries.is_empty() {
@@ -396,7 +396,7 @@ impl Tasks {
                 "stopped before all work was finished: the next start continues it"
             ),
         }
-        anyhow::ensure!(!defect, "a defect ended a part of casebridge: start it again, and report it");
+        anyhow::ensure!(!defect, "a defect stopped a part of casebridge: start it again, and report it");
         Ok(())
     }
 

@@ -86,7 +86,7 @@ async fn alerts(config: &Partial, client: &reqwest::Client) -> Vec<Row> {
         let detail = "sent by casebridge check --alerts".to_owned();
         let test = Notice::extra("test", "a test, there is nothing to do", detail, "check", Timestamp::now());
         let finding = match within(sink.send_extra(test)).await {
-            Some(Ok(())) => Finding::ok("took a test notice"),
+            Some(Ok(())) => Finding::ok("accepted a test notice"),
             Some(Err(Failure { reason, .. })) => Finding::failed(reason, sink.remedy()),
             None => Finding::failed("no answer in time", sink.remedy()),
         };
@@ -94,7 +94,7 @@ async fn alerts(config: &Partial, client: &reqwest::Client) -> Vec<Row> {
     }
     if rows.is_empty() {
         let remedy = "set ALERT_SLACK_WEBHOOK_URL, ALERT_WEBHOOK_URL or ALERT_PAGERDUTY_KEY";
-        rows.push(Row::of("alerts", [Finding::warning("nobody gets notices of alerts", remedy)]));
+        rows.push(Row::of("alerts", [Finding::warning("no receiver gets notices of alerts", remedy)]));
     }
     rows
 }

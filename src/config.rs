@@ -106,7 +106,7 @@ variables! {
     /// See [Retention and erasure](security.md#retention-and-erasure).
     retention_days = default("30");
     /// The bearer token for `GET /status` and `GET /metrics`, at least 16 characters. Without it, these pages do not
-    /// exist. It changes nothing.
+    /// exist. The token allows reading only.
     ///
     /// 24 or more characters are better; at least 8 of them must be different.
     admin_token = unset().app();
@@ -159,7 +159,7 @@ pub fn names() -> Names {
     names
 }
 
-/// The settings of casebridge itself. Invalid ones have their defaults here, and a problem beside them.
+/// The settings of casebridge itself. Invalid ones have their defaults here, and a problem is reported for each.
 pub struct General {
     /// `PORT`; default 8080, 0 lets the system choose.
     pub port: u16,
@@ -189,7 +189,7 @@ pub struct General {
     pub retention: Retention,
     /// `ALERT_*` and `HEARTBEAT_*`
     pub notify: notify::Settings,
-    /// `ADMIN_TOKEN` opens `GET /status` and `GET /metrics`, which are absent without it.
+    /// `ADMIN_TOKEN`: `GET /status` and `GET /metrics` need it, and do not exist if it is not set.
     pub admin_token: Option<SecretString>,
     /// `METRICS_PUBLIC`: `GET /metrics` needs no token.
     pub metrics_public: bool,
@@ -223,7 +223,7 @@ pub struct Retention {
     pub dead: Duration,
 }
 
-/// How to log; read apart from [`Config`], whose warnings are logged already.
+/// How to log; read separately from [`Config`], whose warnings are logged already.
 pub struct Logging {
     pub format: LogFormat,
     /// `RUST_LOG`, default `info`.
@@ -272,7 +272,7 @@ impl Config {
     }
 }
 
-/// A credential that ends.
+/// A credential that expires.
 #[derive(Clone, Copy, Debug)]
 pub struct Expiry {
     /// The setting that holds it.
@@ -281,7 +281,7 @@ pub struct Expiry {
 }
 
 impl Config {
-    /// The credentials that end, as far as is known.
+    /// The credentials that are known to expire.
     pub fn expiries(&self) -> Vec<Expiry> {
         let token = self.khoros.token_ends.map(|ends| ("SPREDFAST_API_TOKEN", ends));
         let zendesk = self.destinations.zendesk.as_ref().and_then(ZendeskSettings::credential_ends);

@@ -13,7 +13,7 @@ use crate::json::hex;
 pub struct Claim {
     pub identity: String,
     pub destination: String,
-    /// Empty unless the destination delivers to each of an item's targets apart.
+    /// Empty unless the destination delivers to each target of an item separately.
     pub target: String,
     pub case_key: String,
     pub route: String,
@@ -56,7 +56,7 @@ pub fn item_identity<'a>(identity: &'a str, target: &str) -> &'a str {
     }
 }
 
-/// Returns 12 hexadecimal digits that stand for a target.
+/// Returns 12 hexadecimal digits that identify a target.
 pub fn target_id(target: &str) -> String {
     format!("{:.12}", hex(Sha256::digest(target)))
 }
@@ -139,7 +139,7 @@ pub struct History {
 /// The latest result of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Latest {
-    /// No other delivery of this case was ever tried: there cannot be anything of ours.
+    /// No other delivery of this case was ever tried, so casebridge cannot have created anything.
     None,
     /// Others were tried, and none is known to be done.
     Unknown,
@@ -180,7 +180,7 @@ pub enum Outcome {
     Dead { reason: Reason },
 }
 
-/// The words for outcomes, in the record of attempts and in metrics. `given_up`: the last try of a schedule failed.
+/// The names of outcomes, in the record of attempts and in metrics. `given_up`: the last try of a schedule failed.
 pub const OUTCOMES: [&str; 11] =
     ["done", "retry", "pause", "held", "later", "wait", "stuck", "refused", "uncertain", "dead", "given_up"];
 
@@ -283,7 +283,7 @@ pub enum Action {
     Ignored,
     /// Sent a message, which the destination accepted.
     Sent,
-    /// There was nobody to send it to: the item yields no number.
+    /// There was no recipient: the item yields no number.
     NoNumber,
 }
 
@@ -332,7 +332,7 @@ pub struct Reason {
     pub response: Option<Box<Response>>,
 }
 
-/// An answer of a destination, for the record.
+/// A destination's answer, as it is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// The HTTP status.
@@ -349,13 +349,13 @@ impl Response {
 
     pub fn new(status: u16, request_id: Option<&str>, body: &[u8]) -> Response {
         let beginning = String::from_utf8_lossy(&body[..body.len().min(Self::LENGTH)]);
-        // A character that the limit cuts in two.
+        // Drops a character that the limit has cut in two.
         let beginning = beginning.trim_end_matches('\u{fffd}').to_owned();
         Response { status, request_id: request_id.map(str::to_owned), beginning }
     }
 }
 
-/// How an attempt went, for the record.
+/// How an attempt went, as it is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
     /// One of [`OUTCOMES`].
@@ -364,7 +364,7 @@ pub struct Attempt {
     pub action: Option<&'static str>,
     /// The address of the result.
     pub url: Option<String>,
-    /// Why it is not done; contains nothing of a customer's text.
+    /// Why it is not done; contains no text from a customer.
     pub reason: Option<String>,
     /// Whether a lookup found the result of an earlier request; `None` without a lookup.
     pub found: Option<bool>,

@@ -44,7 +44,7 @@ destinations! {
     Twilio: twilio,
 }
 
-/// The targets of items, for the insertion of deliveries: some destinations deliver to each target apart.
+/// The targets of items, for the insertion of deliveries: some destinations deliver to each target separately.
 #[derive(Clone, Default)]
 pub struct Targets {
     twilio: Option<Arc<twilio::Recipients>>,
@@ -72,7 +72,7 @@ impl Targets {
         all
     }
 
-    /// Returns the same for those destinations that have targets.
+    /// As [`of_all`](Self::of_all), for those destinations that have targets.
     pub fn of_some(&self, route: &Route, item: impl Fn() -> Option<Item>) -> Vec<(&'static str, String)> {
         let has_targets = |name: &&'static str| *name == twilio::NAME && self.twilio.is_some();
         let destinations: Vec<&'static str> = route.to.iter().copied().filter(has_targets).collect();
@@ -127,7 +127,7 @@ pub enum Ready {
     At(Instant),
 }
 
-/// A limit of the destination to which casebridge keeps, for the metrics.
+/// A limit of the destination that casebridge observes, for the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct BudgetUsage {
     pub name: &'static str,
@@ -138,7 +138,7 @@ pub struct BudgetUsage {
 }
 
 impl Destination {
-    /// The limits of the destination that we know, and what was used of them.
+    /// The known limits of the destination, and how much of them was used.
     pub fn budgets(&self) -> Vec<BudgetUsage> {
         match self {
             Destination::Zendesk(zendesk) => zendesk.budgets(),
@@ -312,7 +312,7 @@ macro_rules! destinations {
                 }
             }
 
-            /// Makes the held deliveries due that may go out now.
+            /// Makes those held deliveries due that may be sent now.
             pub async fn wake_held(&self, memos: &Memos) -> Result<(), StorageError> {
                 match self {
                     $(Destination::$variant(it) => it.wake_held(memos).await,)*

@@ -227,7 +227,7 @@ impl Reader {
         self.hints.extend(hints);
     }
 
-    /// Drops repetitions: several routes or destinations may have read the same setting.
+    /// Drops repeated problems: several routes or destinations may have read the same setting.
     pub fn drop_repeated(&mut self) {
         for list in [&mut self.problems, &mut self.warnings] {
             let mut known = HashSet::new();

@@ -67,7 +67,7 @@ pub struct Inbox {
     writes: commit::WriteHealth,
     arrived: Arc<Notify>,
     commit_sizes: Histogram,
-    /// The row of this start in the table of runs; `None` beside a service.
+    /// The row of this start in the table of runs; `None` if this process is not the service.
     run: Option<Arc<str>>,
     /// Locked while this process serves an SQLite file.
     _lock: Option<Arc<File>>,
@@ -91,7 +91,8 @@ pub struct NewItem {
     pub identity: String,
     /// Never empty.
     pub destinations: Vec<&'static str>,
-    /// The targets of those destinations that deliver to each target apart. An empty target: the item has none there.
+    /// The targets of those destinations that deliver to each target separately. An empty target: the item has none
+    /// there.
     pub targets: Vec<(&'static str, String)>,
     pub origin: Origin,
     pub case_key: String,
@@ -103,7 +104,7 @@ pub struct NewItem {
     pub dead: Option<String>,
 }
 
-/// One delivery of an item that is to be stored.
+/// One delivery of a new item.
 struct NewRow<'a> {
     identity: Cow<'a, str>,
     destination: &'static str,
@@ -153,7 +154,7 @@ impl State {
 #[error("{0}")]
 pub struct Unusable(String);
 
-/// The bounds of a histogram: items of one commit.
+/// The bounds of a histogram of the items in one commit.
 const COMMIT_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// The limit of every statement: a network that swallows packets would hold its caller forever.
@@ -240,7 +241,7 @@ impl Inbox {
         Ok((inbox.begin_run().await?, committer))
     }
 
-    /// Opens an existing storage, beside the process that serves it.
+    /// Opens an existing storage, while the service may be using it.
     ///
     /// # Errors
     /// There is none, or it is out of reach.

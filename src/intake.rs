@@ -24,7 +24,7 @@ pub struct Intake(Arc<Inner>);
 
 struct Inner {
     inbox: Inbox,
-    /// Only the service counts what it receives.
+    /// Only the service counts received items.
     metrics: Option<Arc<Metrics>>,
     targets: Targets,
     storage: Mutex<Reminder>,

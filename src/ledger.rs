@@ -28,7 +28,7 @@ pub struct Ledger<'a> {
     record: Mutex<Record>,
 }
 
-/// What an attempt did, for the record of attempts.
+/// What an attempt did, as it is recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// The answer to the last request.
@@ -69,7 +69,7 @@ impl<'a> Ledger<'a> {
         Ledger { inbox, claim, claimed, lease, alerts, sent, record }
     }
 
-    /// Where the destination reports what somebody has to act on, beside the outcome.
+    /// Where the destination reports alerts that are not part of an outcome.
     pub fn alerts(&self) -> &Registry {
         self.alerts
     }
@@ -158,17 +158,17 @@ impl<'a> Ledger<'a> {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Puts on record what the attempt is about.
+    /// Records what the attempt is about.
     pub fn is_about(&self, item: &Item) {
         self.record.lock().link = item.link.as_deref().map(link_fingerprint);
     }
 
-    /// Puts the answer to a request on record.
+    /// Records the answer to a request.
     pub fn answered(&self, response: Response) {
         self.record.lock().response = Some(response);
     }
 
-    /// Puts on record whether a lookup found the result of an earlier request.
+    /// Records whether a lookup found the result of an earlier request.
     pub fn looked_up(&self, found: bool) {
         self.record.lock().found = Some(found);
     }
@@ -184,7 +184,7 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// Small values that a destination stores apart from its deliveries, in its own scopes.
+/// Small values that a destination stores separately from its deliveries, in its own scopes.
 #[derive(Clone)]
 pub struct Memos {
     inbox: Inbox,
@@ -287,7 +287,7 @@ impl Memos {
         self.inbox.find_reference(&self.destination, target, reference).await
     }
 
-    /// Returns the note of a delivery, which says what became of it; the outer `None`: there is no such delivery.
+    /// Returns the note of a delivery, such as the status of a text; the outer `None`: there is no such delivery.
     pub async fn note_of(&self, delivery: &str) -> Result<Option<Option<String>>, StorageError> {
         self.inbox.delivery_note(&self.destination, delivery).await
     }

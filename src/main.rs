@@ -58,7 +58,7 @@ enum Command {
     Tool(Tool),
 }
 
-/// What an operator runs on occasion.
+/// The commands that an operator runs.
 #[derive(Subcommand)]
 enum Tool {
     /// Check everything that serve needs, and change nothing
@@ -171,7 +171,7 @@ enum Tool {
     /// Asks the service on this machine, at PORT with ADMIN_TOKEN. If it does not answer, shows what the database at
     /// DATABASE_URL contains.
     Status {
-        /// Show it again every two seconds, until a signal
+        /// Refresh the screen every two seconds, until you stop it
         #[arg(long)]
         watch: bool,
     },
@@ -187,7 +187,7 @@ enum Tool {
     /// End the subscriptions at Khoros
     ///
     /// Needs the variables of serve. A running service does not activate the subscriptions again, but its next start
-    /// does: stop it for good if they are to stay ended.
+    /// does: stop it for good if they should stay ended.
     Unsubscribe {
         /// End the subscription with this name, instead of those of the configured routes
         #[arg(long, value_name = "NAME")]
@@ -334,7 +334,7 @@ fn described() -> clap::Command {
     cli::complete(Arguments::command())
 }
 
-/// Explains how to look first.
+/// Lists the commands to run first.
 fn nothing_to_replay() -> clap::Error {
     let mut commands = described();
     commands.build();
@@ -374,7 +374,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-/// Serves apart from [`run`], whose future has the size of the largest tool's and would stay on the stack.
+/// Serves separately from [`run`], whose future is as large as that of the largest command and would stay on the stack.
 #[tokio::main]
 async fn serve() -> ExitCode {
     cli::serve().await.map_or_else(|error| exit_code(&error), |()| ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! What this process has counted and measured since its start, for `GET /metrics`. What the database knows comes from
+//! The counts and measurements of this process since its start, for `GET /metrics`. Samples from the database come from
 //! the snapshot of `status`.
 //!
 //! Labels are names of routes, destinations and outcomes: never an id, a text or an error.
@@ -38,7 +38,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Every sample of these routes and destinations begins at 0. `commit_sizes`: items of each commit.
+    /// Every sample of these routes and destinations starts at 0. `commit_sizes`: items of each commit.
     pub fn new(routes: &[String], destinations: &[&'static str], commit_sizes: Histogram) -> Metrics {
         let metrics = Metrics {
             registry: Registry::with_prefix("casebridge"),
@@ -80,7 +80,7 @@ impl Metrics {
         registry.register("attempts", attempts, self.attempts.clone());
         let lookups = "Lookups before a send, by whether an earlier request had got through";
         registry.register("lookups", lookups, self.lookups.clone());
-        registry.register("pauses", "Times that a destination was paused", self.pauses.clone());
+        registry.register("pauses", "Pauses of a destination", self.pauses.clone());
         let used = "Requests to a destination that count against one of its limits";
         registry.register("budget_used", used, self.budget_used.clone());
         let limit = "Requests that casebridge may send in a minute: its share of the destination's limit";

@@ -1,8 +1,8 @@
-//! Notices of alerts: to people, when an alert fires, once a day while it lasts, and when it is over.
+//! Sends people notices of alerts: when an alert fires, once a day while it lasts, and when it is over.
 //!
-//! The database knows what each receiver knows ([`crate::inbox::DueNotice`]). So a receiver that was away gets the
-//! present state and no backlog, and neither a restart nor another process repeats a notice. Each receiver has its own
-//! task, so that none holds up another.
+//! The database stores what each receiver knows ([`crate::inbox::DueNotice`]). So a receiver that was down gets the
+//! current state and no backlog, and neither a restart nor another process repeats a notice. Each receiver has its own
+//! task, so that none delays another.
 
 pub mod format;
 pub mod notice;
@@ -31,7 +31,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const HOUR: Duration = Duration::from_secs(3600);
 /// The notices that a receiver gets in any hour; then one summary.
 const MOST: i64 = 20;
-/// Longer than a request takes.
+/// The lease of a notice: longer than a request takes.
 const LEASE: Duration = Duration::from_secs(30);
 /// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub fn codes() -> impl Iterator<Item = &'static Code> {
     alert::ALERT_CODES.iter().chain(khoros::ALERT_CODES).chain(of_destinations)
 }
 
-/// What a code means; empty if a later version has stored it.
+/// The meaning of a code; empty if a later version has stored the alert.
 pub fn meaning(name: &str) -> &'static str {
     codes().find(|code| code.name == name).map_or("", |code| code.meaning)
 }
@@ -58,7 +58,7 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Sends until `stop`, and finishes the request under way.
+    /// Sends until `stop`, and finishes the request in progress.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             self.changes.mark_unchanged();
@@ -111,7 +111,7 @@ impl Notifier {
                     code,
                     subject,
                     state,
-                    "no notice of {} to {sink}, next try in {} s: {reason}",
+                    "could not send the notice of {} to {sink}, next try in {} s: {reason}",
                     notice.title(),
                     wait.as_secs()
                 );
@@ -127,13 +127,13 @@ impl Notifier {
         if !self.inbox.take_place(&places, &holder, 1, HOUR).await? {
             return Ok(());
         }
-        // Neither a failure nor a kill costs the summary of this hour.
+        // Neither a failure nor a kill loses the summary of this hour.
         self.inbox.free_place_after(&places, &holder, HOUR, LEASE).await?;
         let active = self.inbox.active_alerts().await?;
         let firing = active.iter().filter(|alert| alert.is_firing());
         let titles: Vec<String> = firing.map(|alert| title(&alert.code, &alert.subject)).collect();
         let meaning = format!("more than {MOST} notices in an hour, so further ones wait");
-        let detail = format!("{} alerts fire now: {}", titles.len(), titles.join(", "));
+        let detail = format!("{} alerts are firing now: {}", titles.len(), titles.join(", "));
         let notice = Notice::extra("notices_limited", &meaning, detail, &self.deployment_id, now);
         warn!(
             event = "alert_notices_limited",
@@ -144,7 +144,7 @@ impl Notifier {
                 event = "alert_notice_failed",
                 sink,
                 code = "notices_limited",
-                "no summary to {sink}, next try in {} s: {reason}",
+                "could not send the summary to {sink}, next try in {} s: {reason}",
                 LEASE.as_secs()
             );
             return Ok(());

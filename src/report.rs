@@ -145,8 +145,8 @@ impl CheckReport {
     }
 }
 
-/// Adds a text beside its head, wrapped between words. Further parts of a line are indented, so that lines
-/// stay distinguishable.
+/// Adds a text after its head, wrapped between words. Further parts of a line are indented, so that lines stay
+/// distinguishable.
 fn push_block(screen: &mut String, width: usize, mut head: &str, text: &str, lead: &str) {
     let room = width.saturating_sub(INDENT + FURTHER.len()).max(LEAST);
     let options = textwrap::Options::new(room).break_words(false);

@@ -33,18 +33,18 @@ pub struct StatusSource {
     pub started: Instant,
 }
 
-/// What the configuration alone says: metrics have samples of these before anything happens.
+/// What the configuration says: metrics have samples of these before anything happens.
 #[derive(Default)]
 pub struct Known {
     /// The limits of each destination that can hold deliveries back.
     pub limits: Vec<(&'static str, &'static [&'static str])>,
     /// The codes of all alerts.
     pub alerts: Vec<&'static str>,
-    /// The settings with credentials that end, and when.
+    /// The settings with credentials that expire, and when.
     pub expiries: Vec<(&'static str, Timestamp)>,
 }
 
-/// What the database knows.
+/// The part that comes from the database.
 type Stored = (Summary, Vec<LastEvent>, Vec<Alert>);
 
 /// The state of the service at one moment.
@@ -204,7 +204,8 @@ impl Status {
     }
 }
 
-/// What the database alone knows, in the form of `GET /status`. What only a running service knows is missing or empty.
+/// The state as the database has it, in the form of `GET /status`. Fields that only a running service knows are missing
+/// or empty.
 pub async fn stored(inbox: &Inbox, routes: Vec<String>) -> Value {
     let (summary, events) = (inbox.summary(), inbox.last_events());
     let stored = tokio::try_join!(summary, events, inbox.active_alerts());
@@ -222,7 +223,7 @@ pub async fn stored(inbox: &Inbox, routes: Vec<String>) -> Value {
     status.to_json()
 }
 
-/// The alerts that fire, the oldest first.
+/// The firing alerts, the oldest first.
 fn firing(alerts: &[Alert]) -> Value {
     let time = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|time| time.to_string());
     let firing = alerts.iter().filter(|alert| alert.is_firing());

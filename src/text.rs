@@ -42,7 +42,7 @@ pub fn clean(text: &str) -> String {
     clean
 }
 
-/// Replaces characters that control a terminal or change the direction of writing by spaces.
+/// Replaces characters that control a terminal or change the direction of writing with spaces.
 pub fn printable(text: &str) -> String {
     text.chars().map(|c| if controls_terminal(c) { ' ' } else { c }).collect()
 }
@@ -130,7 +130,7 @@ pub fn shorten(text: &str, room: usize) -> String {
     shorten_mapped(text, room, Cow::Borrowed)
 }
 
-/// As [`shorten`], after each grapheme was replaced.
+/// As [`shorten`], but replaces each grapheme first.
 pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) -> Cow<'a, str>) -> String {
     let (mut whole, mut used, mut fitting) = (String::new(), 0, 0);
     for grapheme in graphemes(text) {
@@ -148,7 +148,7 @@ pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) 
     whole
 }
 
-/// The end of a phone number, as far as logs and lists show it: `…0147`; empty for an empty text.
+/// The end of a phone number, as logs and lists show it: `…0147`; empty for an empty text.
 pub fn last_four(number: &str) -> String {
     let start = number.char_indices().rev().nth(3).map_or(0, |(at, _)| at);
     if number.is_empty() { String::new() } else { format!("…{}", &number[start..]) }

@@ -81,7 +81,7 @@ impl Worker {
         (worker, watched)
     }
 
-    /// Delivers until `stop` is cancelled, and then finishes the attempts under way.
+    /// Delivers until `stop` is cancelled, and then finishes the attempts in progress.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut under_way = JoinSet::new();
         let mut first = ClaimFilter::Fresh;
@@ -179,9 +179,9 @@ impl Worker {
         }
     }
 
-    /// Claims the deliveries that can be sent now. Every second time, pushed deliveries that have not failed yet
-    /// come first, so that neither a backlog of retries nor that of a feed holds up new posts. Returns the
-    /// longest wait before the next call.
+    /// Claims the deliveries that can be sent now. Every second time, pushed deliveries that have not failed yet come
+    /// first, so that neither a backlog of retries nor one of a feed delays new posts. Returns the longest wait before
+    /// the next call.
     async fn start_due(self: &Arc<Self>, under_way: &mut JoinSet<()>, first: &mut ClaimFilter) -> Duration {
         let now = Instant::now();
         let free = match self.lane().gate(now) {

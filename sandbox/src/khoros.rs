@@ -37,7 +37,7 @@ pub const TOKEN: &str = "sandbox-khoros-token";
 pub const EXAMPLE: &str = include_str!("../../tests/fixtures/stream-item-label-applied-twitter.json");
 /// The company of the token, as events and subscriptions number it.
 pub const COMPANY_ID: u64 = 1234;
-/// The same company in the directory, which has numbers of its own.
+/// The same company in the directory, whose numbers differ.
 pub const DIRECTORY_ID: u64 = 24_606;
 
 /// The calls that the stand-in counts, and whose answers a test can queue.
@@ -294,7 +294,7 @@ impl Shared {
         }
     }
 
-    /// Changes the model, and wakes whoever waits for a change.
+    /// Changes the model, and wakes everything that waits for a change.
     fn change<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
         let changed = change(&mut self.model());
         self.changes.send_replace(());
@@ -331,7 +331,7 @@ impl Shared {
 }
 
 impl Model {
-    /// Refuses whoever has no valid token, and everybody during an outage.
+    /// Refuses requests without a valid token, and all requests during an outage.
     fn refuse(&self, headers: &HeaderMap) -> Option<Response> {
         let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if authorization.and_then(|value| value.strip_prefix("Bearer ")) != Some(&self.token) {
@@ -390,7 +390,7 @@ async fn apply_by_hand(
     let label = query.get("label").cloned().or(first).unwrap_or_default();
     let post = fastrand::u64(1_000_000_000..).to_string();
     let post = query.get("post").unwrap_or(&post);
-    let text = if text.is_empty() { "A post without words of its own" } else { &text };
+    let text = if text.is_empty() { "A post without a text" } else { &text };
     let notification = label_event(post, text, query.get("note").map(String::as_str));
     let emission = Emission::of_label(&label, &notification);
     if !shared.model().subscriptions.iter().any(|known| known.wants(&emission)) {

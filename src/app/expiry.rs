@@ -1,4 +1,4 @@
-//! Reports credentials that end soon: 30, 7 and 1 days before.
+//! Reports credentials that expire soon: 30, 7 and 1 days before.
 
 use std::time::{Duration, Instant};
 
@@ -22,14 +22,14 @@ pub(super) async fn watch(expiries: Vec<Expiry>, alerts: Registry) {
             };
             let detail = format!("{setting} {within} ({ends:.0})");
             alarm.raise_as(severity, CREDENTIAL_EXPIRES, &*detail, Instant::now());
-            // Not each hour: there is time.
+            // No hourly reminder: there is time.
             if logged.replace(within) != Some(within) {
                 error!(
                     event = "credential_expires",
                     alert = CREDENTIAL_EXPIRES,
                     setting,
                     %ends,
-                    "{detail}: replace it before that, or nothing gets through"
+                    "{detail}: replace it before then, or nothing gets through"
                 );
             }
         }
@@ -41,13 +41,13 @@ pub(super) async fn watch(expiries: Vec<Expiry>, alerts: Registry) {
 fn stage(ends: Timestamp, now: Timestamp) -> Option<(Severity, &'static str)> {
     let days = |days: i64| ends.duration_since(now).as_secs() <= days * 86_400;
     if ends <= now {
-        Some((Severity::Error, "has ended"))
+        Some((Severity::Error, "has expired"))
     } else if days(1) {
-        Some((Severity::Error, "ends within a day"))
+        Some((Severity::Error, "expires within a day"))
     } else if days(7) {
-        Some((Severity::Warning, "ends within 7 days"))
+        Some((Severity::Warning, "expires within 7 days"))
     } else if days(30) {
-        Some((Severity::Info, "ends within 30 days"))
+        Some((Severity::Info, "expires within 30 days"))
     } else {
         None
     }

@@ -1,4 +1,4 @@
-//! A dead man's switch: calls an address while all is well, so that somebody else notices when the calls stop.
+//! A dead man's switch: calls an address while all is well, so that a monitoring service notices when the calls stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::worker::Worker;
 
 /// healthchecks.io may drop more than five calls a minute.
 const EVERY: Duration = Duration::from_secs(60);
-/// Also while the state changes again and again.
+/// This also holds while the state keeps changing.
 const APART: Duration = Duration::from_secs(15);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A worker turns each second, or each 8 s while a statement hangs.
+/// A worker looks for deliveries every second, or every 8 s while a statement hangs.
 const STUCK: Duration = Duration::from_secs(60);
 
 pub(super) struct Heartbeat {
@@ -46,7 +46,7 @@ impl Heartbeat {
                 }
                 Some(problem) if was_well != Some(false) => warn!(
                     event = "heartbeat_stopped",
-                    "{problem}: reporting a failure to HEARTBEAT_URL, and no further calls until that is over"
+                    "{problem}: reporting it to HEARTBEAT_URL, then no further calls until all is well"
                 ),
                 _ => {}
             }
@@ -65,7 +65,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns what is not well. With `write`, tries to write to the database.
+    /// Returns the first problem. With `write`, tries to write to the database.
     async fn problem(&self, write: bool) -> Option<String> {
         if let Some(worker) = self.workers.iter().find(|worker| worker.idle_for() > STUCK) {
             return Some(format!("the queue of {} is not being worked on", worker.name()));
@@ -78,10 +78,10 @@ impl Heartbeat {
             return Some(format!("the oldest delivery to {destination} has waited for {} s", age.as_secs()));
         }
         let written = if write { self.inbox.check_writable().await } else { self.inbox.ping().await };
-        written.is_err().then(|| "the database takes no writes".to_owned())
+        written.is_err().then(|| "the database refuses writes".to_owned())
     }
 
-    /// The body of a failure: the problem, and the alerts that fire.
+    /// The body of a failure: the problem, and the firing alerts.
     async fn report(&self, problem: &str) -> String {
         let alerts = self.inbox.active_alerts().await.unwrap_or_default();
         let firing = alerts.iter().filter(|alert| alert.is_firing());
@@ -89,7 +89,7 @@ impl Heartbeat {
         format!("casebridge: {problem}\nalerts: {}\n", titles.join(", "))
     }
 
-    /// Returns whether the call was taken.
+    /// Returns whether the call succeeded.
     async fn call(&self, path: &str, body: String) -> bool {
         let request: RequestBuilder = match path {
             "" => self.http.get(self.settings.url.clone()),

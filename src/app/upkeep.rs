@@ -1,4 +1,4 @@
-//! Work that goes on beside the deliveries: erasing old texts, watching the clock, logging the state, summing up the counts.
+//! Background work apart from deliveries: erasing old texts, watching the clock, logging the state, summing up the counts.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::status::StatusSource;
 
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 const CLOCK_EVERY: Duration = Duration::from_secs(30);
-/// The database may have this many seconds' differences to sum up at each reading.
+/// The interval of compactions: until the next one, each reading sums up the differences.
 const COMPACT_EVERY: Duration = Duration::from_secs(10);
 const STATUS_EVERY: Duration = Duration::from_secs(15 * 60);
 
@@ -102,7 +102,7 @@ pub(super) async fn compact_counts(inbox: Inbox) {
     loop {
         sleep(COMPACT_EVERY).await;
         if let Err(error) = inbox.compact_counts().await {
-            debug!(event = "counts_failed", "could not sum up the counts, trying again: {error}");
+            debug!(event = "counts_failed", "could not compact the counts, trying again: {error}");
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct Options {
 /// The result of one route.
 type Done = (Route, Backfill, Result<(), String>);
 
-/// Imports the events of a span from the feeds of all routes, or of one, beside the service that delivers them.
+/// Imports the events of a span from the feeds of all routes, or of one, while the service runs and delivers them.
 pub async fn backfill(
     config: &Config,
     span: &Span,

@@ -11,9 +11,9 @@ use casebridge::report::Mark;
 use super::progress::Progress;
 use super::terminal::{self, GREEN, RED, YELLOW};
 
-/// The screen of a check becomes no wider: longer lines are hard to read.
+/// The widest output: longer lines are hard to read.
 const WIDEST: usize = 120;
-/// The width where there is no terminal.
+/// The width without a terminal.
 const WIDTH: usize = 80;
 
 /// Checks everything that `serve` needs, and with `alerts` sends a test to each receiver of notices. Returns whether

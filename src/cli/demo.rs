@@ -1,4 +1,4 @@
-//! `casebridge demo`: the real casebridge between stand-ins, and what happens on the terminal.
+//! `casebridge demo`: runs the real casebridge between stand-ins, and shows on the terminal what happens.
 
 mod companion;
 mod outage;
@@ -27,7 +27,7 @@ const LABEL: &str = "CreateCase";
 
 #[derive(clap::Args)]
 pub struct DemoOptions {
-    /// What happens
+    /// The story to show
     #[arg(long, value_enum, default_value = "label")]
     story: Story,
     /// Show what another destination gets once a ticket is done
@@ -115,7 +115,7 @@ impl Stage {
     }
 
     /// Writes the settings of the demo into a file for other terminals. Loaded there, `check`, `list` and the other
-    /// commands work beside the demo.
+    /// commands work while the demo runs.
     fn write_settings(&self) -> anyhow::Result<()> {
         let lines = self.variables().into_iter().map(|(name, value)| format!("export {name}='{value}'\n"));
         std::fs::write(self.settings_file(), lines.collect::<String>()).context("cannot write the settings")

@@ -27,7 +27,7 @@ pub struct Selection {
 const COUNTED: usize = 100_000;
 
 impl Selection {
-    /// As far as the inbox can search.
+    /// The part of the selection that the inbox can search for.
     fn filter(&self) -> Filter {
         Filter {
             state: Some(State::Waiting),

@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use super::settings;
 
 const NAME: &str = "casebridge";
-/// Help becomes no wider, on any terminal.
+/// The widest help text, on any terminal.
 const WIDEST: usize = 100;
 
 /// Examples of each command; without a name, those of casebridge itself. A test finds commands without one.
@@ -20,7 +20,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "casebridge demo                    # the whole path, on this machine alone",
+            "casebridge demo                    # the whole path, all on this machine",
             "casebridge check --before-start    # are all settings right?",
             "casebridge serve",
             "casebridge list --state dead       # what was given up, and why?",
@@ -123,7 +123,7 @@ const EXIT_CODES: &[(u8, &str)] = &[
     ),
 ];
 
-/// Adds to the commands what their own description does not contain.
+/// Adds examples and exit codes to the help of the commands.
 pub fn complete(command: Command) -> Command {
     let mut command = command.max_term_width(WIDEST);
     for (name, examples) in EXAMPLES {

@@ -34,7 +34,7 @@ impl Progress {
         self.0.set_position(done);
     }
 
-    /// Sets the text behind the task of a spinner.
+    /// Sets the text after the task of a spinner.
     pub fn describe(&self, text: String) {
         self.0.set_message(text);
     }

@@ -1,4 +1,4 @@
-//! `casebridge reconcile`: whether our books, Zendesk and the feeds agree. It changes nothing.
+//! `casebridge reconcile`: compares the database, Zendesk and the feeds. It changes nothing.
 
 mod feeds;
 mod tickets;
@@ -33,7 +33,7 @@ pub struct Unchecked {
     reason: String,
 }
 
-/// What was found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub struct Findings {
     differences: Vec<Difference>,
@@ -52,7 +52,7 @@ impl Findings {
     }
 }
 
-/// Compares everything that was received since. Returns whether all agrees.
+/// Compares everything that was received since then. Returns whether everything agrees.
 pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyhow::Result<bool> {
     let inbox = Inbox::open_beside(&config.database).await?;
     let mut findings = Findings::default();
@@ -78,7 +78,7 @@ pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyho
     Ok(agrees)
 }
 
-/// Compares what was ever received, and the states since, which triggers count, with the rows.
+/// Compares the counts that triggers keep, of all times, with the rows.
 fn check_books(surpluses: &[Surplus], findings: &mut Findings) {
     for surplus in surpluses {
         let Surplus { route, destination, received, waiting, in_doubt, done, dead } = surplus;
@@ -92,7 +92,7 @@ fn check_books(surpluses: &[Surplus], findings: &mut Findings) {
                     "the counts differ from the rows by {received} received, {waiting} waiting, {in_doubt} in doubt, \
                      {done} done, {dead} dead"
                 ),
-                "the triggers were off, or the counts changed by hand: count again as in docs/monitoring.md",
+                "the triggers were off, or somebody changed the counts: count again as in docs/monitoring.md",
             ),
         };
         findings.differs("books", format!("route {route} to {destination}: {problem}"), remedy);

@@ -1,4 +1,4 @@
-//! Finds deliveries by what an operator knows of them.
+//! Finds deliveries by id, case, ticket or link, as an operator knows them.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use casebridge::item::{link_fingerprint, link_part};
 use casebridge::source;
 use casebridge::text::printable;
 
-/// How many identities an ambiguous beginning lists.
+/// The most identities that are listed for an ambiguous beginning.
 const LISTED: usize = 5;
-/// The deliveries that are read to find these: an identity has one for each destination.
+/// The most deliveries that are read to find them: each destination has one with the same identity.
 const READ: i64 = 60;
 
 /// The deliveries that a selector names. Never empty.
 pub struct Selection {
     pub deliveries: Vec<Listed>,
-    /// They are one item's.
+    /// They all belong to one item.
     pub is_identity: bool,
 }
 
@@ -50,7 +50,7 @@ pub async fn select(inbox: &Inbox, selector: &str) -> anyhow::Result<Selection> 
     }
     let mut deliveries =
         if selector.is_empty() { Vec::new() } else { inbox.with_prefix(selector, READ).await? };
-    // With several targets, no delivery has the identity of the item.
+    // If an item has several targets, no delivery has its identity.
     if deliveries.iter().any(|one| item_of(one) == selector) {
         deliveries.retain(|one| item_of(one) == selector);
     }

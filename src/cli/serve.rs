@@ -17,7 +17,8 @@ const OPEN_FILES: u64 = 4096;
 /// Why the service ends: a code of `alert.rs`, and the error.
 type Failure = (&'static str, anyhow::Error);
 
-/// Serves until a signal. Logs why the service ends: standard error may be the same pipe that nobody reads.
+/// Serves until a signal. Logs why the service ends, since writing to standard error directly could block on a pipe
+/// that nothing reads.
 pub async fn serve() -> anyhow::Result<()> {
     let Err((alert, error)) = run().await else { return Ok(()) };
     match error.downcast_ref::<Problems>() {

@@ -23,7 +23,7 @@ use timeline::{Entry, timeline};
 /// What to print, and how.
 #[derive(Clone, Copy)]
 pub struct Options {
-    /// Also what can contain texts and names.
+    /// Also prints fields that can contain texts and names.
     pub texts: bool,
     pub json: bool,
 }
@@ -63,7 +63,7 @@ impl Story {
         if let Some(name) = destination {
             found.retain(|delivery| delivery.destination == name);
         }
-        // Of one item, the delivery that the others follow comes first.
+        // Among the deliveries of one item, the one that the others follow comes first.
         let mut chosen: Option<(Listed, Shown)> = None;
         for delivery in found {
             let shown = inbox.shown(&delivery).await?.context("the delivery was deleted just now")?;

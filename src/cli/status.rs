@@ -55,8 +55,8 @@ async fn of_service(config: &Partial) -> anyhow::Result<Value> {
     let request = connect::http_client(true)?.get(&url).bearer_auth(token.expose_secret()).timeout(LIMIT);
     let response = request.send().await.map_err(|error| anyhow::anyhow!(connect::reason(&error)))?;
     match response.status().as_u16() {
-        200 => response.json().await.context("the answer is not that of casebridge"),
-        401 => bail!("the service has another ADMIN_TOKEN"),
+        200 => response.json().await.context("the answer did not come from casebridge"),
+        401 => bail!("the service has a different ADMIN_TOKEN"),
         404 => bail!("the service has no ADMIN_TOKEN"),
         status => bail!("it answered {status}"),
     }
@@ -124,7 +124,7 @@ fn alerts(alerts: &Value) -> Vec<String> {
         return vec!["alerts: the database does not answer".to_owned()];
     };
     let line = |alert: &Value| {
-        let title = title(&word(&alert["alert"]), alert["subject"].as_str().unwrap_or_default());
+        let title = title(word(&alert["alert"]), alert["subject"].as_str().unwrap_or_default());
         format!("✗ {title} since {} {}", word(&alert["since"]), word(&alert["detail"]))
     };
     match alerts.as_slice() {
@@ -148,7 +148,7 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// A time span in the two units that suit it.
+/// A time span in suitable units.
 fn span(seconds: u64) -> String {
     match seconds {
         ..120 => format!("{seconds} s"),

@@ -1,5 +1,5 @@
-//! The channels of a chat: each has one delivery at a time, its own pace and its own pauses, so that a broken channel does
-//! not hold up the others. Time is an argument.
+//! The channels of a chat: each has one delivery at a time, its own pace and its own pauses, so that a broken channel
+//! does not delay the others. Time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::alert::{Alarm, Registry};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest wait for a turn: many deliveries may be turned away that then need no request.
+/// The longest wait for a turn: many of the deliveries ahead may need no request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After this time, a pause raises an alert.
 const ALARMING: Duration = Duration::from_secs(300);
@@ -31,7 +31,7 @@ struct Channel {
     is_busy: bool,
     /// No request before this time.
     next: Option<Instant>,
-    /// The turn of the delivery that has to wait longest.
+    /// The turn of the last delivery in the queue.
     last_turn: Option<Instant>,
     pause: Option<Pause>,
     /// Raised while the pause needs somebody.
@@ -47,9 +47,9 @@ struct Pause {
 
 /// Whether a delivery may go to its channel.
 pub enum Turn<'a> {
-    /// It may, and no other may until this is dropped.
+    /// It may, and no other delivery may until this is dropped.
     Now(Exclusive<'a>),
-    /// Others go first, for about this time.
+    /// Other deliveries go first, for about this time.
     Later(Duration),
     /// The channel is paused, for this reason.
     Paused(String),
@@ -105,7 +105,7 @@ impl Exclusive<'_> {
         })
     }
 
-    /// Pauses the channel, for `asked` or longer and longer. `needs_action`: waiting does not mend it.
+    /// Pauses the channel, for `asked` or for longer each time. `needs_action`: waiting does not help.
     pub fn pause(
         &self,
         reason: &str,
@@ -189,7 +189,7 @@ mod tests {
         let first = channels.take_turn("a", now);
         assert_eq!(wait(&first), Some(Duration::ZERO));
         assert_eq!(wait(&channels.take_turn("b", now)), Some(Duration::ZERO));
-        // Each gets a turn of its own.
+        // Each gets its own turn.
         for seconds in 1..=3 {
             assert_eq!(wait(&channels.take_turn("a", now)), Some(SECOND * seconds));
         }

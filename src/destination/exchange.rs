@@ -70,7 +70,7 @@ impl Answer {
         Reason { response, ..Reason::new(format!("{who} answered {}", self.status)) }
     }
 
-    /// The answer for the record of attempts.
+    /// The answer as it is recorded with the attempt.
     pub fn response(&self) -> Response {
         Response::new(self.status, None, &self.body)
     }

@@ -1,4 +1,4 @@
-//! Quiet hours: the span of each day in which a destination alerts nobody. No I/O, no clock.
+//! Quiet hours: the hours of each day in which a destination notifies nobody. No I/O, no clock.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -45,7 +45,7 @@ impl QuietHours {
         spans.find(|(begin, end)| (*begin..*end).contains(&time)).map(|(_, end)| end)
     }
 
-    /// The span that begins on this day. If clocks skip a time, the span begins or ends as much later; if they show
+    /// The span that begins on this day. If the clocks skip its begin or end, that moves later by as much; if they show
     /// it twice, the first one counts.
     fn span_from(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
         let days = i64::from(self.end < self.begin);

@@ -1,6 +1,6 @@
-//! Items and changes of tickets in plain text, for messages to people. Pure.
+//! Describes items and changes of tickets in plain text, for messages to people. Pure.
 //!
-//! The texts are cleaned and cut, and remain foreign: each destination places or escapes them for itself.
+//! The texts are cleaned and cut, but still untrusted: each destination places or escapes them itself.
 
 use url::Url;
 
@@ -37,7 +37,7 @@ pub fn state(item: &Item, cause: Option<&Cause>) -> Option<&'static str> {
     }
 }
 
-/// The text of a post, or what a report says, in at most `room` characters. `None` if it is empty.
+/// The text of a post, or the facts of a report, in at most `room` characters. `None` if it is empty.
 pub fn text(item: &Item, room: usize) -> Option<String> {
     let text = match &item.report {
         None => item.text.clone().unwrap_or_default(),

@@ -1,8 +1,8 @@
 //! Twilio: each item as a text message to each number, or as a conversation that an agent opens in Flex.
 //!
 //! Twilio has no idempotency key. A message that may have been sent is looked up in the list of messages before it is
-//! sent again, so that nobody gets it twice. A conversation of Flex cannot be looked up: one that may have been opened
-//! is dead, and only a replay opens it again.
+//! sent again, so that nobody gets it twice. A conversation of Flex cannot be looked up: if it may have been opened,
+//! its delivery is dead, and only a replay opens it again.
 
 mod api;
 pub mod callback;
@@ -37,9 +37,9 @@ pub use settings::{Recipients, SECTIONS, Settings, is_configured, read, set_stat
 use status::SenderBlock;
 
 pub const NAME: &str = "twilio";
-/// That of Flex, the weakest one: texts are looked up, but conversations cannot be.
+/// The guarantee of Flex, the weaker one: texts can be looked up, and conversations cannot.
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
-/// Nothing of it can be looked up again.
+/// It caches nothing that can be looked up again.
 pub const CACHES: &[&str] = &[];
 pub use super::texting::LIMITS;
 /// The number of concurrent messages. Twilio queues what a number cannot send at once.
@@ -66,7 +66,7 @@ codes! {
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest text, in UTF-16 code units: the limit of `Body`.
 const TEXT_UNITS: usize = 1600;
-/// The scope of memos with numbers whose owners have opted out, by the digits that stand for them.
+/// The scope of memos with numbers whose owners have opted out, by the digits that identify them.
 const OPTED_OUT: &str = "opted_out";
 /// The number of refused numbers that are remembered, so that each is logged once.
 const REFUSED_NUMBERS: usize = 1000;
@@ -109,7 +109,7 @@ impl Twilio {
             return Ok(Outcome::Dead { reason: Reason::new(reason) });
         };
         if self.sender.is_begun() {
-            // While the destination is paused, nothing else reads what became of the last text.
+            // While the destination is paused, nothing else reads the status of the last text.
             self.check_status(&ledger.memos()).await?;
         }
         match &message.mode {
@@ -124,7 +124,7 @@ impl Twilio {
         Some(self.account().await.map(drop))
     }
 
-    /// Asks what became of a text, and wakes texts that were held back.
+    /// Reads the status of a text, and wakes texts that were held back.
     ///
     /// # Errors
     /// The storage failed.
@@ -160,7 +160,7 @@ impl Twilio {
         Ready::Now(usize::MAX)
     }
 
-    /// Checks what stands in the way of a first request, and takes the place of the message in its hour.
+    /// Checks whether the first request may be sent, and takes a place for it under the hourly limit.
     async fn prepare(&self, claim: &Claim, ledger: &Ledger<'_>) -> Result<(), Stopped> {
         let key = target_id(&claim.target);
         // A replay means that the owner has opted in again.
@@ -168,11 +168,11 @@ impl Twilio {
             return Err(Outcome::Dead { reason: opted_out(&claim.target) }.into());
         }
         self.schedule.take_place(claim, ledger).await?;
-        // Last: of a refused sender's texts, the one that it lets pass has to be sent.
+        // Last, because the one text that passes while the sender is refused has to be sent.
         self.sender.check()
     }
 
-    /// The outcome of a request that failed, after what it says about the number is stored.
+    /// Stores what a failed request says about the number, and returns the outcome.
     async fn settle_failure(
         &self,
         failure: Failure,
@@ -208,7 +208,7 @@ impl Twilio {
                 event = "number_refused",
                 alert = NUMBER,
                 to,
-                "no text to {to}; correct or remove it: {reason}"
+                "{to} cannot get texts; correct or remove the number: {reason}"
             );
         }
     }
@@ -217,7 +217,8 @@ impl Twilio {
         match self.get(self.account_address("")).await? {
             Some(account) => Ok(account),
             None => {
-                let reason = Reason::alert(CREDENTIAL, "Twilio knows no such account (TWILIO_ACCOUNT_SID)");
+                let reason =
+                    Reason::alert(CREDENTIAL, "Twilio does not know this account (TWILIO_ACCOUNT_SID)");
                 Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
             }
         }
@@ -233,7 +234,7 @@ fn done_without_text(action: Action) -> Outcome {
     Outcome::Done { reference: String::new(), action, memo: String::new(), cause: None }
 }
 
-/// Whether an item is worth a text: after a ticket, only a new or reopened one is.
+/// Whether an item is worth a text: if it follows a ticket, only a new or reopened ticket is.
 fn is_worth_a_text(cause: Option<&Cause>) -> bool {
     let actions = [Action::Created, Action::FollowedUp, Action::Reopened].map(Action::name);
     cause.filter(|cause| cause.has_number()).is_none_or(|cause| actions.contains(&cause.action.as_str()))

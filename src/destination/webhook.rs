@@ -188,7 +188,7 @@ impl Webhook {
         Ok(None)
     }
 
-    /// It holds none back.
+    /// It holds no deliveries back.
     pub async fn wake_held(&self, _memos: &Memos) -> Result<(), StorageError> {
         Ok(())
     }

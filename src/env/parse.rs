@@ -118,7 +118,7 @@ pub fn time(text: &str) -> Parsed<Timestamp> {
 
 /// Parses a time, or how long ago it was: `7d`, `12h`, `30m`.
 pub fn since(text: &str) -> Parsed<Timestamp> {
-    const REASON: &str = "is neither a time, as in 2026-05-01, nor a span until now, as in 7d, 12h or 30m";
+    const REASON: &str = "is neither a time, as in 2026-05-01, nor how long ago it was, as in 7d, 12h or 30m";
     let unit = |end: char| match end {
         'd' => Some(86_400),
         'h' => Some(3600),
@@ -172,7 +172,7 @@ pub fn is_short_secret(secret: &SecretString) -> bool {
     secret.expose_secret().len() < SECRET_GOOD_LENGTH
 }
 
-/// Parses an address of an API or of ours, as [`url_with_query`]. Removes the query.
+/// Parses the address of an API or of this service, as [`url_with_query`]. Removes the query.
 pub fn url(text: &str) -> Parsed<Url> {
     let mut url = url_with_query(text)?;
     url.set_query(None);

@@ -11,11 +11,11 @@ use tracing::warn;
 
 use super::refused::Tally;
 
-/// Whose tokens they are.
+/// Who uses the tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     Khoros,
-    /// Whoever reads `/status` and `/metrics`.
+    /// Monitoring, which reads `/status` and `/metrics`.
     Operator,
 }
 

@@ -12,10 +12,10 @@ use tokio::sync::Mutex;
 use super::AppState;
 use super::error::ApiError;
 
-/// How long the samples from the database are used again, so that frequent scrapes cost it nothing.
+/// How long the samples from the database are reused, so that frequent scrapes put no load on it.
 const CACHE: Duration = Duration::from_secs(1);
 
-/// Whether anybody may scrape, and the last samples from the database.
+/// Whether scrapes need a token, and the last samples from the database.
 pub struct Scrapes {
     pub(super) is_public: bool,
     last: Mutex<Option<(Instant, String)>>,

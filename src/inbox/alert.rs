@@ -1,7 +1,7 @@
 //! The alerts of all processes on the database: pending, firing, resolved; and what each receiver of notices knows.
 //!
-//! A process that reports a condition renews it every few seconds. So it is over when a process says so and none has
-//! renewed it since, or when nobody has renewed it for an hour.
+//! A process that reports a condition renews it every few seconds. So it is over when a process says so and no other
+//! has renewed it since, or when no process has renewed it for an hour.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub struct Alert {
     pub state: String,
     /// When it was first reported.
     pub since: i64,
-    /// When it began to fire; it also tells the times that it fired apart.
+    /// When it began to fire; this also distinguishes one firing from the next.
     pub fired_at: Option<i64>,
     pub resolved_at: Option<i64>,
 }
@@ -65,7 +65,7 @@ where
 }
 
 impl Inbox {
-    /// Stores a report: a new alert is pending. A pending condition that nobody has seen for a minute begins anew.
+    /// Stores a report: a new alert is pending. A pending condition that no process has seen for a minute starts again.
     pub async fn report_alert(&self, report: &Report) -> sqlx::Result<()> {
         execute!(
             self,
@@ -134,7 +134,7 @@ impl Inbox {
         )
     }
 
-    /// Resolves those of these alerts that nobody has reported for an hour; returns those that this call has
+    /// Resolves those of these alerts that no process has reported for an hour; returns those that this call has
     /// resolved, as they were before.
     pub async fn end_alerts(&self, active: &[Alert]) -> sqlx::Result<Vec<Alert>> {
         let sql = "update alert set state = 'resolved', resolved_at = {now}
@@ -189,7 +189,7 @@ impl Inbox {
         .map(drop)
     }
 
-    /// Records that a notice failed, or has to wait; it is due again after `wait`.
+    /// Records that a notice failed or has to wait: it is due again after `wait`.
     pub async fn postpone_notice(
         &self,
         sink: &str,

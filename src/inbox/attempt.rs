@@ -6,10 +6,10 @@ use super::postgres::on_postgres;
 use super::{Inbox, State, Store, execute, fetch, from_row, limited, millis, storable};
 use crate::delivery::{Attempt, Claim, Transition};
 
-/// So many attempts of a delivery stay on record, the latest ones: in a long outage, one delivery may have thousands.
+/// The number of recorded attempts of a delivery, the latest ones: in a long outage, one delivery may have thousands.
 const KEPT: i64 = 100;
 
-/// An attempt on record. Times are milliseconds since 1970, UTC.
+/// A recorded attempt. Times are milliseconds since 1970, UTC.
 #[derive(Clone, Debug)]
 pub struct RecordedAttempt {
     pub number: i64,
@@ -20,7 +20,7 @@ pub struct RecordedAttempt {
     pub action: Option<String>,
     /// The address of the result.
     pub url: Option<String>,
-    /// Contains nothing of a customer's text.
+    /// Contains no text from a customer.
     pub reason: Option<String>,
     /// Whether a lookup found the result of an earlier request; `None` without a lookup.
     pub found: Option<bool>,
@@ -120,7 +120,7 @@ impl Inbox {
         }
     }
 
-    /// Returns the attempts on record at a delivery, in their order.
+    /// Returns the recorded attempts of a delivery, in order.
     pub async fn attempts(&self, identity: &str, destination: &str) -> sqlx::Result<Vec<RecordedAttempt>> {
         let sql = "select number, began_at, ended_at, outcome, action, url, reason, found, status, request_id, response,
                           next_at
@@ -170,8 +170,8 @@ const SETTLE: &str = "
            waits_since = case when $7 like 'held: %' then {now} + $4 else waits_since end
      where identity = $1 and destination = $2 and attempts = $3 and leased";
 
-/// In one transaction with `SETTLE`. The number is the fence, so another row with it is from a delivery that was deleted,
-/// and received again.
+/// In one transaction with `SETTLE`. The number is the fence, so an existing row with it belongs to a delivery that was
+/// deleted and received again.
 const RECORD: &str = "
     insert into attempt (identity, destination, number, began_at, ended_at, outcome, action, reason, found, status,
                          request_id, response, url, next_at)

@@ -1,4 +1,4 @@
-//! Copies an SQLite file beside the service that writes it.
+//! Copies an SQLite file while the service writes to it.
 
 use std::fs::File;
 use std::path::Path;

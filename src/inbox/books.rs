@@ -1,4 +1,5 @@
-//! The books: what was received, and what has become of it. For `casebridge reconcile`, which may take seconds.
+//! The books: the deliveries that were received, and their states and results. For `casebridge reconcile`, which may
+//! take seconds.
 
 use super::{Inbox, fetch, from_row};
 
@@ -15,7 +16,7 @@ pub struct Account {
 
 from_row!(Account { route, destination, received, waiting, done, dead });
 
-/// What the counts of a route and a destination have more than its rows; negative: less.
+/// By how much the counts of a route and a destination exceed its rows; negative: they fall short.
 #[derive(Clone, Debug)]
 pub struct Surplus {
     pub route: String,

@@ -1,12 +1,12 @@
-//! Moves SQLite's write-ahead log into the database beside the writer, so that commits hardly wait for it.
+//! Moves SQLite's write-ahead log into the database while the writer works, so that commits hardly wait for it.
 //!
 //! SQLite would do it in the commit that makes the log longer than a limit. In a busy second the log grows by tens of
-//! thousands of pages, because on a grown database each row changes another page of the index of identities. That
+//! thousands of pages, because on a large database each row changes another page of the index of identities. That
 //! commit, and all requests that queue behind it, would wait until these pages are on the disk.
 //!
-//! The writer begins the log anew once all of it is in the database and synced. Under load that moment does not come
-//! without a pause of the writer. So most of the pages are moved and synced before, in rounds that leave less each
-//! time, and the pause is for the last few.
+//! The writer restarts the log once all of it is in the database and synced. Under load, that never happens unless the
+//! writer pauses. So most pages are moved and synced before, in rounds that leave fewer each time, and the writer
+//! pauses for the last few.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use super::from_row;
 const EVERY: Duration = Duration::from_secs(1);
 /// The committer asks for it after this many rows, which are about a thousand pages.
 pub(super) const AFTER_ROWS: usize = 512;
-/// A shorter log (in pages; 4 MiB) is not worth a sync of its own.
+/// A shorter log (in pages; 4 MiB) is not worth a separate sync.
 const SHORT: i64 = 1024;
-/// The writer pauses to begin a longer log anew (in pages; 16 MiB).
+/// The writer pauses to restart a longer log (in pages; 16 MiB).
 const LONG: i64 = 4096;
 /// The pause may have about this many pages to move; a commit has about a hundred.
 const REST: i64 = 256;
-/// Rounds before the pause comes anyway: on a slow disk they do not leave less each time.
+/// The most rounds before the pause: on a slow disk, they may not leave fewer pages each time.
 const ROUNDS: usize = 6;
 
 /// The answer of the pragma (<https://sqlite.org/pragma.html#pragma_wal_checkpoint>).
@@ -84,7 +84,7 @@ async fn keep_short(
 
 struct Log {
     connection: SqliteConnection,
-    /// For syncs alone. It stays open as long as the process: closing it would drop SQLite's locks on the file
+    /// Only for syncs. It stays open as long as the process runs: closing it would drop SQLite's locks on the file
     /// (<https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_>).
     database: &'static File,
 }
@@ -118,7 +118,7 @@ impl Log {
                 break;
             }
         }
-        // A reader of old pages is in the way, and would be in the way of this, too.
+        // A reader of old pages blocks the checkpoint, and would block this, too.
         if moved.checkpointed < moved.log {
             return Ok(());
         }
@@ -126,7 +126,7 @@ impl Log {
         self.checkpoint().await.map(drop)
     }
 
-    /// Moves what no reader is in the way of; nobody waits for it.
+    /// Moves the pages that no reader blocks, and makes no other connection wait.
     async fn checkpoint(&mut self) -> sqlx::Result<Checkpoint> {
         sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(&mut self.connection).await
     }

@@ -57,7 +57,7 @@ macro_rules! insert {
                 .push_bind(payload)
                 .push_bind(if dead.is_some() { "dead" } else { "waiting" })
                 .push_bind(item.origin.name())
-                // Until nobody runs the version before, which knows items of a feed by this.
+                // Needed as long as the previous version, which recognizes items of a feed by this, may run.
                 .push_bind(item.origin == Origin::Feed)
                 .push(now)
                 .push(now)
@@ -333,7 +333,7 @@ impl Committer {
                 (_, _) => Stored::Several,
             };
         }
-        // With targets, an item has other keys once they have changed.
+        // An item with targets has other keys once its targets have changed.
         let has_one = |item: &&NewItem| item.destinations.len() == 1 && item.targets.is_empty();
         let only = |item: &&NewItem| has_one(item).then(|| item.destinations[0]);
         let first = items.first().and_then(only);

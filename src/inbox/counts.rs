@@ -1,7 +1,7 @@
 //! How many deliveries there are, from counts that triggers keep (migration 0012): nothing here reads all rows.
 //!
-//! On PostgreSQL, the triggers append differences, since all transactions would wait for a row that they all change.
-//! Their sums are the counts, and [`Inbox::compact_counts`] replaces many differences by one.
+//! On PostgreSQL, the triggers append differences, because all transactions would otherwise wait for one row. Their
+//! sums are the counts, and [`Inbox::compact_counts`] replaces many differences by one.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch,
 pub struct Counts {
     pub route: String,
     pub destination: String,
-    /// All that were ever received, or that followed another delivery.
+    /// All deliveries that were ever received, or that followed another one.
     pub received: i64,
     pub waiting: i64,
     /// Waiting ones that may have been sent.
@@ -35,7 +35,7 @@ impl Counts {
     }
 }
 
-/// How long the oldest delivery to a destination waits that may be sent.
+/// How long the oldest delivery to a destination that may be sent has waited.
 struct Oldest {
     destination: String,
     ms: i64,
@@ -51,7 +51,7 @@ impl Inbox {
 
     /// Returns the counts and ages over the whole inbox.
     pub async fn summary(&self) -> sqlx::Result<Summary> {
-        // First: a delivery that is held has no age from then on.
+        // First, because a delivery that is held has no age from then on.
         let held = self.held().await?;
         let counts = self.counts().await?;
         let oldest: Vec<Oldest> = fetch!(self.reader, query_as(OLDEST).fetch_all)?;
@@ -64,7 +64,7 @@ impl Inbox {
         })
     }
 
-    /// Returns how long the oldest delivery has waited that may be sent, and its destination; `None` if none waits.
+    /// Returns how long the oldest delivery that may be sent has waited, and its destination; `None` if none waits.
     pub async fn oldest_sendable(&self) -> sqlx::Result<Option<(String, Duration)>> {
         let oldest: Vec<Oldest> = fetch!(self.reader, query_as(OLDEST).fetch_all)?;
         let oldest = oldest.into_iter().max_by_key(|oldest| oldest.ms);
@@ -138,11 +138,10 @@ const LAST_EVENTS: &str = "
     select route, max(last_at) as at, {now} - max(last_at) as age_ms
       from delivery_count where last_at is not null group by route order by route";
 
-/// A delivery that was never tried may be sent from when it is due, so the oldest of these is the first in the index of
-/// due deliveries that does not wait for a tried one of its case: that one has its own age, or none while a limit holds
-/// it back. 1000 are enough to look at: others that may be sent are tried soon. The index of tried ones has these. The
-/// negated states are for PostgreSQL's planner, as in
-/// [`Inbox::claim`].
+/// A delivery that was never tried may be sent once it is due, so the oldest of these is the first in the index of due
+/// deliveries that does not wait for a tried one of its case: that one has its own age, or none while a limit holds it
+/// back. Checking 1,000 is enough: others that may be sent are tried soon, and then are in the index of tried
+/// deliveries. The negated states are for PostgreSQL's planner, as in [`Inbox::claim`].
 const OLDEST: &str = "
     select destination, {now} - min(since) as ms
       from (select named.destination,

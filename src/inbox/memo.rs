@@ -1,4 +1,4 @@
-//! Memos: small values that sources and destinations keep beside their deliveries, each in its own scopes.
+//! Memos: small values that sources and destinations keep separately from their deliveries, each in its own scopes.
 
 use std::time::Duration;
 

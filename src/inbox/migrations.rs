@@ -9,7 +9,7 @@ const OF_BOTH: &[Listed] = &include!("../../migrations/list.rs");
 const OF_SQLITE: &[Listed] = &[(12, "count", include_str!("../../migrations/sqlite/0012_count.sql"))];
 const OF_POSTGRES: &[Listed] = &[(12, "count", include_str!("../../migrations/postgres/0012_count.sql"))];
 
-/// Whose SQL a migration has. Most are the same for both databases; a trigger is not.
+/// The database whose SQL a migration uses. Most migrations are the same for both; those with triggers are not.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Sqlite,

@@ -15,7 +15,7 @@ const KNOWN_AT_ONCE: usize = 64;
 pub struct Listed {
     pub identity: String,
     pub destination: String,
-    /// Empty unless the destination delivers to each of an item's targets apart.
+    /// Empty unless the destination delivers to each target of an item separately.
     pub target: String,
     pub case_key: String,
     pub route: String,
@@ -32,7 +32,7 @@ pub struct Listed {
     pub settled_at: Option<i64>,
     pub reference: Option<String>,
     pub last_error: Option<String>,
-    /// What became of it after it was done.
+    /// The status that it got after it was done.
     pub note: Option<String>,
     /// Its texts were erased.
     pub erased: bool,
@@ -70,7 +70,7 @@ pub struct Summary {
     pub done_24h: i64,
     /// Milliseconds since the last delivery was received.
     pub last_event_ms: Option<i64>,
-    /// By route and destination.
+    /// The counts by route and destination.
     pub counts: Vec<Counts>,
 }
 
@@ -82,7 +82,7 @@ pub struct DestinationCounts {
     pub in_doubt: i64,
     pub done: i64,
     pub dead: i64,
-    /// Milliseconds that the oldest waiting delivery has waited since it may be sent.
+    /// How long the oldest waiting delivery has waited since it may be sent, in milliseconds.
     pub oldest_ms: Option<i64>,
 }
 

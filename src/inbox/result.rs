@@ -1,4 +1,4 @@
-//! Results that come after a delivery was sent: what was found at its destination, and what became of it later.
+//! Results after a delivery was sent: the message that a lookup found, and the status that it got later.
 
 use super::{Inbox, execute, fetch};
 use crate::delivery::Claim;

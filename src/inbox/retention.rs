@@ -1,4 +1,4 @@
-//! Erasing texts and attempts when their time is over, and correcting stored times after a clock ran ahead.
+//! Erasing texts and attempts after their retention period, and correcting stored times after a clock ran ahead.
 
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Inbox {
         let count = execute!(self, due, millis(lease))?;
         let due = "update memo set at = (select {now}) where at > (select {now}) + $1";
         execute!(self, due, millis(lease))?;
-        // `fired_at` stays: it only tells the times that an alert fired apart.
+        // `fired_at` stays: it only distinguishes one firing of an alert from the next.
         for (table, time, after) in [
             ("alert", "since", Duration::ZERO),
             ("alert", "seen_at", Duration::ZERO),

@@ -22,7 +22,8 @@ pub struct Filter {
 struct Part {
     from: &'static str,
     condition: String,
-    /// The time of the order. As a sum, it keeps the planner from the index of everything received.
+    /// The time by which rows are ordered. As a sum, it keeps the planner from using the index of all deliveries by
+    /// time.
     received_at: &'static str,
 }
 

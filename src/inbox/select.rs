@@ -1,4 +1,4 @@
-//! Finding deliveries by what an operator knows of them, and everything about one.
+//! Finding deliveries by case, reference, link or id, and reading everything about one.
 
 use super::report::listed;
 use super::{Inbox, Listed, Store, fetch, from_row};

@@ -1,4 +1,4 @@
-//! How much room the storage takes.
+//! The size of the storage.
 
 use super::{Inbox, Store, fetch, sqlite};
 

@@ -118,7 +118,7 @@ async fn survey_server(server: &PostgresServer) -> Result<Survey, StorageProblem
         return Err(StorageProblem::Wrong(format!("{what} is too old: 12 or later is needed")));
     }
     if is_replica {
-        let reason = format!("{what} takes no writes: it is a replica, or set to read-only");
+        let reason = format!("{what} refuses writes: it is a replica, or set to read-only");
         return Err(StorageProblem::ReadOnly(reason));
     }
     let may_write: bool = fetch!(inbox.reader, query_scalar(SELECT_MAY_WRITE).fetch_one).map_err(lost)?;

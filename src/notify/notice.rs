@@ -1,4 +1,4 @@
-//! What a notice says, whatever its format.
+//! The content of a notice, independent of its format.
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -28,14 +28,14 @@ impl Status {
     }
 }
 
-/// A notice: what happened, since when, and where the remedy stands. It holds no word of a customer.
+/// A notice: what happened, since when, and where to find the remedy. It contains no text from a customer.
 #[derive(Clone, Debug)]
 pub struct Notice {
-    /// The same for all tries, without full stops.
+    /// The same id for all tries. It contains no full stops.
     pub id: String,
     pub status: Status,
     pub code: String,
-    /// What it is about, such as a route; empty if there is only one.
+    /// The subject, such as a route; empty if there is only one.
     pub subject: String,
     /// `error`, `warning` or `info`
     pub severity: String,

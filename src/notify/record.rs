@@ -1,4 +1,4 @@
-//! Stores what this process reports with the reports of other processes, and lets alerts fire and end.
+//! Stores the reports of this process with those of other processes, and fires and resolves alerts.
 
 use std::time::{Duration, Instant};
 
@@ -40,11 +40,11 @@ impl Recorder {
                     failing_since = Some(began);
                     warn!(
                         event = "alert_state_failed",
-                        "the database takes no writes, so notices may have to wait; trying again: {error}"
+                        "the database refuses writes, so notices may have to wait; trying again: {error}"
                     );
                 }
                 (Err(error), Some(_)) => {
-                    debug!(event = "alert_state_failed", "the database still takes no writes: {error}");
+                    debug!(event = "alert_state_failed", "the database still refuses writes: {error}");
                 }
             }
             tokio::select! {
@@ -59,9 +59,9 @@ impl Recorder {
         let written = self.inbox.check_writable().await;
         match (&written, failing_since.map(|since| since.elapsed())) {
             (Err(error), _) => {
-                self.registry.failed(STORAGE, "", format!("the database takes no writes: {error}"));
+                self.registry.failed(STORAGE, "", format!("the database refuses writes: {error}"));
             }
-            // The states are in the database, so nobody could know before.
+            // The states are in the database, so no notice could be sent before.
             (Ok(()), Some(lasted)) if lasted >= self.pending => {
                 let detail = format!("it failed for {} s, and works again", lasted.as_secs());
                 self.registry.happened(STORAGE, "", detail);
@@ -88,7 +88,7 @@ impl Recorder {
         for alert in self.inbox.fire_alerts(self.pending).await? {
             let Alert { code, subject, severity, detail, .. } = &alert;
             let title = title(code, subject);
-            info!(event = "alert_firing", code, subject, severity, detail, "the alert {title} fires");
+            info!(event = "alert_firing", code, subject, severity, detail, "the alert {title} is firing");
             has_changed = true;
         }
         for alert in &self.inbox.end_alerts(&active).await? {

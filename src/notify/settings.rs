@@ -21,8 +21,8 @@ variables! {
     alert_webhook_url = unset().example("https://example.com/alerts");
     /// `standard` (Standard Webhooks, signed) or `alertmanager` (as Alertmanager sends to its webhook receivers).
     alert_webhook_format = default("standard");
-    /// The secret that signs these webhooks, as `WEBHOOK_SECRET`. With `ALERT_WEBHOOK_FORMAT=alertmanager` it is
-    /// optional.
+    /// The secret that signs these webhooks, in the form of `WEBHOOK_SECRET`. With `ALERT_WEBHOOK_FORMAT=alertmanager`
+    /// it is optional.
     alert_webhook_secret = needed("for `ALERT_WEBHOOK_URL` with `ALERT_WEBHOOK_FORMAT=standard`");
     /// The integration key of a PagerDuty service (Events API v2): each alert becomes an incident, which casebridge
     /// resolves when the alert is over.
@@ -34,7 +34,7 @@ variables! {
     /// casebridge calls this address every 60 s while all is well, and once with `/fail` appended to its path when that
     /// changes. A service such as healthchecks.io reports when the calls stop. Treat the address as a secret.
     ///
-    /// All is well while the database takes writes, the destinations' queues are being worked on, and the oldest
+    /// All is well while the database accepts writes, the destinations' queues are being worked on, and the oldest
     /// waiting delivery is younger than `HEARTBEAT_MAX_AGE_SECONDS`.
     heartbeat_url = unset().example("https://hc-ping.com/…");
     /// If the oldest waiting delivery is this old, in seconds, 1 to 604800, casebridge stops calling `HEARTBEAT_URL`.

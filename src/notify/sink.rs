@@ -24,7 +24,7 @@ pub struct Sink {
     http: Client,
 }
 
-/// Why a receiver did not take a notice.
+/// Why a receiver did not accept a notice.
 pub struct Failure {
     /// Without the address, which may be a secret.
     pub reason: String,
@@ -55,7 +55,7 @@ impl Sink {
         }
     }
 
-    /// What to do if it takes no notice.
+    /// What to do if it does not accept a notice.
     pub fn remedy(&self) -> &'static str {
         match self.settings {
             SinkSettings::Slack(_) => {

@@ -23,7 +23,7 @@ impl StatusSource {
         let (status, size, written) =
             tokio::join!(self.snapshot(), self.inbox.size(), self.inbox.check_writable());
         let mut page = Page::default();
-        let help = "Whether the database answered and took a write for this scrape";
+        let help = "Whether the database answered and accepted a write for this scrape";
         let is_up = status.stored.is_ok() && written.is_ok();
         page.gauge("storage_up", help, [(vec![], i64::from(is_up))]);
         status.write_metrics(&mut page);
@@ -79,7 +79,7 @@ impl Status {
         }
         let ends =
             |(name, at): &(&str, Timestamp)| (vec![("credential", (*name).to_owned())], at.as_millisecond());
-        let help = "When the credential in a setting ends, if it says so";
+        let help = "When the credential in a setting expires, if that is known";
         page.seconds("credential_expiry_timestamp_seconds", help, self.known.expiries.iter().map(ends));
         let paused = self.destinations.iter().map(|(name, lane)| (of(name), i64::from(lane.is_paused())));
         page.gauge("destination_paused", "Whether the destination is paused", paused);

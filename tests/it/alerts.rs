@@ -323,7 +323,10 @@ async fn after_20_notices_in_an_hour_there_is_one_summary() {
         bridge.wait_for("alert_notices_limited sink=slack").await;
         others.wait_until(|model| model.messages.len() == 21).await;
         let summary = others.model().messages[20].clone();
-        assert!(summary.contains("25 alerts fire now") && summary.contains("khoros_token (x)"), "{summary}");
+        assert!(
+            summary.contains("25 alerts are firing now") && summary.contains("khoros_token (x)"),
+            "{summary}"
+        );
         standard.wait_until(|model| model.distinct_ids() == 21).await;
         // It leaves no incident open.
         let is_over = |model: &alerts::Model| (model.opened, model.open.len()) == (21, 20);

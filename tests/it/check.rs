@@ -214,7 +214,7 @@ const BROKEN: &[(Break, &str, &str)] = &[
     (
         |world| token_until(world, Timestamp::now() - SignedDuration::from_hours(24)),
         "khoros token",
-        "it ended on",
+        "it expired on",
     ),
     (
         |world| label(world, "Createcase", "ACTIVE"),

@@ -231,7 +231,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "TEXT_QUIET_HOURS is not a span of a day",
                 "TEXT_MAX_PER_HOUR is not a number",
                 "ROUTE_A_TWILIO_TEXT: unknown names",
-                "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not fit: both or neither",
+                "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not match: begin both with",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex needs it",
                 "TWILIO_FLEX_WORKFLOW_SID is not set, and flex needs it",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",
@@ -239,7 +239,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "TWILIO_PROXY_SERVICE_SID is not set",
                 "TWILIO_CHAT_SERVICE_SID is not set",
                 "ROUTE_C_TWILIO_FLEX_STRATEGY is not a number from 1 to 2",
-                "ROUTE_D_TWILIO_MODE is none of sms, flex and flex-legacy",
+                "ROUTE_D_TWILIO_MODE is not one of sms, flex and flex-legacy",
                 "ROUTE_D_TWILIO_CONTENT_SID is not a SID of this kind: HX",
             ],
         );

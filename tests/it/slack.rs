@@ -449,7 +449,7 @@ async fn a_channel_that_is_throttled_for_long_is_an_alert_and_waits_alone() {
             .wait_for(&format!("channel_paused level=ERROR alert=slack_channel channel={CHANNEL}"))
             .await;
         // At most an hour, whatever the answer says.
-        assert_contains(&line, &["next try in 3600 s", "takes no more messages"]);
+        assert_contains(&line, &["next try in 3600 s", "throttles messages"]);
         assert_eq!(world.state_of("slack").await, "ok");
         assert_eq!(slack.model().channel(CHANNEL).messages.len(), 0);
     })
@@ -524,7 +524,7 @@ async fn mentions_come_from_settings_and_keep_quiet_hours() {
         let notified: Vec<String> = messages.iter().map(|message| message.notified.join(" ")).collect();
         let expected = ["<!here> <!subteam^S0123456789>", "", "", "<@U0123456789>", "", "<@U0123456789>", ""];
         assert_eq!(notified, expected);
-        assert_contains(&messages[6].shown(), &["Nobody is mentioned in the quiet hours"]);
+        assert_contains(&messages[6].shown(), &["Mentions are off during the quiet hours"]);
     })
     .await;
 }
@@ -668,11 +668,11 @@ async fn wrong_settings_are_all_reported() {
             "SLACK_BOT_TOKEN is not a bot token",
             "SLACK_CHANNEL_ID is not the id of a channel",
             "SLACK_MENTION is neither",
-            "SLACK_MENTION_PRIORITY is none of",
+            "SLACK_MENTION_PRIORITY is not one of",
             "SLACK_QUIET_HOURS is not a span",
             "SLACK_MAX_PER_MINUTE is not a number",
             "SLACK_DOUBT is neither",
-            "SLACK_TEXT is no template",
+            "SLACK_TEXT is not a valid template",
         ] {
             assert_eq!(log.matches(problem).count(), 1, "{problem}:\n{log}");
         }

@@ -46,7 +46,7 @@ pub enum Style {
     Text,
     /// JSON.
     Json,
-    /// JSON in `data`, beside `status.succeeded: true`.
+    /// JSON in `data`, next to `status.succeeded: true`.
     JsonUnderData,
     /// 204.
     Nothing,

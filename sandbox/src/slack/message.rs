@@ -1,4 +1,4 @@
-//! Messages: their limits, and what Slack makes of their markup.
+//! Messages: their limits, and how Slack reads their markup.
 
 use regex::Regex;
 use serde_json::{Value, json};
@@ -28,15 +28,15 @@ const LONGEST: usize = 4040;
 pub struct Message {
     /// Its time stamp, which identifies it.
     pub ts: String,
-    /// That of the message that it replies to.
+    /// The time stamp of the message that it replies to.
     pub thread_ts: Option<String>,
-    /// As it was sent.
+    /// The text as it was sent.
     pub text: String,
-    /// As they were sent.
+    /// The blocks as they were sent.
     pub blocks: Vec<Value>,
-    /// As it was sent.
+    /// The metadata as it was sent.
     pub metadata: Option<Value>,
-    /// Whom it notified when it was posted, as in `<!here>`.
+    /// The mentions that it notified when it was posted, as in `<!here>`.
     pub notified: Vec<String>,
     /// Whether its links show their content.
     pub unfurls: bool,
@@ -102,7 +102,7 @@ impl Message {
         message
     }
 
-    /// What people read in its blocks, line by line.
+    /// The text of its blocks as people read it, line by line.
     pub fn shown(&self) -> String {
         let mut texts = Vec::new();
         self.blocks.iter().for_each(|block| shown(block, &mut texts));

@@ -136,7 +136,7 @@ impl Model {
             "task_sid": self.sid("WT"),
             "flex_flow_sid": fields["FlexFlowSid"],
             "unique_name": name,
-            // What Flex has written there itself.
+            // The attributes that Flex itself has written.
             "attributes": json!({ "from": fields["Identity"], "channel_type": "sms" }).to_string(),
             "request": fields,
         });

@@ -62,7 +62,7 @@ pub fn ticket_page(subject: &str, priority: &str, tags: &[String], comments: &[C
     )
 }
 
-/// Fills the places of a frame in their order, so that no value is taken for a place.
+/// Fills the placeholders of a frame in their order, so that no value is taken for a placeholder.
 fn fill(frame: &str, values: &[(&str, &str)]) -> String {
     let (mut page, mut rest) = (String::new(), frame);
     for (place, value) in values {
@@ -77,7 +77,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// HTML with simple formatting and links to web pages alone: what else looks like a tag is shown as text.
+/// HTML with only simple formatting and links to web pages: anything else that looks like a tag is shown as text.
 fn formatted(html: &str) -> String {
     let (mut clean, mut rest) = (String::new(), html);
     while let Some((before, from)) = rest.split_once('<').map(|(before, _)| (before, &rest[before.len()..])) {

@@ -204,7 +204,7 @@ pub(super) async fn export(
     })
 }
 
-/// What `export` knows to search for.
+/// The terms that `export` can search for.
 enum Term {
     /// The words of a phrase.
     ExternalId(Vec<String>),

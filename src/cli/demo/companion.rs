@@ -10,7 +10,7 @@ use casebridge_sandbox::slack::{self as slack_stand_in, CHANNEL, Slack, TOKEN};
 use casebridge_sandbox::twilio::{ACCOUNT, AUTH_TOKEN, NUMBER, Twilio};
 use casebridge_sandbox::webhook::{SECRET, Webhook};
 
-/// The number that gets texts. Nobody has it.
+/// The number that gets texts: a fictional one.
 const PHONE: &str = "+15551230147";
 
 /// A destination that follows the ticket.
@@ -91,7 +91,7 @@ impl Companion {
         }
     }
 
-    /// Waits for what it gets next, and describes it in a line under the ticket.
+    /// Waits for the next thing that it gets, and describes it in a line under the ticket.
     pub async fn next_line(&mut self) -> String {
         match self {
             Companion::Twilio { service, shown } => {

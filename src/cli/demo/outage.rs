@@ -40,7 +40,7 @@ impl Stage {
         let tickets = self.zendesk.model().tickets.clone();
         for ticket in &tickets {
             let what =
-                if ticket["id"] == first { "found by its external_id, not made again" } else { "created" };
+                if ticket["id"] == first { "found by its external_id, not created again" } else { "created" };
             say(&format!("   ticket {}: {what}", ticket["id"]))?;
         }
         self.shown = self.zendesk.model().audits.len();
@@ -49,7 +49,7 @@ impl Stage {
                 say(&companion.next_line().await)?;
             }
         }
-        say(&format!("6. {POSTS} labels, {} tickets: nothing lost, nothing twice", tickets.len()))?;
+        say(&format!("6. {POSTS} labels, {} tickets: nothing lost, nothing duplicated", tickets.len()))?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::{Stage, Story};
 
 /// The narrowest and the widest screen.
 const WIDTHS: (usize, usize) = (80, 100);
-/// Lines of a comment; the page of the ticket has all of it.
+/// The lines of a comment to show; the page of the ticket shows all of it.
 const LINES: usize = 9;
 
 /// Prints a line.
@@ -87,7 +87,7 @@ fn width() -> usize {
     terminal::width().unwrap_or(WIDTHS.0).clamp(WIDTHS.0, WIDTHS.1)
 }
 
-/// What happened to a ticket, as its history says.
+/// Describes what happened to a ticket, from its history.
 pub fn change(model: &Model, number: usize) -> String {
     let Some(audit) = model.audits.get(number) else { return String::new() };
     let (ticket, events) = (&audit["ticket_id"], audit["events"].as_array().cloned().unwrap_or_default());

@@ -1,4 +1,5 @@
-//! The table of `casebridge list`. On a terminal, it fits the width; ids are never cut, since other commands take them.
+//! The table of `casebridge list`. On a terminal, it fits the width; ids are never cut, since other commands accept
+//! them.
 
 use std::io::{self, Write};
 
@@ -18,7 +19,7 @@ const HEADERS: [&str; 8] =
     ["STATE", "RECEIVED (UTC)", "NEXT ATTEMPT", "ATTEMPTS", "TO", "TICKET", "ROUTE", "ID"];
 const ID: usize = HEADERS.len() - 1;
 const GAP: &str = "  ";
-/// Lines of a reason; `--json` has all of it.
+/// The lines of a reason to show; `--json` has all of it.
 const LINES: usize = 3;
 
 /// The cells of all rows.
@@ -30,7 +31,7 @@ pub struct Table {
 struct Row {
     cells: [String; HEADERS.len()],
     style: Style,
-    /// Why it waits or is dead, or what became of it.
+    /// Why it waits or is dead, or the status of a text.
     reason: Option<String>,
 }
 
@@ -140,7 +141,7 @@ fn write_reason(out: &mut impl Write, reason: &str, columns: usize) -> io::Resul
     if reason.is_empty() {
         return Ok(());
     }
-    // With room for the sign that there is more.
+    // Leaves room for the sign that there is more.
     let options = Options::new(columns.saturating_sub(2)).initial_indent(GAP).subsequent_indent(GAP);
     let lines = textwrap::wrap(reason, options);
     for line in lines.iter().take(LINES) {

@@ -16,7 +16,7 @@ use casebridge::source::khoros::subscription::Desired;
 
 use super::Findings;
 
-/// Khoros pushes an event about when it appears in the feed, so a missing event is looked for once more.
+/// Khoros pushes an event at about the time when it appears in the feed, so a missing event is looked up once more.
 const SECOND_READING: Duration = Duration::from_secs(5);
 
 /// Compares the feed of each route, where there is one.

@@ -1,4 +1,4 @@
-//! Compares the tickets that our deliveries made with those in Zendesk.
+//! Compares the tickets that our deliveries created with those in Zendesk.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -34,7 +34,7 @@ impl From<sqlx::Error> for Stopped {
     }
 }
 
-/// Compares the tickets of deliveries that were received since.
+/// Compares the tickets of deliveries that were received since then.
 ///
 /// # Errors
 /// The database failed.
@@ -102,8 +102,8 @@ async fn compare_all(
     }
     for number in zendesk.find_tagged(since).await? {
         if inbox.of_reference(zendesk::NAME, &number).await?.is_empty() {
-            let text = format!("ticket {number} has our tag, but no delivery in this database made it");
-            let remedy = "find out whether somebody made it by hand or copied the tag from another ticket";
+            let text = format!("ticket {number} has our tag, but no delivery in this database created it");
+            let remedy = "find out whether somebody created it by hand or copied the tag from another ticket";
             findings.differs("ticket_unknown", text, remedy);
         }
     }
@@ -135,7 +135,7 @@ async fn check_existence(
         Existence::Exists(created) => return Ok(created),
         Existence::Deleted => (
             "was deleted in Zendesk",
-            "if that was a mistake, restore it there; otherwise do nothing: the next event makes a new ticket",
+            "if that was a mistake, restore it there; otherwise do nothing: the next event creates a new ticket",
         ),
         Existence::NotFound => (
             "is not found in Zendesk",
@@ -151,7 +151,7 @@ async fn check_existence(
     Ok(None)
 }
 
-/// A delivery of this database must have made the ticket, or be about to record it.
+/// A delivery of this database must have created the ticket, or be about to record it.
 async fn check_origin(inbox: &Inbox, ticket: &FoundTicket, findings: &mut Findings) -> Result<(), Stopped> {
     let FoundTicket { number, case_key, .. } = ticket;
     let deliveries = inbox.deliveries_of_case(zendesk::NAME, case_key).await?;
@@ -159,7 +159,7 @@ async fn check_origin(inbox: &Inbox, ticket: &FoundTicket, findings: &mut Findin
         .iter()
         .any(|delivery| delivery.state == "waiting" || delivery.reference.as_ref() == Some(number));
     if !is_known {
-        let text = format!("no delivery in this database made ticket {number} of {case_key}");
+        let text = format!("no delivery in this database created ticket {number} of {case_key}");
         let remedy = "find out whether somebody made it by hand, another casebridge made it, or rows of this \
                       database were deleted or restored from a backup";
         findings.differs("ticket_unknown", text, remedy);

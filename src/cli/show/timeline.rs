@@ -7,7 +7,7 @@ use casebridge::inbox::RecordedAttempt;
 
 use super::{Story, one_line, time};
 
-/// One line of the story.
+/// One line of the timeline.
 pub struct Entry {
     /// Milliseconds since 1970, UTC; `None` if it was not recorded.
     pub at: Option<i64>,
@@ -23,7 +23,7 @@ impl Entry {
     }
 }
 
-/// Tells what happened to a delivery. `texts`: also what the destination answered.
+/// Lists what happened to a delivery. `texts`: includes the answers of the destination.
 pub fn timeline(story: &Story, texts: bool) -> Vec<Entry> {
     let mut entries = vec![received(story)];
     let mut next = 1;
@@ -40,7 +40,7 @@ pub fn timeline(story: &Story, texts: bool) -> Vec<Entry> {
     if is_final && story.delivery.state != "dead" {
         entries.push(replayed());
     }
-    // The last one may be at work.
+    // The last one may be in progress.
     let ended = story.delivery.attempts - i64::from(story.delivery.leased);
     entries.extend(missing(next, ended));
     entries.push(now(story, texts));
@@ -72,7 +72,7 @@ fn missing(first: i64, last: i64) -> Option<Entry> {
         false => format!("attempts {first} to {last}"),
     };
     let text =
-        format!("{which}: no outcome on record; the process ended, the lease expired, or it is long ago");
+        format!("{which}: no outcome recorded; the process ended, the lease expired, or it is too old");
     (first <= last).then(|| Entry::new(None, "missing", text, json!({ "first": first, "last": last })))
 }
 
@@ -111,13 +111,13 @@ fn attempted(attempt: &RecordedAttempt, texts: bool) -> Entry {
     Entry::new(Some(attempt.began_at), "attempt", text, fields)
 }
 
-/// Where the delivery stands.
+/// The current state of the delivery.
 fn now(story: &Story, texts: bool) -> Entry {
     let delivery = &story.delivery;
     let last = story.attempts.last().filter(|last| last.number == delivery.attempts);
     let reason = match last {
         Some(last) if delivery.state == "waiting" || last.next_at.is_none() => last.reason.clone(),
-        // Ours, unless it comes from an attempt that is not on record.
+        // casebridge's own words, unless the reason comes from an attempt that is not recorded.
         _ if texts || delivery.attempts == 0 || last.is_some() => delivery.last_error.clone(),
         _ => None,
     };
@@ -130,7 +130,7 @@ fn now(story: &Story, texts: bool) -> Entry {
         }
         "dead" => (delivery.settled_at, "dead", format!("dead{because}")),
         _ if delivery.leased => {
-            let text = format!("attempt {} is under way, until {due} at the latest", delivery.attempts);
+            let text = format!("attempt {} is in progress, until {due} at the latest", delivery.attempts);
             (None, "attempting", text)
         }
         _ => (None, "waiting", format!("waits, due at {due}{because}")),

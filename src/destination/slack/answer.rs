@@ -1,4 +1,4 @@
-//! The answers of Slack's Web API, and the table of what follows from each.
+//! The answers of Slack's Web API, and the table of their outcomes.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const QUOTA: Duration = Duration::from_secs(900);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     pub kind: Kind,
-    /// Slack's word for it, or our own.
+    /// Slack's error, or our own description.
     pub word: String,
     pub retry_after: Option<Duration>,
 }
@@ -25,11 +25,11 @@ pub struct Failure {
 /// What a failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Slack has not got the request.
+    /// Slack did not get the request.
     Unsent,
     /// Slack may have carried it out.
     Doubt,
-    /// Too much for this channel.
+    /// Too many messages for this channel.
     Throttled,
     /// There is no Slack at `SLACK_API_URL`.
     Address,
@@ -40,16 +40,16 @@ pub enum Kind {
     Moving,
     /// The workspace has used up its messages.
     Quota,
-    /// The channel takes nothing from us.
+    /// The channel takes no messages from us.
     Channel,
-    /// The thread takes no reply, or its first message is gone.
+    /// The thread takes no replies, or its first message is gone.
     Thread,
     /// Our blocks are refused.
     Markup,
     Metadata,
     /// Our request is wrong.
     Invalid,
-    /// Slack does not document this word here.
+    /// Slack does not document this error for these methods.
     Unknown,
 }
 
@@ -139,7 +139,7 @@ pub fn success(answer: Result<Answer, NoAnswer>) -> Result<Value, Failure> {
     Err(Failure { kind, word, retry_after: answer.retry_after })
 }
 
-/// Whether it is one of Slack's words, which the log may have: anything may answer in Slack's place.
+/// Whether this looks like an error of Slack's, which may go into the log: something else may answer instead of Slack.
 fn is_word(text: &str) -> bool {
     text.len() <= 80 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:,".contains(&byte))
 }
@@ -150,8 +150,8 @@ impl Failure {
         self.retry_after.or((self.kind == Kind::Throttled).then_some(THROTTLED))
     }
 
-    /// The outcome of the delivery, unless the failure is one of its channel, its thread or its form.
-    /// `doubt` is that of a request that Slack may have carried out.
+    /// The outcome of the delivery, unless the failure is about its channel, its thread or its form. `doubt` applies to
+    /// a request that Slack may have carried out.
     pub fn outcome(&self, doubt: Doubt) -> Outcome {
         let reason = Reason::new(match self.kind {
             Kind::Unsent => format!("no connection to Slack (SLACK_API_URL): {}", self.word),

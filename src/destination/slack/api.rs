@@ -21,7 +21,7 @@ pub enum Found {
     /// The message's time stamp and mark.
     Message(String, Mark),
     Nothing,
-    /// We may not read the channel, or it has too many messages since.
+    /// casebridge may not read the channel, or the channel has too many messages since.
     Unreadable,
 }
 
@@ -60,7 +60,7 @@ impl Slack {
         Ok(self.bot.get_or_init(|| bot.to_owned()).clone())
     }
 
-    /// Looks for a message of ours in a channel since a time, or in the thread of `root`.
+    /// Looks for one of our messages in a channel since a time, or in the thread of `root`.
     pub(super) async fn search(
         &self,
         channel: &str,

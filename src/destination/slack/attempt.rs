@@ -1,7 +1,7 @@
 //! One attempt at a delivery: posts the first message of its case, or edits it and posts a reply.
 //!
-//! An edit can be repeated, so it comes first, and shows whether the first message is still there. The other message is
-//! the delivery: it is looked up if it may have been posted.
+//! An edit can be repeated, so it comes first, and shows whether the first message is still there. The reply, or a new
+//! first message, is the delivery itself: it is looked up if it may have been posted.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -23,12 +23,12 @@ use crate::ledger::{Ledger, Stopped};
 
 /// Clocks may differ by this much.
 const CLOCKS: SignedDuration = SignedDuration::from_mins(10);
-/// How far back messages of earlier deliveries are looked for.
+/// How far back casebridge looks for messages of earlier deliveries.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24);
 /// The number of forms in which a message is tried: without blocks, without metadata, outside its thread.
 const FORMS: usize = 4;
 
-/// What the latest delivery of the case left: the first message in each channel.
+/// The memo of the latest delivery of the case: the first message in each channel.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Case {
     roots: BTreeMap<String, Root>,
@@ -40,7 +40,7 @@ struct Root {
     /// The mark of the delivery that posted it.
     id: String,
     replies: usize,
-    /// The notes that the case has shown, as short hashes.
+    /// The notes that messages of the case have shown, as short hashes.
     notes: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ struct Attempt<'a> {
     mark: Mark,
     history: History,
     case: Case,
-    /// That of this delivery, if the message may have been posted.
+    /// The mark of this delivery, if its message may have been posted.
     frozen: Option<Frozen>,
     root: Option<Root>,
     revision: i64,
@@ -198,7 +198,7 @@ impl Attempt<'_> {
         is_it: impl Fn(&Mark) -> bool,
     ) -> Result<Found, Stopped> {
         match self.slack.search(channel, root, since, is_it).await {
-            // This channel is that of earlier settings.
+            // This channel is from earlier settings.
             Err(Failure { kind: Kind::Channel, .. }) if channel != self.target.channel => {
                 Ok(Found::Unreadable)
             }
@@ -250,7 +250,7 @@ impl Attempt<'_> {
             notices.push("This may be a duplicate: the answer to the first one was lost".to_owned());
         }
         if self.replaced.is_some() {
-            notices.push("Continues an earlier message, which takes no more replies".to_owned());
+            notices.push("Continues an earlier message that no longer accepts replies".to_owned());
         }
         let (body, failure) = self.message(&self.mark, place, mentions, notices).body();
         if let Some(failure) = failure {
@@ -313,7 +313,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The outcome of a message that is in this channel, which may be that of earlier settings.
+    /// The outcome of a message that is in this channel, which may be from earlier settings.
     fn done(&self, channel: &str, ts: String) -> Outcome {
         self.turn.resume();
         let new = || Root { ts: ts.clone(), id: self.mark.id.clone(), ..Root::default() };
@@ -334,11 +334,11 @@ impl Attempt<'_> {
         outcome
     }
 
-    /// The outcome of a failure. That of a channel pauses only the channel.
+    /// The outcome of a failure. A failure of a channel pauses only that channel.
     fn failed(&self, failure: &Failure, doubt: Doubt) -> Outcome {
         let (channel, word) = (&self.target.channel, &failure.word);
         let (reason, needs_action) = match failure.kind {
-            Kind::Throttled => (format!("{channel} takes no more messages for a while: {word}"), false),
+            Kind::Throttled => (format!("Slack throttles messages to {channel}: {word}"), false),
             Kind::Channel => (format!("{word} ({channel}): {}", check::advice(word)), true),
             _ => return failure.outcome(doubt),
         };
@@ -346,7 +346,7 @@ impl Attempt<'_> {
         self.slack.hold_by_pause(&reason)
     }
 
-    /// Whom the message mentions, and what it says instead.
+    /// The people whom the message mentions, or a notice why it mentions nobody.
     fn mentions(&self) -> (&[Mention], Vec<String>) {
         let (item, target, settings) = (self.job.item, self.target, &self.slack.settings);
         let action = self.job.claim.cause().map(|cause| cause.action).unwrap_or_default();
@@ -360,7 +360,7 @@ impl Attempt<'_> {
             return (&[], Vec::new());
         }
         match settings.quiet_hours.as_ref().filter(|hours| hours.is_quiet(Timestamp::now())) {
-            Some(hours) => (&[], vec![format!("Nobody is mentioned in the quiet hours ({hours})")]),
+            Some(hours) => (&[], vec![format!("Mentions are off during the quiet hours ({hours})")]),
             None => (&target.mentions, Vec::new()),
         }
     }
@@ -377,7 +377,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Distinguishes the notes of a case.
+/// A short hash that distinguishes the notes of a case.
 fn hash_of(note: &Note) -> String {
     format!("{:.8}", hash(&note.text))
 }

@@ -1,4 +1,4 @@
-//! The rows of Slack in `casebridge check`. They read, and post nothing.
+//! The rows of Slack in `casebridge check`. They only read.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::answer::Kind;
 use super::{NAME, Settings, Slack};
 use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
-/// What to do about a channel that takes no messages from us, by Slack's word.
+/// What to do about a channel that takes no messages from us, by Slack's error.
 pub(super) fn advice(word: &str) -> &'static str {
     match word {
         "not_in_channel" => "type /invite @casebridge in the channel",
@@ -27,7 +27,7 @@ pub async fn rows(settings: Option<&Settings>, http: &reqwest::Client) -> Vec<Ro
     let token = match account {
         Some(Ok(account)) if account["bot_id"].is_string() => {
             let name = |field: &str| account[field].as_str().unwrap_or("?").to_owned();
-            Finding::ok(format!("the token is that of {} in {}", name("user"), name("team")))
+            Finding::ok(format!("the token belongs to {} in {}", name("user"), name("team")))
         }
         Some(Ok(_)) => Finding::failed("the token is not a bot's", "set SLACK_BOT_TOKEN to xoxb-…"),
         Some(Err(failure)) => {

@@ -1,7 +1,7 @@
 //! The messages of a case: the first one, which shows its current state, and the replies. Pure.
 //!
-//! Foreign text is placed where Slack parses nothing: in `text` elements of rich text and in `plain_text`. In the text
-//! for notifications and screen readers, which Slack parses, it is escaped.
+//! Text from outside is placed where Slack parses nothing: in `text` elements of rich text and in `plain_text`. In the
+//! text for notifications and screen readers, which Slack parses, it is escaped.
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ const HEADING: &str = "{% if report %}{{ report.headline }}{% else %}{{ author.d
     {% if network %} on {{ network }}{% endif %}{% for label in labels %}{{ ' · ' if loop.first else ', ' }}{{ label }}\
     {% endfor %}{% endif %}";
 
-/// By what a message is found again: hashes of its delivery and its case.
+/// The mark by which a message is found again: hashes of its delivery and its case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     pub id: String,
@@ -40,7 +40,7 @@ impl Mark {
         Mark { id: hash(delivery), case: hash(case) }
     }
 
-    /// From a message's metadata or, since Slack may drop these, from the id of its first block.
+    /// Reads it from a message's metadata or, because Slack may drop that, from the id of its first block.
     pub fn of(message: &Value) -> Option<Mark> {
         if let Ok(mark) = serde_json::from_value(message["metadata"]["event_payload"].clone()) {
             return Some(mark);
@@ -75,8 +75,8 @@ pub struct Message<'a> {
 pub enum Place<'a> {
     /// The first one.
     Root,
-    /// The first one, with this time stamp and this number of replies. `editor` is a new part of its block id, as Slack
-    /// demands of an edit.
+    /// The first one, which already has this time stamp and this number of replies. `editor` is a new part of its block
+    /// id, as Slack demands of an edit.
     Edit { ts: &'a str, editor: &'a str, replies: usize },
     /// A reply to the message with this time stamp, with these notes.
     Reply { root: &'a str, notes: &'a [&'a Note] },
@@ -201,7 +201,7 @@ impl Message<'_> {
         state.into_iter().chain(updates).chain(self.notices.iter().cloned()).collect()
     }
 
-    /// Slack's own clients make such an id for each message.
+    /// Slack's own clients create such an id for each message.
     fn uuid(&self) -> String {
         let part = |range| self.mark.id.get(range).unwrap_or_default();
         format!("{}-{}-5{}-a{}-{}", part(0..8), part(8..12), part(13..16), part(17..20), part(20..32))

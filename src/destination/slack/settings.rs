@@ -24,14 +24,14 @@ variables! {
     Variables:
     /// The bot token of your Slack app (`xoxb-…`); see [Slack](slack.md).
     slack_bot_token = needed("for Slack");
-    /// The Web API of Slack. That of GovSlack is `https://slack-gov.com/api`.
+    /// The address of Slack's Web API. For GovSlack: `https://slack-gov.com/api`.
     slack_api_url = default(API_URL);
     /// The lowest priority at which `SLACK_MENTION` applies: `low`, `normal`, `high` or `urgent`.
     ///
     /// The priority is that of the ticket: the route's `TICKET_PRIORITY`, and `high` for an account that has lost its
     /// authorization if that is `normal`.
     slack_mention_priority = unset().note("every priority").example("high");
-    /// The hours of each day, and their time zone, in which casebridge mentions nobody. It posts messages anyway.
+    /// The hours of each day, and their time zone, in which casebridge mentions nobody. It still posts messages.
     slack_quiet_hours = unset().example("'22:00-07:00 Europe/Berlin'");
     /// The most new cases that casebridge posts in a channel in any minute; further ones wait. `0`: no limit.
     slack_max_per_minute = default("20");
@@ -72,7 +72,7 @@ pub struct Settings {
     pub max_per_minute: u32,
     /// `SLACK_DOUBT`
     pub doubt: IfUnreadable,
-    /// By route.
+    /// The channels by route.
     pub targets: BTreeMap<String, Target>,
 }
 
@@ -82,7 +82,7 @@ pub struct Target {
     pub channel: String,
     pub text: Option<Template>,
     pub mentions: Vec<Mention>,
-    /// That of the route's tickets.
+    /// The priority of the route's tickets.
     pub priority: Priority,
 }
 
@@ -123,7 +123,7 @@ impl Mention {
         }
     }
 
-    /// As an element of rich text.
+    /// The mention as an element of rich text.
     pub fn element(&self) -> Value {
         match self {
             Mention::Here => json!({ "type": "broadcast", "range": "here" }),
@@ -133,7 +133,7 @@ impl Mention {
         }
     }
 
-    /// In a text that Slack parses: what notifies is there.
+    /// The mention in a text that Slack parses: this one notifies people.
     pub fn markup(&self) -> String {
         match self {
             Mention::Here => "<!here>".to_owned(),
@@ -175,7 +175,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let url = reader.optional(variables.slack_api_url().or_default(API_URL), parse::url);
     let token = reader.required(variables.slack_bot_token(), bot_token);
     let mention_priority = reader.or(variables.slack_mention_priority(), Priority::Low, |text| {
-        parse::variant(text, "is none of low, normal, high and urgent")
+        parse::variant(text, "is not one of low, normal, high and urgent")
     });
     let quiet_hours = reader.optional(variables.slack_quiet_hours(), QuietHours::parse);
     let max_per_minute =
@@ -231,14 +231,14 @@ fn read_target(reader: &mut Reader, prefix: &str) -> Partial {
     Partial {
         channel: reader.optional(variables.channel_id(), channel_id),
         text: reader.optional(variables.text(), |text| {
-            Template::new(&name, text).map_err(|problem| format!("is no template: {problem}"))
+            Template::new(&name, text).map_err(|problem| format!("is not a valid template: {problem}"))
         }),
         mentions: reader.optional(variables.mention(), Mention::parse_list),
         priority: priority.and_then(|(_, text)| parse::variant(&text, "").ok()),
     }
 }
 
-/// Parses a bot token: it alone has the rights of the app and no person's.
+/// Parses a bot token: other tokens have the rights of a person.
 fn bot_token(text: &str) -> Parsed<SecretString> {
     let token = parse::token(text)?;
     match text.trim_start_matches("Bearer ").trim().starts_with("xoxb-") {

@@ -1,4 +1,4 @@
-//! The filters that templates have beside minijinja's own. In HTML, each one escapes its input.
+//! The filters that templates have in addition to minijinja's own. In HTML, each one escapes its input.
 
 use jiff::tz::TimeZone;
 use minijinja::value::{Kwargs, Value};

@@ -1,4 +1,4 @@
-//! `POST /twilio/status`: Twilio reports what became of a text.
+//! `POST /twilio/status`: Twilio reports the status of a text.
 //!
 //! Each report is signed with the auth token:
 //! <https://www.twilio.com/docs/usage/security#validating-requests>.
@@ -42,7 +42,7 @@ struct Reports {
     auth_token: SecretString,
     sender: Arc<SenderBlock>,
     memos: Memos,
-    /// Reminds of reports with a wrong signature.
+    /// Limits the log lines about reports with a wrong signature.
     refused: Mutex<Reminder>,
 }
 
@@ -68,7 +68,7 @@ async fn receive(State(reports): State<Arc<Reports>>, request: Request) -> Statu
         if reports.refused.lock().is_due("signature", Instant::now()) {
             warn!(
                 event = "status_report_refused",
-                "a report with a wrong signature: are TWILIO_AUTH_TOKEN and PUBLIC_URL those of Twilio?"
+                "a report has a wrong signature: check TWILIO_AUTH_TOKEN, and that Twilio calls PUBLIC_URL"
             );
         }
         return StatusCode::FORBIDDEN;

@@ -172,7 +172,7 @@ fn interaction(to: &str, from: &str, routing: &Routing, attributes: Map<String, 
     form([("Channel", Some(channel.to_string().as_str())), ("Routing", Some(routing.as_str()))])
 }
 
-/// What the agent sees of the item. Its texts are data of a JSON object.
+/// The attributes that the agent sees. Texts are values of a JSON object, never markup.
 pub(super) fn attributes(job: &Job) -> Map<String, Value> {
     let Cause { number, url, .. } = job.claim.cause().unwrap_or_default();
     let author = author_name(job.item).or_else(|| handle(job.item)).map(|name| one_line(&name));
@@ -206,6 +206,6 @@ fn is_marked(message: &Value, delivery: &str) -> bool {
 
 fn uncertain(why: &str) -> Outcome {
     let why = why.strip_prefix("may have been sent: ").unwrap_or(why);
-    let reason = format!("may have been sent: {why}; look in Flex, then `casebridge replay` sends it again");
+    let reason = format!("may have been sent: {why}; look in Flex, and replay it if it is missing");
     Outcome::Uncertain { reason: Reason::new(reason) }
 }

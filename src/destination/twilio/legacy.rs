@@ -1,8 +1,8 @@
 //! The Flex of the UI 1.x: Flex Flow, Flex Channel, Proxy session with two participants, and the attribute that joins
-//! them. Twilio has replaced it by Flex Conversations.
+//! them. Twilio has replaced it with Flex Conversations.
 //!
-//! Reference: <https://www.twilio.com/docs/flex/developer/messaging/api>. Each step can be looked up by a name that
-//! casebridge gives, so that a step in doubt is never repeated.
+//! Reference: <https://www.twilio.com/docs/flex/developer/messaging/api>. casebridge gives each result a name by which
+//! it can be looked up, so that a step in doubt is never repeated.
 
 use serde_json::{Map, Value, json};
 use tracing::warn;
@@ -28,7 +28,7 @@ const MESSAGE: &str = "message";
 /// The scope of memos with the Flex Flows that casebridge has created, by their names.
 const FLOWS: &str = "flex_flow";
 
-/// One delivery by the old Flex.
+/// One delivery through the old Flex.
 struct Steps<'a> {
     twilio: &'a Twilio,
     legacy: &'a Legacy,
@@ -240,7 +240,7 @@ impl Steps<'_> {
         let known = self.twilio.get(url.clone()).await.map_err(Failure::Outcome)?;
         let attributes = known.as_ref().and_then(|known| known["attributes"].as_str()).unwrap_or("{}");
         let Ok(mut attributes) = serde_json::from_str::<Map<String, Value>>(attributes) else {
-            let reason = Reason::new("the attributes of the channel are no JSON object");
+            let reason = Reason::new("the attributes of the channel are not a JSON object");
             return Err(Failure::Outcome(Outcome::Dead { reason }));
         };
         attributes.insert("proxySession".to_owned(), json!(session));

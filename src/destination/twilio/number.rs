@@ -3,7 +3,7 @@
 use crate::destination::texting;
 use crate::env::parse::Parsed;
 
-/// What Twilio writes in front of a number that it reaches by WhatsApp.
+/// The prefix of a number that Twilio reaches by WhatsApp.
 pub const WHATSAPP: &str = "whatsapp:";
 
 /// Parses a number, with or without `whatsapp:`.

@@ -66,7 +66,7 @@ pub fn failure(answer: Result<Answer, NoAnswer>) -> Failure {
     })
 }
 
-/// The outcome of a failed look-up: whatever was in doubt still is.
+/// The outcome of a failed lookup: the earlier request is still in doubt.
 pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     match failure(answer) {
         Failure::Outcome(outcome @ (Outcome::Pause { .. } | Outcome::Blocked { .. })) => outcome.in_doubt(),
@@ -79,13 +79,13 @@ pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     }
 }
 
-/// The outcome of a look-up that may have missed what it looks for.
+/// The outcome of a lookup that may have missed its message.
 pub fn unfinished_lookup(why: &str) -> Outcome {
     let reason = Reason::new(format!("may have been sent, and the lookup failed: {why}"));
     Outcome::Retry { reason, doubt: Doubt::Answered }
 }
 
-/// The outcome of a request that has no definite answer. Twilio may still be at work on it.
+/// The outcome of a request that has no definite answer. Twilio may still be working on it.
 pub fn may_have_been_sent(why: &str) -> Outcome {
     let reason = Reason::new(format!("may have been sent: {why}"));
     Outcome::Retry { reason, doubt: Doubt::Unanswered }
@@ -127,7 +127,7 @@ fn meaning(code: u32) -> Option<&'static str> {
         30003 => "the phone is switched off or out of reach",
         30004 => "the recipient or the carrier blocks texts",
         30005 => "the number is not in use",
-        30006 => "a landline, or a carrier that takes no texts",
+        30006 => "a landline, or a carrier that accepts no texts",
         30007 => "the carrier filtered the text: check its content and the registration of the number",
         30008 => "the carrier gave no reason",
         30017 => "the carrier's network is congested",

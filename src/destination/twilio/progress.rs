@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::outcome::Failure;
 use crate::ledger::{Ledger, Stopped};
 
-/// The memo beside the frozen request.
+/// The memo that is stored with the frozen request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
@@ -16,7 +16,7 @@ pub struct Progress {
     pub text: String,
     /// The sending number.
     pub from: String,
-    /// The SIDs of what earlier steps have created, by step.
+    /// The SIDs that earlier steps have created, by step.
     pub sids: BTreeMap<String, String>,
     /// The step whose request may have been sent, without a known result.
     pub open: Option<String>,

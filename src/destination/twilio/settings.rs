@@ -39,9 +39,10 @@ variables! {
     twilio_api_key_sid = unset();
     /// The secret of that API key.
     twilio_api_key_secret = unset();
-    /// `1`: Twilio reports what became of each text to `POST /twilio/status`. It needs `PUBLIC_URL` and the auth token.
+    /// `1`: Twilio reports the status of each text to `POST /twilio/status`. This needs `PUBLIC_URL` and the auth
+    /// token.
     ///
-    /// Without it, casebridge asks once, a minute after each text.
+    /// Otherwise casebridge asks for the status once, a minute after it sent the text.
     twilio_status_callback = default("0");
     /// The address of Twilio's API for messages.
     twilio_api_url = default(API_URL);
@@ -58,8 +59,8 @@ variables! {
 variables! {
     /// The variables of a message: `TWILIO_…`, and `ROUTE_<NAME>_TWILIO_…` for one route.
     MessageVariables:
-    /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: the same in Flex UI
-    /// 1.x.
+    /// `sms`: a text message. `flex`: a conversation that an agent opens in Flex. `flex-legacy`: a conversation in Flex
+    /// UI 1.x.
     mode = default("sms");
     /// The phone numbers that get the message, separated by commas, each with its country code; `whatsapp:` in front
     /// sends it by WhatsApp. Or a [template](tickets.md#templates) that yields one number.
@@ -171,7 +172,7 @@ pub struct Routing {
     pub worker: Option<String>,
 }
 
-/// What the Flex of the UI 1.x needs.
+/// What Flex UI 1.x needs.
 #[derive(Clone)]
 pub struct Legacy {
     pub routing: Routing,
@@ -354,7 +355,7 @@ fn read_message(reader: &mut Reader, both: &Both) -> Option<Message> {
     Some(Message { mode, to, from, text: template.ok()?, content_sid })
 }
 
-/// Adds the problems of settings that do not fit together.
+/// Adds the problems of settings that contradict each other.
 fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &Mode) {
     let name = both.get(MessageVariables::from).name;
     if let (Mode::Flex(_) | Mode::FlexLegacy(_), From::Service(_)) = (mode, from) {
@@ -365,7 +366,7 @@ fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &M
         && numbers.iter().any(|number| is_whatsapp(number) != is_whatsapp(from))
     {
         let to = both.get(MessageVariables::to).name;
-        reader.problem(format!("{name} and {to} do not fit: both or neither begin with `whatsapp:`"));
+        reader.problem(format!("{name} and {to} do not match: begin both with `whatsapp:`, or neither"));
     }
 }
 
@@ -418,7 +419,7 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
             let chat = reader.required(both.get(MessageVariables::chat_service_sid), sid("IS"));
             let strategy = reader.or(both.get(MessageVariables::flex_strategy), 1, parse::number(1..=2));
             let warning = format!(
-                "{} is flex-legacy: Twilio has replaced it by Flex Conversations. Change to flex as soon as you can",
+                "{} is flex-legacy: Twilio has replaced it with Flex Conversations. Change to flex as soon as you can",
                 setting.name
             );
             reader.warnings.push(warning);
@@ -432,7 +433,7 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
             }))
         }
         _ => {
-            reader.problem(format!("{} is none of sms, flex and flex-legacy", setting.name));
+            reader.problem(format!("{} is not one of sms, flex and flex-legacy", setting.name));
             None
         }
     }
@@ -443,7 +444,7 @@ fn recipients(text: &str) -> Result<To, String> {
     if text.contains("{{") || text.contains("{%") {
         return Template::new("it", text)
             .map(To::Template)
-            .map_err(|problem| format!("is a wrong template: {problem}"));
+            .map_err(|problem| format!("is not a valid template: {problem}"));
     }
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let mut numbers = parts.map(|part| address(part).ok_or(part)).collect::<Result<Vec<_>, _>>();

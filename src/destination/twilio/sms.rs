@@ -1,4 +1,4 @@
-//! A text message: one request, and a lookup in the list of messages when it is in doubt.
+//! A text message: one request, and a lookup in the list of messages if that request is in doubt.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
 
-/// The seconds for which a text may wait at Twilio, so that no backlog wakes anybody hours later.
+/// The seconds for which a text may wait at Twilio, so that no backlog arrives hours later.
 const VALID_SECONDS: &str = "3600";
 /// How much Twilio's clock may be behind ours.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(120);
@@ -86,7 +86,7 @@ impl Twilio {
             From::Number(number) => (Some(number.as_str()), None),
             From::Service(service) => (None, Some(service.as_str())),
         };
-        // A variable of WhatsApp takes no line breaks.
+        // A variable of WhatsApp must not contain line breaks.
         let variables = message.content_sid.as_ref().map(|_| json!({ "1": one_line(&text) }).to_string());
         Ok(form([
             ("To", Some(job.claim.target.as_str())),
@@ -132,7 +132,7 @@ impl Twilio {
             let is_of_service = field("MessagingServiceSid")
                 .is_none_or(|wanted| service.is_none_or(|service| service == wanted));
             let found = Sent::of(message);
-            // A message that another delivery has sent is not ours, though it says the same.
+            // A message that another delivery has sent does not count, even if its text is the same.
             if is_ours && is_outgoing && is_of_service && ledger.take_reference(&found.sid).await? {
                 return Ok(Some(found));
             }
@@ -140,7 +140,7 @@ impl Twilio {
         Ok(None)
     }
 
-    /// The outcome of a text that Twilio accepted. It is asked later what became of it.
+    /// The outcome of a text that Twilio accepted. Its status is read later.
     async fn sent(
         &self,
         message: Sent,
@@ -190,7 +190,8 @@ fn ends_with(body: &str, text: &str) -> bool {
     }
 }
 
-/// Whether a message has our text in it, as a variable of a template: the text's last word or number does not go on.
+/// Whether a message has our text in it, as a variable of a template: no letter or digit may follow its last word or
+/// number.
 fn has(body: &str, text: &str) -> bool {
     let ours: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).collect();
     let Some(last) = ours.last() else { return body.contains(text.trim()) };

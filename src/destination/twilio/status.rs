@@ -1,4 +1,4 @@
-//! What became of a text after Twilio accepted it: the note of its delivery, and what it says about our number.
+//! The status of a text after Twilio accepted it: the note of its delivery, and what it says about our number.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use crate::alert::{Alarm, Registry};
 use crate::delivery::{Doubt, Outcome, Reason};
 use crate::ledger::{Memos, Stopped, StorageError};
 
-/// The scope of memos with texts whose status is to be read, by delivery.
+/// The scope of memos with texts whose status has yet to be read, by delivery.
 const PENDING: &str = "status";
 /// When the status of a text is read.
 const LATER: Duration = Duration::from_secs(60);
-/// How often it is read in vain.
+/// How many reads may fail.
 const TRIES: u64 = 10;
-/// After a refusal of the sending number, one text is sent each hour to see whether it still lasts.
+/// After a refusal of the sending number, one text is sent each hour to see whether the refusal lasts.
 const PROBE_EVERY: Duration = Duration::from_secs(3600);
 /// The states of a message, in the order in which they follow each other.
 const STATES: &[&str] = &[
@@ -117,7 +117,7 @@ impl SenderBlock {
         let mut block = self.0.lock();
         let began = block.as_ref().map_or_else(Timestamp::now, |block| block.began);
         if block.replace(Block { reason, began, until, alarm }).is_none() {
-            error!(event = "sender_refused", alert = SENDER, "texts wait, one an hour tries again: {note}");
+            error!(event = "sender_refused", alert = SENDER, "texts wait, one an hour is tried: {note}");
         }
     }
 
@@ -137,7 +137,7 @@ fn place_of(note: Option<&str>) -> Option<usize> {
 }
 
 impl Twilio {
-    /// Stores that the status of a text is to be read in a minute.
+    /// Schedules the status of a text to be read in a minute.
     pub(super) async fn ask_later(
         &self,
         memos: &Memos,

@@ -100,7 +100,7 @@ impl Attempt<'_> {
             if ended == Ended::Merged {
                 let target = self.zendesk.merge_target(&ticket.number).await?;
                 if let Some(target) = target.filter(|target| !visited.contains(target)) {
-                    // The target goes on with the memory of the merged ticket, unless it has one itself.
+                    // The target continues with the memory of the merged ticket, unless it has its own.
                     let is_known = self.reference() == Some(target.as_str());
                     let memory_of = if is_known { target.clone() } else { ticket.memory_of };
                     current = Some(CurrentTicket { memory_of, ..CurrentTicket::new(target) });
@@ -179,7 +179,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Lists the tickets of a case, and puts on record whether there is one.
+    /// Lists the tickets of a case, and records whether there is one.
     async fn look_up(&self, case_key: &str) -> Result<CaseTickets, Outcome> {
         let found = self.zendesk.look_up(case_key).await?;
         self.ledger.looked_up(found.last().is_some());

@@ -126,7 +126,7 @@ impl Authors {
         }
     }
 
-    /// The lookup that is under way for this author, or a new one.
+    /// The lookup that is in progress for this author, or a new one.
     fn lookup(&self, key: &str) -> Arc<Lookup> {
         let mut lookups = self.lookups.lock();
         lookups.retain(|_, lookup| lookup.strong_count() > 0);

@@ -152,7 +152,7 @@ impl Budget {
         (self.others_per_second() * left.as_secs_f64() + self.margin()).ceil() as u32
     }
 
-    /// Returns how long the others can continue with what is left, apart from one request of ours.
+    /// Returns how long the others can continue with what is left, apart from one of our requests.
     fn others_time(&self, left_over: u32) -> Duration {
         let theirs = f64::from(left_over) - 1.0 - self.margin();
         match self.others_per_second() {

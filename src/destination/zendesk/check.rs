@@ -12,7 +12,7 @@ use super::settings::{ZendeskCredentials, ZendeskSettings};
 use super::{AccessError, Grant, LookupResult, Zendesk, token};
 use crate::report::{Finding, INCOMPLETE, Row, STEP, within};
 
-/// The day on which Zendesk ends all API tokens.
+/// The day on which Zendesk retires all API tokens.
 pub(super) const END_OF_API_TOKENS: Date = date(2027, 4, 30);
 
 const OAUTH_REMEDY: &str = "compare ZENDESK_OAUTH_CLIENT_ID (the identifier) and ZENDESK_OAUTH_CLIENT_SECRET with \
@@ -119,7 +119,7 @@ fn working(settings: &ZendeskSettings, grant: Option<&Grant>) -> Finding {
 fn api_token(now: Timestamp) -> Finding {
     let left = now.to_zoned(TimeZone::UTC).date().until(END_OF_API_TOKENS).map_or(0, |span| span.get_days());
     let text = format!(
-        "the API token works; Zendesk ends all API tokens on {END_OF_API_TOKENS}, in {left} days, and deactivates \
+        "the API token works; Zendesk retires all API tokens on {END_OF_API_TOKENS}, in {left} days, and deactivates \
          tokens that are not used for 30 days"
     );
     let remedy = "set up an OAuth client before: ZENDESK_OAUTH_CLIENT_ID and ZENDESK_OAUTH_CLIENT_SECRET";

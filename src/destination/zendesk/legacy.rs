@@ -1,4 +1,4 @@
-//! Requests that were frozen before their decisions were stored beside them: these are read from the bytes.
+//! Requests that were frozen before their decisions were stored with them: these are read from the bytes.
 
 use jiff::tz::TimeZone;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What `casebridge reconcile` asks of Zendesk. It reads within the budget, and changes nothing.
+//! The lookups of `casebridge reconcile` in Zendesk. They stay within the budget and change nothing.
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -12,7 +12,7 @@ use crate::delivery::Outcome;
 /// Zendesk recommends 100 results a page where tickets are archived.
 const PAGE_SIZE: &str = "100";
 
-/// A ticket with an `external_id` of ours.
+/// A ticket with one of our `external_id`s.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundTicket {
     pub number: String,
@@ -21,10 +21,10 @@ pub struct FoundTicket {
     pub is_open: bool,
 }
 
-/// What became of a ticket that casebridge has made or updated.
+/// The state of a ticket that casebridge has created or updated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existence {
-    /// With the time of its creation, unless it has another `external_id` than its case.
+    /// It exists; with the time of its creation, unless its `external_id` is not that of its case.
     Exists(Option<Timestamp>),
     Deleted,
     /// It is gone for good, or the service user may not see it.

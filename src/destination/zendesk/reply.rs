@@ -168,7 +168,7 @@ impl Reply {
         Reason { full, kind, response: Some(Box::new(self.response())), ..Reason::new(log) }
     }
 
-    /// The answer for the record of attempts.
+    /// The answer as it is recorded with the attempt.
     pub fn response(&self) -> delivery::Response {
         delivery::Response::new(self.status, self.request_id.as_deref(), &self.body)
     }

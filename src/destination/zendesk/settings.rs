@@ -47,7 +47,7 @@ impl ZendeskSettings {
         self.tickets.get(route).unwrap_or(&self.ticket)
     }
 
-    /// When the credential ends, and its setting. OAuth clients do not end.
+    /// When the credential expires, and its setting. OAuth clients do not expire.
     pub fn credential_ends(&self) -> Option<(&'static str, Timestamp)> {
         let midnight = END_OF_API_TOKENS.to_zoned(TimeZone::UTC).ok()?.timestamp();
         matches!(self.credentials, ZendeskCredentials::ApiToken { .. })
@@ -69,8 +69,8 @@ variables! {
     zendesk_oauth_client_secret = required().note("unless you use an API token").app_optional("");
     /// The e-mail address for the Zendesk API token. Leave it empty if you have an OAuth client.
     zendesk_user_email = needed("if there is no OAuth client").app();
-    /// A Zendesk API token that you already have. Zendesk issues no new ones and ends all of them on 2027-04-30. Leave
-    /// it empty if you have an OAuth client.
+    /// A Zendesk API token that you already have. Zendesk issues no new ones and retires all of them on 2027-04-30.
+    /// Leave it empty if you have an OAuth client.
     zendesk_api_token = needed("if there is no OAuth client").app();
     /// The share of the account's API requests per minute that casebridge may use, in percent, 1 to 100.
     ///
@@ -94,7 +94,7 @@ const SECTION: Section = Section {
 pub enum ZendeskCredentials {
     /// `ZENDESK_OAUTH_CLIENT_ID` and `ZENDESK_OAUTH_CLIENT_SECRET`.
     OAuth { client_id: String, client_secret: SecretString },
-    /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk ends on 2027-04-30.
+    /// `ZENDESK_USER_EMAIL` and `ZENDESK_API_TOKEN`, which Zendesk retires on 2027-04-30.
     ApiToken { email: String, token: SecretString },
 }
 
@@ -178,7 +178,7 @@ fn credentials(reader: &mut Reader, variables: &Variables) -> Option<ZendeskCred
         }
         (None, Some((email, token))) => {
             reader.warnings.push(
-                "ZENDESK_API_TOKEN: Zendesk ends API tokens on 2027-04-30 and no longer issues \
+                "ZENDESK_API_TOKEN: Zendesk retires API tokens on 2027-04-30 and no longer issues \
                  new ones: set up an OAuth client before that (ZENDESK_OAUTH_CLIENT_ID and \
                  ZENDESK_OAUTH_CLIENT_SECRET)"
                     .to_owned(),

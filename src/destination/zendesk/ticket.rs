@@ -54,7 +54,7 @@ static UPDATE_TEMPLATE: LazyLock<Template> = LazyLock::new(|| Template::built_in
 pub struct Draft<'a> {
     pub item: &'a Item,
     pub case_key: &'a str,
-    /// The delivery's identity, by which a ticket of ours is recognized.
+    /// The delivery's identity, by which one of our tickets is recognized.
     pub delivery: &'a str,
     pub route: &'a str,
     /// The label of the route: the event itself may lack it.

@@ -15,6 +15,6 @@ codes! {
     PULL = "khoros_pull";
     /// The public address is unknown, so casebridge cannot subscribe.
     PUBLIC_URL = "public_url";
-    /// A busy route receives no events any longer.
+    /// A busy route has stopped receiving events.
     ROUTE_SILENT = "route_silent";
 }

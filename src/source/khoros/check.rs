@@ -279,7 +279,7 @@ fn describe_company(company: &Company) -> String {
 fn expiry(end: Timestamp, now: Timestamp) -> Finding {
     let day = end.strftime("%Y-%m-%d");
     match now.duration_until(end).as_hours() / 24 {
-        _ if end <= now => Finding::failed(format!("it ended on {day}"), TOKEN_REMEDY),
+        _ if end <= now => Finding::failed(format!("it expired on {day}"), TOKEN_REMEDY),
         days if days < SOON_DAYS => {
             Finding::warning(format!("it ends on {day}, in {days} days"), TOKEN_REMEDY)
         }

@@ -1,6 +1,6 @@
-//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push
-//! through a fault of ours. An event that is both pushed and read is one delivery. Events that are older than
-//! `FEED_SINCE` are skipped, so that the history of a feed is imported only by `casebridge backfill`.
+//! Reads the feeds of our subscriptions: at the start, every few minutes, and soon after we refused a push through a
+//! fault of casebridge. An event that is both pushed and read is one delivery. Events that are older than `FEED_SINCE`
+//! are skipped, so that the history of a feed is imported only by `casebridge backfill`.
 
 pub mod backfill;
 mod history;
@@ -47,7 +47,7 @@ pub struct Sources {
     pub inbox: Inbox,
     pub routes: Vec<Route>,
     pub feeds: watch::Receiver<Feeds>,
-    /// Notified after each push that we refused through a fault of ours.
+    /// Notified after each push that casebridge refused through its own fault.
     pub missed: Arc<Notify>,
     pub alerts: Registry,
 }

@@ -282,7 +282,7 @@ fn event_id(envelope: &Value) -> String {
     text(&envelope["eventUuid"]).unwrap_or_else(|| sha256(&envelope.to_string()))
 }
 
-/// The event's part of an identity. A hash of ours has one colon; Khoros' id has none, so it ends at the next.
+/// The event's part of an identity. Our hashes have one colon; Khoros' ids have none, so it ends at the next.
 fn event_component(envelope: &Value, event_id: &str) -> String {
     match text(&envelope["eventUuid"]) {
         Some(id) => escape_id(&id).replace(':', "%3A"),

@@ -20,7 +20,7 @@ pub struct KhorosSettings {
     pub api_url: Url,
     /// `SPREDFAST_API_TOKEN`
     pub token: SecretString,
-    /// When the token ends: `SPREDFAST_API_TOKEN_EXPIRES`, or the claim of a JWT. `None`: unknown.
+    /// When the token expires: `SPREDFAST_API_TOKEN_EXPIRES`, or the claim of a JWT. `None`: unknown.
     pub token_ends: Option<Timestamp>,
     /// `SPREDFAST_COMPANY_ID`
     pub company_id: u64,
@@ -64,7 +64,7 @@ variables! {
     ///
     /// casebridge removes a pasted `Bearer `.
     spredfast_api_token = required().app();
-    /// The date on which the token ends, as in `2028-05-01`: the alert `credential_expires` fires 30, 7 and 1 days
+    /// The date on which the token expires, as in `2028-05-01`: the alert `credential_expires` fires 30, 7 and 1 days
     /// before.
     ///
     /// Not needed if the token is a JWT, which shows it.

@@ -31,7 +31,7 @@ pub fn log_field(ages: &[(&str, Option<u64>)]) -> String {
     ages.iter().map(of_one).collect::<Vec<_>>().join(",")
 }
 
-/// Logs when a busy route has had no event for `limit`, until the process ends.
+/// Logs when a busy route has received no events for `limit`, until the process ends.
 pub async fn watch(inbox: Inbox, routes: Vec<Route>, limit: Duration, alerts: Registry) {
     let watch = |route: Route| (Watch::new(&alerts, &route.name), route);
     let mut watched: Vec<(Watch, Route)> = routes.into_iter().map(watch).collect();
@@ -131,7 +131,7 @@ fn log_silence(route: &Route, age: Duration) {
         route = route.name,
         external_id = route.external_id,
         silent_s = age.as_secs(),
-        "the busy route `{}` has had no event for {}: check in Khoros whether its subscription is paused, and \
+        "the busy route `{}` has received no events for {}: check in Khoros whether its subscription is paused, and \
          whether {used}",
         route.name,
         describe(age)

@@ -97,7 +97,7 @@ pub struct Ticket {
     pub brand_id: Option<u64>,
     /// `TICKET_FORM_ID`
     pub form_id: Option<u64>,
-    /// `TICKET_TAGS`, beside those that every ticket has.
+    /// `TICKET_TAGS`, in addition to those that every ticket has.
     pub tags: Vec<String>,
     /// `TICKET_SUBJECT`
     pub subject: Option<Template>,

@@ -108,7 +108,7 @@ fn labels_of(set: &Value) -> Vec<Label> {
     set["labels"].as_array().into_iter().flatten().filter_map(read).collect()
 }
 
-/// When a token ends, if it is a JWT that shows it. The signature is not verified: that is up to Khoros.
+/// When a token expires, if it is a JWT that says so. The signature is not verified: that is up to Khoros.
 pub fn token_expiry(token: &SecretString) -> Option<Timestamp> {
     expiry(token.expose_secret())
 }

@@ -67,8 +67,8 @@ pub struct Source<'a> {
 }
 
 impl Backfill {
-    /// Reads the whole feed, and stores its new events of the span if `import` is set. The service beside reads on
-    /// from its own place.
+    /// Reads the whole feed, and stores its new events of the span if `import` is set. Meanwhile the service continues
+    /// from its own position.
     ///
     /// # Errors
     /// [`ReadFailure`]; up to there, `self` says what was found and imported. It is safe to begin again.
