@@ -143,15 +143,7 @@ pub(super) async fn search(
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refused) = shared.refuse(&headers, &["read"]) {
-        return refused;
-    }
-    shared.change(|model| {
-        model.searches += 1;
-        let fault = model.search_faults.pop_front().and_then(Fault::answer_to_read);
-        if let Some(lost) = fault.or_else(|| model.lost_answer()) {
-            return lost;
-        }
+    searched(&shared, &headers, |model| {
         let page = query.get("page").map_or(Some(1), |page| page.parse().ok());
         let page = page.filter(|page| (1..=10).contains(page));
         let asked = query.get("query").map(String::as_str).unwrap_or_default();
@@ -165,6 +157,18 @@ pub(super) async fn search(
     })
 }
 
+/// Answers a search, unless the caller may not search or a fault comes first.
+fn searched(shared: &Shared, headers: &HeaderMap, answer: impl FnOnce(&mut Model) -> Response) -> Response {
+    if let Some(refused) = shared.refuse(headers, &["read"]) {
+        return refused;
+    }
+    shared.change(|model| {
+        model.searches += 1;
+        let fault = model.search_faults.pop_front().and_then(Fault::answer_to_read);
+        fault.or_else(|| model.lost_answer()).unwrap_or_else(|| answer(model))
+    })
+}
+
 /// `GET /api/v2/search/export`: the same index with a cursor, without the limit of 1,000 results. The query must not
 /// name a type.
 pub(super) async fn export(
@@ -172,15 +176,7 @@ pub(super) async fn export(
     Query(query): Query<HashMap<String, String>>,
     headers: HeaderMap,
 ) -> Response {
-    if let Some(refused) = shared.refuse(&headers, &["read"]) {
-        return refused;
-    }
-    shared.change(|model| {
-        model.searches += 1;
-        let fault = model.search_faults.pop_front().and_then(Fault::answer_to_read);
-        if let Some(lost) = fault.or_else(|| model.lost_answer()) {
-            return lost;
-        }
+    searched(&shared, &headers, |model| {
         let asked = query.get("query").map(String::as_str).unwrap_or_default();
         let parts = asked.split_once(" created>=");
         let parts = parts.and_then(|(term, since)| Some((Term::of(term)?, since)));
