@@ -13,6 +13,7 @@ use crate::destination::template::Template;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
+use crate::item::Priority;
 use crate::route::Route;
 
 const API_URL: &str = "https://slack.com/api";
@@ -142,16 +143,6 @@ impl Mention {
             Mention::Group(id) => format!("<!subteam^{id}>"),
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    Low,
-    #[default]
-    Normal,
-    High,
-    Urgent,
 }
 
 /// What to do with a message that may have been posted, if the channel cannot be read.
