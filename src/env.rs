@@ -8,11 +8,13 @@ pub mod doc;
 pub mod parse;
 pub mod typos;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 
 use typos::Names;
+
+use crate::route::Route;
 
 /// One variable.
 pub struct Setting<'a> {
@@ -23,6 +25,11 @@ pub struct Setting<'a> {
 impl<'a> Setting<'a> {
     pub fn or_default(self, default: &'a str) -> Setting<'a> {
         Setting { value: self.value.or(Some(default)), ..self }
+    }
+
+    /// Returns the other one, if there is one and this one is not set.
+    pub fn or(self, other: Option<Setting<'a>>) -> Setting<'a> {
+        other.filter(|_| self.value.is_none()).unwrap_or(self)
     }
 }
 
@@ -39,6 +46,9 @@ macro_rules! variables {
         pub struct $group {
             #[serde(skip)]
             prefix: String,
+            /// The variables of all routes, if these are those of one.
+            #[serde(skip)]
+            common: Option<Box<$group>>,
             $($(#[doc = $text])* pub $name: Option<String>,)*
         }
 
@@ -57,6 +67,26 @@ macro_rules! variables {
                 $group { prefix: prefix.to_owned(), ..group }
             }
 
+            /// Reads the variables of a route. Those that it does not set are those of all routes.
+            #[allow(dead_code, reason = "some groups do not need it")]
+            pub fn read_for(reader: &mut $crate::env::Reader, route: &$crate::route::Route, prefix: &str) -> $group {
+                let common = $group::read(reader, prefix);
+                match route.prefix.as_str() {
+                    "" => common,
+                    own => {
+                        let own = $group::read(reader, &format!("{own}{prefix}"));
+                        $group { common: Some(Box::new(common)), ..own }
+                    }
+                }
+            }
+
+            /// Returns the variables of the route if `is_set` holds for them, and otherwise those of all routes:
+            /// variables that exclude each other come from one place.
+            #[allow(dead_code, reason = "some groups do not need it")]
+            pub fn own_if(&self, is_set: impl Fn(&$group) -> bool) -> &$group {
+                self.common.as_deref().filter(|_| !is_set(self)).unwrap_or(self)
+            }
+
             /// All names, without the prefix.
             pub fn names() -> impl Iterator<Item = String> {
                 Self::DOCS.iter().map($crate::env::doc::Doc::name)
@@ -70,7 +100,8 @@ macro_rules! variables {
 
             $(pub fn $name(&self) -> $crate::env::Setting<'_> {
                 let name = format!("{}{}", self.prefix, $crate::env::upper(stringify!($name)));
-                $crate::env::Setting { name, value: self.$name.as_deref() }
+                let own = $crate::env::Setting { name, value: self.$name.as_deref() };
+                own.or(self.common.as_ref().map(|common| common.$name()))
             })*
         }
     };
@@ -183,6 +214,23 @@ impl Reader {
             self.problems.push(format!("{} is not set", setting.name));
         }
         self.optional(setting, parse)
+    }
+
+    /// Reads the settings of each route that goes to `destination`, by the route's name. `None`: there is a problem.
+    pub fn by_route<T>(
+        &mut self,
+        routes: &[Route],
+        destination: &str,
+        read: impl Fn(&mut Reader, &Route) -> Option<T>,
+    ) -> Option<BTreeMap<String, T>> {
+        if routes.is_empty() {
+            // There is another problem. Those of the common settings are reported with it.
+            read(self, &Route::default());
+        }
+        let routes = routes.iter().filter(|route| route.goes_to(destination));
+        let settings: Vec<_> = routes.map(|route| Some((route.name.clone(), read(self, route)?))).collect();
+        self.drop_repeated();
+        settings.into_iter().collect()
     }
 
     /// Returns a setting of the tutorial. If it is not set, its value comes from the 2017 example's name for it.

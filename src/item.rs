@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -67,6 +68,17 @@ pub enum Condition {
     Broken,
     /// It works again.
     Repaired,
+}
+
+/// How soon somebody should see to an item, the least urgent first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+    Urgent,
 }
 
 /// How often an event without changes is added to its case.
@@ -170,6 +182,14 @@ pub type Line = (Cow<'static, str>, String);
 impl Item {
     pub fn is_urgent(&self) -> bool {
         self.condition == Condition::Broken
+    }
+
+    /// The configured priority; without one, urgent items have a high priority.
+    pub fn priority(&self, configured: Priority) -> Priority {
+        match configured == Priority::default() && self.is_urgent() {
+            true => Priority::High,
+            false => configured,
+        }
     }
 
     pub fn is_resolution(&self) -> bool {

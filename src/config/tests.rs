@@ -4,8 +4,9 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::PgSslMode;
 
 use super::*;
-use crate::destination::zendesk::settings::ticket::{Priority, Repeat, Requester, TicketType};
+use crate::destination::zendesk::settings::ticket::{Repeat, Requester, TicketType};
 use crate::destination::zendesk::settings::{ZendeskCredentials, ZendeskSettings};
+use crate::item::Priority;
 
 const COMPLETE: &[(&str, &str)] = &[
     ("SPREDFAST_API_TOKEN", "khoros-token"),

@@ -167,7 +167,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
         )
     });
     let external_id = reader.required(variables.flow_external_id(), parse::text);
-    let broadcasts = read_broadcasts(reader, routes);
+    let broadcasts = reader.by_route(routes, NAME, read_broadcast);
     Some(Settings {
         url: url?,
         authorization: authorization?,
@@ -186,32 +186,10 @@ fn authorization(prefix: &str, key: &str) -> Parsed<SecretString> {
     }
 }
 
-/// Reads the broadcast of each route that goes to Flow; a route's own settings take precedence.
-fn read_broadcasts(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Broadcast>> {
-    let common = BroadcastVariables::read(reader, PREFIX);
-    let mut broadcasts = BTreeMap::new();
-    let mut is_complete = true;
-    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
-        let own = match route.prefix.as_str() {
-            "" => BroadcastVariables::default(),
-            prefix => BroadcastVariables::read(reader, &format!("{prefix}{PREFIX}")),
-        };
-        match read_broadcast(reader, &common, &own) {
-            Some(broadcast) => drop(broadcasts.insert(route.name.clone(), broadcast)),
-            None => is_complete = false,
-        }
-    }
-    is_complete.then_some(broadcasts)
-}
-
-fn read_broadcast(
-    reader: &mut Reader,
-    common: &BroadcastVariables,
-    own: &BroadcastVariables,
-) -> Option<Broadcast> {
-    let has_own = own.event_name.is_some() || own.text.is_some();
-    let from = if has_own { own } else { common };
-    let payload = match (from.event_name().value, from.text().value) {
+fn read_broadcast(reader: &mut Reader, route: &Route) -> Option<Broadcast> {
+    let variables = BroadcastVariables::read_for(reader, route, PREFIX);
+    let from = variables.own_if(|own| own.event_name.is_some() || own.text.is_some());
+    let payload = match (&from.event_name, &from.text) {
         (Some(_), Some(_)) => {
             let (event, text) = (from.event_name().name, from.text().name);
             reader.problem(format!("{event} and {text} are both set: set only one of them"));
@@ -228,8 +206,7 @@ fn read_broadcast(
             None
         }
     };
-    let to = if own.to.is_some() { own.to() } else { common.to() };
-    let to = reader.required(to, recipients);
+    let to = reader.required(variables.to(), recipients);
     Some(Broadcast { payload: payload?, to: to? })
 }
 

@@ -64,16 +64,10 @@ pub type Texts = BTreeMap<String, Texting>;
 
 /// Reads the settings of each route. Wrong ones become problems, once, however many destinations read them.
 pub fn read(reader: &mut Reader, routes: &[Route]) -> Texts {
-    let common = Variables::read(reader, PREFIX);
     let of_route = |route: &Route| {
-        let own = match route.prefix.as_str() {
-            "" => Variables::default(),
-            prefix => Variables::read(reader, &format!("{prefix}{PREFIX}")),
-        };
-        let quiet_hours = if own.quiet_hours.is_some() { &own } else { &common }.quiet_hours();
-        let max_per_hour = if own.max_per_hour.is_some() { &own } else { &common }.max_per_hour();
-        let quiet_hours = reader.optional(quiet_hours, QuietHours::parse);
-        let max_per_hour = reader.or(max_per_hour, MAX_PER_HOUR, parse::number(0..=1_000_000));
+        let variables = Variables::read_for(reader, route, PREFIX);
+        let quiet_hours = reader.optional(variables.quiet_hours(), QuietHours::parse);
+        let max_per_hour = reader.or(variables.max_per_hour(), MAX_PER_HOUR, parse::number(0..=1_000_000));
         (route.name.clone(), Texting { quiet_hours, max_per_hour })
     };
     let texts = routes.iter().map(of_route).collect();

@@ -250,10 +250,13 @@ async fn every_problem_of_twilio_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn the_settings_of_twilio_are_checked_without_a_label() {
+async fn the_settings_of_routes_are_checked_without_a_route() {
     run_on_sqlite(|mut world| async move {
         world.with_twilio().await;
-        world.set("DELIVER_THEN", "twilio");
+        let (_flow, _slack) = (world.with_flow().await, world.with_slack().await);
+        world.set("DELIVER_THEN", "flow,slack,twilio");
+        world.unset("FLOW_TO");
+        world.unset("SLACK_CHANNEL_ID");
         world.set("TWILIO_TO", format!("{PHONE}, 1 555 123 0148"));
         world.unset("TWILIO_FROM");
         world.unset("SPREDFAST_LABEL_NAME");
@@ -261,6 +264,8 @@ async fn the_settings_of_twilio_are_checked_without_a_label() {
             &problems(&world).await,
             &[
                 "SPREDFAST_LABEL_NAME is not set",
+                "FLOW_TO is not set",
+                "SLACK_CHANNEL_ID is not set",
                 "TWILIO_TO is not a list of phone numbers: …0148 is not one",
                 "TWILIO_FROM is not set (or TWILIO_MESSAGING_SERVICE_SID)",
             ],

@@ -659,6 +659,7 @@ async fn wrong_settings_are_all_reported() {
             ("SLACK_MAX_PER_MINUTE", "many"),
             ("SLACK_DOUBT", "maybe"),
             ("SLACK_TEXT", "{{ unheard_of }}"),
+            ("TICKET_PRIORITY", "asap"),
         ] {
             world.set(name, value);
         }
@@ -673,13 +674,30 @@ async fn wrong_settings_are_all_reported() {
             "SLACK_MAX_PER_MINUTE is not a number",
             "SLACK_DOUBT is neither",
             "SLACK_TEXT is not a valid template",
+            "TICKET_PRIORITY is not one of",
         ] {
             assert_eq!(log.matches(problem).count(), 1, "{problem}:\n{log}");
         }
         assert!(!log.contains("xoxp-1") && !log.contains("#support"), "{log}");
+        // One route lacks a channel, and another has a wrong one. There are no tickets.
         world.unset("SLACK_CHANNEL_ID");
+        world.without_zendesk();
+        for (name, value) in [
+            ("DELIVER_TO", "slack"),
+            ("ROUTE_LABEL_THEN", "none"),
+            ("ROUTE_VIP_LABEL", "VIP"),
+            ("ROUTE_VIP_SLACK_CHANNEL_ID", "#vip"),
+        ] {
+            world.set(name, value);
+        }
         let (_, log) = world.spawn().end_with_log().await;
-        assert_eq!(log.matches("SLACK_CHANNEL_ID is not set").count(), 1, "{log}");
+        for problem in [
+            "SLACK_CHANNEL_ID is not set",
+            "ROUTE_VIP_SLACK_CHANNEL_ID is not the id of a channel",
+            "TICKET_PRIORITY is not one of",
+        ] {
+            assert_eq!(log.matches(problem).count(), 1, "{problem}:\n{log}");
+        }
     })
     .await;
 }

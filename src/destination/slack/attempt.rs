@@ -13,7 +13,7 @@ use tracing::warn;
 use super::answer::{Failure, Kind};
 use super::api::Found;
 use super::message::{Mark, Message, Place, hash};
-use super::settings::{IfUnreadable, Mention, Priority, Target};
+use super::settings::{IfUnreadable, Mention, Target};
 use super::{Slack, check};
 use crate::delivery::{Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
@@ -352,11 +352,8 @@ impl Attempt<'_> {
         let action = self.job.claim.cause().map(|cause| cause.action).unwrap_or_default();
         let calls =
             self.root.is_none() || item.is_urgent() || ["reopened", "followed_up"].contains(&action.as_str());
-        let priority = match item.is_urgent() && target.priority == Priority::Normal {
-            true => Priority::High,
-            false => target.priority,
-        };
-        if !calls || priority < settings.mention_priority || target.mentions.is_empty() {
+        let is_low = item.priority(target.priority) < settings.mention_priority;
+        if !calls || is_low || target.mentions.is_empty() {
             return (&[], Vec::new());
         }
         match settings.quiet_hours.as_ref().filter(|hours| hours.is_quiet(Timestamp::now())) {

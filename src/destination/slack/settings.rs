@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -10,9 +10,11 @@ use url::Url;
 use super::NAME;
 use crate::destination::quiet_hours::QuietHours;
 use crate::destination::template::Template;
+use crate::destination::zendesk::settings::ticket::{self, TICKET_PREFIX, TicketVariables};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
+use crate::item::Priority;
 use crate::route::Route;
 
 const API_URL: &str = "https://slack.com/api";
@@ -144,16 +146,6 @@ impl Mention {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    Low,
-    #[default]
-    Normal,
-    High,
-    Urgent,
-}
-
 /// What to do with a message that may have been posted, if the channel cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,7 +175,8 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     let doubt = reader.or(variables.slack_doubt(), IfUnreadable::default(), |text| {
         parse::variant(text, "is neither resend nor hold")
     });
-    let targets = read_targets(reader, routes);
+    let targets = reader.by_route(routes, NAME, read_target);
+    check_common(reader);
     Some(Settings {
         url: url?,
         token: token?,
@@ -195,53 +188,35 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     })
 }
 
-/// Reads the target of each route that goes to Slack; a route's own settings take precedence.
-fn read_targets(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Target>> {
-    let common = read_target(reader, "");
-    let mut targets = BTreeMap::new();
-    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
-        let own =
-            if route.prefix.is_empty() { Partial::default() } else { read_target(reader, &route.prefix) };
-        let Some(channel) = own.channel.or_else(|| common.channel.clone()) else { continue };
-        let text = own.text.or_else(|| common.text.clone());
-        let mentions = own.mentions.or_else(|| common.mentions.clone()).unwrap_or_default();
-        let priority = own.priority.or(common.priority).unwrap_or_default();
-        targets.insert(route.name.clone(), Target { channel, text, mentions, priority });
-    }
-    let is_complete = routes.iter().all(|route| !route.goes_to(NAME) || targets.contains_key(&route.name));
-    if !is_complete && !reader.problems.iter().any(|problem| problem.contains("SLACK_CHANNEL_ID")) {
-        reader.problem("SLACK_CHANNEL_ID is not set".to_owned());
-    }
-    is_complete.then_some(targets)
+/// Reports wrong common settings, even if each route has its own.
+fn check_common(reader: &mut Reader) {
+    let common = TargetVariables::read(reader, PREFIX);
+    let name = common.text().name;
+    reader.optional(common.channel_id(), channel_id);
+    reader.optional(common.text(), |text| template(&name, text));
+    reader.optional(common.mention(), Mention::parse_list);
+    reader.drop_repeated();
 }
 
-#[derive(Default)]
-struct Partial {
-    channel: Option<String>,
-    text: Option<Template>,
-    mentions: Option<Vec<Mention>>,
-    priority: Option<Priority>,
+fn template(name: &str, text: &str) -> Result<Template, String> {
+    Template::new(name, text).map_err(|problem| format!("is not a valid template: {problem}"))
 }
 
-fn read_target(reader: &mut Reader, prefix: &str) -> Partial {
-    let variables = TargetVariables::read(reader, &format!("{prefix}{PREFIX}"));
+fn read_target(reader: &mut Reader, route: &Route) -> Option<Target> {
+    let variables = TargetVariables::read_for(reader, route, PREFIX);
+    let channel = reader.required(variables.channel_id(), channel_id);
     let name = variables.text().name;
-    // The tickets' settings report a wrong one.
-    let priority = reader.values(prefix, ["TICKET_PRIORITY".to_owned()].into_iter()).pop();
-    Partial {
-        channel: reader.optional(variables.channel_id(), channel_id),
-        text: reader.optional(variables.text(), |text| {
-            Template::new(&name, text).map_err(|problem| format!("is not a valid template: {problem}"))
-        }),
-        mentions: reader.optional(variables.mention(), Mention::parse_list),
-        priority: priority.and_then(|(_, text)| parse::variant(&text, "").ok()),
-    }
+    let text = reader.optional(variables.text(), |text| template(&name, text));
+    let mentions = reader.or(variables.mention(), Vec::new(), Mention::parse_list);
+    let ticket = TicketVariables::read_for(reader, route, TICKET_PREFIX);
+    let priority = reader.or(ticket.priority(), Priority::default(), ticket::priority);
+    Some(Target { channel: channel?, text, mentions, priority })
 }
 
 /// Parses a bot token: other tokens have the rights of a person.
 fn bot_token(text: &str) -> Parsed<SecretString> {
     let token = parse::token(text)?;
-    match text.trim_start_matches("Bearer ").trim().starts_with("xoxb-") {
+    match token.expose_secret().starts_with("xoxb-") {
         true => Ok(token),
         false => Err("is not a bot token (xoxb-…): OAuth & Permissions, Bot User OAuth Token"),
     }
@@ -264,8 +239,6 @@ fn channel_id(text: &str) -> Parsed<String> {
 
 #[cfg(test)]
 mod tests {
-    use secrecy::ExposeSecret;
-
     use super::*;
 
     #[test]
@@ -282,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_a_bot_token_is_one() {
-        for text in ["xoxb-1-2-three", "Bearer xoxb-1-2-three"] {
+        for text in ["xoxb-1-2-three", "Bearer xoxb-1-2-three", "bearer xoxb-1-2-three"] {
             assert_eq!(bot_token(text).unwrap().expose_secret(), "xoxb-1-2-three");
         }
         for wrong in ["xoxp-1-2-three", "xapp-1", "xoxe.xoxb-1", "https://hooks.slack.com/services/T/B/x"] {

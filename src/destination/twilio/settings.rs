@@ -13,7 +13,7 @@ use crate::delivery::Cause;
 use crate::destination::template::Template;
 use crate::destination::texting::{self, Texts};
 use crate::env::doc::{Group, Section};
-use crate::env::{Reader, Setting, parse, variables};
+use crate::env::{Reader, parse, variables};
 use crate::item::Item;
 use crate::route::Route;
 use crate::text::last_four;
@@ -242,7 +242,7 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
     if reader.or(account.twilio_status_callback(), false, parse::switch) && auth_token.is_none() {
         reader.problem("TWILIO_STATUS_CALLBACK needs TWILIO_AUTH_TOKEN, which signs the reports".to_owned());
     }
-    let messages = read_messages(reader, routes);
+    let messages = reader.by_route(routes, NAME, read_message);
     let texts = texting::read(reader, routes);
     let (user, password) = credential?;
     Some(Settings {
@@ -305,59 +305,23 @@ fn credential(
     }
 }
 
-/// Reads the message of each route that goes to Twilio; a route's own settings take precedence.
-fn read_messages(reader: &mut Reader, routes: &[Route]) -> Option<BTreeMap<String, Message>> {
-    let common = MessageVariables::read(reader, PREFIX);
-    let mut messages = BTreeMap::new();
-    let mut is_complete = true;
-    for route in routes.iter().filter(|route| route.goes_to(NAME)) {
-        let own = match route.prefix.as_str() {
-            "" => MessageVariables::default(),
-            prefix => MessageVariables::read(reader, &format!("{prefix}{PREFIX}")),
-        };
-        match read_message(reader, &Both { own: &own, common: &common }) {
-            Some(message) => drop(messages.insert(route.name.clone(), message)),
-            None => is_complete = false,
-        }
-    }
-    if routes.is_empty() {
-        // There is another problem. Those of the common settings are reported with it.
-        read_message(reader, &Both { own: &MessageVariables::default(), common: &common });
-    }
-    reader.drop_repeated();
-    is_complete.then_some(messages)
-}
-
-/// The variables of a route, and those of all routes.
-struct Both<'a> {
-    own: &'a MessageVariables,
-    common: &'a MessageVariables,
-}
-
-impl<'a> Both<'a> {
-    /// The setting of the route, or that of all routes.
-    fn get(&self, of: impl Fn(&'a MessageVariables) -> Setting<'a>) -> Setting<'a> {
-        let own = of(self.own);
-        if own.value.is_some() { own } else { of(self.common) }
-    }
-}
-
-fn read_message(reader: &mut Reader, both: &Both) -> Option<Message> {
-    let to = reader.required(both.get(MessageVariables::to), recipients);
-    let from = read_from(reader, both);
-    let template = both.get(MessageVariables::text);
+fn read_message(reader: &mut Reader, route: &Route) -> Option<Message> {
+    let variables = &MessageVariables::read_for(reader, route, PREFIX);
+    let to = reader.required(variables.to(), recipients);
+    let from = read_from(reader, variables);
+    let template = variables.text();
     let template = Template::new(&template.name, template.value.unwrap_or(TEXT))
         .map_err(|problem| reader.problem(format!("{}: {problem}", template.name)));
-    let content_sid = reader.optional(both.get(MessageVariables::content_sid), sid("HX"));
-    let mode = read_mode(reader, both);
+    let content_sid = reader.optional(variables.content_sid(), sid("HX"));
+    let mode = read_mode(reader, variables);
     let (to, from, mode) = (to?, from?, mode?);
-    check_sender(reader, both, &to, &from, &mode);
+    check_sender(reader, variables, &to, &from, &mode);
     Some(Message { mode, to, from, text: template.ok()?, content_sid })
 }
 
 /// Adds the problems of settings that contradict each other.
-fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &Mode) {
-    let name = both.get(MessageVariables::from).name;
+fn check_sender(reader: &mut Reader, variables: &MessageVariables, to: &To, from: &From, mode: &Mode) {
+    let name = variables.from().name;
     if let (Mode::Flex(_) | Mode::FlexLegacy(_), From::Service(_)) = (mode, from) {
         reader.problem(format!("{name} is not set: a conversation has one number, and no messaging service"));
     }
@@ -365,16 +329,15 @@ fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &M
     if let (To::Numbers(numbers), From::Number(from)) = (to, from)
         && numbers.iter().any(|number| is_whatsapp(number) != is_whatsapp(from))
     {
-        let to = both.get(MessageVariables::to).name;
+        let to = variables.to().name;
         reader.problem(format!("{name} and {to} do not match: begin both with `whatsapp:`, or neither"));
     }
 }
 
-fn read_from(reader: &mut Reader, both: &Both) -> Option<From> {
-    let has_own = both.own.from.is_some() || both.own.messaging_service_sid.is_some();
-    let variables = if has_own { both.own } else { both.common };
+fn read_from(reader: &mut Reader, variables: &MessageVariables) -> Option<From> {
+    let variables = variables.own_if(|own| own.from.is_some() || own.messaging_service_sid.is_some());
     let (from, service) = (variables.from(), variables.messaging_service_sid());
-    match (from.value, service.value) {
+    match (&variables.from, &variables.messaging_service_sid) {
         (Some(_), Some(_)) => {
             let (from, service) = (from.name, service.name);
             reader.problem(format!("{from} and {service} are both set: set only one of them"));
@@ -389,18 +352,18 @@ fn read_from(reader: &mut Reader, both: &Both) -> Option<From> {
     }
 }
 
-fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
-    let setting = both.get(MessageVariables::mode);
+fn read_mode(reader: &mut Reader, variables: &MessageVariables) -> Option<Mode> {
+    let setting = variables.mode();
     let mode = setting.value.unwrap_or("sms").to_ascii_lowercase();
     let routing = Routing {
-        workspace: reader.optional(both.get(MessageVariables::flex_workspace_sid), sid("WS")),
-        workflow: reader.optional(both.get(MessageVariables::flex_workflow_sid), sid("WW")),
-        queue: reader.optional(both.get(MessageVariables::flex_queue_sid), sid("WQ")),
-        worker: reader.optional(both.get(MessageVariables::flex_worker_sid), sid("WK")),
+        workspace: reader.optional(variables.flex_workspace_sid(), sid("WS")),
+        workflow: reader.optional(variables.flex_workflow_sid(), sid("WW")),
+        queue: reader.optional(variables.flex_queue_sid(), sid("WQ")),
+        worker: reader.optional(variables.flex_worker_sid(), sid("WK")),
     };
     let is_routed = |reader: &mut Reader, mode: &str| {
-        let variables = [MessageVariables::flex_workspace_sid, MessageVariables::flex_workflow_sid];
-        let missing = variables.map(|of| both.get(of)).into_iter().filter(|setting| setting.value.is_none());
+        let missing = [variables.flex_workspace_sid(), variables.flex_workflow_sid()];
+        let missing = missing.into_iter().filter(|setting| setting.value.is_none());
         let problems = missing.map(|setting| format!("{} is not set, and {mode} needs it", setting.name));
         problems.for_each(|problem| reader.problem(problem));
     };
@@ -411,13 +374,13 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
             Some(Mode::Flex(routing))
         }
         "flex-legacy" => {
-            let flow = reader.optional(both.get(MessageVariables::flex_flow_sid), sid("FO"));
-            if both.get(MessageVariables::flex_flow_sid).value.is_none() {
+            let flow = reader.optional(variables.flex_flow_sid(), sid("FO"));
+            if variables.flex_flow_sid().value.is_none() {
                 is_routed(reader, "flex-legacy without TWILIO_FLEX_FLOW_SID");
             }
-            let proxy = reader.required(both.get(MessageVariables::proxy_service_sid), sid("KS"));
-            let chat = reader.required(both.get(MessageVariables::chat_service_sid), sid("IS"));
-            let strategy = reader.or(both.get(MessageVariables::flex_strategy), 1, parse::number(1..=2));
+            let proxy = reader.required(variables.proxy_service_sid(), sid("KS"));
+            let chat = reader.required(variables.chat_service_sid(), sid("IS"));
+            let strategy = reader.or(variables.flex_strategy(), 1, parse::number(1..=2));
             let warning = format!(
                 "{} is flex-legacy: Twilio has replaced it with Flex Conversations. Change to flex as soon as you can",
                 setting.name

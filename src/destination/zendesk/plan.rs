@@ -93,8 +93,9 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::ticket::{CustomField, CustomValue, Priority, TicketStatus, TicketType};
+    use super::super::settings::ticket::{CustomField, CustomValue, TicketStatus, TicketType};
     use super::*;
+    use crate::item::Priority;
 
     fn names(fields: &[&str]) -> Vec<String> {
         fields.iter().map(|field| (*field).to_owned()).collect()

@@ -6,12 +6,12 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::plan::{Fields, Plan, RequesterUser};
-use super::settings::ticket::{CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Priority, Requester, Ticket};
+use super::settings::ticket::{CustomValue, FALLBACK_TAG, NO_AUTHOR_TAG, Requester, Ticket};
 use super::text::{cut_line, first_chars, slug};
 use crate::destination::html::{self, Html};
 use crate::destination::template::{Context, Subject, Template, author_name, handle, labels, visible_line};
 use crate::destination::zendesk::memory::Changes;
-use crate::item::{Item, Kind, Note};
+use crate::item::{Item, Kind, Note, Priority};
 use crate::json;
 use crate::text::{clean, clip, is_blank, time};
 
@@ -86,7 +86,7 @@ pub fn render(draft: &Draft) -> Rendered {
     let mut ticket = json!({
         "subject": subject(draft, &mut templates),
         "comment": { "html_body": comment.as_str(), "public": is_public },
-        "priority": priority(item, Priority::default()),
+        "priority": item.priority(Priority::default()),
         "external_id": draft.case_key,
         "tags": tags(item, label, draft.route, settings, Some(plan)),
         "metadata": { "delivery": draft.delivery, "eventUuid": item.event_id.as_deref().map(html::line) },
@@ -100,7 +100,7 @@ pub fn render(draft: &Draft) -> Rendered {
     set("submitter_id", submitter(draft).map(Value::from));
     set("via_followup_source_id", plan.follow_up.map(Value::from));
     if plan.fields == Fields::Configured {
-        set("priority", Some(json!(priority(item, settings.priority))));
+        set("priority", Some(json!(item.priority(settings.priority))));
         set("type", settings.kind.map(|kind| json!(kind)));
         set("status", settings.status.map(|status| json!(status)));
         set("group_id", settings.group_id.map(Value::from));
@@ -116,14 +116,6 @@ pub fn render(draft: &Draft) -> Rendered {
 /// An event that is about no post is for Khoros' users, and has no author who could read it.
 fn is_public(item: &Item, settings: &Ticket) -> bool {
     settings.public && item.report.is_none()
-}
-
-/// The configured priority; without one, urgent items have a high priority.
-fn priority(item: &Item, configured: Priority) -> Priority {
-    match configured == Priority::default() && item.is_urgent() {
-        true => Priority::High,
-        false => configured,
-    }
 }
 
 /// The author of a post as a Zendesk user.

@@ -4,8 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::delivery::{Claim, Origin};
-use crate::destination::slack::settings::Priority;
-use crate::item::{Author, Item, Report};
+use crate::item::{Author, Item, Priority, Report};
 use crate::route::Route;
 
 fn claim(cause: Option<&Cause>) -> Claim {

@@ -10,6 +10,7 @@ use crate::destination::template::Template;
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, Setting, variables};
+use crate::item::Priority;
 
 /// The first part of the variables' names.
 pub const TICKET_PREFIX: &str = "TICKET_";
@@ -86,6 +87,7 @@ pub struct Ticket {
     pub max_per_hour: u32,
     /// `TICKET_PUBLIC`: the first comment is public.
     pub public: bool,
+    /// `TICKET_PRIORITY`
     pub priority: Priority,
     pub kind: Option<TicketType>,
     pub status: Option<TicketStatus>,
@@ -186,17 +188,6 @@ enum CommentFormat {
     Html,
 }
 
-/// `TICKET_PRIORITY`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Priority {
-    Urgent,
-    High,
-    #[default]
-    Normal,
-    Low,
-}
-
 /// `TICKET_TYPE`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -294,9 +285,7 @@ pub fn read(reader: &mut Reader, prefix: &str, base: &Ticket, references: &mut V
         }),
         max_per_hour: reader.or(variables.max_per_hour(), base.max_per_hour, parse::number(0..=10_000)),
         public,
-        priority: reader.or(variables.priority(), base.priority, |text| {
-            parse::variant(text, "is not one of urgent, high, normal and low")
-        }),
+        priority: reader.or(variables.priority(), base.priority, priority),
         kind: reader.or(variables.r#type(), base.kind, |text| {
             parse::variant(text, "is not one of problem, incident, question and task").map(Some)
         }),
@@ -426,6 +415,11 @@ fn custom_value(name: &str, value: Value) -> Result<CustomValue, String> {
                 .to_owned(),
         ),
     }
+}
+
+/// Parses `TICKET_PRIORITY`.
+pub fn priority(text: &str) -> Parsed<Priority> {
+    parse::variant(text, "is not one of urgent, high, normal and low")
 }
 
 fn requester_later(text: &str) -> Parsed<RequesterLater> {
