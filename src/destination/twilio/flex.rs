@@ -92,7 +92,8 @@ impl Twilio {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
         progress.begin(INTERACTION, ledger).await?;
-        let opened = match self.post(address(&self.settings.flex_url, "/v1/Interactions"), request).await {
+        let url = address(&self.settings.flex_url, "/v1/Interactions");
+        let opened = match self.post(url, request, ledger).await {
             Ok(opened) => opened,
             Err(failure) => {
                 progress.fail(&failure, ledger).await?;
@@ -127,7 +128,9 @@ impl Twilio {
             let mut newest = url.clone();
             newest.query_pairs_mut().append_pair("Order", "desc").append_pair("PageSize", "50");
             let is_ours = |message: &Value| is_marked(message, &claim.identity);
-            if self.list(newest, "messages", is_ours).await?.iter().any(is_ours) {
+            let found = self.find(newest, "messages", is_ours).await?;
+            ledger.looked_up(found.is_some());
+            if found.is_some() {
                 return Ok(None);
             }
         }
@@ -139,7 +142,7 @@ impl Twilio {
         ];
         let request = form(fields);
         progress.begin(MESSAGE, ledger).await?;
-        match self.post(url, request).await {
+        match self.post(url, request, ledger).await {
             Ok(_) => Ok(None),
             Err(failure) => {
                 progress.fail(&failure, ledger).await?;

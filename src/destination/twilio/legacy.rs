@@ -17,7 +17,7 @@ use super::settings::{From, Legacy, Message};
 use super::{Twilio, text_of};
 use crate::delivery::{Claim, Doubt, Outcome, Reason, target_id};
 use crate::destination::Job;
-use crate::ledger::{Ledger, Memos, Stopped};
+use crate::ledger::{Ledger, Stopped};
 
 const CHANNEL: &str = "channel";
 const SESSION: &str = "session";
@@ -82,7 +82,7 @@ impl Twilio {
         let text = text_of(&message.text, job)?;
         let flow = match &legacy.flow {
             Some(flow) => flow.clone(),
-            None => self.flow(legacy, from, &ledger.memos()).await?,
+            None => self.flow(legacy, from, ledger).await?,
         };
         let attributes = attributes(job);
         let name = attributes.get("customerName").and_then(Value::as_str).unwrap_or(&claim.target);
@@ -103,7 +103,8 @@ impl Twilio {
     }
 
     /// Returns the Flex Flow of a number, and creates it if there is none.
-    async fn flow(&self, legacy: &Legacy, from: &str, memos: &Memos) -> Result<String, Stopped> {
+    async fn flow(&self, legacy: &Legacy, from: &str, ledger: &Ledger<'_>) -> Result<String, Stopped> {
+        let memos = ledger.memos();
         let strategy = if legacy.on_reply { "2" } else { "1" };
         let name = format!("casebridge {strategy} {}", target_id(&format!("{from} {}", legacy.chat_service)));
         if let Some(flow) = memos.recall(FLOWS, &name).await? {
@@ -113,14 +114,16 @@ impl Twilio {
         let mut known = url.clone();
         known.query_pairs_mut().append_pair("FriendlyName", &name);
         let is_ours = |flow: &Value| flow["friendly_name"] == name.as_str();
-        let found = self.list(known, "flex_flows", is_ours).await?.into_iter().find(is_ours);
-        let flow = match found {
+        let flow = match self.find(known, "flex_flows", is_ours).await? {
             Some(flow) => flow,
-            None => self.post(url, new_flow(legacy, from, &name)).await.map_err(|failure| match failure {
-                Failure::Outcome(outcome) => outcome,
-                Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::None },
-                Failure::OptedOut => Outcome::Dead { reason: Reason::new("the recipient has opted out") },
-            })?,
+            None => {
+                let created = self.post(url, new_flow(legacy, from, &name), ledger).await;
+                created.map_err(|failure| match failure {
+                    Failure::Outcome(outcome) => outcome,
+                    Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::None },
+                    Failure::OptedOut => Outcome::Dead { reason: Reason::new("the recipient has opted out") },
+                })?
+            }
         };
         let sid = flow["sid"].as_str().unwrap_or_default().to_owned();
         memos.remember(FLOWS, &name, &sid).await?;
@@ -181,29 +184,27 @@ impl Steps<'_> {
 
     /// Looks for the result of a step that may have been done.
     async fn look_up(&self, step: &str) -> Result<Option<String>, Outcome> {
-        let sid_of = |found: Value| found["sid"].as_str().map(str::to_owned);
-        let (list, name, field, wanted) = match step {
-            CHANNEL => {
-                let found = self.twilio.get(self.chat(&channel_name(self.claim))).await?;
-                return Ok(found.and_then(sid_of));
+        let (twilio, channel) = (self.twilio, self.progress.sid(CHANNEL));
+        let found = match step {
+            CHANNEL => twilio.get(self.chat(&channel_name(self.claim))).await?,
+            SESSION => {
+                let is_ours = |session: &Value| session["unique_name"] == channel;
+                twilio.find(self.proxy(""), "sessions", is_ours).await?
             }
-            SESSION => (self.proxy(""), "sessions", "unique_name", self.progress.sid(CHANNEL)),
-            CUSTOMER => {
-                (self.session("/Participants"), "participants", "identifier", self.claim.target.as_str())
-            }
-            AGENT => {
-                (self.session("/Participants"), "participants", "identifier", self.progress.sid(CHANNEL))
+            CUSTOMER | AGENT => {
+                let wanted = if step == AGENT { channel } else { &*self.claim.target };
+                let is_ours = |participant: &Value| participant["identifier"] == wanted;
+                twilio.find(self.session("/Participants"), "participants", is_ours).await?
             }
             MESSAGE => {
                 let is_ours = |sent: &Value| body_of(sent).as_deref() == Some(self.progress.text.as_str());
-                let sent = self.twilio.list(self.messages(), "interactions", is_ours).await?;
-                return Ok(sent.into_iter().find(is_ours).and_then(sid_of));
+                twilio.find(self.messages(), "interactions", is_ours).await?
             }
             // Merging it again changes nothing.
             _ => return Ok(None),
         };
-        let is_ours = |found: &Value| found[field] == wanted;
-        Ok(self.twilio.list(list, name, is_ours).await?.into_iter().find(is_ours).and_then(sid_of))
+        self.ledger.looked_up(found.is_some());
+        Ok(found.and_then(|found| found["sid"].as_str().map(str::to_owned)))
     }
 
     async fn act(&self, step: &str) -> Result<String, Failure> {
@@ -229,7 +230,7 @@ impl Steps<'_> {
             ATTRIBUTES => return self.merge_attributes().await,
             _ => (self.messages(), form([("Body", Some(self.progress.text.as_str()))])),
         };
-        let created = self.twilio.post(url, request).await?;
+        let created = self.twilio.post(url, request, self.ledger).await?;
         Ok(created["sid"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -245,7 +246,8 @@ impl Steps<'_> {
         };
         attributes.insert("proxySession".to_owned(), json!(session));
         let attributes = Value::Object(attributes).to_string();
-        self.twilio.post(url, form([("Attributes", Some(attributes.as_str()))])).await?;
+        let request = form([("Attributes", Some(attributes.as_str()))]);
+        self.twilio.post(url, request, self.ledger).await?;
         Ok(channel.to_owned())
     }
 
