@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::api::{address, form};
 use super::number::{WHATSAPP, is_sid};
 use super::progress::Progress;
-use super::settings::{From, Message, Routing};
+use super::settings::{Message, Routing};
 use super::{Twilio, text_of};
 use crate::delivery::{Cause, Claim, Outcome, Reason};
 use crate::destination::Job;
@@ -69,13 +69,10 @@ impl Twilio {
         if claim.revision == 0 && ledger.is_history(job.item).await? {
             return Err(uncertain("the event is older than this database").into());
         }
-        let From::Number(from) = &message.from else {
-            return Err(Outcome::Dead { reason: Reason::new("TWILIO_FROM is not set") }.into());
-        };
         let text = text_of(&message.text, job)?;
-        let request = interaction(&claim.target, from, routing, attributes(job));
+        let request = interaction(&claim.target, routing, attributes(job));
         self.prepare(claim, ledger).await?;
-        let progress = Progress { text, from: from.clone(), ..Progress::default() };
+        let progress = Progress { text, from: routing.from.clone(), ..Progress::default() };
         ledger.freeze(claim, &request, &progress.to_memo()).await?;
         Ok((request, progress))
     }
@@ -153,12 +150,12 @@ impl Twilio {
 }
 
 /// The request of `POST /v1/Interactions`.
-fn interaction(to: &str, from: &str, routing: &Routing, attributes: Map<String, Value>) -> String {
+fn interaction(to: &str, routing: &Routing, attributes: Map<String, Value>) -> String {
     let (kind, task_channel) = if to.starts_with(WHATSAPP) { ("whatsapp", "chat") } else { ("sms", "sms") };
     let channel = json!({
         "type": kind,
         "initiated_by": "agent",
-        "participants": [{ "address": to, "proxy_address": from }],
+        "participants": [{ "address": to, "proxy_address": routing.from }],
     });
     let mut properties = json!({
         "workspace_sid": routing.workspace,

@@ -13,7 +13,7 @@ use super::flex::attributes;
 use super::number::WHATSAPP;
 use super::outcome::Failure;
 use super::progress::Progress;
-use super::settings::{From, Legacy, Message};
+use super::settings::{Legacy, Message};
 use super::{Twilio, text_of};
 use crate::delivery::{Claim, Doubt, Outcome, Reason, target_id};
 use crate::destination::Job;
@@ -76,13 +76,10 @@ impl Twilio {
         ledger: &Ledger<'_>,
     ) -> Result<(String, Progress), Stopped> {
         let claim = job.claim;
-        let From::Number(from) = &message.from else {
-            return Err(Outcome::Dead { reason: Reason::new("TWILIO_FROM is not set") }.into());
-        };
         let text = text_of(&message.text, job)?;
         let flow = match &legacy.flow {
             Some(flow) => flow.clone(),
-            None => self.flow(legacy, from, ledger).await?,
+            None => self.flow(legacy, ledger).await?,
         };
         let attributes = attributes(job);
         let name = attributes.get("customerName").and_then(Value::as_str).unwrap_or(&claim.target);
@@ -97,16 +94,17 @@ impl Twilio {
             ("TaskAttributes", Some(tasks.as_str())),
         ]);
         self.prepare(claim, ledger).await?;
-        let progress = Progress { text, from: from.clone(), ..Progress::default() };
+        let progress = Progress { text, from: legacy.routing.from.clone(), ..Progress::default() };
         ledger.freeze(claim, &request, &progress.to_memo()).await?;
         Ok((request, progress))
     }
 
     /// Returns the Flex Flow of a number, and creates it if there is none.
-    async fn flow(&self, legacy: &Legacy, from: &str, ledger: &Ledger<'_>) -> Result<String, Stopped> {
+    async fn flow(&self, legacy: &Legacy, ledger: &Ledger<'_>) -> Result<String, Stopped> {
         let memos = ledger.memos();
         let strategy = if legacy.on_reply { "2" } else { "1" };
-        let name = format!("casebridge {strategy} {}", target_id(&format!("{from} {}", legacy.chat_service)));
+        let number = target_id(&format!("{} {}", legacy.routing.from, legacy.chat_service));
+        let name = format!("casebridge {strategy} {number}");
         if let Some(flow) = memos.recall(FLOWS, &name).await? {
             return Ok(flow);
         }
@@ -117,7 +115,7 @@ impl Twilio {
         let flow = match self.find(known, "flex_flows", is_ours).await? {
             Some(flow) => flow,
             None => {
-                let created = self.post(url, new_flow(legacy, from, &name), ledger).await;
+                let created = self.post(url, new_flow(legacy, &name), ledger).await;
                 created.map_err(|failure| match failure {
                     Failure::Outcome(outcome) => outcome,
                     Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::None },
@@ -132,7 +130,8 @@ impl Twilio {
 }
 
 /// The request of `POST /v1/FlexFlows`.
-fn new_flow(legacy: &Legacy, from: &str, name: &str) -> String {
+fn new_flow(legacy: &Legacy, name: &str) -> String {
+    let from = legacy.routing.from.as_str();
     let kind = if from.starts_with(WHATSAPP) { "whatsapp" } else { "sms" };
     form([
         ("FriendlyName", Some(name)),

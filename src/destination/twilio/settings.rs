@@ -162,9 +162,11 @@ pub enum Mode {
     FlexLegacy(Legacy),
 }
 
-/// Where Flex routes a conversation.
-#[derive(Clone, Default)]
+/// The number of a conversation, and where Flex routes it.
+#[derive(Clone)]
 pub struct Routing {
+    /// `TWILIO_FROM`
+    pub from: String,
     pub workspace: Option<String>,
     pub workflow: Option<String>,
     pub queue: Option<String>,
@@ -348,24 +350,20 @@ fn read_message(reader: &mut Reader, both: &Both) -> Option<Message> {
     let template = Template::new(&template.name, template.value.unwrap_or(TEXT))
         .map_err(|problem| reader.problem(format!("{}: {problem}", template.name)));
     let content_sid = reader.optional(both.get(MessageVariables::content_sid), sid("HX"));
-    let mode = read_mode(reader, both);
+    let mode = read_mode(reader, both, from.as_ref());
     let (to, from, mode) = (to?, from?, mode?);
-    check_sender(reader, both, &to, &from, &mode);
+    check_sender(reader, both, &to, &from);
     Some(Message { mode, to, from, text: template.ok()?, content_sid })
 }
 
 /// Adds the problems of settings that do not fit together.
-fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From, mode: &Mode) {
-    let name = both.get(MessageVariables::from).name;
-    if let (Mode::Flex(_) | Mode::FlexLegacy(_), From::Service(_)) = (mode, from) {
-        reader.problem(format!("{name} is not set: a conversation has one number, and no messaging service"));
-    }
+fn check_sender(reader: &mut Reader, both: &Both, to: &To, from: &From) {
     let is_whatsapp = |number: &String| number.starts_with(WHATSAPP);
     if let (To::Numbers(numbers), From::Number(from)) = (to, from)
         && numbers.iter().any(|number| is_whatsapp(number) != is_whatsapp(from))
     {
-        let to = both.get(MessageVariables::to).name;
-        reader.problem(format!("{name} and {to} do not fit: both or neither begin with `whatsapp:`"));
+        let (from, to) = (both.get(MessageVariables::from).name, both.get(MessageVariables::to).name);
+        reader.problem(format!("{from} and {to} do not fit: both or neither begin with `whatsapp:`"));
     }
 }
 
@@ -388,14 +386,20 @@ fn read_from(reader: &mut Reader, both: &Both) -> Option<From> {
     }
 }
 
-fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
+fn read_mode(reader: &mut Reader, both: &Both, from: Option<&From>) -> Option<Mode> {
     let setting = both.get(MessageVariables::mode);
     let mode = setting.value.unwrap_or("sms").to_ascii_lowercase();
-    let routing = Routing {
-        workspace: reader.optional(both.get(MessageVariables::flex_workspace_sid), sid("WS")),
-        workflow: reader.optional(both.get(MessageVariables::flex_workflow_sid), sid("WW")),
-        queue: reader.optional(both.get(MessageVariables::flex_queue_sid), sid("WQ")),
-        worker: reader.optional(both.get(MessageVariables::flex_worker_sid), sid("WK")),
+    let workspace = reader.optional(both.get(MessageVariables::flex_workspace_sid), sid("WS"));
+    let workflow = reader.optional(both.get(MessageVariables::flex_workflow_sid), sid("WW"));
+    let queue = reader.optional(both.get(MessageVariables::flex_queue_sid), sid("WQ"));
+    let worker = reader.optional(both.get(MessageVariables::flex_worker_sid), sid("WK"));
+    let routing = |reader: &mut Reader| match from? {
+        From::Number(from) => Some(Routing { from: from.clone(), workspace, workflow, queue, worker }),
+        From::Service(_) => {
+            let service = both.get(MessageVariables::messaging_service_sid).name;
+            reader.problem(format!("{service} is set, but a conversation needs a number (TWILIO_FROM)"));
+            None
+        }
     };
     let is_routed = |reader: &mut Reader, mode: &str| {
         let variables = [MessageVariables::flex_workspace_sid, MessageVariables::flex_workflow_sid];
@@ -407,7 +411,7 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
         "sms" => Some(Mode::Sms),
         "flex" => {
             is_routed(reader, "flex");
-            Some(Mode::Flex(routing))
+            routing(reader).map(Mode::Flex)
         }
         "flex-legacy" => {
             let flow = reader.optional(both.get(MessageVariables::flex_flow_sid), sid("FO"));
@@ -422,9 +426,9 @@ fn read_mode(reader: &mut Reader, both: &Both) -> Option<Mode> {
                 setting.name
             );
             reader.warnings.push(warning);
-            let (proxy_service, chat_service) = (proxy?, chat?);
+            let (routing, proxy_service, chat_service) = (routing(reader), proxy?, chat?);
             Some(Mode::FlexLegacy(Legacy {
-                routing,
+                routing: routing?,
                 on_reply: strategy == 2,
                 flow,
                 proxy_service,
