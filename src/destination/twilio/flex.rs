@@ -49,11 +49,7 @@ impl Twilio {
         if let Some(outcome) = self.send_first(&mut progress, claim, ledger).await? {
             return Ok(outcome);
         }
-        let reference = progress.sid(INTERACTION).to_owned();
-        let memos = ledger.memos();
-        let old = memos.note_of(&claim.identity).await?.flatten();
-        memos.replace_note(&claim.identity, old.as_deref(), "conversation opened").await?;
-        Ok(Outcome::sent(reference))
+        progress.opened(INTERACTION, claim, ledger).await
     }
 
     /// Freezes the request that opens the conversation.

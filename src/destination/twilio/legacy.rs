@@ -57,14 +57,7 @@ impl Twilio {
             }
             _ => self.begin_legacy(message, legacy, job, ledger).await?,
         };
-        let steps = Steps { twilio: self, legacy, claim, ledger, request, progress };
-        let done = steps.run().await?;
-        if let Outcome::Done { .. } = &done {
-            let memos = ledger.memos();
-            let old = memos.note_of(&claim.identity).await?.flatten();
-            memos.replace_note(&claim.identity, old.as_deref(), "conversation opened").await?;
-        }
-        Ok(done)
+        Steps { twilio: self, legacy, claim, ledger, request, progress }.run().await
     }
 
     /// Freezes the request of the Flex Channel.
@@ -178,7 +171,7 @@ impl Steps<'_> {
             };
             self.progress.finish(step, &sid, self.ledger).await?;
         }
-        Ok(Outcome::sent(self.progress.sid(CHANNEL).to_owned()))
+        self.progress.opened(CHANNEL, self.claim, self.ledger).await
     }
 
     /// Looks for the result of a step that may have been done.
