@@ -39,8 +39,8 @@ use status::SenderBlock;
 pub const NAME: &str = "twilio";
 /// That of Flex, the weakest one: texts are looked up, but conversations cannot be.
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
-/// Nothing of it can be looked up again.
-pub const CACHES: &[&str] = &[];
+/// Flex Flows are looked up by their names.
+pub const CACHES: &[&str] = &[legacy::FLOWS];
 pub use super::texting::LIMITS;
 /// The number of concurrent messages. Twilio queues what a number cannot send at once.
 pub const IN_FLIGHT: usize = 8;

@@ -26,7 +26,7 @@ const AGENT: &str = "agent";
 const ATTRIBUTES: &str = "attributes";
 const MESSAGE: &str = "message";
 /// The scope of memos with the Flex Flows that casebridge has created, by their names.
-const FLOWS: &str = "flex_flow";
+pub const FLOWS: &str = "flex_flow";
 
 /// One delivery by the old Flex.
 struct Steps<'a> {
