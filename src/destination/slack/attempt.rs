@@ -15,7 +15,7 @@ use super::api::Found;
 use super::message::{Mark, Message, Place, hash};
 use super::settings::{IfUnreadable, Mention, Priority, Target};
 use super::{Slack, check};
-use crate::delivery::{Claim, Doubt, History, Latest, Origin, Outcome, Reason};
+use crate::delivery::{Action, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::channels::Exclusive;
 use crate::item::Note;
@@ -344,11 +344,8 @@ impl Attempt<'_> {
         root.notes.extend(notes.collect::<Vec<_>>());
         let mut case = self.case.clone();
         case.roots.insert(channel.to_owned(), root);
-        let mut outcome = Outcome::sent(format!("{channel}/{ts}"));
-        if let Outcome::Done { memo, .. } = &mut outcome {
-            *memo = serde_json::to_string(&case).unwrap_or_default();
-        }
-        outcome
+        let memo = serde_json::to_string(&case).unwrap_or_default();
+        Outcome::sent_as(Action::Sent, format!("{channel}/{ts}"), memo)
     }
 
     /// The outcome of a failure. That of a channel pauses only the channel.

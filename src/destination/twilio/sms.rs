@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::api::form;
 use super::settings::{From, Message};
 use super::{OPTED_OUT, Twilio, text_of};
-use crate::delivery::{Action, Cause, Claim, Origin, Outcome, target_id};
+use crate::delivery::{Action, Claim, Origin, Outcome, target_id};
 use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
@@ -157,13 +157,7 @@ impl Twilio {
         if claim.revision > 0 {
             memos.forget(OPTED_OUT, &target_id(&claim.target)).await?;
         }
-        let cause = Cause {
-            reference: message.sid.clone(),
-            action: Action::Sent.name().to_owned(),
-            ..Cause::default()
-        };
-        let (memo, cause) = (String::new(), Some(Box::new(cause)));
-        Ok(Outcome::Done { reference: message.sid, action, memo, cause })
+        Ok(Outcome::sent_as(action, message.sid, String::new()))
     }
 }
 
