@@ -204,10 +204,14 @@ impl Outcome {
 
     /// A message was sent. Others may follow, with nothing to open.
     pub fn sent(reference: String) -> Outcome {
-        let action = Action::Sent;
-        let cause =
-            Cause { reference: reference.clone(), action: action.name().to_owned(), ..Cause::default() };
-        Outcome::Done { reference, action, memo: String::new(), cause: Some(Box::new(cause)) }
+        Outcome::sent_as(Action::Sent, reference, String::new())
+    }
+
+    /// A message was sent, perhaps by an earlier attempt, and the case gets a memo.
+    pub fn sent_as(action: Action, reference: String, memo: String) -> Outcome {
+        let sent = Action::Sent.name().to_owned();
+        let cause = Cause { reference: reference.clone(), action: sent, ..Cause::default() };
+        Outcome::Done { reference, action, memo, cause: Some(Box::new(cause)) }
     }
 
     /// Why the delivery is not done; `None` if it is.

@@ -127,21 +127,27 @@ pub fn clip(text: &str, room: usize, mark: &str) -> String {
 
 /// Cuts a text between graphemes, with `…`, to at most `room` characters, counted as JavaScript does.
 pub fn shorten(text: &str, room: usize) -> String {
-    shorten_mapped(text, room, Cow::Borrowed)
+    shorten_mapped(text, room, "…", Cow::Borrowed)
 }
 
-/// As [`shorten`], but replaces each grapheme first.
-pub fn shorten_mapped<'a>(text: &'a str, room: usize, replace: impl Fn(&'a str) -> Cow<'a, str>) -> String {
+/// As [`shorten`] with another mark, but replaces each grapheme first.
+pub fn shorten_mapped<'a>(
+    text: &'a str,
+    room: usize,
+    mark: &str,
+    replace: impl Fn(&'a str) -> Cow<'a, str>,
+) -> String {
     let (mut whole, mut used, mut fitting) = (String::new(), 0, 0);
+    let left = room.saturating_sub(mark.encode_utf16().count());
     for grapheme in graphemes(text) {
         let piece = replace(grapheme);
         used += piece.encode_utf16().count();
         if used > room {
             whole.truncate(fitting);
-            return whole + "…";
+            return whole + mark;
         }
         whole.push_str(&piece);
-        if used < room {
+        if used <= left {
             fitting = whole.len();
         }
     }

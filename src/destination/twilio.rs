@@ -15,6 +15,7 @@ mod settings;
 mod sms;
 mod status;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +31,7 @@ use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason, target_id};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 use crate::report::{Finding, INCOMPLETE, Row};
-use crate::text::{clean, graphemes, last_four};
+use crate::text::{clean, last_four, shorten_mapped};
 use outcome::Failure;
 use settings::{Message, Mode};
 pub use settings::{Recipients, SECTIONS, Settings, is_configured, read, set_status_callback};
@@ -39,8 +40,8 @@ use status::SenderBlock;
 pub const NAME: &str = "twilio";
 /// The guarantee of Flex, the weaker one: texts can be looked up, and conversations cannot.
 pub const GUARANTEE: Guarantee = Guarantee::AtMostOnce;
-/// It caches nothing that can be looked up again.
-pub const CACHES: &[&str] = &[];
+/// Flex Flows are looked up by their names.
+pub const CACHES: &[&str] = &[legacy::FLOWS];
 pub use super::texting::LIMITS;
 /// The number of concurrent messages. Twilio queues what a number cannot send at once.
 pub const IN_FLIGHT: usize = 8;
@@ -248,27 +249,16 @@ fn text_of(template: &Template, job: &Job) -> Result<String, Outcome> {
     };
     let cause = job.claim.cause().filter(Cause::has_number).unwrap_or_default();
     let text = texting::render(template, job.item, job.route, &cause).map_err(|failure| dead(&failure))?;
-    match cut(&as_typed(&text)) {
+    match as_typed(&text) {
         text if text.is_empty() => Err(dead("it gives no text for this item")),
         text => Ok(text),
     }
 }
 
-/// Removes invisible characters, but leaves braces alone: Twilio fills in nothing.
+/// Cuts a text, and removes invisible characters, but leaves braces alone: Twilio fills in nothing.
 fn as_typed(text: &str) -> String {
-    clean(text).replace('\u{2060}', "").trim().to_owned()
-}
-
-/// Cuts a text between graphemes.
-fn cut(text: &str) -> String {
-    let mut left = TEXT_UNITS;
-    let fits = |grapheme: &&str| {
-        let units = grapheme.encode_utf16().count();
-        let fits = units <= left;
-        left = if fits { left - units } else { 0 };
-        fits
-    };
-    graphemes(text).take_while(fits).collect::<String>().trim_end().to_owned()
+    let text = clean(text).replace('\u{2060}', "");
+    shorten_mapped(text.trim(), TEXT_UNITS, "", Cow::Borrowed).trim_end().to_owned()
 }
 
 /// The row of Twilio in `casebridge check`.
@@ -312,9 +302,9 @@ mod tests {
     fn a_text_is_cut_between_graphemes_and_sent_as_typed() {
         let family = "👩\u{200d}👩\u{200d}👧";
         let long = family.repeat(300);
-        let short = cut(&long);
+        let short = as_typed(&long);
         assert!(short.encode_utf16().count() <= TEXT_UNITS && short.len().is_multiple_of(family.len()));
-        assert_eq!(cut(&"x".repeat(5000)).len(), TEXT_UNITS);
+        assert_eq!(as_typed(&"x".repeat(5000)).len(), TEXT_UNITS);
         assert_eq!(as_typed(" {{ticket.id}} a\u{2028}b {%\u{202e} "), "{{ticket.id}} a\nb {%");
     }
 

@@ -234,6 +234,7 @@ async fn every_problem_of_twilio_is_reported_at_once() {
                 "ROUTE_A_TWILIO_FROM and ROUTE_A_TWILIO_TO do not match: begin both with",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex needs it",
                 "TWILIO_FLEX_WORKFLOW_SID is not set, and flex needs it",
+                "ROUTE_B_TWILIO_MESSAGING_SERVICE_SID is set, but a conversation needs a number (TWILIO_FROM)",
                 "TWILIO_FLEX_WORKSPACE_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",
                 "TWILIO_FLEX_WORKFLOW_SID is not set, and flex-legacy without TWILIO_FLEX_FLOW_SID needs it",
                 "TWILIO_PROXY_SERVICE_SID is not set",

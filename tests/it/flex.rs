@@ -4,6 +4,7 @@ use casebridge_sandbox::twilio::{Fault, Model, NUMBER, Twilio};
 use serde_json::{Value, json};
 
 use crate::harness::{Bridge, PHONE, World, event, on_both, run_on_sqlite};
+use crate::metrics;
 
 const ID: &str = "khoros:1234:event-1:twitter:1";
 
@@ -49,6 +50,12 @@ async fn kill_at(world: &World, twilio: &Twilio, number: usize, step: usize, fau
 fn conversations(twilio: &Twilio) -> (usize, usize) {
     let model = twilio.model();
     (model.interactions.len(), model.conversation_messages.len())
+}
+
+/// Waits until this process has counted a lookup.
+async fn wait_for_lookup(world: &World, found: &str) {
+    let lookups = format!("casebridge_lookups_total{{destination=\"twilio\",found=\"{found}\"}}");
+    metrics::wait_for(world, &lookups, 1.0).await;
 }
 
 fn parsed(text: &Value) -> Value {
@@ -111,8 +118,10 @@ on_both! {
 
         // A kill at the first message, before and after Twilio has acted.
         for (number, fault) in [(2, Fault::Hang), (3, Fault::HangAfter)] {
+            let found = if fault == Fault::HangAfter { "yes" } else { "no" };
             let bridge = kill_at(&world, &twilio, number, 1, fault).await;
             bridge.wait_for("delivery_done destination=twilio").await;
+            wait_for_lookup(&world, found).await;
             check_conversation(&twilio.model(), &world, 999 + number as u64);
             bridge.stop().await;
         }
@@ -141,10 +150,15 @@ on_both! {
 
 async fn legacy_with_kills(mut world: World, fault: Fault) {
     let twilio = with_legacy_flex(&mut world).await;
+    let found = if fault == Fault::HangAfter { "yes" } else { "no" };
     // Flex Flow (only once), Flex Channel, session, customer, agent, attributes, message.
     for (number, step) in [(1, 0), (2, 0), (3, 1), (4, 2), (5, 3), (6, 4), (7, 5)] {
         let bridge = kill_at(&world, &twilio, number, step, fault.clone()).await;
         bridge.wait_for("delivery_done destination=twilio").await;
+        // The Flex Flow is no step of the delivery, and attributes are merged again.
+        if !matches!(number, 1 | 6) {
+            wait_for_lookup(&world, found).await;
+        }
         check_legacy(&twilio.model(), 999 + number as u64);
         bridge.stop().await;
     }

@@ -2,10 +2,12 @@
 
 use std::process::Output;
 
+use casebridge_sandbox::slack;
 use casebridge_sandbox::zendesk::Fault;
 use serde_json::{Value, json};
 
-use crate::harness::{World, event, event_with, leak, on_both};
+use crate::harness::{PHONE, World, event, event_with, leak, on_both, run_on_sqlite};
+use crate::metrics::wait_for;
 
 fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -188,4 +190,52 @@ on_both! {
         assert_eq!(entries(&shown), ["received", "missing", "attempt 2: done", "done"]);
         assert_eq!(shown["timeline"][2]["found"], false);
     }
+}
+
+/// The answer to the first message is lost, and then the second message.
+async fn check_answers_and_lookups(
+    world: World,
+    destination: &str,
+    status: u16,
+    fail: impl Fn(slack::Fault),
+) {
+    let bridge = world.start().await;
+    for (number, fault, found, status) in [
+        (1, slack::Fault::ResetAfter, true, Value::Null),
+        (2, slack::Fault::ResetBefore, false, json!(status)),
+    ] {
+        fail(fault);
+        world.notify(&event(&format!("event-{number}"), &number.to_string())).await;
+        bridge.wait_for_nth("delivery_done", number).await;
+        let shown = show(&world, &[&format!("khoros:1234:event-{number}")]).await;
+        let last = &shown["timeline"][2];
+        assert_eq!((&last["outcome"], &last["found"]), (&json!("done"), &json!(found)), "{shown}");
+        assert_eq!(last["status"], status, "{shown}");
+    }
+    let lookups =
+        |found| format!("casebridge_lookups_total{{destination=\"{destination}\",found=\"{found}\"}}");
+    assert_eq!(wait_for(&world, &lookups("yes"), 1.0).await[&lookups("no")], 1.0);
+}
+
+#[tokio::test]
+async fn the_answers_and_lookups_of_slack_are_on_record() {
+    run_on_sqlite(|mut world| async move {
+        world.without_zendesk();
+        world.set("DELIVER_TO", "slack");
+        let slack = world.with_slack().await;
+        check_answers_and_lookups(world, "slack", 200, |fault| slack.queue([fault])).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_answers_and_lookups_of_twilio_are_on_record() {
+    run_on_sqlite(|mut world| async move {
+        world.without_zendesk();
+        world.set("DELIVER_TO", "twilio");
+        let twilio = world.with_twilio().await;
+        world.set("TWILIO_TO", PHONE);
+        check_answers_and_lookups(world, "twilio", 201, |fault| twilio.queue([fault])).await;
+    })
+    .await;
 }

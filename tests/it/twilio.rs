@@ -4,7 +4,7 @@ use casebridge_sandbox::twilio::{AUTH_TOKEN, Fault, Model, Twilio};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{OTHER_PHONE, PHONE, PRIVATE, World, event, event_with, on_both, run_on_sqlite};
+use crate::harness::{Bridge, OTHER_PHONE, PHONE, PRIVATE, World, event, event_with, on_both, run_on_sqlite};
 
 const ID: &str = "khoros:1234:event-1:twitter:1";
 const NUMBERS: [&str; 2] = [PHONE, OTHER_PHONE];
@@ -389,15 +389,21 @@ async fn a_corrected_sender_sends_the_texts_that_wait_for_it() {
     .await;
 }
 
+/// A bridge that has sent a text, and can neither read the answer nor look the text up.
+async fn with_failing_lookups(world: &mut World) -> (Twilio, Bridge) {
+    let twilio = with_one_number(world).await;
+    twilio.queue([Fault::ResetAfter]);
+    twilio.model().read_faults.outage = Some(Fault::Status(500));
+    let bridge = world.start().await;
+    world.notify(&event("event-1", "1")).await;
+    bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+    (twilio, bridge)
+}
+
 #[tokio::test]
 async fn a_lookup_that_fails_leaves_the_doubt() {
     run_on_sqlite(|mut world| async move {
-        let twilio = with_one_number(&mut world).await;
-        twilio.queue([Fault::ResetAfter]);
-        twilio.model().read_faults.outage = Some(Fault::Status(500));
-        let bridge = world.start().await;
-        world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+        let (twilio, bridge) = with_failing_lookups(&mut world).await;
         let waiting = world.waiting().await;
         assert!(waiting[0]["reason"].as_str().unwrap().starts_with("may have been sent"), "{waiting:?}");
         twilio.model().read_faults.outage = None;
@@ -410,12 +416,7 @@ async fn a_lookup_that_fails_leaves_the_doubt() {
 #[tokio::test]
 async fn a_lookup_that_reads_not_every_message_leaves_the_doubt() {
     run_on_sqlite(|mut world| async move {
-        let twilio = with_one_number(&mut world).await;
-        twilio.queue([Fault::ResetAfter]);
-        twilio.model().read_faults.outage = Some(Fault::Status(500));
-        let bridge = world.start().await;
-        world.notify(&event("event-1", "1")).await;
-        bridge.wait_for_nth("delivery_retry destination=twilio", 2).await;
+        let (twilio, bridge) = with_failing_lookups(&mut world).await;
         {
             let mut model = twilio.model();
             let mut other = model.messages[0].clone();

@@ -9,6 +9,7 @@ use super::Slack;
 use super::answer::{self, Failure, Kind};
 use super::message::Mark;
 use crate::destination::exchange;
+use crate::ledger::Ledger;
 
 /// Messages on a page of a lookup, of which Slack recommends 200 at most; and the pages that one lookup reads.
 const PAGE: &str = "100";
@@ -27,8 +28,13 @@ pub enum Found {
 
 impl Slack {
     /// Posts a message, and returns its time stamp.
-    pub(super) async fn post(&self, channel: &str, body: &str) -> Result<String, Failure> {
-        let answer = self.write("chat.postMessage", body).await?;
+    pub(super) async fn post(
+        &self,
+        channel: &str,
+        body: &str,
+        ledger: &Ledger<'_>,
+    ) -> Result<String, Failure> {
+        let answer = self.write("chat.postMessage", body, Some(ledger)).await?;
         match (answer["channel"].as_str(), answer["ts"].as_str()) {
             (Some(posted), Some(ts)) if posted == channel && !ts.is_empty() => Ok(ts.to_owned()),
             _ => Err(Failure {
@@ -39,19 +45,25 @@ impl Slack {
         }
     }
 
-    pub(super) async fn write(&self, method: &str, body: &str) -> Result<Value, Failure> {
+    /// Calls a method that takes JSON. The ledger of a delivery gets the answer.
+    pub(super) async fn write(
+        &self,
+        method: &str,
+        body: &str,
+        ledger: Option<&Ledger<'_>>,
+    ) -> Result<Value, Failure> {
         let request =
             self.http.post(self.url(method)).header(CONTENT_TYPE, "application/json; charset=utf-8");
-        self.send(request.body(body.to_owned())).await
+        self.send(request.body(body.to_owned()), ledger).await
     }
 
     pub(super) async fn read(&self, method: &str, query: &[(&str, &str)]) -> Result<Value, Failure> {
-        self.send(self.http.get(self.url(method)).query(query)).await
+        self.send(self.http.get(self.url(method)).query(query), None).await
     }
 
     /// Returns the id of our bot, which also shows that the token works.
     pub(super) async fn bot(&self) -> Result<String, Failure> {
-        let account = self.write("auth.test", "{}").await?;
+        let account = self.write("auth.test", "{}", None).await?;
         let bot = account["bot_id"].as_str().ok_or_else(|| Failure {
             kind: Kind::Credential,
             word: "no bot_id: the token is not a bot's".to_owned(),
@@ -104,8 +116,16 @@ impl Slack {
         format!("{}/{method}", self.settings.url.as_str().trim_end_matches('/'))
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        ledger: Option<&Ledger<'_>>,
+    ) -> Result<Value, Failure> {
         let request = request.bearer_auth(self.settings.token.expose_secret()).timeout(self.timeout);
-        answer::success(exchange::send_and_read(request, PAGE_BYTES).await)
+        let answer = exchange::send_and_read(request, PAGE_BYTES).await;
+        if let (Some(ledger), Ok(answer)) = (ledger, &answer) {
+            ledger.answered(answer.response());
+        }
+        answer::success(answer)
     }
 }

@@ -15,7 +15,7 @@ use super::api::Found;
 use super::message::{Mark, Message, Place, hash};
 use super::settings::{IfUnreadable, Mention, Target};
 use super::{Slack, check};
-use crate::delivery::{Claim, Doubt, History, Latest, Origin, Outcome, Reason};
+use crate::delivery::{Action, Claim, Doubt, History, Latest, Origin, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::channels::Exclusive;
 use crate::item::Note;
@@ -115,7 +115,13 @@ impl Attempt<'_> {
             || claim.origin == Origin::Feed
             || self.history.may_be_restored
             || self.history.latest == Latest::Unknown;
-        let found = if may_be_posted { self.look_up().await? } else { Found::Nothing };
+        let found = match may_be_posted {
+            true => {
+                let found = self.look_up().await?;
+                self.recorded(found)
+            }
+            false => Found::Nothing,
+        };
         self.may_be_duplicate = self.frozen.is_some() && matches!(found, Found::Unreadable);
         match found {
             Found::Message(ts, _) => {
@@ -190,6 +196,16 @@ impl Attempt<'_> {
         self.search(&channel, Some(&thread), since, |mark| mark.id == self.mark.id).await
     }
 
+    /// Puts the result of a lookup on record, if it has one.
+    fn recorded(&self, found: Found) -> Found {
+        match found {
+            Found::Message(..) => self.ledger.looked_up(true),
+            Found::Nothing => self.ledger.looked_up(false),
+            Found::Unreadable => {}
+        }
+        found
+    }
+
     async fn search(
         &self,
         channel: &str,
@@ -221,7 +237,8 @@ impl Attempt<'_> {
         let place = Place::Edit { ts: &root.ts, editor: &self.mark.id, replies: root.replies + 1 };
         let (body, _) = self.message(&mark, place, &[], Vec::new()).body();
         self.ledger.sending().await?;
-        let Err(failure) = self.slack.write("chat.update", &body.to_string()).await else { return Ok(()) };
+        let edited = self.slack.write("chat.update", &body.to_string(), Some(self.ledger)).await;
+        let Err(failure) = edited else { return Ok(()) };
         match failure.kind {
             Kind::Thread => self.replaced = self.root.take().map(|root| root.ts),
             Kind::Markup | Kind::Metadata | Kind::Invalid | Kind::Unknown => {
@@ -277,7 +294,7 @@ impl Attempt<'_> {
         for _ in 0..FORMS {
             tokio::time::sleep(self.turn.pace(Instant::now())).await;
             self.ledger.sending().await?;
-            let failure = match self.slack.post(&self.target.channel, &body).await {
+            let failure = match self.slack.post(&self.target.channel, &body, self.ledger).await {
                 Ok(ts) => return Ok(self.done(&self.target.channel, ts)),
                 Err(failure) => failure,
             };
@@ -306,7 +323,7 @@ impl Attempt<'_> {
         let since = since.saturating_sub(CLOCKS).unwrap_or(since);
         let found =
             self.slack.search(&self.target.channel, root, since, |mark| mark.id == self.mark.id).await;
-        match found {
+        match found.map(|found| self.recorded(found)) {
             Ok(Found::Message(ts, _)) => Ok(self.done(&self.target.channel, ts)),
             Ok(Found::Nothing | Found::Unreadable) => Ok(failure.outcome(Doubt::None)),
             Err(_) => Ok(Failure { kind: Kind::Doubt, ..failure.clone() }.outcome(Doubt::Unanswered)),
@@ -327,11 +344,8 @@ impl Attempt<'_> {
         root.notes.extend(notes.collect::<Vec<_>>());
         let mut case = self.case.clone();
         case.roots.insert(channel.to_owned(), root);
-        let mut outcome = Outcome::sent(format!("{channel}/{ts}"));
-        if let Outcome::Done { memo, .. } = &mut outcome {
-            *memo = serde_json::to_string(&case).unwrap_or_default();
-        }
-        outcome
+        let memo = serde_json::to_string(&case).unwrap_or_default();
+        Outcome::sent_as(Action::Sent, format!("{channel}/{ts}"), memo)
     }
 
     /// The outcome of a failure. A failure of a channel pauses only that channel.

@@ -23,7 +23,7 @@ pub async fn rows(settings: Option<&Settings>, http: &reqwest::Client) -> Vec<Ro
         return vec![Row::of(NAME, [Finding::not_checked(INCOMPLETE)])];
     };
     let slack = Slack::new(settings.clone(), http.clone(), STEP * 5);
-    let account = within(slack.write("auth.test", "{}")).await;
+    let account = within(slack.write("auth.test", "{}", None)).await;
     let token = match account {
         Some(Ok(account)) if account["bot_id"].is_string() => {
             let name = |field: &str| account[field].as_str().unwrap_or("?").to_owned();

@@ -211,7 +211,7 @@ impl Message<'_> {
 /// Escapes what Slack parses, in at most `room` characters after `start`, which stays as it is.
 fn escaped(text: &str, room: usize, start: String) -> String {
     let escape = |grapheme: &str| grapheme.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    start + &shorten_mapped(text, room, |grapheme| escape(grapheme).into())
+    start + &shorten_mapped(text, room, "…", |grapheme| escape(grapheme).into())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::Twilio;
 use super::outcome::{Failure, failed_lookup, failure, may_have_been_sent, unfinished_lookup};
 use crate::delivery::Outcome;
 use crate::destination::exchange::{self, Answer, NoAnswer};
+use crate::ledger::Ledger;
 
 /// The largest list of messages, in bytes.
 const LIST_BYTES: usize = 1 << 20;
@@ -43,10 +44,11 @@ impl Twilio {
     }
 
     /// Sends a form. Returns the answer if it is 2xx and JSON with a `sid`.
-    pub(super) async fn post(&self, url: Url, form: String) -> Result<Value, Failure> {
+    pub(super) async fn post(&self, url: Url, form: String, ledger: &Ledger<'_>) -> Result<Value, Failure> {
         let request =
             self.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form);
         let answer = exchange::send(self.authorized(request)).await;
+        let answer = answer.inspect(|answer| ledger.answered(answer.response()));
         match body_of(&answer) {
             Some(body) if body["sid"].is_string() => Ok(body),
             Some(_) => Err(Failure::Outcome(may_have_been_sent("Twilio's answer is not the documented one"))),
@@ -62,6 +64,16 @@ impl Twilio {
             None if matches!(answer, Ok(Answer { status: 404, .. })) => Ok(None),
             None => Err(failed_lookup(answer)),
         }
+    }
+
+    /// Finds a member of a list.
+    pub(super) async fn find(
+        &self,
+        url: Url,
+        name: &str,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Option<Value>, Outcome> {
+        Ok(self.list(url, name, &is_it).await?.into_iter().find(is_it))
     }
 
     /// Reads the members of a list, page by page, until `is_over`. A list that is not read to its end is an error.

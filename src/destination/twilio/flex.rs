@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::api::{address, form};
 use super::number::{WHATSAPP, is_sid};
 use super::progress::Progress;
-use super::settings::{From, Message, Routing};
+use super::settings::{Message, Routing};
 use super::{Twilio, text_of};
 use crate::delivery::{Cause, Claim, Outcome, Reason};
 use crate::destination::Job;
@@ -49,11 +49,7 @@ impl Twilio {
         if let Some(outcome) = self.send_first(&mut progress, claim, ledger).await? {
             return Ok(outcome);
         }
-        let reference = progress.sid(INTERACTION).to_owned();
-        let memos = ledger.memos();
-        let old = memos.note_of(&claim.identity).await?.flatten();
-        memos.replace_note(&claim.identity, old.as_deref(), "conversation opened").await?;
-        Ok(Outcome::sent(reference))
+        progress.opened(INTERACTION, claim, ledger).await
     }
 
     /// Freezes the request that opens the conversation.
@@ -69,13 +65,10 @@ impl Twilio {
         if claim.revision == 0 && ledger.is_history(job.item).await? {
             return Err(uncertain("the event is older than this database").into());
         }
-        let From::Number(from) = &message.from else {
-            return Err(Outcome::Dead { reason: Reason::new("TWILIO_FROM is not set") }.into());
-        };
         let text = text_of(&message.text, job)?;
-        let request = interaction(&claim.target, from, routing, attributes(job));
+        let request = interaction(&claim.target, routing, attributes(job));
         self.prepare(claim, ledger).await?;
-        let progress = Progress { text, from: from.clone(), ..Progress::default() };
+        let progress = Progress { text, from: routing.from.clone(), ..Progress::default() };
         ledger.freeze(claim, &request, &progress.to_memo()).await?;
         Ok((request, progress))
     }
@@ -92,7 +85,8 @@ impl Twilio {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
         progress.begin(INTERACTION, ledger).await?;
-        let opened = match self.post(address(&self.settings.flex_url, "/v1/Interactions"), request).await {
+        let url = address(&self.settings.flex_url, "/v1/Interactions");
+        let opened = match self.post(url, request, ledger).await {
             Ok(opened) => opened,
             Err(failure) => {
                 progress.fail(&failure, ledger).await?;
@@ -127,7 +121,9 @@ impl Twilio {
             let mut newest = url.clone();
             newest.query_pairs_mut().append_pair("Order", "desc").append_pair("PageSize", "50");
             let is_ours = |message: &Value| is_marked(message, &claim.identity);
-            if self.list(newest, "messages", is_ours).await?.iter().any(is_ours) {
+            let found = self.find(newest, "messages", is_ours).await?;
+            ledger.looked_up(found.is_some());
+            if found.is_some() {
                 return Ok(None);
             }
         }
@@ -139,7 +135,7 @@ impl Twilio {
         ];
         let request = form(fields);
         progress.begin(MESSAGE, ledger).await?;
-        match self.post(url, request).await {
+        match self.post(url, request, ledger).await {
             Ok(_) => Ok(None),
             Err(failure) => {
                 progress.fail(&failure, ledger).await?;
@@ -150,12 +146,12 @@ impl Twilio {
 }
 
 /// The request of `POST /v1/Interactions`.
-fn interaction(to: &str, from: &str, routing: &Routing, attributes: Map<String, Value>) -> String {
+fn interaction(to: &str, routing: &Routing, attributes: Map<String, Value>) -> String {
     let (kind, task_channel) = if to.starts_with(WHATSAPP) { ("whatsapp", "chat") } else { ("sms", "sms") };
     let channel = json!({
         "type": kind,
         "initiated_by": "agent",
-        "participants": [{ "address": to, "proxy_address": from }],
+        "participants": [{ "address": to, "proxy_address": routing.from }],
     });
     let mut properties = json!({
         "workspace_sid": routing.workspace,

@@ -13,11 +13,11 @@ use super::flex::attributes;
 use super::number::WHATSAPP;
 use super::outcome::Failure;
 use super::progress::Progress;
-use super::settings::{From, Legacy, Message};
+use super::settings::{Legacy, Message};
 use super::{Twilio, text_of};
 use crate::delivery::{Claim, Doubt, Outcome, Reason, target_id};
 use crate::destination::Job;
-use crate::ledger::{Ledger, Memos, Stopped};
+use crate::ledger::{Ledger, Stopped};
 
 const CHANNEL: &str = "channel";
 const SESSION: &str = "session";
@@ -26,7 +26,7 @@ const AGENT: &str = "agent";
 const ATTRIBUTES: &str = "attributes";
 const MESSAGE: &str = "message";
 /// The scope of memos with the Flex Flows that casebridge has created, by their names.
-const FLOWS: &str = "flex_flow";
+pub const FLOWS: &str = "flex_flow";
 
 /// One delivery through the old Flex.
 struct Steps<'a> {
@@ -57,14 +57,7 @@ impl Twilio {
             }
             _ => self.begin_legacy(message, legacy, job, ledger).await?,
         };
-        let steps = Steps { twilio: self, legacy, claim, ledger, request, progress };
-        let done = steps.run().await?;
-        if let Outcome::Done { .. } = &done {
-            let memos = ledger.memos();
-            let old = memos.note_of(&claim.identity).await?.flatten();
-            memos.replace_note(&claim.identity, old.as_deref(), "conversation opened").await?;
-        }
-        Ok(done)
+        Steps { twilio: self, legacy, claim, ledger, request, progress }.run().await
     }
 
     /// Freezes the request of the Flex Channel.
@@ -76,13 +69,10 @@ impl Twilio {
         ledger: &Ledger<'_>,
     ) -> Result<(String, Progress), Stopped> {
         let claim = job.claim;
-        let From::Number(from) = &message.from else {
-            return Err(Outcome::Dead { reason: Reason::new("TWILIO_FROM is not set") }.into());
-        };
         let text = text_of(&message.text, job)?;
         let flow = match &legacy.flow {
             Some(flow) => flow.clone(),
-            None => self.flow(legacy, from, &ledger.memos()).await?,
+            None => self.flow(legacy, ledger).await?,
         };
         let attributes = attributes(job);
         let name = attributes.get("customerName").and_then(Value::as_str).unwrap_or(&claim.target);
@@ -97,15 +87,17 @@ impl Twilio {
             ("TaskAttributes", Some(tasks.as_str())),
         ]);
         self.prepare(claim, ledger).await?;
-        let progress = Progress { text, from: from.clone(), ..Progress::default() };
+        let progress = Progress { text, from: legacy.routing.from.clone(), ..Progress::default() };
         ledger.freeze(claim, &request, &progress.to_memo()).await?;
         Ok((request, progress))
     }
 
     /// Returns the Flex Flow of a number, and creates it if there is none.
-    async fn flow(&self, legacy: &Legacy, from: &str, memos: &Memos) -> Result<String, Stopped> {
+    async fn flow(&self, legacy: &Legacy, ledger: &Ledger<'_>) -> Result<String, Stopped> {
+        let memos = ledger.memos();
         let strategy = if legacy.on_reply { "2" } else { "1" };
-        let name = format!("casebridge {strategy} {}", target_id(&format!("{from} {}", legacy.chat_service)));
+        let number = target_id(&format!("{} {}", legacy.routing.from, legacy.chat_service));
+        let name = format!("casebridge {strategy} {number}");
         if let Some(flow) = memos.recall(FLOWS, &name).await? {
             return Ok(flow);
         }
@@ -113,14 +105,16 @@ impl Twilio {
         let mut known = url.clone();
         known.query_pairs_mut().append_pair("FriendlyName", &name);
         let is_ours = |flow: &Value| flow["friendly_name"] == name.as_str();
-        let found = self.list(known, "flex_flows", is_ours).await?.into_iter().find(is_ours);
-        let flow = match found {
+        let flow = match self.find(known, "flex_flows", is_ours).await? {
             Some(flow) => flow,
-            None => self.post(url, new_flow(legacy, from, &name)).await.map_err(|failure| match failure {
-                Failure::Outcome(outcome) => outcome,
-                Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::None },
-                Failure::OptedOut => Outcome::Dead { reason: Reason::new("the recipient has opted out") },
-            })?,
+            None => {
+                let created = self.post(url, new_flow(legacy, &name), ledger).await;
+                created.map_err(|failure| match failure {
+                    Failure::Outcome(outcome) => outcome,
+                    Failure::Number(reason) => Outcome::Retry { reason, doubt: Doubt::None },
+                    Failure::OptedOut => Outcome::Dead { reason: Reason::new("the recipient has opted out") },
+                })?
+            }
         };
         let sid = flow["sid"].as_str().unwrap_or_default().to_owned();
         memos.remember(FLOWS, &name, &sid).await?;
@@ -129,7 +123,8 @@ impl Twilio {
 }
 
 /// The request of `POST /v1/FlexFlows`.
-fn new_flow(legacy: &Legacy, from: &str, name: &str) -> String {
+fn new_flow(legacy: &Legacy, name: &str) -> String {
+    let from = legacy.routing.from.as_str();
     let kind = if from.starts_with(WHATSAPP) { "whatsapp" } else { "sms" };
     form([
         ("FriendlyName", Some(name)),
@@ -176,34 +171,32 @@ impl Steps<'_> {
             };
             self.progress.finish(step, &sid, self.ledger).await?;
         }
-        Ok(Outcome::sent(self.progress.sid(CHANNEL).to_owned()))
+        self.progress.opened(CHANNEL, self.claim, self.ledger).await
     }
 
     /// Looks for the result of a step that may have been done.
     async fn look_up(&self, step: &str) -> Result<Option<String>, Outcome> {
-        let sid_of = |found: Value| found["sid"].as_str().map(str::to_owned);
-        let (list, name, field, wanted) = match step {
-            CHANNEL => {
-                let found = self.twilio.get(self.chat(&channel_name(self.claim))).await?;
-                return Ok(found.and_then(sid_of));
+        let (twilio, channel) = (self.twilio, self.progress.sid(CHANNEL));
+        let found = match step {
+            CHANNEL => twilio.get(self.chat(&channel_name(self.claim))).await?,
+            SESSION => {
+                let is_ours = |session: &Value| session["unique_name"] == channel;
+                twilio.find(self.proxy(""), "sessions", is_ours).await?
             }
-            SESSION => (self.proxy(""), "sessions", "unique_name", self.progress.sid(CHANNEL)),
-            CUSTOMER => {
-                (self.session("/Participants"), "participants", "identifier", self.claim.target.as_str())
-            }
-            AGENT => {
-                (self.session("/Participants"), "participants", "identifier", self.progress.sid(CHANNEL))
+            CUSTOMER | AGENT => {
+                let wanted = if step == AGENT { channel } else { &*self.claim.target };
+                let is_ours = |participant: &Value| participant["identifier"] == wanted;
+                twilio.find(self.session("/Participants"), "participants", is_ours).await?
             }
             MESSAGE => {
                 let is_ours = |sent: &Value| body_of(sent).as_deref() == Some(self.progress.text.as_str());
-                let sent = self.twilio.list(self.messages(), "interactions", is_ours).await?;
-                return Ok(sent.into_iter().find(is_ours).and_then(sid_of));
+                twilio.find(self.messages(), "interactions", is_ours).await?
             }
             // Merging it again changes nothing.
             _ => return Ok(None),
         };
-        let is_ours = |found: &Value| found[field] == wanted;
-        Ok(self.twilio.list(list, name, is_ours).await?.into_iter().find(is_ours).and_then(sid_of))
+        self.ledger.looked_up(found.is_some());
+        Ok(found.and_then(|found| found["sid"].as_str().map(str::to_owned)))
     }
 
     async fn act(&self, step: &str) -> Result<String, Failure> {
@@ -229,7 +222,7 @@ impl Steps<'_> {
             ATTRIBUTES => return self.merge_attributes().await,
             _ => (self.messages(), form([("Body", Some(self.progress.text.as_str()))])),
         };
-        let created = self.twilio.post(url, request).await?;
+        let created = self.twilio.post(url, request, self.ledger).await?;
         Ok(created["sid"].as_str().unwrap_or_default().to_owned())
     }
 
@@ -245,7 +238,8 @@ impl Steps<'_> {
         };
         attributes.insert("proxySession".to_owned(), json!(session));
         let attributes = Value::Object(attributes).to_string();
-        self.twilio.post(url, form([("Attributes", Some(attributes.as_str()))])).await?;
+        let request = form([("Attributes", Some(attributes.as_str()))]);
+        self.twilio.post(url, request, self.ledger).await?;
         Ok(channel.to_owned())
     }
 

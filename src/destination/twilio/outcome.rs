@@ -43,10 +43,11 @@ pub fn failure(answer: Result<Answer, NoAnswer>) -> Failure {
         Err(NoAnswer { how, .. }) => return Failure::Outcome(may_have_been_sent(&how)),
     };
     let code = code_of(&answer);
-    let reason = Reason::new(match code {
+    let text = match code {
         Some(code) => format!("Twilio answered {} ({})", answer.status, described(code)),
         None => format!("Twilio answered {}", answer.status),
-    });
+    };
+    let reason = Reason { response: Some(Box::new(answer.response())), ..Reason::new(text) };
     let pause = |reason| Outcome::Pause { reason, doubt: Doubt::None, retry_after: answer.retry_after };
     let blocked = |alert| {
         let reason = Reason { alert: Some(alert), until_sent: true, ..reason.clone() };

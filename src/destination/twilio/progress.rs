@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::outcome::Failure;
+use crate::delivery::{Claim, Outcome};
 use crate::ledger::{Ledger, Stopped};
 
 /// The memo that is stored with the frozen request.
@@ -73,6 +74,14 @@ impl Progress {
             self.store(ledger).await?;
         }
         Ok(())
+    }
+
+    /// The outcome of a conversation that is complete. Its reference is what a step has created.
+    pub async fn opened(&self, step: &str, claim: &Claim, ledger: &Ledger<'_>) -> Result<Outcome, Stopped> {
+        let memos = ledger.memos();
+        let old = memos.note_of(&claim.identity).await?.flatten();
+        memos.replace_note(&claim.identity, old.as_deref(), "conversation opened").await?;
+        Ok(Outcome::sent(self.sid(step).to_owned()))
     }
 
     pub fn to_memo(&self) -> String {

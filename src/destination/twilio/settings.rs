@@ -163,9 +163,11 @@ pub enum Mode {
     FlexLegacy(Legacy),
 }
 
-/// Where Flex routes a conversation.
-#[derive(Clone, Default)]
+/// The number of a conversation, and where Flex routes it.
+#[derive(Clone)]
 pub struct Routing {
+    /// `TWILIO_FROM`
+    pub from: String,
     pub workspace: Option<String>,
     pub workflow: Option<String>,
     pub queue: Option<String>,
@@ -313,24 +315,20 @@ fn read_message(reader: &mut Reader, route: &Route) -> Option<Message> {
     let template = Template::new(&template.name, template.value.unwrap_or(TEXT))
         .map_err(|problem| reader.problem(format!("{}: {problem}", template.name)));
     let content_sid = reader.optional(variables.content_sid(), sid("HX"));
-    let mode = read_mode(reader, variables);
+    let mode = read_mode(reader, variables, from.as_ref());
     let (to, from, mode) = (to?, from?, mode?);
-    check_sender(reader, variables, &to, &from, &mode);
+    check_sender(reader, variables, &to, &from);
     Some(Message { mode, to, from, text: template.ok()?, content_sid })
 }
 
 /// Adds the problems of settings that contradict each other.
-fn check_sender(reader: &mut Reader, variables: &MessageVariables, to: &To, from: &From, mode: &Mode) {
-    let name = variables.from().name;
-    if let (Mode::Flex(_) | Mode::FlexLegacy(_), From::Service(_)) = (mode, from) {
-        reader.problem(format!("{name} is not set: a conversation has one number, and no messaging service"));
-    }
+fn check_sender(reader: &mut Reader, variables: &MessageVariables, to: &To, from: &From) {
     let is_whatsapp = |number: &String| number.starts_with(WHATSAPP);
     if let (To::Numbers(numbers), From::Number(from)) = (to, from)
         && numbers.iter().any(|number| is_whatsapp(number) != is_whatsapp(from))
     {
-        let to = variables.to().name;
-        reader.problem(format!("{name} and {to} do not match: begin both with `whatsapp:`, or neither"));
+        let (from, to) = (variables.from().name, variables.to().name);
+        reader.problem(format!("{from} and {to} do not match: begin both with `whatsapp:`, or neither"));
     }
 }
 
@@ -352,14 +350,20 @@ fn read_from(reader: &mut Reader, variables: &MessageVariables) -> Option<From> 
     }
 }
 
-fn read_mode(reader: &mut Reader, variables: &MessageVariables) -> Option<Mode> {
+fn read_mode(reader: &mut Reader, variables: &MessageVariables, from: Option<&From>) -> Option<Mode> {
     let setting = variables.mode();
     let mode = setting.value.unwrap_or("sms").to_ascii_lowercase();
-    let routing = Routing {
-        workspace: reader.optional(variables.flex_workspace_sid(), sid("WS")),
-        workflow: reader.optional(variables.flex_workflow_sid(), sid("WW")),
-        queue: reader.optional(variables.flex_queue_sid(), sid("WQ")),
-        worker: reader.optional(variables.flex_worker_sid(), sid("WK")),
+    let workspace = reader.optional(variables.flex_workspace_sid(), sid("WS"));
+    let workflow = reader.optional(variables.flex_workflow_sid(), sid("WW"));
+    let queue = reader.optional(variables.flex_queue_sid(), sid("WQ"));
+    let worker = reader.optional(variables.flex_worker_sid(), sid("WK"));
+    let routing = |reader: &mut Reader| match from? {
+        From::Number(from) => Some(Routing { from: from.clone(), workspace, workflow, queue, worker }),
+        From::Service(_) => {
+            let service = variables.messaging_service_sid().name;
+            reader.problem(format!("{service} is set, but a conversation needs a number (TWILIO_FROM)"));
+            None
+        }
     };
     let is_routed = |reader: &mut Reader, mode: &str| {
         let missing = [variables.flex_workspace_sid(), variables.flex_workflow_sid()];
@@ -371,7 +375,7 @@ fn read_mode(reader: &mut Reader, variables: &MessageVariables) -> Option<Mode> 
         "sms" => Some(Mode::Sms),
         "flex" => {
             is_routed(reader, "flex");
-            Some(Mode::Flex(routing))
+            routing(reader).map(Mode::Flex)
         }
         "flex-legacy" => {
             let flow = reader.optional(variables.flex_flow_sid(), sid("FO"));
@@ -386,9 +390,9 @@ fn read_mode(reader: &mut Reader, variables: &MessageVariables) -> Option<Mode> 
                 setting.name
             );
             reader.warnings.push(warning);
-            let (proxy_service, chat_service) = (proxy?, chat?);
+            let (routing, proxy_service, chat_service) = (routing(reader), proxy?, chat?);
             Some(Mode::FlexLegacy(Legacy {
-                routing,
+                routing: routing?,
                 on_reply: strategy == 2,
                 flow,
                 proxy_service,

@@ -11,7 +11,7 @@ use url::form_urlencoded;
 use super::api::form;
 use super::settings::{From, Message};
 use super::{OPTED_OUT, Twilio, text_of};
-use crate::delivery::{Action, Cause, Claim, Origin, Outcome, target_id};
+use crate::delivery::{Action, Claim, Origin, Outcome, target_id};
 use crate::destination::Job;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
@@ -50,7 +50,7 @@ impl Twilio {
         let request = match &claim.request {
             Some(frozen) if claim.in_doubt => {
                 let since = since(claim).unwrap_or(Timestamp::UNIX_EPOCH);
-                if let Some(found) = self.find(frozen, since, ledger).await? {
+                if let Some(found) = self.find_text(frozen, since, ledger).await? {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
                 self.schedule.check_quiet_hours(claim, ledger)?;
@@ -62,7 +62,7 @@ impl Twilio {
                 let request = self.request(message, job)?;
                 if claim.revision == 0
                     && (claim.origin == Origin::Feed || ledger.history().await?.may_be_restored)
-                    && let Some(found) = self.find(&request, beginning(job), ledger).await?
+                    && let Some(found) = self.find_text(&request, beginning(job), ledger).await?
                 {
                     return self.sent(found, Action::Found, claim, ledger).await;
                 }
@@ -73,7 +73,7 @@ impl Twilio {
             }
         };
         ledger.sending().await?;
-        match self.post(self.account_address("/Messages"), request).await {
+        match self.post(self.account_address("/Messages"), request, ledger).await {
             Ok(message) => self.sent(Sent::of(&message), Action::Sent, claim, ledger).await,
             Err(failure) => self.settle_failure(failure, claim, ledger).await,
         }
@@ -101,7 +101,7 @@ impl Twilio {
     }
 
     /// Finds a message that an earlier attempt at this request has sent, and makes it this delivery's.
-    async fn find(
+    async fn find_text(
         &self,
         request: &str,
         since: Timestamp,
@@ -121,6 +121,7 @@ impl Twilio {
         let messages = self.list(url, "messages", is_before).await?;
         let variables: Option<Value> =
             field("ContentVariables").and_then(|text| serde_json::from_str(text).ok());
+        let mut found = None;
         for message in messages.iter().filter(|message| !is_before(message)) {
             let body = message["body"].as_str().unwrap_or_default();
             let is_ours = match variables.as_ref().and_then(|variables| variables["1"].as_str()) {
@@ -131,13 +132,15 @@ impl Twilio {
             let service = message["messaging_service_sid"].as_str();
             let is_of_service = field("MessagingServiceSid")
                 .is_none_or(|wanted| service.is_none_or(|service| service == wanted));
-            let found = Sent::of(message);
+            let sent = Sent::of(message);
             // A message that another delivery has sent does not count, even if its text is the same.
-            if is_ours && is_outgoing && is_of_service && ledger.take_reference(&found.sid).await? {
-                return Ok(Some(found));
+            if is_ours && is_outgoing && is_of_service && ledger.take_reference(&sent.sid).await? {
+                found = Some(sent);
+                break;
             }
         }
-        Ok(None)
+        ledger.looked_up(found.is_some());
+        Ok(found)
     }
 
     /// The outcome of a text that Twilio accepted. Its status is read later.
@@ -154,13 +157,7 @@ impl Twilio {
         if claim.revision > 0 {
             memos.forget(OPTED_OUT, &target_id(&claim.target)).await?;
         }
-        let cause = Cause {
-            reference: message.sid.clone(),
-            action: Action::Sent.name().to_owned(),
-            ..Cause::default()
-        };
-        let (memo, cause) = (String::new(), Some(Box::new(cause)));
-        Ok(Outcome::Done { reference: message.sid, action, memo, cause })
+        Ok(Outcome::sent_as(action, message.sid, String::new()))
     }
 }
 
