@@ -7,7 +7,6 @@
 //! `docs/architecture.md` describes the guarantees.
 
 pub mod channels;
-pub mod exchange;
 pub mod flow;
 pub mod held;
 pub mod html;

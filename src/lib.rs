@@ -16,6 +16,7 @@ pub mod connect;
 pub mod delivery;
 pub mod destination;
 pub mod env;
+pub mod exchange;
 pub mod http;
 pub mod inbox;
 pub mod intake;

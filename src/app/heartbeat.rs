@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, RequestBuilder};
+use reqwest::Client;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::destination::exchange::{self, NoAnswer};
+use crate::exchange::{self, NoAnswer};
 use crate::inbox::Inbox;
 use crate::notify::notice::title;
 use crate::notify::settings::Heartbeat as Settings;
-use crate::source::khoros::public_url;
 use crate::worker::Worker;
 
 /// healthchecks.io may drop more than five calls a minute.
@@ -54,11 +53,7 @@ impl Heartbeat {
             was_well = Some(is_well);
             let is_owed = if is_well { is_due } else { reported != Some(false) };
             if is_owed && has_been(APART) {
-                let is_taken = match problem {
-                    None => self.call("", String::new()).await,
-                    Some(problem) => self.call("/fail", self.report(&problem).await).await,
-                };
-                reported = is_taken.then_some(is_well);
+                reported = self.call(problem.as_deref()).await.then_some(is_well);
                 called_at = Some(Instant::now());
             }
             sleep(CHECK_EVERY).await;
@@ -89,14 +84,15 @@ impl Heartbeat {
         format!("casebridge: {problem}\nalerts: {}\n", titles.join(", "))
     }
 
-    /// Returns whether the call succeeded.
-    async fn call(&self, path: &str, body: String) -> bool {
-        let request: RequestBuilder = match path {
-            "" => self.http.get(self.settings.url.clone()),
-            path => self.http.post(public_url::below(&self.settings.url, path)).body(body),
+    /// Reports that all is well, or the problem. Returns whether the call succeeded.
+    async fn call(&self, problem: Option<&str>) -> bool {
+        let url = &self.settings.url;
+        let request = match problem {
+            None => self.http.get(url.clone()),
+            Some(problem) => self.http.post(exchange::address(url, "/fail")).body(self.report(problem).await),
         };
         let reason = match exchange::send(request.timeout(TIMEOUT)).await {
-            Ok(answer) if (200..300).contains(&answer.status) => return true,
+            Ok(answer) if answer.is_success() => return true,
             Ok(answer) => format!("it answered {}", answer.status),
             Err(NoAnswer { how, .. }) => how,
         };

@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use url::Url;
 
-use super::exchange::{self, Answer, NoAnswer};
 use super::template::Template;
 use super::texting::{self, Schedule, Texts};
 use super::{Alerts, Guarantee, Job, Ready, log_sent};
@@ -22,6 +21,7 @@ use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
+use crate::exchange::{self, Answer, NoAnswer};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 use crate::report::{Finding, INCOMPLETE, Row};
 use crate::route::Route;
@@ -251,8 +251,7 @@ impl Flow {
             Stopped::Outcome(outcome) => Stopped::Unasked(outcome),
             stopped => stopped,
         })?;
-        let mut url = self.settings.url.clone();
-        url.set_path(&format!("{}/broadcast/instant", url.path().trim_end_matches('/')));
+        let url = exchange::address(&self.settings.url, "/broadcast/instant");
         let mut authorization = HeaderValue::from_str(self.settings.authorization.expose_secret())
             .unwrap_or(HeaderValue::from_static(""));
         authorization.set_sensitive(true);

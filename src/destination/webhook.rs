@@ -19,13 +19,13 @@ use sha2::{Digest, Sha256};
 use tokio::net::lookup_host;
 use url::Url;
 
-use super::exchange::{self, Answer, NoAnswer};
 use super::{Alerts, Guarantee, Job, Ready, log_sent};
 use crate::alert::codes;
 use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason};
 use crate::env::doc::{Group, Section};
 use crate::env::parse::{self, Parsed};
 use crate::env::{Reader, variables};
+use crate::exchange::{self, Answer, NoAnswer};
 use crate::item::{Item, Note};
 use crate::json::hex;
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};

@@ -12,8 +12,8 @@ use url::Url;
 use super::format;
 use super::notice::Notice;
 use super::settings::{Format, SinkSettings};
-use crate::destination::exchange::{self, NoAnswer};
 use crate::destination::webhook;
+use crate::exchange::{self, NoAnswer};
 
 /// The limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Sink {
         let request = self.request(notice).timeout(TIMEOUT);
         let failed = |reason, retry_after| Err(Failure { reason, retry_after });
         match exchange::send(request).await {
-            Ok(answer) if (200..300).contains(&answer.status) => Ok(()),
+            Ok(answer) if answer.is_success() => Ok(()),
             Ok(answer) => failed(format!("it answered {}", answer.status), answer.retry_after),
             Err(NoAnswer { how, .. }) => failed(how, None),
         }

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules on which everything stands. They know only each other.
-const GROUND: &[&str] =
-    &["alert", "connect", "delivery", "env", "item", "json", "metrics", "report", "route", "text", "uptime"];
+const GROUND: &[&str] = &[
+    "alert", "connect", "delivery", "env", "exchange", "item", "json", "metrics", "report", "route", "text",
+    "uptime",
+];
 
 /// What the modules may import beside the ground and themselves. `app`, `check`, `cli`, `config` and `main` put
 /// everything together, and may import all.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{ADDRESS, CREDENTIAL, REFUSES};
 use crate::delivery::{Doubt, Outcome, Reason};
-use crate::destination::exchange::{Answer, NoAnswer};
+use crate::exchange::{Answer, NoAnswer};
 
 /// The wait after a 429 without `Retry-After`.
 const THROTTLED: Duration = Duration::from_secs(30);

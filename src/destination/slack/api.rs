@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use url::Url;
 
 use super::Slack;
 use super::answer::{self, Failure, Kind};
 use super::message::Mark;
-use crate::destination::exchange;
+use crate::exchange;
 use crate::ledger::Ledger;
 
 /// Messages on a page of a lookup, of which Slack recommends 200 at most; and the pages that one lookup reads.
@@ -112,8 +113,8 @@ impl Slack {
         Ok(Found::Unreadable)
     }
 
-    fn url(&self, method: &str) -> String {
-        format!("{}/{method}", self.settings.url.as_str().trim_end_matches('/'))
+    fn url(&self, method: &str) -> Url {
+        exchange::address(&self.settings.url, &format!("/{method}"))
     }
 
     async fn send(

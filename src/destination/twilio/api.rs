@@ -10,7 +10,7 @@ use url::form_urlencoded::Serializer;
 use super::Twilio;
 use super::outcome::{Failure, failed_lookup, failure, may_have_been_sent, unfinished_lookup};
 use crate::delivery::Outcome;
-use crate::destination::exchange::{self, Answer, NoAnswer};
+use crate::exchange::{self, Answer, NoAnswer};
 use crate::ledger::Ledger;
 
 /// The largest list of messages, in bytes.
@@ -29,18 +29,11 @@ pub fn form<'a>(fields: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) ->
     form.finish()
 }
 
-/// The address of a path below an API.
-pub fn address(api: &Url, path: &str) -> Url {
-    let mut url = api.clone();
-    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
-    url
-}
-
 impl Twilio {
     /// The address of a path below the account.
     pub(super) fn account_address(&self, path: &str) -> Url {
         let account = &self.settings.account_sid;
-        address(&self.settings.url, &format!("/2010-04-01/Accounts/{account}{path}.json"))
+        exchange::address(&self.settings.url, &format!("/2010-04-01/Accounts/{account}{path}.json"))
     }
 
     /// Sends a form. Returns the answer if it is 2xx and JSON with a `sid`.
@@ -132,7 +125,7 @@ fn next_page(page: &Value, api: &Url) -> Option<Option<Url>> {
 
 /// The body of a 2xx, if it is a JSON object.
 fn body_of(answer: &Result<Answer, NoAnswer>) -> Option<Value> {
-    let answer = answer.as_ref().ok().filter(|answer| (200..300).contains(&answer.status))?;
+    let answer = answer.as_ref().ok().filter(|answer| answer.is_success())?;
     serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
 }
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::api::{address, form};
+use super::api::form;
 use super::number::{WHATSAPP, is_sid};
 use super::progress::Progress;
 use super::settings::{Message, Routing};
@@ -12,6 +12,7 @@ use super::{Twilio, text_of};
 use crate::delivery::{Cause, Claim, Outcome, Reason};
 use crate::destination::Job;
 use crate::destination::template::{author_name, handle};
+use crate::exchange;
 use crate::ledger::{Ledger, Stopped};
 use crate::text::one_line;
 
@@ -85,7 +86,7 @@ impl Twilio {
             return Ok(Some(uncertain("an earlier attempt ended without an answer")));
         }
         progress.begin(INTERACTION, ledger).await?;
-        let url = address(&self.settings.flex_url, "/v1/Interactions");
+        let url = exchange::address(&self.settings.flex_url, "/v1/Interactions");
         let opened = match self.post(url, request, ledger).await {
             Ok(opened) => opened,
             Err(failure) => {
@@ -115,8 +116,10 @@ impl Twilio {
                 "Flex opened the interaction but named no conversation: its first message is not sent";
             return Ok(Some(Outcome::Dead { reason: Reason::new(reason) }));
         }
-        let url =
-            address(&self.settings.conversations_url, &format!("/v1/Conversations/{conversation}/Messages"));
+        let url = exchange::address(
+            &self.settings.conversations_url,
+            &format!("/v1/Conversations/{conversation}/Messages"),
+        );
         if progress.is_open(MESSAGE) {
             let mut newest = url.clone();
             newest.query_pairs_mut().append_pair("Order", "desc").append_pair("PageSize", "50");

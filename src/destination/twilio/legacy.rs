@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tracing::warn;
 use url::Url;
 
-use super::api::{address, form};
+use super::api::form;
 use super::flex::attributes;
 use super::number::WHATSAPP;
 use super::outcome::Failure;
@@ -17,6 +17,7 @@ use super::settings::{Legacy, Message};
 use super::{Twilio, text_of};
 use crate::delivery::{Claim, Doubt, Outcome, Reason, target_id};
 use crate::destination::Job;
+use crate::exchange;
 use crate::ledger::{Ledger, Stopped};
 
 const CHANNEL: &str = "channel";
@@ -101,7 +102,7 @@ impl Twilio {
         if let Some(flow) = memos.recall(FLOWS, &name).await? {
             return Ok(flow);
         }
-        let url = address(&self.settings.flex_url, "/v1/FlexFlows");
+        let url = exchange::address(&self.settings.flex_url, "/v1/FlexFlows");
         let mut known = url.clone();
         known.query_pairs_mut().append_pair("FriendlyName", &name);
         let is_ours = |flow: &Value| flow["friendly_name"] == name.as_str();
@@ -202,7 +203,9 @@ impl Steps<'_> {
     async fn act(&self, step: &str) -> Result<String, Failure> {
         let (channel, from) = (self.progress.sid(CHANNEL), self.progress.from.as_str());
         let (url, request) = match step {
-            CHANNEL => (address(&self.twilio.settings.flex_url, "/v1/Channels"), self.request.clone()),
+            CHANNEL => {
+                (exchange::address(&self.twilio.settings.flex_url, "/v1/Channels"), self.request.clone())
+            }
             SESSION => {
                 (self.proxy(""), form([("UniqueName", Some(channel)), ("Mode", Some("message-only"))]))
             }
@@ -253,7 +256,7 @@ impl Steps<'_> {
             if self.progress.has(SESSION) {
                 is_gone = self.twilio.delete(self.session("")).await;
             }
-            let url = address(&self.twilio.settings.flex_url, &format!("/v1/Channels/{channel}"));
+            let url = exchange::address(&self.twilio.settings.flex_url, &format!("/v1/Channels/{channel}"));
             is_gone &= self.twilio.delete(url).await;
             if !is_gone {
                 warn!(event = "flex_leftover", channel, "{channel} was not deleted: end it in Flex");
@@ -266,12 +269,15 @@ impl Steps<'_> {
 
     fn chat(&self, channel: &str) -> Url {
         let service = &self.legacy.chat_service;
-        address(&self.twilio.settings.chat_url, &format!("/v2/Services/{service}/Channels/{channel}"))
+        exchange::address(
+            &self.twilio.settings.chat_url,
+            &format!("/v2/Services/{service}/Channels/{channel}"),
+        )
     }
 
     fn proxy(&self, path: &str) -> Url {
         let service = &self.legacy.proxy_service;
-        address(&self.twilio.settings.proxy_url, &format!("/v1/Services/{service}/Sessions{path}"))
+        exchange::address(&self.twilio.settings.proxy_url, &format!("/v1/Services/{service}/Sessions{path}"))
     }
 
     fn session(&self, path: &str) -> Url {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{ADDRESS, CREDENTIAL, SENDER};
 use crate::delivery::{Doubt, Outcome, Reason};
-use crate::destination::exchange::{Answer, NoAnswer};
+use crate::exchange::{Answer, NoAnswer};
 use crate::json;
 
 /// Why a request did not succeed.

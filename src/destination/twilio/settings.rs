@@ -14,6 +14,7 @@ use crate::destination::template::Template;
 use crate::destination::texting::{self, Texts};
 use crate::env::doc::{Group, Section};
 use crate::env::{Reader, parse, variables};
+use crate::exchange;
 use crate::item::Item;
 use crate::route::Route;
 use crate::text::last_four;
@@ -271,11 +272,7 @@ pub fn set_status_callback(reader: &mut Reader, settings: &mut Settings, public_
     if account.twilio_status_callback().value.is_none_or(|text| parse::switch(text) != Ok(true)) {
         return;
     }
-    settings.status_callback = public_url.map(|url| {
-        let mut url = url.clone();
-        url.set_path(&format!("{}{}", url.path().trim_end_matches('/'), super::callback::PATH));
-        url
-    });
+    settings.status_callback = public_url.map(|url| exchange::address(url, super::callback::PATH));
     if settings.status_callback.is_none() {
         let warning = "TWILIO_STATUS_CALLBACK needs PUBLIC_URL: until it is set, Twilio reports nothing";
         reader.warnings.push(warning.to_owned());

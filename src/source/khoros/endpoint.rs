@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::public_url;
+use crate::exchange;
 use crate::item::Kind;
 use crate::route::Route;
 
@@ -16,7 +16,7 @@ pub fn path(route: &str) -> String {
 
 /// Where Khoros reaches the endpoint of a route.
 pub fn url(public_url: &Url, route: &str) -> Url {
-    public_url::below(public_url, &path(route))
+    exchange::address(public_url, &path(route))
 }
 
 /// The route that the paths of the 2017 example serve: the first one of labels.

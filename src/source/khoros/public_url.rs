@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::alert::Reminder;
 use crate::connect;
+use crate::exchange;
 
 /// The path of the id.
 pub const PATH: &str = "/healthz/instance";
@@ -21,13 +22,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Longer than the id; the rest of an unknown page is not read.
 const BODY_LIMIT: usize = 1 << 10;
-
-/// Appends `path` to the public address, which may have a path.
-pub fn below(public_url: &Url, path: &str) -> Url {
-    let mut url = public_url.clone();
-    url.set_path(&format!("{}{path}", public_url.path().trim_end_matches('/')));
-    url
-}
 
 /// Why our answer did not come back.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +54,7 @@ impl Probe {
     /// # Errors
     /// Why our answer did not come back.
     pub async fn attempt(&self) -> Result<(), Unreached> {
-        let url = below(&self.url, PATH);
+        let url = exchange::address(&self.url, PATH);
         let mut response = self.http.get(url).timeout(TIMEOUT).send().await?;
         if response.status() != StatusCode::OK {
             return Err(Unreached::Status(response.status().as_u16()));
@@ -112,21 +106,6 @@ impl Probe {
             }
             sleep(wait.min(left)).await;
             wait = (wait * 2).min(LONGEST_WAIT);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_of_the_address_stays() {
-        for (url, expected) in [
-            ("https://bridge.example.com", "https://bridge.example.com/healthz/instance"),
-            ("https://bridge.example.com/base/", "https://bridge.example.com/base/healthz/instance"),
-        ] {
-            assert_eq!(below(&url.parse().unwrap(), PATH).as_str(), expected);
         }
     }
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::RequestBuilder;
 use reqwest::header::RETRY_AFTER;
+use url::Url;
 
 use crate::connect;
 use crate::delivery::{Reason, Response};
@@ -28,6 +29,13 @@ pub struct NoAnswer {
     pub unsent: bool,
     /// The reason, without the address.
     pub how: String,
+}
+
+/// The address of a path below an address, which may have a path itself.
+pub fn address(base: &Url, path: &str) -> Url {
+    let mut url = base.clone();
+    url.set_path(&format!("{}{path}", base.path().trim_end_matches('/')));
+    url
 }
 
 /// Sends a request, and reads the first 64 KiB of the answer.
@@ -64,6 +72,10 @@ pub async fn send_and_read(request: RequestBuilder, limit: usize) -> Result<Answ
 }
 
 impl Answer {
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// The status as a reason: `the webhook answered 503`. Answers are not quoted: they may contain anything.
     pub fn reason(&self, who: &str) -> Reason {
         let response = Some(Box::new(self.response()));
@@ -92,6 +104,17 @@ fn retry_after_of(text: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_keeps_the_path_of_its_base() {
+        for (base, expected) in [
+            ("https://bridge.example.com", "https://bridge.example.com/healthz"),
+            ("https://bridge.example.com/base/", "https://bridge.example.com/base/healthz"),
+            ("https://bridge.example.com/base?key=1", "https://bridge.example.com/base/healthz?key=1"),
+        ] {
+            assert_eq!(address(&base.parse().unwrap(), "/healthz").as_str(), expected);
+        }
+    }
 
     #[test]
     fn retry_after_is_a_number_or_a_date() {
