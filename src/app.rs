@@ -20,7 +20,7 @@ pub use storage::{Storage, open_storage};
 use crate::alert::Registry;
 use crate::config::{Config, Expiry, General};
 use crate::connect;
-use crate::destination::{self, Destination, DestinationSettings, Targets, twilio};
+use crate::destination::{self, Destination, Targets};
 use crate::http::{self, AppState, Audience, BearerTokens, Readiness, Refused, Scrapes, server};
 use crate::inbox::{Committer, Inbox, NewItem};
 use crate::intake::Intake;
@@ -83,8 +83,9 @@ pub fn start(
     info!(event = "listening", %address, version, storage, "listening on {address}");
 
     let mut tasks = Tasks { tasks: JoinSet::new(), stop };
-    let (targets, endpoints) = (destinations.targets(), endpoints(&service, &destinations));
+    let targets = destinations.targets();
     let destinations = destinations.build(&service.client, service.general.delivery.attempt_limit());
+    let endpoints = endpoints(&service, &destinations);
     let metrics = Arc::new(service.metrics(&destinations));
     let (inbox, routes) = (&service.inbox, &service.general.routes);
     let intake = intake(inbox, Some(metrics.clone()), targets.clone(), routes, &service.alerts);
@@ -121,10 +122,10 @@ pub fn intake(
 }
 
 /// The endpoints that belong to destinations.
-fn endpoints(service: &Service, destinations: &DestinationSettings) -> axum::Router {
+fn endpoints(service: &Service, destinations: &[Destination]) -> axum::Router {
     let memos = |name| Memos::new(service.inbox.clone(), name, service.alerts.clone());
-    let twilio = destinations.twilio.as_ref();
-    twilio.map_or_else(axum::Router::new, |settings| twilio::callback::router(settings, memos(twilio::NAME)))
+    let endpoints = destinations.iter().map(|destination| destination.endpoints(memos(destination.name())));
+    endpoints.fold(axum::Router::new(), axum::Router::merge)
 }
 
 /// What all parts of the service share.

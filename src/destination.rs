@@ -23,6 +23,7 @@ pub mod zendesk;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use tracing::info;
 use url::Url;
 
@@ -142,6 +143,14 @@ impl Destination {
         match self {
             Destination::Zendesk(zendesk) => zendesk.budgets(),
             _ => Vec::new(),
+        }
+    }
+
+    /// The endpoints that the other side calls.
+    pub fn endpoints(&self, memos: Memos) -> Router {
+        match self {
+            Destination::Twilio(twilio) => twilio::callback::router(twilio, memos),
+            _ => Router::new(),
         }
     }
 }

@@ -77,6 +77,7 @@ pub struct Twilio {
     http: reqwest::Client,
     timeout: Duration,
     schedule: Schedule,
+    /// Whether carriers refuse the sending number.
     sender: Arc<SenderBlock>,
     /// The refused numbers that were logged.
     refused: Mutex<HashSet<String>>,
@@ -88,8 +89,7 @@ impl Twilio {
         // A lookup and a message fit into one attempt.
         let timeout = TIMEOUT.min(attempt_limit * 4 / 10);
         let schedule = Schedule::new(settings.texts.clone(), LIMIT);
-        let sender = settings.sender.clone();
-        Twilio { settings, http, timeout, schedule, sender, refused: Mutex::default() }
+        Twilio { settings, http, timeout, schedule, sender: Arc::default(), refused: Mutex::default() }
     }
 
     /// Attempts a delivery.

@@ -22,7 +22,7 @@ use subtle::ConstantTimeEq;
 use tracing::warn;
 use url::form_urlencoded;
 
-use super::settings::Settings;
+use super::Twilio;
 use super::status::SenderBlock;
 use crate::alert::Reminder;
 use crate::ledger::{Memos, StorageError};
@@ -47,14 +47,15 @@ struct Reports {
 }
 
 /// The endpoint, if it is switched on.
-pub fn router(settings: &Settings, memos: Memos) -> Router {
+pub fn router(twilio: &Twilio, memos: Memos) -> Router {
+    let settings = &twilio.settings;
     let (Some(url), Some(auth_token)) = (&settings.status_callback, &settings.auth_token) else {
         return Router::new();
     };
     let reports = Reports {
         url: url.to_string(),
         auth_token: auth_token.clone(),
-        sender: settings.sender.clone(),
+        sender: twilio.sender.clone(),
         memos,
         refused: Mutex::default(),
     };

@@ -1,14 +1,12 @@
 //! The settings of Twilio: the account, and what each route sends to whom.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use secrecy::SecretString;
 use url::Url;
 
 use super::NAME;
 use super::number::{WHATSAPP, address, sender, sid};
-use super::status::SenderBlock;
 use crate::delivery::Cause;
 use crate::destination::template::Template;
 use crate::destination::texting::{self, Texts};
@@ -130,8 +128,6 @@ pub struct Settings {
     pub messages: BTreeMap<String, Message>,
     /// `TEXT_…`
     pub texts: Texts,
-    /// Whether the sending number is refused. Clones share it.
-    pub sender: Arc<SenderBlock>,
 }
 
 /// What a route sends, and to whom.
@@ -261,7 +257,6 @@ pub fn read(reader: &mut Reader, routes: &[Route]) -> Option<Settings> {
         status_callback: None,
         messages: messages?,
         texts,
-        sender: Arc::default(),
     })
 }
 
