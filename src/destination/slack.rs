@@ -22,6 +22,7 @@ use crate::delivery::{Action, Claim, Doubt, Outcome, Reason};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 
 pub use check::rows;
+pub use message::escape;
 pub use settings::{SECTIONS, Settings, is_configured, read};
 
 pub const NAME: &str = "slack";

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::notice::{Notice, REMEDIES, Status};
+use crate::destination::slack::escape;
 use crate::json::hex;
 
 /// The limit of PagerDuty's `summary`, in characters.
@@ -17,19 +18,13 @@ pub fn slack(notice: &Notice) -> Value {
         Status::Firing => ":red_circle:",
         Status::Resolved => ":white_check_mark:",
     };
-    let (summary, description) = (escaped(&notice.summary()), escaped(&notice.description()));
+    let (summary, description) = (escape(&notice.summary()), escape(&notice.description()));
     let remedy = match notice.status {
         Status::Firing => format!("\nWhat to do: {} in {REMEDIES}", notice.code),
         Status::Resolved => String::new(),
     };
     // Without mrkdwn, no character of a reason changes how the text looks.
     json!({ "text": format!("{sign} {summary}\n{description}{remedy}"), "mrkdwn": false })
-}
-
-/// Slack reads `<!channel>` and links even without mrkdwn
-/// (<https://docs.slack.dev/messaging/formatting-message-text>).
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 /// A payload of Standard Webhooks: `type`, `timestamp`, `data`.

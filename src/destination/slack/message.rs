@@ -210,8 +210,13 @@ impl Message<'_> {
 
 /// Escapes what Slack parses, in at most `room` characters after `start`, which stays as it is.
 fn escaped(text: &str, room: usize, start: String) -> String {
-    let escape = |grapheme: &str| grapheme.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     start + &shorten_mapped(text, room, "…", |grapheme| escape(grapheme).into())
+}
+
+/// Escapes what Slack parses, even without mrkdwn: `<!channel>`, and links
+/// (<https://docs.slack.dev/messaging/formatting-message-text>).
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
