@@ -101,10 +101,9 @@ impl Notifier {
                     sink, code, subject, state, "sent {sink} a notice: {title} is {state}"
                 );
             }
-            Err(Failure { reason, retry_after }) => {
-                let failures = due.failures.saturating_add(1);
+            Err(Failure { reason, retry_after, is_unsent }) => {
                 let wait = wait(due.failures).max(retry_after.unwrap_or_default());
-                self.inbox.postpone_notice(sink, &due.alert, failures, wait).await?;
+                self.inbox.postpone_notice(sink, due, is_unsent, wait).await?;
                 warn!(
                     event = "alert_notice_failed",
                     sink,

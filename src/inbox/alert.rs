@@ -37,12 +37,18 @@ impl Alert {
     }
 }
 
+/// The state of a notice that is being sent, or was sent by a process that ended before it stored the result. The
+/// receiver may have it, so it also gets the one of the end.
+const SENDING: &str = "sending";
+
 /// A notice that a receiver should get: the alert, and what the receiver knows of it.
 #[derive(Clone, Debug)]
 pub struct DueNotice {
     pub alert: Alert,
-    /// The `fired_at` in the last notice; 0 if there was none.
+    /// The `fired_at` in the last notice that it has got or may have got; 0 if there was none.
     pub known_episode: i64,
+    /// The state in that notice: `firing`, `resolved` or [`SENDING`].
+    pub known_state: String,
     /// When the last notice was sent; 0 if there was none.
     pub known_at: i64,
     pub failures: i64,
@@ -53,11 +59,13 @@ where
     Alert: FromRow<'r, R>,
     for<'a> &'a str: ColumnIndex<R>,
     i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
 {
     fn from_row(row: &'r R) -> sqlx::Result<DueNotice> {
         Ok(DueNotice {
             alert: Alert::from_row(row)?,
             known_episode: row.try_get("known_episode")?,
+            known_state: row.try_get("known_state")?,
             known_at: row.try_get("known_at")?,
             failures: row.try_get("failures")?,
         })
@@ -157,14 +165,17 @@ impl Inbox {
         let claimed = execute!(
             self,
             "insert into alert_notice (sink, code, subject, episode, state, severity, sent_at, failures, due_at)
-             values ($1, $2, $3, 0, '', '', 0, 0, {now} + $4)
-             on conflict (sink, code, subject) do update set due_at = excluded.due_at
+             values ($1, $2, $3, $5, $6, '', 0, 0, {now} + $4)
+             on conflict (sink, code, subject) do update
+                set due_at = excluded.due_at, episode = excluded.episode, state = excluded.state
               where alert_notice.due_at <= excluded.due_at - $4
-                and alert_notice.episode = $5 and alert_notice.sent_at = $6",
+                and alert_notice.episode = $7 and alert_notice.sent_at = $8",
             sink,
             &due.alert.code,
             &due.alert.subject,
             millis(lease),
+            due.alert.fired_at.unwrap_or(0),
+            SENDING,
             due.known_episode,
             due.known_at
         )?;
@@ -189,23 +200,29 @@ impl Inbox {
         .map(drop)
     }
 
-    /// Records that a notice failed or has to wait: it is due again after `wait`.
+    /// Records that a notice failed: it is due again after `wait`. If the receiver certainly did not get it
+    /// (`is_unsent`), it knows what it knew before.
     pub async fn postpone_notice(
         &self,
         sink: &str,
-        alert: &Alert,
-        failures: i64,
+        due: &DueNotice,
+        is_unsent: bool,
         wait: Duration,
     ) -> sqlx::Result<()> {
+        let (episode, state) = match is_unsent {
+            true => (due.known_episode, due.known_state.as_str()),
+            false => (due.alert.fired_at.unwrap_or(0), SENDING),
+        };
         execute!(
             self,
-            "update alert_notice set failures = $4, due_at = {now} + $5
+            "update alert_notice set failures = failures + 1, due_at = {now} + $4, episode = $5, state = $6
               where sink = $1 and code = $2 and subject = $3",
             sink,
-            &alert.code,
-            &alert.subject,
-            failures,
-            millis(wait)
+            &due.alert.code,
+            &due.alert.subject,
+            millis(wait),
+            episode,
+            state
         )
         .map(drop)
     }
@@ -214,7 +231,7 @@ impl Inbox {
 const DUE_NOTICES: &str = "
     select alert.code, alert.subject, alert.source, alert.severity, alert.detail, alert.state, alert.since,
            alert.fired_at, alert.resolved_at, coalesce(known.episode, 0) as known_episode,
-           coalesce(known.sent_at, 0) as known_at, coalesce(known.failures, 0) as failures
+           coalesce(known.state, '') as known_state, coalesce(known.sent_at, 0) as known_at, coalesce(known.failures, 0) as failures
       from alert left join alert_notice as known
         on known.sink = $1 and known.code = alert.code and known.subject = alert.subject
      where coalesce(known.due_at, 0) <= (select {now})
@@ -222,5 +239,5 @@ const DUE_NOTICES: &str = "
             and (coalesce(known.episode, 0) <> alert.fired_at or known.state <> 'firing'
                  or known.severity <> alert.severity
                  or alert.severity = 'error' and known.sent_at <= (select {now}) - $2)
-         or alert.state <> 'firing' and known.episode = alert.fired_at and known.state = 'firing')
+         or alert.state <> 'firing' and known.episode = alert.fired_at and known.state in ('firing', 'sending'))
      order by alert.fired_at, alert.code, alert.subject";

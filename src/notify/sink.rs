@@ -13,7 +13,7 @@ use super::format;
 use super::notice::Notice;
 use super::settings::{Format, SinkSettings};
 use crate::destination::webhook;
-use crate::exchange::{self, NoAnswer};
+use crate::exchange::{self, Answer, NoAnswer};
 
 /// The limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +30,8 @@ pub struct Failure {
     pub reason: String,
     /// The wait that the receiver asked for.
     pub retry_after: Option<Duration>,
+    /// The receiver certainly did not get it, or refused it.
+    pub is_unsent: bool,
 }
 
 impl Sink {
@@ -75,11 +77,14 @@ impl Sink {
     /// [`Failure`]; if no answer came, the receiver may have the notice anyway.
     pub async fn send(&self, notice: &Notice) -> Result<(), Failure> {
         let request = self.request(notice).timeout(TIMEOUT);
-        let failed = |reason, retry_after| Err(Failure { reason, retry_after });
         match exchange::send(request).await {
             Ok(answer) if answer.is_success() => Ok(()),
-            Ok(answer) => failed(format!("it answered {}", answer.status), answer.retry_after),
-            Err(NoAnswer { how, .. }) => failed(how, None),
+            Ok(Answer { status, retry_after, .. }) => {
+                Err(Failure { reason: format!("it answered {status}"), retry_after, is_unsent: true })
+            }
+            Err(NoAnswer { how, unsent }) => {
+                Err(Failure { reason: how, retry_after: None, is_unsent: unsent })
+            }
         }
     }
 

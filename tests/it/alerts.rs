@@ -7,6 +7,7 @@ use casebridge_sandbox::alerts::{self, Alerts, Fault};
 use casebridge_sandbox::webhook::{self, Webhook};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::harness::{Kind, Wire, World, event, free_port, leak, message, on_both, run, run_on_sqlite};
 use crate::storage::proxied;
@@ -82,8 +83,9 @@ on_both! {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         wait_for_all(&standard, &others, "alert.firing", "trigger").await;
-        bridge.wait_for("alert_notice_sent sink=pagerduty state=firing").await;
-        bridge.wait_for("alert_notice_sent sink=slack state=firing").await;
+        for sink in ["slack", "pagerduty", "webhook"] {
+            bridge.wait_for(&format!("alert_notice_sent sink={sink} state=firing")).await;
+        }
         bridge.kill().await;
 
         // The next process sees the same, and repeats nothing.
@@ -102,6 +104,45 @@ on_both! {
         let _bridge = world.start().await;
         assert_eq!(world.status().await["alerts"], json!([]));
         check_once(&standard, &others);
+    }
+
+    async fn an_incident_ends_even_if_its_beginning_was_not_recorded(world: World) {
+        let mut world = world;
+        let (destination, standard, others) = with_receivers(&mut world).await;
+        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
+            world.unset(name);
+        }
+        others.model().faults.queue.push_back(Fault::HangAfter);
+        break_down(&destination);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        others.wait_until(|model| model.opened == 1).await;
+        bridge.kill().await;
+        mend(&destination);
+        world.database.execute("update alert_notice set due_at = 0").await;
+        let bridge = world.start().await;
+        bridge.wait_for("alert_resolved code=webhook_forbidden").await;
+        others.wait_until(|model| model.open.is_empty()).await;
+        bridge.wait_for("alert_notice_sent sink=pagerduty state=resolved").await;
+        assert_eq!((others.model().opened, types(&standard).len()), (1, 0));
+    }
+
+    async fn an_incident_ends_even_if_the_answer_to_its_beginning_was_lost(world: World) {
+        let mut world = world;
+        let (destination, _standard, others) = with_receivers(&mut world).await;
+        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
+            world.unset(name);
+        }
+        others.model().faults.queue.push_back(Fault::ResetAfter);
+        break_down(&destination);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("alert_notice_failed sink=pagerduty state=firing").await;
+        mend(&destination);
+        bridge.wait_for("alert_resolved code=webhook_forbidden").await;
+        bridge.wait_for("alert_notice_sent sink=pagerduty state=resolved").await;
+        let model = others.model();
+        assert_eq!((model.opened, model.open.len()), (1, 0));
     }
 
     async fn a_condition_that_ends_early_fires_no_alert(world: World) {
@@ -158,6 +199,10 @@ async fn two_instances_send_each_notice_once() {
         first.wait_for("destination_paused alert=webhook_forbidden").await;
         second.wait_for("destination_paused alert=webhook_forbidden").await;
         wait_for_all(&standard, &others, "alert.firing", "trigger").await;
+        // All results are recorded: another process would repeat a notice of which it cannot know.
+        let mut connection = PgConnection::connect(&world.database.url).await.unwrap();
+        let recorded = "select count(*) from alert_notice where state = 'firing'";
+        while sqlx::query_scalar::<_, i64>(recorded).fetch_one(&mut connection).await.unwrap() < 3 {}
         // The other one takes over what this one leaves.
         first.kill().await;
         mend(&destination);
