@@ -1,4 +1,4 @@
--- Some destinations deliver an item to several targets, such as phone numbers. Each target has a separate row, whose
+-- Some destinations deliver an item to several targets, such as phone numbers. Each target is a row of its own, whose
 -- identity ends in `~` and 12 digits of the target's SHA-256. Empty for all other deliveries.
 alter table delivery add column target text not null default '';
 -- What became of a delivery after it was done, in the words of its destination.

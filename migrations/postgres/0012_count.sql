@@ -89,7 +89,7 @@ end $$;
 create trigger delivery_truncated after truncate on delivery
     for each statement execute function delivery_truncated();
 
--- If a person, or a version that does not know these columns, erases the texts of a delivery: what may
+-- Whoever erases the texts of a delivery, whether a version that does not know these columns or a person: what may
 -- repeat them, or name a person, goes with them. Of a target (migration 0014), the last
 -- four characters stay.
 create function delivery_erased() returns trigger language plpgsql set search_path from current as $$

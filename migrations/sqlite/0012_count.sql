@@ -65,7 +65,7 @@ create trigger delivery_deleted after delete on delivery begin
     delete from attempt where identity = old.identity and destination = old.destination;
 end;
 
--- If a person, or a version that does not know these columns, erases the texts of a delivery: what may
+-- Whoever erases the texts of a delivery, whether a version that does not know these columns or a person: what may
 -- repeat them, or name a person, goes with them. Of a target (migration 0014), the last
 -- four characters stay.
 create trigger delivery_erased after update of payload on delivery

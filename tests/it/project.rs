@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -30,6 +31,46 @@ fn the_changelog_describes_this_version() {
     let changelog = text("CHANGELOG.md");
     let newest = changelog.lines().filter_map(|line| line.strip_prefix("## [")).nth(1).unwrap();
     assert!(newest.starts_with(&format!("{}] - 20", of_package("version"))), "{newest}");
+}
+
+/// The first bytes of each file's SHA-256. A database knows the migrations that it has by their checksums, and casebridge
+/// does not start on one with others, so a published file never changes: not even a comment.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_delivery.sql", "2ec711cbd7c12442"),
+    ("0002_case.sql", "00acd275bf0f5a59"),
+    ("0003_subscription.sql", "7f7ab094d2a52f9f"),
+    ("0004_feed_health.sql", "8f16b531173013be"),
+    ("0005_ticket.sql", "b0c5183ce361166a"),
+    ("0006_deployment.sql", "a5ab7f8e0e081835"),
+    ("0007_run.sql", "b6f979d3e2310d0b"),
+    ("0008_readiness.sql", "90bc918d83f192e5"),
+    ("0009_destinations.sql", "e7d73e1a77427741"),
+    ("0010_held.sql", "b565d98649043a4b"),
+    ("0011_attempt.sql", "8f7b18861d4ff77e"),
+    ("0013_alert.sql", "2dc96624c0757192"),
+    ("0014_target.sql", "d54747995409b2bd"),
+    ("postgres/0012_count.sql", "5c3c42b21f2dc4b8"),
+    ("sqlite/0012_count.sql", "0003d594893ee714"),
+];
+
+#[test]
+fn published_migrations_never_change() {
+    let folders = ["migrations", "migrations/postgres", "migrations/sqlite"];
+    let files = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
+    let is_sql = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sql");
+    let files: Vec<PathBuf> = files.map(|file| file.unwrap().path()).filter(is_sql).collect();
+    for path in &files {
+        let name = path.strip_prefix(root().join("migrations")).unwrap().to_str().unwrap();
+        let known = MIGRATIONS.iter().find(|(file, _)| *file == name).map(|(_, hash)| *hash);
+        let hash: String =
+            Sha256::digest(fs::read(path).unwrap())[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            known,
+            Some(hash.as_str()),
+            "{name}: change nothing that was published; add the hash of a new file"
+        );
+    }
+    assert_eq!(files.len(), MIGRATIONS.len());
 }
 
 #[test]
