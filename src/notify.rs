@@ -94,7 +94,7 @@ impl Notifier {
             (self.sink.name(), &notice.code, &notice.subject, notice.status.name());
         match self.sink.send(notice).await {
             Ok(()) => {
-                self.inbox.notice_sent(sink, &due.alert).await?;
+                self.inbox.notice_sent(sink, due).await?;
                 let title = notice.title();
                 info!(
                     event = "alert_notice_sent",

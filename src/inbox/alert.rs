@@ -182,20 +182,23 @@ impl Inbox {
         Ok(claimed == 1)
     }
 
-    /// Records that a receiver has got a notice of this state of the alert.
-    pub async fn notice_sent(&self, sink: &str, alert: &Alert) -> sqlx::Result<()> {
+    /// Records that a receiver has got a notice of this state of the alert, unless another process, which took the
+    /// notice over, has recorded one.
+    pub async fn notice_sent(&self, sink: &str, due: &DueNotice) -> sqlx::Result<()> {
+        let alert = &due.alert;
         let state = if alert.is_firing() { "firing" } else { "resolved" };
         execute!(
             self,
             "update alert_notice
                 set episode = $4, state = $5, severity = $6, sent_at = {now}, failures = 0, due_at = {now}
-              where sink = $1 and code = $2 and subject = $3",
+              where sink = $1 and code = $2 and subject = $3 and sent_at = $7",
             sink,
             &alert.code,
             &alert.subject,
             alert.fired_at.unwrap_or(0),
             state,
-            &alert.severity
+            &alert.severity,
+            due.known_at
         )
         .map(drop)
     }
@@ -216,13 +219,14 @@ impl Inbox {
         execute!(
             self,
             "update alert_notice set failures = failures + 1, due_at = {now} + $4, episode = $5, state = $6
-              where sink = $1 and code = $2 and subject = $3",
+              where sink = $1 and code = $2 and subject = $3 and sent_at = $7",
             sink,
             &due.alert.code,
             &due.alert.subject,
             millis(wait),
             episode,
-            state
+            state,
+            due.known_at
         )
         .map(drop)
     }
@@ -239,5 +243,5 @@ const DUE_NOTICES: &str = "
             and (coalesce(known.episode, 0) <> alert.fired_at or known.state <> 'firing'
                  or known.severity <> alert.severity
                  or alert.severity = 'error' and known.sent_at <= (select {now}) - $2)
-         or alert.state <> 'firing' and known.episode = alert.fired_at and known.state in ('firing', 'sending'))
+         or alert.state <> 'firing' and known.state in ('firing', 'sending'))
      order by alert.fired_at, alert.code, alert.subject";

@@ -27,17 +27,23 @@ pub struct Recorder {
     pub changes: watch::Sender<()>,
 }
 
+/// The database has refused the reports since then.
+struct Failing {
+    since: Instant,
+    /// One event for each failure, even if it lasts for some statements.
+    is_reported: bool,
+}
+
 impl Recorder {
     /// Runs for ever.
     pub async fn run(self) {
-        let mut failing_since: Option<Instant> = None;
+        let mut failing: Option<Failing> = None;
         loop {
             let began = Instant::now();
-            match (self.record(failing_since).await, failing_since) {
-                (Ok(()), None) => {}
-                (Ok(()), Some(_)) => failing_since = None,
+            match (self.record(failing.as_mut()).await, &failing) {
+                (Ok(()), _) => failing = None,
                 (Err(error), None) => {
-                    failing_since = Some(began);
+                    failing = Some(Failing { since: began, is_reported: false });
                     warn!(
                         event = "alert_state_failed",
                         "the database refuses writes, so notices may have to wait; trying again: {error}"
@@ -54,17 +60,19 @@ impl Recorder {
         }
     }
 
-    async fn record(&self, failing_since: Option<Instant>) -> sqlx::Result<()> {
+    async fn record(&self, failing: Option<&mut Failing>) -> sqlx::Result<()> {
         // A database that refuses writes may still be read, and there may be nothing to store.
         let written = self.inbox.check_writable().await;
-        match (&written, failing_since.map(|since| since.elapsed())) {
+        match (&written, failing) {
             (Err(error), _) => {
                 self.registry.failed(STORAGE, "", format!("the database refuses writes: {error}"));
             }
             // The states are in the database, so no notice could be sent before.
-            (Ok(()), Some(lasted)) if lasted >= self.pending => {
-                let detail = format!("it failed for {} s, and works again", lasted.as_secs());
+            (Ok(()), Some(failing)) if !failing.is_reported && failing.since.elapsed() >= self.pending => {
+                let detail =
+                    format!("it failed for {} s, and works again", failing.since.elapsed().as_secs());
                 self.registry.happened(STORAGE, "", detail);
+                failing.is_reported = true;
             }
             (Ok(()), _) => {}
         }
@@ -102,7 +110,7 @@ impl Recorder {
     }
 }
 
-/// Logs the end of an alert as it was before.
+/// Logs the end of an alert. `alert` is its state before the end.
 fn log_end(alert: &Alert) {
     let Alert { code, subject, .. } = alert;
     let title = title(code, subject);

@@ -15,7 +15,7 @@ use super::settings::{Format, SinkSettings};
 use crate::destination::webhook;
 use crate::exchange::{self, Answer, NoAnswer};
 
-/// The limit of one request.
+/// The time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A receiver of notices.
@@ -80,7 +80,9 @@ impl Sink {
         match exchange::send(request).await {
             Ok(answer) if answer.is_success() => Ok(()),
             Ok(Answer { status, retry_after, .. }) => {
-                Err(Failure { reason: format!("it answered {status}"), retry_after, is_unsent: true })
+                // A gateway may have passed the notice on.
+                let is_unsent = !matches!(status, 408 | 500..);
+                Err(Failure { reason: format!("it answered {status}"), retry_after, is_unsent })
             }
             Err(NoAnswer { how, unsent }) => {
                 Err(Failure { reason: how, retry_after: None, is_unsent: unsent })

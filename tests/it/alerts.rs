@@ -127,6 +127,31 @@ on_both! {
         assert_eq!((others.model().opened, types(&standard).len()), (1, 0));
     }
 
+    async fn an_incident_ends_even_if_its_alert_fired_again_meanwhile(world: World) {
+        let mut world = world;
+        let (destination, _standard, others) = with_receivers(&mut world).await;
+        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
+            world.unset(name);
+        }
+        break_down(&destination);
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("alert_notice_sent sink=pagerduty state=firing").await;
+        others.model().faults.outage = Some(Fault::Status(429));
+        mend(&destination);
+        bridge.wait_for("alert_resolved code=webhook_forbidden").await;
+        bridge.wait_for("alert_notice_failed sink=pagerduty state=resolved").await;
+        break_down(&destination);
+        world.notify(&event("event-2", "2")).await;
+        bridge.wait_for_nth("alert_firing code=webhook_forbidden", 2).await;
+        mend(&destination);
+        bridge.wait_for_nth("alert_resolved code=webhook_forbidden", 2).await;
+        others.model().faults.outage = None;
+        world.database.execute("update alert_notice set due_at = 0").await;
+        bridge.wait_for("alert_notice_sent sink=pagerduty state=resolved").await;
+        assert!(others.model().open.is_empty());
+    }
+
     async fn an_incident_ends_even_if_the_answer_to_its_beginning_was_lost(world: World) {
         let mut world = world;
         let (destination, _standard, others) = with_receivers(&mut world).await;
