@@ -369,9 +369,10 @@ impl Inbox {
     }
 
     /// Frees deliveries that a killed process had claimed and not yet sent. Others stay leased and become
-    /// doubtful when the lease ends: until then their destination may still be working on them. Only with SQLite is it certain that no other process is at work; on PostgreSQL every lease runs its time.
+    /// doubtful when the lease ends: until then their destination may still be working on them. Only with SQLite is it
+    /// certain that no other process is at work; on PostgreSQL every lease runs its time.
     async fn free_unsent(&self) -> sqlx::Result<()> {
-        execute!(self, "update delivery set due_at = {now} where leased and request is null").map(drop)
+        execute!(self, FREE_UNSENT).map(drop)
     }
 
     async fn migrate(&self) -> anyhow::Result<()> {
@@ -420,6 +421,9 @@ impl Store {
     }
 }
 
+/// Leased deliveries are waiting and have been tried. Without these conditions, SQLite would read the whole table.
+const FREE_UNSENT: &str = "update delivery set due_at = {now}
+                            where state = 'waiting' and attempts > 0 and leased and request is null";
 /// What the version before stores in its own way.
 const TAKE_OVER: &str = include_str!("inbox/take_over.sql");
 /// Counts the runs that have stored something since it was taken over.
