@@ -50,7 +50,7 @@ fn version() -> &'static str {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive events and create tickets (the default)
+    /// Receive events and deliver them (the default)
     ///
     /// Runs until a signal stops it. Needs the variables that `casebridge --help` lists as required.
     Serve,
@@ -263,7 +263,8 @@ enum Tool {
         now: bool,
         /// Only deliveries to this destination
         ///
-        /// --all-dead leaves out deliveries to Flow and Twilio, unless this names one of them: they may have been sent.
+        /// Without it, deliveries to Flow and Twilio are left out, unless you name them by their own ids: they may have
+        /// been sent.
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
         destination: Option<String>,
         /// Print what would be replayed, and change nothing

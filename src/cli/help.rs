@@ -95,7 +95,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "casebridge list --state dead              # first: what is dead, and why?",
             "casebridge replay --all-dead --dry-run",
             "casebridge replay --all-dead",
-            "casebridge replay khoros:1234:67c53595-efc3-46aa-963b:twitter:8554851814819",
+            "casebridge replay khoros:1234:twitter:855485181481934848",
         ],
     ),
     (

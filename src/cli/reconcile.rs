@@ -12,6 +12,7 @@ use serde_json::json;
 
 use casebridge::config::Config;
 use casebridge::connect;
+use casebridge::destination::{self, zendesk};
 use casebridge::inbox::{Account, Inbox, Surplus};
 use casebridge::text::printable;
 
@@ -40,6 +41,8 @@ pub struct Findings {
     unchecked: Vec<Unchecked>,
     /// What was compared, for the sentence at the end.
     compared: Vec<String>,
+    /// What cannot be compared in this configuration.
+    left_out: Vec<String>,
 }
 
 impl Findings {
@@ -62,6 +65,9 @@ pub async fn reconcile(config: Config, since: Timestamp, as_json: bool) -> anyho
     check_books(&inbox.surpluses().await?, &mut findings);
     let client = connect::http_client(config.general.is_local)?;
     feeds::compare(&config, &inbox, &client, since, &mut findings).await?;
+    let others = destination::NAMES.iter().filter(|name| **name != zendesk::NAME);
+    let is_used = |name: &&&str| config.general.routes.iter().any(|route| route.goes_to(name));
+    findings.left_out.extend(others.filter(is_used).map(|name| format!("what {name} has")));
     if let Some(settings) = config.destinations.zendesk {
         let company = config.khoros.company_id;
         tickets::compare(settings, client, company, &inbox, since, &mut findings).await?;
@@ -100,7 +106,7 @@ fn check_books(surpluses: &[Surplus], findings: &mut Findings) {
 }
 
 fn screen(findings: &Findings) -> String {
-    let Findings { differences, unchecked, compared } = findings;
+    let Findings { differences, unchecked, compared, left_out } = findings;
     let mut lines = Vec::new();
     for Difference { text, remedy, .. } in differences {
         lines.push(format!("✗ {}", printable(text)));
@@ -113,6 +119,9 @@ fn screen(findings: &Findings) -> String {
         (0, 0) => format!("everything agrees: {}", compared.join(", ")),
         (different, unchecked) => format!("{different} difference(s), {unchecked} part(s) not checked"),
     });
+    if !left_out.is_empty() {
+        lines.push(format!("not compared: {}", left_out.join(", ")));
+    }
     lines.join("\n") + "\n"
 }
 
@@ -133,5 +142,6 @@ fn document(accounts: &[Account], since: Timestamp, findings: &Findings, agrees:
         "deliveries": accounts.iter().map(account).collect::<Vec<_>>(),
         "differences": findings.differences,
         "unchecked": findings.unchecked,
+        "left_out": findings.left_out,
     })
 }

@@ -1,5 +1,6 @@
 //! `casebridge replay`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use anyhow::bail;
@@ -44,8 +45,8 @@ impl Replay {
     }
 }
 
-/// Replays the named deliveries, or all dead ones if none is named; to all destinations, or to one. Unless
-/// `destination` is given, "all dead ones" leaves out destinations with at-most-once delivery.
+/// Replays the named deliveries, or all dead ones if none is named; to all destinations, or to one. Unless a delivery
+/// is named by its identity, or `destination` is given, those with at-most-once delivery are left out.
 pub async fn replay(
     database: &Database,
     ids: &[String],
@@ -58,10 +59,11 @@ pub async fn replay(
         [] => all_dead(&inbox, destination).await?,
         ids => named(&inbox, ids, destination, how).await?,
     };
-    let progress = Progress::of(chosen.len() as u64, "replaying");
+    let Chosen { deliveries, left_out } = chosen;
+    let progress = Progress::of(deliveries.len() as u64, "replaying");
     let (one, all) = if dry_run { ("would replay", "would be replayed") } else { ("replayed", "replayed") };
     let mut replayed = 0;
-    for delivery in &chosen {
+    for delivery in &deliveries {
         let Listed { identity, destination, .. } = delivery;
         let (identity, destination) = (printable(identity), printable(destination));
         if let Some(refusal) = how.refusal(delivery) {
@@ -75,21 +77,49 @@ pub async fn replay(
         }
     }
     drop(progress);
+    for (destination, count) in left_out {
+        let reason = format!("they may arrive twice: `--destination {destination}` replays them");
+        writeln!(std::io::stdout(), "{count} to {destination} left out: {reason}")?;
+    }
     writeln!(std::io::stdout(), "{replayed} {all}")?;
     Ok(())
 }
 
-async fn all_dead(inbox: &Inbox, destination: Option<&str>) -> sqlx::Result<Vec<Listed>> {
-    let is_safe =
-        |dead: &Listed| destination.is_some() || guarantee(&dead.destination) != Some(Guarantee::AtMostOnce);
-    let mut dead: Vec<Listed> = Vec::new();
-    loop {
-        let page = inbox.list(Some(State::Dead), destination, dead.last(), PAGE).await?;
-        if page.is_empty() {
-            dead.retain(is_safe);
-            return Ok(dead);
+/// What to replay.
+#[derive(Default)]
+struct Chosen {
+    deliveries: Vec<Listed>,
+    /// The number of deliveries that were left out, by destination.
+    left_out: BTreeMap<String, usize>,
+}
+
+impl Chosen {
+    fn add(&mut self, delivery: Listed) {
+        self.deliveries.push(delivery);
+    }
+
+    /// Leaves a delivery out if a second request to its destination would be a second message.
+    fn add_if_safe(&mut self, delivery: Listed) {
+        match guarantee(&delivery.destination) {
+            Some(Guarantee::AtMostOnce) => *self.left_out.entry(delivery.destination).or_default() += 1,
+            _ => self.add(delivery),
         }
-        dead.extend(page);
+    }
+}
+
+async fn all_dead(inbox: &Inbox, destination: Option<&str>) -> sqlx::Result<Chosen> {
+    let mut chosen = Chosen::default();
+    let mut last: Option<Listed> = None;
+    loop {
+        let page = inbox.list(Some(State::Dead), destination, last.as_ref(), PAGE).await?;
+        let Some(end) = page.last() else { return Ok(chosen) };
+        last = Some(end.clone());
+        for delivery in page {
+            match destination {
+                Some(_) => chosen.add(delivery),
+                None => chosen.add_if_safe(delivery),
+            }
+        }
     }
 }
 
@@ -99,8 +129,8 @@ async fn named(
     ids: &[String],
     destination: Option<&str>,
     how: Replay,
-) -> anyhow::Result<Vec<Listed>> {
-    let mut chosen = Vec::new();
+) -> anyhow::Result<Chosen> {
+    let mut chosen = Chosen::default();
     for id in ids {
         let Selection { deliveries: mut found, is_identity } = select(inbox, id).await?;
         found.retain(|delivery| destination.is_none_or(|name| delivery.destination == name));
@@ -113,7 +143,8 @@ async fn named(
         match refusals.as_deref() {
             Some([]) => bail!("there is no delivery `{}`: `casebridge list` shows their ids", printable(id)),
             Some([refusal, ..]) => bail!("`{}` {refusal}", printable(id)),
-            None => chosen.extend(found),
+            None if is_identity || destination.is_some() => found.into_iter().for_each(|one| chosen.add(one)),
+            None => found.into_iter().for_each(|one| chosen.add_if_safe(one)),
         }
     }
     Ok(chosen)

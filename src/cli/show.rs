@@ -12,6 +12,7 @@ use casebridge::config::Database;
 use casebridge::inbox::{Inbox, Listed, RecordedAttempt, Shown};
 use casebridge::item::Item;
 use casebridge::source;
+use casebridge::text::last_four;
 
 use super::list::{json_line, ticket, time};
 use super::one_line;
@@ -133,6 +134,12 @@ impl Story {
         if let Some(post) = self.post() {
             line("post", post);
         }
+        if !self.delivery.target.is_empty() {
+            line("to", &last_four(&self.delivery.target));
+        }
+        if let Some(note) = self.delivery.note.as_deref().filter(|note| !note.is_empty()) {
+            line("note", note);
+        }
         if let Some(ticket) = ticket(&self.delivery) {
             line("ticket", &format!("{ticket}  {}", self.url().unwrap_or_default()));
         }
@@ -145,12 +152,14 @@ impl Story {
             text.push_str("\nOther deliveries of the case:\n");
         }
         for other in &self.others {
-            let Listed { identity, destination, state, .. } = other;
+            let Listed { identity, destination, state, target, .. } = other;
             let received = time(other.received_at);
-            text.push_str(&format!(
-                "{received:<20}  {state:<7}  {destination:<11}  {}\n",
-                one_line(identity)
-            ));
+            let line = format!(
+                "{received:<20}  {state:<7}  {destination:<11}  {}  {}",
+                one_line(identity),
+                last_four(target)
+            );
+            text.push_str(&format!("{}\n", line.trim_end()));
         }
         text.push_str(&format!("\n{}", request.to_text()));
         text

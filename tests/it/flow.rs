@@ -128,6 +128,10 @@ async fn doubt(mut world: World, fault: Fault, sent: usize) {
     bridge.wait_for("delivery_done destination=flow").await;
     assert_eq!(counts(&flow), (2, sent + 1));
 
+    // The case has other deliveries, which its replay may be about.
+    let output = world.command(&["replay", "khoros:1234:twitter:1"]).await;
+    let of_case = String::from_utf8(output.stdout).unwrap();
+    assert!(of_case.contains("1 to flow left out") && of_case.ends_with("0 replayed\n"), "{of_case}");
     assert!(world.command(&["replay", ID]).await.status.success());
     bridge.wait_for(&format!("delivery_done destination=flow delivery={ID}")).await;
     assert_eq!(counts(&flow), (3, sent + 2));

@@ -57,6 +57,21 @@ async fn delivered(world: &mut World) {
 }
 
 on_both! {
+    async fn what_cannot_be_compared_is_named(world: World) {
+        let mut world = world;
+        world.set("DELIVER_TO", "zendesk,webhook");
+        let _receiver = world.with_webhook().await;
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=zendesk").await;
+        bridge.wait_for("delivery_done destination=webhook").await;
+        bridge.stop().await;
+        let (code, document) = reconcile(&world).await;
+        let left_out = document["left_out"].as_array().unwrap();
+        assert_eq!((code, left_out.len()), (Some(0), 2), "{document}");
+        assert_eq!(left_out[1], "what webhook has");
+    }
+
     async fn nothing_is_reported_if_everything_agrees(world: World) {
         let mut world = world;
         delivered(&mut world).await;

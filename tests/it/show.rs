@@ -151,6 +151,8 @@ on_both! {
         for selector in ["khoros:1234:event-1:twitter:12", "khoros:1234:event-1:twitter:1"] {
             let id = show(&world, &[selector]).await["delivery"]["id"].as_str().unwrap().to_owned();
             assert!(id.starts_with(&format!("{selector}~")), "{selector}: {id}");
+            let shown = text(&world.command(&["show", selector]).await);
+            assert!(shown.contains("\nto       …"), "{shown}");
         }
         let ambiguous = world.command(&["show", "khoros:1234:event-1"]).await;
         let expected = "name one of them: khoros:1234:event-1:twitter:1, khoros:1234:event-1:twitter:12 …";
@@ -224,6 +226,26 @@ async fn the_answers_and_lookups_of_slack_are_on_record() {
         world.set("DELIVER_TO", "slack");
         let slack = world.with_slack().await;
         check_answers_and_lookups(world, "slack", 200, |fault| slack.queue([fault])).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_answer_to_an_earlier_request_is_not_that_of_the_attempt() {
+    run_on_sqlite(|mut world| async move {
+        world.without_zendesk();
+        world.set("DELIVER_TO", "slack");
+        let slack = world.with_slack().await;
+        let bridge = world.start().await;
+        world.notify(&event("event-1", "1")).await;
+        bridge.wait_for("delivery_done destination=slack").await;
+        // The edit of the first message is answered, and the reply is not.
+        slack.queue([slack::Fault::ResetBefore]);
+        world.notify(&event("event-2", "1")).await;
+        bridge.wait_for_nth("delivery_done destination=slack", 2).await;
+        let timeline = &show(&world, &["khoros:1234:event-2:twitter:1"]).await["timeline"];
+        let statuses = [&timeline[1]["status"], &timeline[2]["status"]];
+        assert_eq!(statuses, [&Value::Null, &json!(200)], "{timeline:#}");
     })
     .await;
 }

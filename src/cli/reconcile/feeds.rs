@@ -34,11 +34,17 @@ pub async fn compare(
     // Older events are skipped on purpose. Without this memo, no feed was ever read.
     let decided = inbox.recall("feed", "since").await?.and_then(|(value, _)| value.parse().ok());
     let decided = settings.feed_since.or(decided.and_then(|at| Timestamp::from_millisecond(at).ok()));
-    let (true, Some(decided)) = (settings.mode.polls(), decided) else { return Ok(()) };
+    let (true, Some(decided)) = (settings.mode.polls(), decided) else {
+        findings.left_out.push("the feeds of Khoros, which were never read".to_owned());
+        return Ok(());
+    };
     let khoros = Khoros::new(settings, client.clone());
     let remote = match khoros.subscriptions().await {
         Ok(remote) => remote,
-        Err(Refusal::NotOffered) => return Ok(()),
+        Err(Refusal::NotOffered) => {
+            findings.left_out.push("the feeds, which Khoros does not offer".to_owned());
+            return Ok(());
+        }
         Err(refusal) => {
             findings.unchecked("feeds", refusal);
             return Ok(());
@@ -59,7 +65,9 @@ pub async fn compare(
         let source = Source { khoros: &khoros, intake: &intake, company, route, uuid, report };
         match read(&source, &span).await {
             Ok(found) => judge(&found, &part, &span, findings),
-            Err(ReadFailure::Khoros(Refusal::NotOffered)) => {}
+            Err(ReadFailure::Khoros(Refusal::NotOffered)) => {
+                findings.left_out.push(format!("the {part}, which Khoros does not offer"));
+            }
             Err(failure) => findings.unchecked(part, failure),
         }
     }

@@ -24,7 +24,7 @@ impl Request {
     pub fn of(story: &Story, texts: bool) -> Request {
         let (what, body) = match &story.shown.request {
             Some(frozen) => {
-                ("The request, as it was prepared and is sent at each try".to_owned(), Some(frozen.clone()))
+                ("The request, as it was prepared for the last attempt".to_owned(), Some(frozen.clone()))
             }
             None => not_frozen(story),
         };
