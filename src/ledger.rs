@@ -146,6 +146,8 @@ impl<'a> Ledger<'a> {
         match self.inbox.is_ours(self.claim).await {
             Ok(true) if self.claimed.elapsed() < self.lease => {
                 self.sent.store(true, Ordering::Relaxed);
+                // It would be taken for the answer to this request, which may never come.
+                self.record.lock().response = None;
                 Ok(())
             }
             Ok(_) => wait("the lease expired before anything was sent"),

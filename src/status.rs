@@ -129,7 +129,9 @@ impl Status {
         }
         for held in self.stored.iter().flat_map(|(summary, ..)| &summary.held) {
             if let Some(destination) = all.get_mut(held.destination.as_str()) {
-                destination["held"][&held.reason] = json!(held.waiting);
+                // Several routes may be held by one limit.
+                let others = destination["held"][&held.reason].as_i64().unwrap_or(0);
+                destination["held"][&held.reason] = json!(others.saturating_add(held.waiting));
             }
         }
         json!(all)

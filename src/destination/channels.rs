@@ -11,7 +11,7 @@ use crate::alert::{Alarm, Registry};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest wait for a turn: many of the deliveries ahead may need no request.
+/// The longest wait until a delivery asks for its turn again: many of those ahead may need no request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// After this time, a pause raises an alert.
 const ALARMING: Duration = Duration::from_secs(300);

@@ -31,6 +31,8 @@ struct Known {
     alarms: BTreeMap<String, Alarm>,
     /// `None`: none was made yet.
     next_check: Option<Instant>,
+    /// Something was held since the last check began, perhaps too late for it.
+    is_new: bool,
 }
 
 /// The outcome of a delivery that a limit holds back. The random wait spreads the retries.
@@ -78,7 +80,8 @@ impl Held {
         let found: Vec<&str> = found.into_iter().collect();
         let mut known = self.known.lock();
         // One that has just been held may not be stored yet.
-        let is_known = !found.is_empty() || !known.alarms.is_empty();
+        let is_new = std::mem::take(&mut known.is_new);
+        let is_known = is_new || !found.is_empty() || !known.alarms.is_empty();
         let least = if is_known { CHECK_EVERY } else { CHECK_SELDOM };
         let now = Instant::now();
         known.next_check = Some(now + (now.duration_since(started) * CHECK_SHARE).max(least));
@@ -96,6 +99,7 @@ impl Held {
 
 impl Known {
     fn check_soon(&mut self) {
+        self.is_new = true;
         let soon = Instant::now() + CHECK_EVERY;
         self.next_check = self.next_check.map(|next| next.min(soon));
     }

@@ -1,4 +1,4 @@
-//! Slack: each case once in its channel, with its updates in the thread, exactly once.
+//! Slack: one message for each case in its channel, and a reply in its thread for each later change, once each.
 //!
 //! Slack has no idempotency key. So each message carries the hash of its delivery, and a message that may have been
 //! posted is looked up in the channel before it is posted again. Reference: <https://docs.slack.dev>.

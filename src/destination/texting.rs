@@ -24,7 +24,7 @@ use crate::route::Route;
 const PREFIX: &str = "TEXT_";
 const MAX_PER_HOUR: u32 = 60;
 const HOUR: Duration = Duration::from_secs(3600);
-/// After quiet hours, the oldest deliveries are woken first. Those that nobody has woken by then are due.
+/// When quiet hours end, the worker wakes the oldest deliveries first. The others are due after this time anyway.
 const AFTER_QUIET: Duration = Duration::from_secs(60);
 variables! {
     /// The variables of texts: `TEXT_…`, and `ROUTE_<NAME>_TEXT_…` for one route.

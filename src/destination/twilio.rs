@@ -215,13 +215,19 @@ impl Twilio {
     }
 
     async fn account(&self) -> Result<Value, Outcome> {
-        match self.get(self.account_address("")).await? {
-            Some(account) => Ok(account),
-            None => {
+        match self.get(self.account_address("")).await {
+            Ok(Some(account)) => Ok(account),
+            Ok(None) => {
                 let reason =
                     Reason::alert(CREDENTIAL, "Twilio does not know this account (TWILIO_ACCOUNT_SID)");
                 Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
             }
+            // Nothing was sent before.
+            Err(Outcome::Retry { .. }) => {
+                let reason = Reason::new("Twilio has not answered, or not as documented");
+                Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
+            }
+            Err(outcome) => Err(outcome),
         }
     }
 }

@@ -221,6 +221,13 @@ on_both! {
         bridge.wait_for("delivery_queued destination=twilio").await;
         bridge.wait_for("delivery_queued destination=flow").await;
         wait_until_waiting(&world, 2, &format!("held: quiet hours {hours}")).await;
+        // One limit may hold the deliveries of several routes.
+        world.notify(&event("event-2", "2")).await;
+        wait_until_waiting(&world, 4, &format!("held: quiet hours {hours}")).await;
+        world.database.execute("update delivery set route = 'other' where event_id = 'event-2'").await;
+        let status = world.status().await;
+        assert_eq!(status["destinations"]["twilio"]["held"], json!({format!("quiet hours {hours}"): 2}));
+        world.database.execute("delete from delivery where route = 'other'").await;
         assert_eq!((twilio.model().requests.len(), flow.model().requests.len()), (0, 0));
         bridge.stop().await;
 

@@ -25,7 +25,7 @@ use crate::ledger::{Ledger, Stopped};
 const CLOCKS: SignedDuration = SignedDuration::from_mins(10);
 /// How far back casebridge looks for messages of earlier deliveries.
 const LOOK_BACK: SignedDuration = SignedDuration::from_hours(24);
-/// The number of forms in which a message is tried: without blocks, without metadata, outside its thread.
+/// The most forms of a message that are tried: the full one, then without blocks, without metadata, outside its thread.
 const FORMS: usize = 4;
 
 /// The memo of the latest delivery of the case: the first message in each channel.
@@ -317,7 +317,7 @@ impl Attempt<'_> {
         Ok(Outcome::Refused { reason: Reason::new("Slack refuses every form of the message") })
     }
 
-    /// An error that Slack does not document: the message is looked for once.
+    /// After an error that Slack does not document, looks for the message once.
     async fn settle_unknown(self, failure: &Failure) -> Result<Outcome, Stopped> {
         let (root, since) = (self.root.as_ref().map(|root| root.ts.as_str()), Timestamp::now());
         let since = since.saturating_sub(CLOCKS).unwrap_or(since);

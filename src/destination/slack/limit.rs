@@ -24,7 +24,7 @@ impl Slack {
         hold(&format!("channel pause until it takes messages again: {reason}"))
     }
 
-    /// Holds back a new case if its channel has had enough of them, or takes its place. Held ones go first.
+    /// Takes a place for a new case in its channel, or holds it back if none is free. Cases that are held go first.
     pub(super) async fn hold_new(
         &self,
         memos: &Memos,

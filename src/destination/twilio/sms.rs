@@ -161,7 +161,7 @@ impl Twilio {
     }
 }
 
-/// Before this, nothing was sent about an item.
+/// The earliest time at which anything about the item can have been sent.
 fn beginning(job: &Job) -> Timestamp {
     let received = Timestamp::from_millisecond(job.claim.received_at).ok();
     job.item.event_made.into_iter().chain(received).min().unwrap_or(Timestamp::UNIX_EPOCH)

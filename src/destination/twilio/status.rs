@@ -15,7 +15,7 @@ use crate::ledger::{Memos, Stopped, StorageError};
 
 /// The scope of memos with texts whose status has yet to be read, by delivery.
 const PENDING: &str = "status";
-/// When the status of a text is read.
+/// How long after sending a text casebridge reads its status.
 const LATER: Duration = Duration::from_secs(60);
 /// How many reads may fail.
 const TRIES: u64 = 10;
