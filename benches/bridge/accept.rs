@@ -67,7 +67,7 @@ pub async fn measure(report: &mut Report, fsyncs: f64, postgres: Option<&Postgre
     }
 }
 
-/// On a new database, so that no row bears the weight of those before it.
+/// On a new database, so that no measurement is slowed by the rows of an earlier one.
 async fn accepts(report: &mut Report, database: Database, kind: &str, connections: usize) -> Measured<Probe> {
     let world = World::without_zendesk(database).await;
     let bridge = world.start().await;

@@ -56,7 +56,7 @@ impl Database {
     }
 }
 
-/// One bridge and its surroundings; the neighbour that takes the tickets comes from the caller.
+/// casebridge and its surroundings; the caller supplies the stand-in for Zendesk.
 pub struct World {
     pub port: u16,
     pub database: Database,
@@ -86,7 +86,7 @@ impl World {
         World { port, database, vars, _khoros: khoros }
     }
 
-    /// One to which Zendesk is out of reach: what comes in stays there, and its lane is paused.
+    /// A world without Zendesk: deliveries stay in the database, and the destination is paused.
     pub async fn without_zendesk(database: Database) -> World {
         World::new(database, free_port()).await
     }
@@ -102,12 +102,12 @@ impl World {
         Bridge(child)
     }
 
-    /// Starts it with an eye on its log; returns how long it took until it said that it listens.
+    /// Starts it and reads its log; returns the time until the line `listening on`.
     pub async fn start_watched(&self) -> (Bridge, Duration) {
         let started = Instant::now();
         let mut child = self.command().stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while !lines.next_line().await.unwrap().expect("the bridge listens").contains("listening on") {}
+        while !lines.next_line().await.unwrap().expect("casebridge listens").contains("listening on") {}
         let took = started.elapsed();
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         (Bridge(child), took)
@@ -116,7 +116,7 @@ impl World {
     fn command(&self) -> Command {
         let mut command = Command::new(BINARY);
         command.env_clear().envs(&self.vars).stdin(Stdio::null()).kill_on_drop(true);
-        // So that both see the same disk, if a library pretends to a slower one.
+        // If a preloaded library simulates a slower disk, both processes have to use it.
         command.envs(std::env::var_os("LD_PRELOAD").map(|library| ("LD_PRELOAD", library)));
         command
     }

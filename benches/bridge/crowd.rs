@@ -1,4 +1,4 @@
-//! Whether connections that do nothing, or next to nothing, are in the way of those that work.
+//! Whether idle connections slow down working ones.
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

@@ -1,4 +1,4 @@
-//! What the bridge takes: memory, time to start, and bytes on the disk.
+//! What casebridge takes: memory, time to start, and bytes on the disk.
 
 use std::time::Duration;
 

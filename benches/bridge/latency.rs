@@ -23,7 +23,7 @@ async fn labels(report: &mut Report, delay: Duration, count: usize) {
     let bridge = world.start().await;
     let (mut client, mut notification) = (Client::connect(world.port).await.unwrap(), Notification::new());
     let (mut answers, mut creates) = (Latencies::default(), Latencies::default());
-    // The first few only make it warm.
+    // The first five are a warm-up.
     for label in 0..count + 5 {
         let sent = Instant::now();
         assert_eq!(client.exchange(notification.next()).await.unwrap(), 200);

@@ -26,7 +26,7 @@ pub fn describe() -> Map<String, Value> {
         ("memory", format!("{:.1} GiB", kibibytes(&field(&meminfo, "MemTotal")) / 1024.0 / 1024.0)),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
         ("temporary folder", format!("{} on {}", folder.display(), filesystem(&folder))),
-        ("log of the bridge", "default (text, info), to /dev/null".to_owned()),
+        ("log of casebridge", "default (text, info), to /dev/null".to_owned()),
     ];
     facts.into_iter().map(|(name, value)| (name.to_owned(), Value::String(value))).collect()
 }
@@ -50,7 +50,7 @@ pub fn calibrate(report: &mut Report) -> f64 {
     rate
 }
 
-/// How busy the machine is before we begin: a figure of a noisy moment should say so.
+/// Reports how busy the machine is before a section, so that figures from a busy moment can be recognized.
 pub async fn other_work(report: &mut Report, section: &str) {
     let (before, start) = (busy_seconds(), Instant::now());
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,15 +1,15 @@
-//! What the bridge does on this machine: one table, printed and written as JSON.
+//! What casebridge does on this machine: one table, printed and written as JSON.
 //!
 //! ```sh
-//! cargo bench                  # everything, about seven minutes
-//! cargo bench -- accept        # the sections whose names hold this text
+//! cargo bench                  # everything, about eight minutes
+//! cargo bench -- accept        # the sections whose names contain this text
 //! cargo bench -- --json FILE   # elsewhere than target/bench.json
 //! ```
 //!
-//! The real binary runs in a process of its own, as released, with its default log going to
-//! `/dev/null`; both neighbours and the load come from this process, which has one thread, over
-//! loopback. Each figure is from a few seconds on a database of its own. Nothing is asserted: a number
-//! depends on the machine, and on what else runs there, which is told with each section.
+//! The released binary runs in a separate process, with its default log going to `/dev/null`. This process, which
+//! has one thread, runs the stand-ins and the load over loopback. Each figure comes from a few seconds on a new
+//! database. Nothing is asserted, because a figure depends on the machine and on what else runs there; each section
+//! begins with the load from other programs.
 
 #![allow(
     clippy::unwrap_used,
@@ -68,7 +68,7 @@ impl Wanted {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--json" => wanted.json = arguments.next().expect("--json wants a file").into(),
-                // What `cargo bench` adds by itself.
+                // `cargo bench` adds this.
                 "--bench" => {}
                 filter => wanted.filters.push(filter.to_owned()),
             }

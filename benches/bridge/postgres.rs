@@ -120,7 +120,7 @@ fn path_with_binaries() -> Option<(std::ffi::OsString, bool)> {
     (installed("initdb") && installed("postgres")).then_some((path, installed("pgbouncer")))
 }
 
-/// A number that the command `id` tells.
+/// A number that the command `id` prints.
 fn id(arguments: &[&str]) -> Option<u32> {
     let output = Command::new("id").args(arguments).output().ok()?;
     String::from_utf8(output.stdout).ok()?.trim().parse().ok()

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::config::Database;
 use crate::inbox::{Committer, Inbox, Unusable};
 
-/// Hosts want a port within 60 s of the start.
+/// Hosts expect the port to be open within 60 s of the start.
 const STORAGE_LIMIT: Duration = Duration::from_secs(45);
 
 /// The result of [`open_storage`], for [`super::start`]: the inbox, its committer, and the id of the deployment.

@@ -176,7 +176,7 @@ async fn a_client_that_reads_no_answer_is_disconnected() {
         let bridge = world.start().await;
         let mut deaf = connect(&world).await;
         // Until nothing more goes in: all buffers are full of answers that nobody reads. The write
-        // ends with an error, since the bridge hangs up.
+        // ends with an error, since casebridge closes the connection.
         let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
         while deaf.write_all(request.as_bytes()).await.is_ok() {}
         assert_eq!(bridge.stop().await.code(), Some(0));

@@ -35,7 +35,7 @@ async fn with_legacy_flex(world: &mut World) -> Twilio {
     twilio
 }
 
-/// Kills the bridge at a step of the next event, and starts it again.
+/// Kills casebridge at a step of the next event, and starts it again.
 async fn kill_at(world: &World, twilio: &Twilio, number: usize, step: usize, fault: Fault) -> Bridge {
     let first = twilio.model().requests.len();
     twilio.model().fault_at = Some((first + step, fault));

@@ -1,4 +1,4 @@
-//! A world for each test: both neighbours, a database of its own, and the real binary.
+//! A world for each test: stand-ins for Khoros and Zendesk, its own database, and the real binary.
 
 mod bridge;
 mod pgbouncer;
@@ -43,7 +43,7 @@ pub const PRIVATE: &str = "zebra-crossing";
 pub const TWITTER: &str = include_str!("../fixtures/stream-item-label-applied-twitter.json");
 pub const FACEBOOK: &str = include_str!("../fixtures/stream-item-label-applied-facebook.json");
 
-/// A test that takes longer hangs. Ten times what they take, for a machine whose disk is busy.
+/// A test that takes longer has hung: ten times the usual time, in case the disk is busy.
 const LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub async fn run_for<F: Future<Output = ()>>(limit: Duration, kind: Kind, story:
     check_privacy(&logs);
 }
 
-/// Runs a story with PgBouncer, in transaction mode, between the bridge and PostgreSQL.
+/// Runs a story with PgBouncer, in transaction mode, between casebridge and PostgreSQL.
 pub async fn run_behind_pooler<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
     run_behind_pooler_for(LIMIT, story).await;
 }
@@ -140,7 +140,7 @@ pub fn leave_out(missing: &str) {
     let _ = writeln!(std::io::stderr(), "left out, there is no {missing}: {name}");
 }
 
-/// Tries a property on so many random values, the same ones in each run. `PROPTEST_CASES` asks for
+/// Tests a property on `cases` random values, the same ones in each run. `PROPTEST_CASES` asks for
 /// more of them and `PROPTEST_RNG_SEED` for others.
 pub fn for_any<S: Strategy>(cases: u32, values: S, property: impl Fn(S::Value)) {
     let asked = ProptestConfig::default();
@@ -170,7 +170,7 @@ fn check_privacy(lines: &[String]) {
     }
 }
 
-/// What a text holds that is nobody's to know.
+/// Returns the first secret or private word that the text contains.
 pub fn leak(text: &str) -> Option<&'static str> {
     let secrets = [
         BEARER,
@@ -232,7 +232,7 @@ impl Database {
         }
     }
 
-    /// From now on it takes no row of this event.
+    /// Makes the database refuse every row of this event.
     pub async fn refuse_event(&self, event: &str) {
         match self.kind {
             Kind::Sqlite => {
@@ -260,7 +260,7 @@ impl Database {
     }
 }
 
-/// Everything around the bridge.
+/// Everything around casebridge.
 pub struct World {
     pub khoros: Khoros,
     pub zendesk: Zendesk,
@@ -304,7 +304,7 @@ impl World {
         World { khoros, zendesk, database, http, vars, wrapper: Vec::new(), port, logs: Arc::default() }
     }
 
-    /// The same neighbours, and a bridge that remembers nothing.
+    /// The same stand-ins, with an empty database.
     pub async fn with_an_empty_database(mut self) -> World {
         if let Some(database) = Database::new(self.database.kind).await {
             self.set("DATABASE_URL", database.url.clone());
@@ -331,21 +331,21 @@ impl World {
         self.vars.remove(name);
     }
 
-    /// Starts the bridge and waits until it listens.
+    /// Starts casebridge and waits until it listens.
     pub async fn start(&self) -> Bridge {
         let bridge = self.spawn();
         bridge.wait_for("listening").await;
         bridge
     }
 
-    /// Starts the bridge and waits until Khoros knows it.
+    /// Starts casebridge and waits until Khoros knows it.
     pub async fn start_subscribed(&self) -> Bridge {
         let bridge = self.start().await;
         bridge.wait_for("subscribed origin=push").await;
         bridge
     }
 
-    /// Starts one more bridge on the same database, at a port of its own.
+    /// Starts another instance on the same database, on its own port.
     pub async fn start_beside(&self, port: u16) -> Bridge {
         let mut vars = self.vars.clone();
         vars.insert("PORT", port.to_string());
@@ -370,7 +370,7 @@ impl World {
         command.output().await.unwrap()
     }
 
-    /// The same with all that the bridge is given.
+    /// The same with all settings of the service.
     pub async fn command_with_settings(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_casebridge"));
         command.args(arguments).env_clear().envs(&self.vars).output().await.unwrap()
@@ -409,7 +409,7 @@ impl World {
         request.header("content-type", "application/json").body(body).send().await.unwrap()
     }
 
-    /// Waits until Zendesk holds so many tickets.
+    /// Waits until Zendesk has `count` tickets.
     pub async fn tickets(&self, count: usize) -> Vec<Value> {
         self.zendesk.wait_until(|model| model.tickets.len() >= count).await;
         self.zendesk.model().tickets.clone()

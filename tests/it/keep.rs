@@ -11,7 +11,7 @@ const OURS: &str = "send-to-zendesk";
 /// About a second, so that a test sees several of them.
 const CHECK_MINUTES: &str = "0.02";
 
-/// Khoros shows its subscriptions, and the bridge has one there.
+/// Khoros shows its subscriptions, and casebridge has one there.
 async fn subscribed(world: &mut World) -> Bridge {
     world.set("SPREDFAST_CHECK_MINUTES", CHECK_MINUTES);
     world.khoros.model().style = Style::Json;

@@ -13,7 +13,7 @@ use crate::harness::{World, event, leak, run_on_sqlite};
 /// Each causes about twelve lines: more than the pipe and the queue of 8,192 lines hold.
 const PUSHES: usize = 1200;
 
-/// Starts the bridge with its output and its errors in one pipe, as many hosts do.
+/// Starts casebridge with its output and its errors in one pipe, as many hosts do.
 async fn start_unread(world: &World) -> (Child, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));

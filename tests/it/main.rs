@@ -1,5 +1,5 @@
-//! The bridge from outside: environment in, HTTP in, requests to both neighbours out. The neighbours
-//! are the stand-ins of `casebridge demo`, which speak HTTP and hold state.
+//! casebridge from outside: environment in, HTTP in, requests to the stand-ins out. The stand-ins are those of
+//! `casebridge demo`: they speak HTTP and hold state.
 
 #![allow(
     clippy::unwrap_used,

@@ -252,7 +252,7 @@ async fn a_post_that_a_firewall_refuses_dies_and_holds_up_no_other() {
 async fn a_wrong_address_says_so_and_loses_nothing() {
     run_on_sqlite(|mut world| async move {
         let right = world.vars["ZENDESK_API_URL"].clone();
-        // The bridge itself is not a Zendesk.
+        // casebridge itself is not a Zendesk.
         let wrong = world.url("");
         world.set("ZENDESK_API_URL", wrong);
         let bridge = world.start().await;

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode between the bridge and PostgreSQL: it is detected, and everything works as
+//! PgBouncer in transaction mode between casebridge and PostgreSQL: it is detected, and everything works as
 //! without it.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The storm of Slack: the bridge is killed again and again while Zendesk and Slack drop requests and answers. In the
+//! The storm of Slack: casebridge is killed again and again while Zendesk and Slack drop requests and answers. In the
 //! end, each case has one message in its channel, and no delivery two.
 //!
 //! `CASEBRIDGE_SLACK_STORM_KILLS=300 cargo test --test it slack_storm -- --nocapture` makes it long, and

@@ -1,4 +1,4 @@
-//! The storm: the bridge is killed again and again while notifications come in and all neighbours fail. In the end,
+//! The storm: casebridge is killed again and again while notifications come in and all stand-ins fail. In the end,
 //! every acknowledged notification has exactly one ticket and its message, and at most one broadcast; each ticket has
 //! one text for each number.
 //!

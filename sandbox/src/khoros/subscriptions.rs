@@ -95,7 +95,7 @@ impl Model {
         self.subscriptions.iter_mut().find(|known| known.uuid == uuid)
     }
 
-    /// Changes the status of a subscription, as its owner can without the bridge.
+    /// Changes the status of a subscription, as its owner can without casebridge.
     pub fn set_status(&mut self, uuid: &str, status: Status) {
         if let Some(known) = self.subscription(uuid) {
             known.status = status;

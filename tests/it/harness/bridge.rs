@@ -88,7 +88,7 @@ impl Bridge {
             match found {
                 Some(line) => return line,
                 None if lines.changed().await.is_err() => {
-                    panic!("the bridge ended without logging {wanted}:\n{}", self.log())
+                    panic!("casebridge ended without logging {wanted}:\n{}", self.log())
                 }
                 None => {}
             }
@@ -109,7 +109,7 @@ impl Bridge {
         assert!(is_ordered, "{events:?} at {places:?} in:\n{}", self.log());
     }
 
-    /// Waits until it has logged so many lines, or has ended.
+    /// Waits until the process has logged `count` lines or has ended.
     pub async fn wait_for_lines(&self, count: usize) {
         let mut lines = self.lines.clone();
         while lines.borrow_and_update().len() < count && lines.changed().await.is_ok() {}
@@ -151,7 +151,7 @@ impl Bridge {
         assert!(sent.success());
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end.
     pub async fn end(mut self) -> ExitStatus {
         self.child.wait().await.unwrap()
     }

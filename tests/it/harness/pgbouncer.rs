@@ -1,5 +1,5 @@
-//! PgBouncer before the cluster of the tests, from the installed binary. Like the
-//! cluster, it ends when this process does.
+//! PgBouncer in front of the tests' PostgreSQL cluster, from the installed binary. Like the
+//! cluster, it ends with this process.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -31,7 +31,7 @@ const SCRIPT: &str = r#"
 "#;
 
 impl PgBouncer {
-    /// The one of this run, in transaction mode; none if it, or PostgreSQL, is not installed and nobody insists.
+    /// The pooler of this run, in transaction mode; none if it or PostgreSQL is not installed and not required.
     pub fn get() -> Option<&'static PgBouncer> {
         static POOLER: OnceLock<Option<PgBouncer>> = OnceLock::new();
         let cluster = Cluster::get()?;
@@ -55,7 +55,7 @@ impl PgBouncer {
     fn start(binary: &Path, cluster: u16, mode: &str) -> PgBouncer {
         let folder = tempfile::tempdir().unwrap().keep();
         let port = super::free_port();
-        // Few sessions, so that two bridges share them.
+        // Few sessions, so that two instances share them.
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={cluster}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\

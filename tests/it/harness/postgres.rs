@@ -41,7 +41,7 @@ const SCRIPT: &str = r#"
 "#;
 
 impl Cluster {
-    /// The cluster of this run; none if there are no binaries and nobody insists.
+    /// The cluster of this run; none if it is not installed and not required.
     pub fn get() -> Option<&'static Cluster> {
         static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
         let cluster = CLUSTER.get_or_init(|| binaries().map(|binaries| Cluster::start(&binaries)));
@@ -50,7 +50,7 @@ impl Cluster {
         cluster.as_ref()
     }
 
-    /// One more, that a test may do with as it likes; there has to be a first one.
+    /// Starts another cluster, which a test may stop or break. Needs an installed PostgreSQL.
     pub fn another() -> Cluster {
         Cluster::start(&binaries().unwrap())
     }

@@ -1,4 +1,4 @@
-//! The receivers beside Zendesk: a signed webhook, Khoros Flow and Twilio.
+//! The destinations other than Zendesk: a signed webhook, Khoros Flow, Slack and Twilio.
 
 use casebridge_sandbox::flow::{self, Flow};
 use casebridge_sandbox::slack::{self, Slack};

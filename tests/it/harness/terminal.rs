@@ -31,7 +31,7 @@ fn colours() -> Regex {
     Regex::new("\u{1b}\\[[0-9;]*m").unwrap()
 }
 
-/// Runs the binary to its end on a terminal of so many columns, with these variables alone.
+/// Runs the binary to its end on a terminal of `columns` columns, with these variables alone.
 pub async fn on_terminal(columns: u16, variables: &[(&str, &str)], arguments: &[&str]) -> Screen {
     let mut command = Command::new(env!("CARGO_BIN_EXE_casebridge"));
     command.args(arguments).env_clear().env("TERM", "xterm").envs(variables.iter().copied());
@@ -58,7 +58,7 @@ fn run(columns: u16, mut command: Command) -> Screen {
 }
 
 impl World {
-    /// Runs a subcommand on a terminal of so many columns.
+    /// Runs a subcommand on a terminal of `columns` columns.
     pub async fn on_terminal(&self, columns: u16, arguments: &[&str]) -> Screen {
         on_terminal(columns, &[("DATABASE_URL", &self.database.url)], arguments).await
     }
