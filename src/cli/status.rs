@@ -71,7 +71,7 @@ async fn of_database(config: &Partial) -> anyhow::Result<Value> {
     Ok(stored)
 }
 
-/// The screen. `away`: why there is no answer from the service, so that `status` comes from its database.
+/// The screen. `away`: why there is no status from the service, so that it comes from its database.
 fn render(status: &Value, away: Option<&str>) -> String {
     let mut lines = vec![match away {
         None => {
@@ -83,7 +83,7 @@ fn render(status: &Value, away: Option<&str>) -> String {
                 if status["storage"]["ready"] == true { "ready" } else { "not ready" }
             )
         }
-        Some(reason) => format!("no answer from the service ({reason}); the database shows:"),
+        Some(reason) => format!("no status from the service ({reason}); the database shows:"),
     }];
     lines.push(String::new());
     lines.extend(alerts(&status["alerts"]));

@@ -283,7 +283,7 @@ on_both! {
         let output = world.command_with_settings(&["status"]).await;
         let text = self::text(&output);
         assert!(output.status.success(), "{output:?}");
-        assert!(text.starts_with("no answer from the service (refused"), "{text}");
+        assert!(text.starts_with("no status from the service (refused"), "{text}");
         assert!(text.contains("1 waiting") && text.contains("last event"), "{text}");
     }
 }
