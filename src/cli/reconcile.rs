@@ -120,7 +120,7 @@ fn screen(findings: &Findings) -> String {
         (different, unchecked) => format!("{different} difference(s), {unchecked} part(s) not checked"),
     });
     if !left_out.is_empty() {
-        lines.push(format!("not compared: {}", left_out.join(", ")));
+        lines.push(format!("not compared: {}", left_out.join("; ")));
     }
     lines.join("\n") + "\n"
 }
