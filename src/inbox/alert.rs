@@ -47,7 +47,7 @@ pub struct DueNotice {
     pub alert: Alert,
     /// The `fired_at` in the last notice that it has got or may have got; 0 if there was none.
     pub known_episode: i64,
-    /// The state in that notice: `firing`, `resolved` or [`SENDING`].
+    /// The state in that notice: `firing`, `resolved` or `sending`.
     pub known_state: String,
     /// When the last notice was sent; 0 if there was none.
     pub known_at: i64,
