@@ -82,14 +82,14 @@ impl Notifier {
             if !self.inbox.take_place(&places, &notice.id, MOST, HOUR).await? {
                 return self.summarize().await;
             }
-            if self.inbox.claim_notice(sink, &due, LEASE).await? {
-                self.send(&due, &notice).await?;
+            if let Some(leased_until) = self.inbox.claim_notice(sink, &due, LEASE).await? {
+                self.send(&due, leased_until, &notice).await?;
             }
         }
         Ok(())
     }
 
-    async fn send(&self, due: &DueNotice, notice: &Notice) -> sqlx::Result<()> {
+    async fn send(&self, due: &DueNotice, leased_until: i64, notice: &Notice) -> sqlx::Result<()> {
         let (sink, code, subject, state) =
             (self.sink.name(), &notice.code, &notice.subject, notice.status.name());
         match self.sink.send(notice).await {
@@ -103,7 +103,7 @@ impl Notifier {
             }
             Err(Failure { reason, retry_after, is_unsent }) => {
                 let wait = wait(due.failures).max(retry_after.unwrap_or_default());
-                self.inbox.postpone_notice(sink, due, is_unsent, wait).await?;
+                self.inbox.postpone_notice(sink, due, leased_until, is_unsent, wait).await?;
                 warn!(
                     event = "alert_notice_failed",
                     sink,

@@ -101,7 +101,10 @@ impl Chosen {
     /// Leaves a delivery out if a second request to its destination would be a second message.
     fn add_if_safe(&mut self, delivery: Listed) {
         match guarantee(&delivery.destination) {
-            Some(Guarantee::AtMostOnce) => *self.left_out.entry(delivery.destination).or_default() += 1,
+            // A waiting one is only delivered sooner.
+            Some(Guarantee::AtMostOnce) if delivery.state == "dead" => {
+                *self.left_out.entry(delivery.destination).or_default() += 1
+            }
             _ => self.add(delivery),
         }
     }

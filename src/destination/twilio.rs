@@ -32,7 +32,7 @@ use crate::delivery::{Action, Cause, Claim, Doubt, Outcome, Reason, target_id};
 use crate::ledger::{Ledger, Memos, Stopped, StorageError};
 use crate::report::{Finding, INCOMPLETE, Row};
 use crate::text::{clean, last_four, shorten_mapped};
-use outcome::Failure;
+use outcome::{Failure, unread};
 use settings::{Message, Mode};
 pub use settings::{Recipients, SECTIONS, Settings, is_configured, read, set_status_callback};
 use status::SenderBlock;
@@ -215,19 +215,13 @@ impl Twilio {
     }
 
     async fn account(&self) -> Result<Value, Outcome> {
-        match self.get(self.account_address("")).await {
-            Ok(Some(account)) => Ok(account),
-            Ok(None) => {
+        match self.get_or(self.account_address(""), unread).await? {
+            Some(account) => Ok(account),
+            None => {
                 let reason =
                     Reason::alert(CREDENTIAL, "Twilio does not know this account (TWILIO_ACCOUNT_SID)");
                 Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
             }
-            // Nothing was sent before.
-            Err(Outcome::Retry { .. }) => {
-                let reason = Reason::new("Twilio has not answered, or not as documented");
-                Err(Outcome::Pause { reason, doubt: Doubt::None, retry_after: None })
-            }
-            Err(outcome) => Err(outcome),
         }
     }
 }

@@ -160,26 +160,28 @@ impl Inbox {
         fetch!(self.reader, query_as(DUE_NOTICES, sink, millis(repeat)).fetch_all)
     }
 
-    /// Claims a notice for `lease`. False: another process has claimed or sent it.
-    pub async fn claim_notice(&self, sink: &str, due: &DueNotice, lease: Duration) -> sqlx::Result<bool> {
-        let claimed = execute!(
-            self,
-            "insert into alert_notice (sink, code, subject, episode, state, severity, sent_at, failures, due_at)
+    /// Claims a notice for `lease`; returns the end of the lease. `None`: another process has claimed or sent it.
+    pub async fn claim_notice(
+        &self,
+        sink: &str,
+        due: &DueNotice,
+        lease: Duration,
+    ) -> sqlx::Result<Option<i64>> {
+        let sql = "insert into alert_notice (sink, code, subject, episode, state, severity, sent_at, failures, due_at)
              values ($1, $2, $3, $5, $6, '', 0, 0, {now} + $4)
              on conflict (sink, code, subject) do update
                 set due_at = excluded.due_at, episode = excluded.episode, state = excluded.state
               where alert_notice.due_at <= excluded.due_at - $4
-                and alert_notice.episode = $7 and alert_notice.sent_at = $8",
-            sink,
-            &due.alert.code,
-            &due.alert.subject,
-            millis(lease),
-            due.alert.fired_at.unwrap_or(0),
-            SENDING,
-            due.known_episode,
-            due.known_at
-        )?;
-        Ok(claimed == 1)
+                and alert_notice.episode = $7 and alert_notice.sent_at = $8
+             returning due_at";
+        let Alert { code, subject, fired_at, .. } = &due.alert;
+        let (lease, episode) = (millis(lease), fired_at.unwrap_or(0));
+        let DueNotice { known_episode, known_at, .. } = due;
+        fetch!(
+            self.writer,
+            query_scalar(sql, sink, code, subject, lease, episode, SENDING, known_episode, known_at)
+                .fetch_optional
+        )
     }
 
     /// Records that a receiver has got a notice of this state of the alert, unless another process, which took the
@@ -204,11 +206,13 @@ impl Inbox {
     }
 
     /// Records that a notice failed: it is due again after `wait`. If the receiver certainly did not get it
-    /// (`is_unsent`), it knows what it knew before.
+    /// (`is_unsent`), it knows what it knew before. Does nothing if another process has taken the notice over since
+    /// the claim, whose lease ends at `leased_until`.
     pub async fn postpone_notice(
         &self,
         sink: &str,
         due: &DueNotice,
+        leased_until: i64,
         is_unsent: bool,
         wait: Duration,
     ) -> sqlx::Result<()> {
@@ -219,14 +223,14 @@ impl Inbox {
         execute!(
             self,
             "update alert_notice set failures = failures + 1, due_at = {now} + $4, episode = $5, state = $6
-              where sink = $1 and code = $2 and subject = $3 and sent_at = $7",
+              where sink = $1 and code = $2 and subject = $3 and due_at = $7",
             sink,
             &due.alert.code,
             &due.alert.subject,
             millis(wait),
             episode,
             state,
-            due.known_at
+            leased_until
         )
         .map(drop)
     }

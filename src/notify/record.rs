@@ -30,7 +30,7 @@ pub struct Recorder {
 /// The database has refused the reports since then.
 struct Failing {
     since: Instant,
-    /// One event for each failure, even if it lasts for some statements.
+    /// One event each time that it takes writes again, even if some statements still fail.
     is_reported: bool,
 }
 
@@ -64,7 +64,10 @@ impl Recorder {
         // A database that refuses writes may still be read, and there may be nothing to store.
         let written = self.inbox.check_writable().await;
         match (&written, failing) {
-            (Err(error), _) => {
+            (Err(error), failing) => {
+                if let Some(failing) = failing {
+                    failing.is_reported = false;
+                }
                 self.registry.failed(STORAGE, "", format!("the database refuses writes: {error}"));
             }
             // The states are in the database, so no notice could be sent before.

@@ -59,6 +59,11 @@ async fn wait_for_all(standard: &Webhook, others: &Alerts, state: &str, action: 
     others.wait_until(is_there).await;
 }
 
+/// What PagerDuty was told.
+fn actions(receivers: &Alerts) -> Vec<String> {
+    receivers.model().events.iter().map(|event| event["event_action"].as_str().unwrap().to_owned()).collect()
+}
+
 /// Each receiver got one notice of the beginning and one of the end, in its own format.
 fn check_once(standard: &Webhook, others: &Alerts) {
     assert_eq!(types(standard), ["casebridge.alert.firing", "casebridge.alert.resolved"]);
@@ -108,7 +113,7 @@ on_both! {
 
     async fn an_incident_ends_even_if_its_beginning_was_not_recorded(world: World) {
         let mut world = world;
-        let (destination, standard, others) = with_receivers(&mut world).await;
+        let (destination, _standard, others) = with_receivers(&mut world).await;
         for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
             world.unset(name);
         }
@@ -119,12 +124,13 @@ on_both! {
         others.wait_until(|model| model.opened == 1).await;
         bridge.kill().await;
         mend(&destination);
-        world.database.execute("update alert_notice set due_at = 0").await;
+        // Until the alert is over, the lease of the notice keeps it from being sent again.
+        world.database.execute("update alert_notice set due_at = due_at + 600000").await;
         let bridge = world.start().await;
         bridge.wait_for("alert_resolved code=webhook_forbidden").await;
-        others.wait_until(|model| model.open.is_empty()).await;
+        world.database.execute("update alert_notice set due_at = 0").await;
         bridge.wait_for("alert_notice_sent sink=pagerduty state=resolved").await;
-        assert_eq!((others.model().opened, types(&standard).len()), (1, 0));
+        assert_eq!(actions(&others), ["trigger", "resolve"]);
     }
 
     async fn an_incident_ends_even_if_its_alert_fired_again_meanwhile(world: World) {
@@ -163,11 +169,12 @@ on_both! {
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for("alert_notice_failed sink=pagerduty state=firing").await;
+        world.database.execute("update alert_notice set due_at = due_at + 600000").await;
         mend(&destination);
         bridge.wait_for("alert_resolved code=webhook_forbidden").await;
+        world.database.execute("update alert_notice set due_at = 0").await;
         bridge.wait_for("alert_notice_sent sink=pagerduty state=resolved").await;
-        let model = others.model();
-        assert_eq!((model.opened, model.open.len()), (1, 0));
+        assert_eq!(actions(&others), ["trigger", "resolve"]);
     }
 
     async fn a_condition_that_ends_early_fires_no_alert(world: World) {

@@ -165,6 +165,9 @@ on_both! {
         world.notify(&event("event-1", "1")).await;
         bridge.wait_for_nth("destination_paused destination=flow", 2).await;
         assert_eq!((world.state_of("flow").await, world.state_of("zendesk").await), ("paused".into(), "ok".into()));
+        // A waiting delivery is only delivered sooner, so its case may name it.
+        let output = world.command(&["replay", "--now", "khoros:1234:twitter:1"]).await;
+        assert!(String::from_utf8(output.stdout).unwrap().ends_with("1 replayed\n"));
         flow.restart().await.unwrap();
         bridge.wait_for("delivery_done destination=flow").await;
         assert_eq!((counts(&flow), world.list_of("flow").await[0]["tries"].clone()), ((1, 1), json!(0)));

@@ -215,6 +215,7 @@ on_both! {
         let at = |hours: i64| (&now + jiff::SignedDuration::from_hours(hours)).strftime("%H:%M").to_string();
         let hours = format!("{}-{} UTC", at(-2), at(2));
         world.set("TEXT_QUIET_HOURS", hours.clone());
+        world.set("ROUTE_OTHER_LABEL", "Other");
         // One that was frozen before the quiet hours.
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;

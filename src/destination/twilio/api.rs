@@ -49,13 +49,22 @@ impl Twilio {
         }
     }
 
-    /// Reads a resource; `None` if there is none.
+    /// Looks a resource up; `None` if there is none.
     pub(super) async fn get(&self, url: Url) -> Result<Option<Value>, Outcome> {
+        self.get_or(url, failed_lookup).await
+    }
+
+    /// The same; `failed` makes the outcome if the resource cannot be read.
+    pub(super) async fn get_or(
+        &self,
+        url: Url,
+        failed: impl FnOnce(Result<Answer, NoAnswer>) -> Outcome,
+    ) -> Result<Option<Value>, Outcome> {
         let answer = self.read(url).await;
         match body_of(&answer) {
             Some(body) => Ok(Some(body)),
             None if matches!(answer, Ok(Answer { status: 404, .. })) => Ok(None),
-            None => Err(failed_lookup(answer)),
+            None => Err(failed(answer)),
         }
     }
 

@@ -80,6 +80,18 @@ pub fn failed_lookup(answer: Result<Answer, NoAnswer>) -> Outcome {
     }
 }
 
+/// The outcome of a failed reading before which nothing was sent.
+pub fn unread(answer: Result<Answer, NoAnswer>) -> Outcome {
+    let why = match &answer {
+        Ok(answer) => format!("Twilio answered {}", answer.status),
+        Err(NoAnswer { how, .. }) => format!("no answer from Twilio: {how}"),
+    };
+    match failure(answer) {
+        Failure::Outcome(outcome @ (Outcome::Pause { .. } | Outcome::Blocked { .. })) => outcome,
+        _ => Outcome::Retry { reason: Reason::new(why), doubt: Doubt::None },
+    }
+}
+
 /// The outcome of a lookup that may have missed its message.
 pub fn unfinished_lookup(why: &str) -> Outcome {
     let reason = Reason::new(format!("may have been sent, and the lookup failed: {why}"));
@@ -164,6 +176,21 @@ mod tests {
                 Outcome::Dead { .. } => "dead",
                 outcome => panic!("{outcome:?}"),
             },
+        }
+    }
+
+    #[test]
+    fn a_failed_reading_is_in_no_doubt() {
+        let answer = Answer { status: 503, retry_after: None, body: Vec::new() };
+        let broken = NoAnswer { unsent: false, how: "the connection broke".to_owned() };
+        for (answer, expected) in [
+            (Ok(answer), "Twilio answered 503"),
+            (Err(broken), "no answer from Twilio: the connection broke"),
+        ] {
+            match unread(answer) {
+                Outcome::Retry { reason, doubt: Doubt::None } => assert_eq!(reason.log, expected),
+                outcome => panic!("{outcome:?}"),
+            }
         }
     }
 
