@@ -3,7 +3,8 @@
 //! one text for each number.
 //!
 //! `CASEBRIDGE_STORM_KILLS=1000 cargo test --release --test it storm -- --nocapture` makes it long,
-//! and `CASEBRIDGE_STORM_SEED` repeats one.
+//! `CASEBRIDGE_STORM_KNOWN=92` makes most notifications redeliveries, so that a long one has about two new posts for
+//! each kill (texts take long), and `CASEBRIDGE_STORM_SEED` repeats one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::harness::{
 use crate::metrics::samples;
 
 const KILLS: usize = 20;
+/// The percentage of notifications that are redeliveries.
+const KNOWN: u64 = 20;
 const LONG: Duration = Duration::from_secs(3 * 3600);
 const READ_ONLY: Duration = Duration::from_secs(10);
 const WRITABLE: Duration = Duration::from_secs(20);
@@ -344,7 +347,8 @@ async fn prepare(world: &mut World, chance: &mut Rng) -> Receivers {
 
 /// Sends a burst of new posts, labels applied again and redeliveries, and kills one process in between.
 async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, victim: &Bridge) {
-    let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance)).collect();
+    let known = number("CASEBRIDGE_STORM_KNOWN").unwrap_or(KNOWN);
+    let burst: Vec<Notification> = (0..30).map(|_| next(sent, chance, known)).collect();
     // Each accepted notification is logged, so this many lines are certain.
     let kill_at = victim.line_count() + chance.usize(..burst.len() / ports.len());
     let (refused, is_refused) = oneshot::channel();
@@ -375,8 +379,9 @@ async fn fire(world: &World, ports: &[u16], sent: &mut Sent, chance: &mut Rng, v
     sent.acknowledged.extend(acknowledged.into_iter().flatten());
 }
 
-fn next(sent: &mut Sent, chance: &mut Rng) -> Notification {
-    if let Some(known) = chance.choice(&sent.notifications).filter(|_| chance.u32(..100) < 20) {
+/// `known`: the percentage of redeliveries.
+fn next(sent: &mut Sent, chance: &mut Rng, known: u64) -> Notification {
+    if let Some(known) = chance.choice(&sent.notifications).filter(|_| chance.u64(..100) < known) {
         return known.clone();
     }
     let post = match chance.choice(&sent.posts).filter(|_| chance.u32(..100) < 20) {
