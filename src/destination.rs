@@ -3,7 +3,8 @@
 //!
 //! Each destination is a module with the same parts: the constants `NAME`, `GUARANTEE`, `ALERTS`, `ALERT_CODES`,
 //! `CACHES`, `LIMITS`, `IN_FLIGHT` and `SECTIONS`; its `Settings` and their readers (`is_configured`, `read`); its `rows`
-//! in the check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background`, `wake_held` and `log_done`.
+//! in the check; and a type with `new`, `attempt`, `check_access`, `ready`, `work_in_background`, `wake_held` and
+//! `log_done`.
 //! `docs/architecture.md` describes the guarantees.
 
 pub mod channels;

@@ -1,6 +1,6 @@
 //! The same server without storage, to see what storing costs. The product has no such mode, so this
 //! is built of its public parts: the accept loop, the token check, the parser, the same layers and the
-//! same line in the log. It runs in a process of its own, as casebridge does.
+//! same line in the log. It runs in a separate process, as casebridge does.
 
 use std::process::Stdio;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Background work apart from deliveries: erasing old texts, watching the clock, logging the state, summing up the counts.
+//! Background work apart from deliveries: erasing old texts, watching the clock, logging the state, summing up the
+//! counts.
 
 use std::time::Duration;
 

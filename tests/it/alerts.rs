@@ -27,6 +27,15 @@ async fn with_receivers(world: &mut World) -> (Webhook, Webhook, Alerts) {
     (destination, standard, others)
 }
 
+/// The same with PagerDuty as the only receiver of notices.
+async fn with_pagerduty(world: &mut World) -> (Webhook, Alerts) {
+    let (destination, _, others) = with_receivers(world).await;
+    for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
+        world.unset(name);
+    }
+    (destination, others)
+}
+
 /// The receiver answers 403 until [`mend`].
 fn break_down(destination: &Webhook) {
     destination.model().faults.outage = Some(webhook::Fault::Status(403));
@@ -113,10 +122,7 @@ on_both! {
 
     async fn an_incident_ends_even_if_its_beginning_was_not_recorded(world: World) {
         let mut world = world;
-        let (destination, _standard, others) = with_receivers(&mut world).await;
-        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
-            world.unset(name);
-        }
+        let (destination, others) = with_pagerduty(&mut world).await;
         others.model().faults.queue.push_back(Fault::HangAfter);
         break_down(&destination);
         let bridge = world.start().await;
@@ -135,10 +141,7 @@ on_both! {
 
     async fn an_incident_ends_even_if_its_alert_fired_again_meanwhile(world: World) {
         let mut world = world;
-        let (destination, _standard, others) = with_receivers(&mut world).await;
-        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
-            world.unset(name);
-        }
+        let (destination, others) = with_pagerduty(&mut world).await;
         break_down(&destination);
         let bridge = world.start().await;
         world.notify(&event("event-1", "1")).await;
@@ -160,10 +163,7 @@ on_both! {
 
     async fn an_incident_ends_even_if_the_answer_to_its_beginning_was_lost(world: World) {
         let mut world = world;
-        let (destination, _standard, others) = with_receivers(&mut world).await;
-        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
-            world.unset(name);
-        }
+        let (destination, others) = with_pagerduty(&mut world).await;
         others.model().faults.queue.push_back(Fault::ResetAfter);
         break_down(&destination);
         let bridge = world.start().await;
@@ -318,10 +318,7 @@ async fn an_alert_is_never_only_where_it_cannot_arrive() {
 #[tokio::test]
 async fn a_notice_is_sent_until_it_is_taken() {
     run_on_sqlite(|mut world| async move {
-        let (destination, _standard, others) = with_receivers(&mut world).await;
-        for name in ["ALERT_WEBHOOK_URL", "ALERT_WEBHOOK_SECRET", "ALERT_SLACK_WEBHOOK_URL"] {
-            world.unset(name);
-        }
+        let (destination, others) = with_pagerduty(&mut world).await;
         let elsewhere = Alerts::start().await.unwrap();
         let faults = [Fault::Redirect(elsewhere.pagerduty()), Fault::ResetAfter];
         others.model().faults.queue.extend(faults);
