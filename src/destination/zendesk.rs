@@ -22,6 +22,7 @@ mod reconcile;
 pub mod rehearse;
 mod reply;
 mod requester;
+mod requests;
 pub mod settings;
 mod setup;
 mod storm;
@@ -55,6 +56,7 @@ use outcome::{Call, lost_outcome, outcome};
 pub use reconcile::{Existence, FoundTicket};
 use reply::Reply;
 pub use requester::RequesterUpdate;
+use requests::{InFlight, Requests};
 use settings::ZendeskSettings;
 pub use settings::{SECTIONS, ZendeskSettings as Settings, is_configured, read};
 pub use setup::{AccessError, LookupResult};
@@ -86,7 +88,7 @@ pub struct Zendesk {
     http: reqwest::Client,
     settings: ZendeskSettings,
     credential: Credential,
-    requests: Mutex<Budget>,
+    requests: Requests,
     updates: Mutex<Budget>,
     authors: Authors,
     /// Reminds of refused `TICKET_…` settings.
@@ -160,7 +162,7 @@ impl Zendesk {
         let zendesk = Zendesk {
             http,
             credential,
-            requests: Mutex::new(Budget::new(settings.budget_percent, ASSUMED_REQUESTS, now)),
+            requests: Requests::new(Budget::new(settings.budget_percent, ASSUMED_REQUESTS, now)),
             updates: Mutex::new(Budget::new(settings.update_budget_percent, ASSUMED_UPDATES, now)),
             authors: Authors::new(attempt_limit),
             settings,
@@ -302,7 +304,7 @@ impl Zendesk {
     }
 
     pub fn ready(&self, now: Instant) -> Ready {
-        self.requests.lock().ready(now)
+        self.requests.ready(now)
     }
 
     /// Reports that Zendesk refused `TICKET_…` settings, so that the ticket goes out without them.
@@ -386,23 +388,17 @@ impl Zendesk {
             ledger.answered(reply.response());
         }
         let now = Instant::now();
-        self.requests.lock().learn(reply.rate, now);
+        self.requests.budget().learn(reply.rate, now);
         self.updates.lock().learn(reply.updates, now);
         Ok((reply, key))
     }
 
-    /// Takes a request from the budget, after a wait of up to a few seconds.
+    /// Takes a request from the budget, after a wait of up to a few seconds for each request before it.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
-        loop {
-            let taken = self.requests.lock().take(Instant::now());
-            let Err(later) = taken else { return Ok(InFlight(&self.requests)) };
-            let wait = later.saturating_duration_since(Instant::now());
-            if wait > self.call_timeout / 3 {
-                let reason = Reason::new("casebridge's share of Zendesk's requests per minute is used up");
-                return Err(Outcome::Later { reason, wait });
-            }
-            tokio::time::sleep(wait).await;
-        }
+        self.requests.take(self.call_timeout / 3).await.map_err(|wait| {
+            let reason = Reason::new("casebridge's share of Zendesk's requests per minute is used up");
+            Outcome::Later { reason, wait }
+        })
     }
 
     fn take_update(&self) -> Result<InFlight<'_>, Outcome> {
@@ -423,7 +419,7 @@ impl Zendesk {
     pub fn has_update_budget(&self) -> bool {
         let now = Instant::now();
         let is_due = matches!(self.updates.lock().ready(now), Ready::Now(_));
-        is_due && self.requests.lock().has_plenty(now)
+        is_due && self.requests.budget().has_plenty(now)
     }
 
     fn queue_update(&self) -> Outcome {
@@ -452,15 +448,6 @@ fn compare_privacy(create: &Create, ticket: u64, audit: &Audit, alerts: &Registr
         ticket,
         "the first comment of ticket {ticket} is {result}: correct it, and check the role of the service user"
     );
-}
-
-/// Counts a request as in flight until it is dropped.
-struct InFlight<'a>(&'a Mutex<Budget>);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.lock().ended();
-    }
 }
 
 #[derive(Deserialize)]

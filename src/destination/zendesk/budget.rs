@@ -94,10 +94,15 @@ impl Budget {
             Ready::Now(_) => now,
             Ready::At(at) => at,
         };
-        let between = Duration::from_secs_f64(1.0 / self.per_second());
+        let between = self.between();
         let time = self.queue.map_or(ready, |last| ready.max(last + between)).min(now + LONGEST_QUEUE);
         self.queue = Some(time);
         time
+    }
+
+    /// The time in which one more request is allowed.
+    pub fn between(&self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.per_second())
     }
 
     /// Counts one request as sent, or returns when to ask again.
@@ -141,7 +146,7 @@ impl Budget {
         self.counted_at = self.counted_at.max(now);
     }
 
-    fn per_second(&self) -> f64 {
+    pub fn per_second(&self) -> f64 {
         f64::from(self.limit) * f64::from(self.percent) / 100.0 / 60.0
     }
 
@@ -173,7 +178,7 @@ impl Budget {
 impl Zendesk {
     /// The budgets of all requests and of ticket updates.
     pub fn budgets(&self) -> Vec<BudgetUsage> {
-        vec![self.requests.lock().usage("requests"), self.updates.lock().usage("updates")]
+        vec![self.requests.budget().usage("requests"), self.updates.lock().usage("updates")]
     }
 }
 

@@ -1,0 +1,115 @@
+//! The requests of all deliveries, which share one budget and wait for it in the order in which they ask.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::budget::Budget;
+use crate::destination::Ready;
+
+/// For the author, the look-up and the ticket.
+const REQUESTS_PER_DELIVERY: f64 = 3.0;
+
+pub struct Requests {
+    budget: Mutex<Budget>,
+    /// Held while a request waits for the budget. The lock is fair: without turns, a request could wait until the
+    /// deliveries of a whole backlog had passed it.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Requests {
+    pub fn new(budget: Budget) -> Requests {
+        Requests { budget: Mutex::new(budget), turn: tokio::sync::Mutex::default() }
+    }
+
+    /// Takes a request from the budget, after those that asked before.
+    ///
+    /// # Errors
+    /// When to ask again, if the budget allows none within `longest`.
+    pub async fn take(&self, longest: Duration) -> Result<InFlight<'_>, Duration> {
+        let _turn = self.turn.lock().await;
+        loop {
+            let taken = self.budget.lock().take(Instant::now());
+            let Err(later) = taken else { return Ok(InFlight(&self.budget)) };
+            let wait = later.saturating_duration_since(Instant::now());
+            if wait > longest {
+                return Err(wait);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Returns how many deliveries may begin now: as many as need no more requests than the budget allows within a
+    /// second, and none while requests of others wait. Each further one would only make all of them later.
+    pub fn ready(&self, now: Instant) -> Ready {
+        let mut budget = self.budget.lock();
+        if self.turn.try_lock().is_err() {
+            return Ready::At(now + budget.between());
+        }
+        match budget.ready(now) {
+            Ready::Now(requests) => {
+                let soon = (requests as f64 + budget.per_second()) / REQUESTS_PER_DELIVERY;
+                Ready::Now((soon as usize).clamp(1, requests.max(1)))
+            }
+            later @ Ready::At(_) => later,
+        }
+    }
+
+    pub fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock()
+    }
+}
+
+/// Counts a request as in flight until it is dropped.
+pub struct InFlight<'a>(pub &'a Mutex<Budget>);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.lock().ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_not_passed_by_later_ones() {
+        let requests = Requests::new(Budget::new(100, 6000, Instant::now()));
+        while requests.take(Duration::ZERO).await.is_ok() {}
+        let order = Mutex::new(Vec::new());
+        let first = async {
+            assert!(requests.take(Duration::from_secs(5)).await.is_ok());
+            order.lock().push("first");
+        };
+        let later = async {
+            while requests.take(Duration::ZERO).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            order.lock().push("later");
+        };
+        tokio::join!(biased; first, later);
+        assert_eq!(*order.lock(), ["first", "later"]);
+    }
+
+    #[tokio::test]
+    async fn no_delivery_begins_while_requests_wait() {
+        let requests = Requests::new(Budget::new(100, 600, Instant::now()));
+        while requests.take(Duration::ZERO).await.is_ok() {}
+        let later = Instant::now() + Duration::from_secs(1);
+        let (asked, meanwhile) =
+            tokio::join!(biased; requests.take(Duration::from_secs(5)), async { requests.ready(later) });
+        assert!(asked.is_ok());
+        assert!(matches!(meanwhile, Ready::At(_)), "{meanwhile:?}");
+        assert!(matches!(requests.ready(later), Ready::Now(_)));
+    }
+
+    #[test]
+    fn a_small_budget_begins_few_deliveries_at_once() {
+        let start = Instant::now();
+        for (limit, deliveries) in [(60, 3), (360, 5), (6000, 10)] {
+            let requests = Requests::new(Budget::new(100, limit, start));
+            assert_eq!(requests.ready(start), Ready::Now(deliveries), "{limit} requests per minute");
+        }
+    }
+}
