@@ -9,6 +9,7 @@
 //! pauses for the last few.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::from_row;
+use super::sqlite::log_of;
 
 /// How often the log is moved while few rows are inserted.
 const EVERY: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) const AFTER_ROWS: usize = 512;
 /// A shorter log (in pages; 4 MiB) is not worth a separate sync.
 const SHORT: i64 = 1024;
+/// Bytes of a page, as SQLite creates files.
+const PAGE: u64 = 4096;
 /// The writer pauses to restart a longer log (in pages; 16 MiB).
 const LONG: i64 = 4096;
 /// The pause may have about this many pages to move; a commit has about a hundred.
@@ -45,10 +49,15 @@ from_row!(Checkpoint { log, checkpointed });
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
 pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
     let (mut log, mut database, mut has_failed) = (None, None, false);
+    let file = writer.connect_options().get_filename().to_owned();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = grown.notified() => {}
+        }
+        // A service with little to do needs no further connection, and saves its memory.
+        if log.is_none() && is_short(&file) {
+            continue;
         }
         log = match keep_short(log.take(), &mut database, &writer).await {
             Ok(log) => {
@@ -66,6 +75,12 @@ pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
             }
         };
     }
+}
+
+/// By the file, which never becomes shorter: once it is long, only SQLite knows how much of it is in use.
+fn is_short(database: &Path) -> bool {
+    let length = std::fs::metadata(log_of(database)).map_or(0, |log| log.len());
+    length < SHORT.unsigned_abs() * PAGE
 }
 
 /// `database` is opened once.
