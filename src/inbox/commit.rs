@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
-use sqlx::QueryBuilder;
 use sqlx::postgres::PgDatabaseError;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -31,13 +31,12 @@ const MOST_SPLITS: u32 = 64;
 /// How long the service is not ready after a failed write.
 const FAILURE_COUNTS: Duration = Duration::from_secs(10);
 
-/// Inserts the rows of items; returns the identities of the new ones. `$keeps`: whether the database may keep it
-/// prepared.
-macro_rules! insert {
-    ($executor:expr, $keeps:expr, $items:expr, $now:expr, $known_by:expr) => {{
+/// The statement that inserts the rows of items.
+macro_rules! insertion {
+    ($items:expr, $now:expr, $known_by:expr) => {{
         let (items, now): (&[&NewItem], &str) = ($items, $now);
         let (before, after) = match $known_by {
-            KnownBy::Key => (INSERT, " on conflict do nothing returning identity"),
+            KnownBy::Key => (INSERT, " on conflict do nothing"),
             KnownBy::Identity => (INSERT_UNLESS_KNOWN, UNLESS_KNOWN),
         };
         let rows: Vec<_> = items.iter().flat_map(|item| item.rows().map(|row| (*item, row))).collect();
@@ -71,7 +70,7 @@ macro_rules! insert {
                 .push_bind(new.target);
         });
         statement.push(after);
-        statement.build_query_scalar().persistent($keeps).fetch_all($executor).await
+        statement
     }};
 }
 
@@ -352,16 +351,17 @@ impl Committer {
         }
     }
 
-    async fn insert(&self, rows: &[&NewItem]) -> sqlx::Result<Vec<String>> {
+    /// Returns the identities of the new rows.
+    async fn insert(&self, items: &[&NewItem]) -> sqlx::Result<Vec<String>> {
         let now = self.store.fill("{now}");
-        let known_by = self.known_by(rows).await;
+        let known_by = self.known_by(items).await;
         let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
                 let inserting = async {
                     let mut connection = limited(writer.acquire()).await?;
                     file.check_in_place()?;
-                    let inserted =
-                        limited(async { insert!(&mut *connection, true, rows, &now, known_by) }).await;
+                    let mut statement = insertion!(items, &now, known_by);
+                    let inserted = limited(insert_on_sqlite(&mut connection, &mut statement, items)).await;
                     if inserted.is_err() {
                         // It may still be at work.
                         connection.close_on_drop();
@@ -373,7 +373,11 @@ impl Committer {
             Store::Postgres(postgres) => {
                 let keeps = postgres.keeps_statements();
                 limited(async {
-                    on_postgres!(postgres, executor => async { insert!(executor, keeps, rows, &now, known_by) })
+                    on_postgres!(postgres, executor => async {
+                        let mut statement = insertion!(items, &now, known_by);
+                        statement.push(" returning identity");
+                        statement.build_query_scalar().persistent(keeps).fetch_all(executor).await
+                    })
                 })
                 .await
             }
@@ -381,6 +385,22 @@ impl Committer {
         self.health.note(&inserted);
         inserted
     }
+}
+
+/// Without `returning`, for which SQLite builds a table of its own in each statement. Usually, all rows are new.
+async fn insert_on_sqlite(
+    connection: &mut SqliteConnection,
+    statement: &mut QueryBuilder<Sqlite>,
+    items: &[&NewItem],
+) -> sqlx::Result<Vec<String>> {
+    let done = statement.build().persistent(true).execute(&mut *connection).await?;
+    let rows = || items.iter().flat_map(|item| item.rows());
+    let (last, new) = (done.last_insert_rowid(), done.rows_affected());
+    if new == rows().count() as u64 {
+        return Ok(rows().map(|row| row.identity.into_owned()).collect());
+    }
+    let before = last.saturating_sub_unsigned(new);
+    sqlx::query_scalar(INSERTED).bind(before).bind(last).fetch_all(connection).await
 }
 
 /// The result of inserting an item.
@@ -453,7 +473,10 @@ const UNLESS_KNOWN: &str = ") as new
                 where known.target <> '' and substr(known.identity, 1, length(known.identity) - 13)
                           = case new.column15 when '' then new.column1
                             else substr(new.column1, 1, length(new.column1) - 13) end)
-    on conflict do nothing returning identity";
+    on conflict do nothing";
+
+/// The rows that one statement has inserted: SQLite numbers them one after the other.
+const INSERTED: &str = "select identity from delivery where rowid > $1 and rowid <= $2";
 
 /// Each comes from the end of an index.
 const DESTINATIONS: &str = "
