@@ -116,10 +116,10 @@ enum Tool {
         route: String,
         /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
         /// 30m ago
-        #[arg(long, value_name = "TIME", value_parser = parse::since)]
+        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
         since: Option<Timestamp>,
-        /// Only deliveries that were received before this time; by default now
-        #[arg(long, value_name = "TIME", value_parser = parse::time)]
+        /// Only deliveries that were received before this time, written in the same way; by default now
+        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
         until: Option<Timestamp>,
         /// Only deliveries to this destination
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
@@ -159,7 +159,7 @@ enum Tool {
     /// something could not be compared.
     Reconcile {
         /// Compare deliveries that were received since then: 7d, 12h, 30m, or a date (UTC)
-        #[arg(long, default_value = "7d", value_parser = parse::since)]
+        #[arg(long, default_value = "7d", value_parser = parse::moment)]
         since: Timestamp,
         /// One JSON document: {"agrees", "since", "deliveries": [{"route", "destination", "received", "waiting",
         /// "done", "dead"}], "differences": [{"kind", "text", "remedy"}], "unchecked": [{"part", "reason"}]}
@@ -199,13 +199,14 @@ enum Tool {
     /// service delivers them. Needs the variables of serve and the subscriptions that serve creates. Running it twice
     /// imports nothing twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
     Backfill {
-        /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00
+        /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00, or 30d,
+        /// 12h or 30m ago
         ///
         /// An event without a readable date counts as new, and is left out if --until is set.
-        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
         since: Timestamp,
-        /// Only events before this date or time
-        #[arg(long, value_name = "DATE", value_parser = parse::time)]
+        /// Only events before this date or time, written in the same way
+        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
         until: Option<Timestamp>,
         /// Only the feed of this route, as in ROUTE_<NAME>_…
         #[arg(long, value_name = "NAME")]

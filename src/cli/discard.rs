@@ -1,5 +1,6 @@
 //! `casebridge discard`.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::bail;
@@ -53,6 +54,7 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
     if selection.since.is_some_and(|since| since.as_millisecond() >= until) {
         bail!("--since is not before --until, or before now");
     }
+    check_route(&inbox, &selection.route).await?;
     let reason = format!("discarded by the operator at {}", time(now));
     let done = if dry_run { "would discard" } else { "discarded" };
     let progress = Progress::of(inbox.count(&selection.filter(), COUNTED).await? as u64, "discarding");
@@ -79,6 +81,16 @@ pub async fn discard(database: &Database, selection: &Selection, dry_run: bool) 
     drop(progress);
     writeln!(std::io::stdout(), "{done} {discarded} deliveries")?;
     Ok(())
+}
+
+/// Refuses a route that has no delivery while others have: it is probably misspelt.
+async fn check_route(inbox: &Inbox, route: &str) -> anyhow::Result<()> {
+    let routes: BTreeSet<String> = inbox.counts().await?.into_iter().map(|counts| counts.route).collect();
+    if routes.is_empty() || routes.iter().any(|known| known.eq_ignore_ascii_case(route)) {
+        return Ok(());
+    }
+    let routes: Vec<String> = routes.iter().map(|route| printable(route).to_string()).collect();
+    bail!("no delivery has the route {route}; the routes with deliveries are {}", routes.join(", "))
 }
 
 /// Why a waiting delivery cannot be discarded.

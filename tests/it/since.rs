@@ -381,7 +381,7 @@ async fn a_backfill_that_cannot_be_done_says_why() {
         fail(&world, &["--since", "2020-01-01"], 1, "cannot be opened").await;
         start_reading(&world).await.stop().await;
         fail(&world, &[], 2, "--since").await;
-        fail(&world, &["--since", "May"], 2, "is not a date or a time, as in 2026-05-01").await;
+        fail(&world, &["--since", "May"], 2, "is neither a time, as in 2026-05-01, nor how long ago").await;
         fail(&world, &["--since", "2020-01-01", "--route", "vip"], 1, "the configured routes are label")
             .await;
         world.set("ROUTE_VIP_LABEL", "VIP");
