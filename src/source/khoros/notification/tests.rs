@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 const TWITTER: &str = include_str!("../../../../tests/fixtures/stream-item-label-applied-twitter.json");
