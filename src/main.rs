@@ -115,7 +115,7 @@ enum Tool {
         #[arg(long, value_name = "NAME")]
         route: String,
         /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
-        /// 30m ago
+        /// 30m (minutes) ago
         #[arg(long, value_name = "TIME", value_parser = parse::moment)]
         since: Option<Timestamp>,
         /// Only deliveries that were received before this time, written in the same way; by default now
@@ -200,7 +200,7 @@ enum Tool {
     /// imports nothing twice. Exit code 1 if a feed could not be read to the end, or an event could not be imported.
     Backfill {
         /// Events from this date or time on, in UTC unless it has an offset: 2026-05-01, 2026-05-01T08:00+02:00, or 30d,
-        /// 12h or 30m ago
+        /// 12h or 30m (minutes) ago
         ///
         /// An event without a readable date counts as new, and is left out if --until is set.
         #[arg(long, value_name = "TIME", value_parser = parse::moment)]

@@ -38,7 +38,8 @@ pub struct ListOptions {
     /// Only deliveries of this case, as in khoros:1234:twitter:855485181481934848: the external_id of its ticket
     #[arg(long, value_name = "CASE")]
     case: Option<String>,
-    /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or 30m ago
+    /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
+    /// 30m (minutes) ago
     #[arg(long, value_name = "TIME", value_parser = parse::moment)]
     since: Option<Timestamp>,
     /// At most this number of deliveries; by default 50 in the table, and all with --json

@@ -11,23 +11,25 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqlitePool};
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::from_row;
 use super::sqlite::log_of;
 
-/// How often the log is moved while few rows are inserted.
+/// How often the log is looked at while few rows are inserted, and moved if it has been long.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often a log that was never long is moved, so that the database file alone is nearly complete.
+const QUIET: Duration = Duration::from_secs(60);
 /// The committer asks for it after this many rows, which are about a thousand pages.
 pub(super) const AFTER_ROWS: usize = 512;
 /// A shorter log (in pages; 4 MiB) is not worth a separate sync.
 const SHORT: i64 = 1024;
-/// Bytes of a page, as SQLite creates files.
+/// SQLite's default size of a page, in bytes.
 const PAGE: u64 = 4096;
 /// The writer pauses to restart a longer log (in pages; 16 MiB).
 const LONG: i64 = 4096;
@@ -49,20 +51,27 @@ from_row!(Checkpoint { log, checkpointed });
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
 pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
     let (mut log, mut database, mut has_failed) = (None, None, false);
+    let mut emptied = Instant::now();
     let file = writer.connect_options().get_filename().to_owned();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = grown.notified() => {}
         }
-        // A service with little to do needs no further connection, and saves its memory.
-        if log.is_none() && is_short(&file) {
+        // A service with little to do needs no further connection.
+        let is_quiet = log.is_none() && is_short(&file);
+        if is_quiet && emptied.elapsed() < QUIET {
             continue;
         }
-        log = match keep_short(log.take(), &mut database, &writer).await {
+        emptied = Instant::now();
+        let kept = match is_quiet {
+            true => checkpoint(&writer).await.map(|_| None),
+            false => keep_short(log.take(), &mut database, &writer).await.map(Some),
+        };
+        log = match kept {
             Ok(log) => {
                 has_failed = false;
-                Some(log)
+                log
             }
             Err(error) => {
                 if !std::mem::replace(&mut has_failed, true) {
@@ -77,7 +86,7 @@ pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
     }
 }
 
-/// By the file, which never becomes shorter: once it is long, only SQLite knows how much of it is in use.
+/// Judges by the length of the file, which does not shrink while it is open.
 fn is_short(database: &Path) -> bool {
     let length = std::fs::metadata(log_of(database)).map_or(0, |log| log.len());
     length < SHORT.unsigned_abs() * PAGE
@@ -141,9 +150,8 @@ impl Log {
         self.checkpoint().await.map(drop)
     }
 
-    /// Moves the pages that no reader blocks, and makes no other connection wait.
     async fn checkpoint(&mut self) -> sqlx::Result<Checkpoint> {
-        sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(&mut self.connection).await
+        checkpoint(&mut self.connection).await
     }
 
     async fn sync(&self) -> sqlx::Result<()> {
@@ -151,4 +159,9 @@ impl Log {
         let synced = tokio::task::spawn_blocking(|| database.sync_data()).await;
         Ok(synced.map_err(std::io::Error::other)??)
     }
+}
+
+/// Moves the pages that no reader blocks, and makes no other connection wait.
+async fn checkpoint(executor: impl SqliteExecutor<'_>) -> sqlx::Result<Checkpoint> {
+    sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(executor).await
 }

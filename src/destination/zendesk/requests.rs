@@ -1,5 +1,6 @@
 //! The requests of all deliveries, which share one budget and wait for it in the order in which they ask.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -7,26 +8,37 @@ use parking_lot::{Mutex, MutexGuard};
 use super::budget::Budget;
 use crate::destination::Ready;
 
-/// For the author, the look-up and the ticket.
+/// For the author, the lookup and the ticket.
 const REQUESTS_PER_DELIVERY: f64 = 3.0;
 
 pub struct Requests {
     budget: Mutex<Budget>,
-    /// Held while a request waits for the budget. The lock is fair: without turns, a request could wait until the
-    /// deliveries of a whole backlog had passed it.
+    /// Held by the request that is next. The lock is fair: without turns, a request could wait until the deliveries of
+    /// a whole backlog had passed it.
     turn: tokio::sync::Mutex<()>,
+    /// The requests that wait, with the one that is next.
+    waiting: AtomicU32,
 }
 
 impl Requests {
     pub fn new(budget: Budget) -> Requests {
-        Requests { budget: Mutex::new(budget), turn: tokio::sync::Mutex::default() }
+        Requests {
+            budget: Mutex::new(budget),
+            turn: tokio::sync::Mutex::default(),
+            waiting: AtomicU32::new(0),
+        }
     }
 
     /// Takes a request from the budget, after those that asked before.
     ///
     /// # Errors
-    /// When to ask again, if the budget allows none within `longest`.
+    /// How long to wait before asking again, if the wait would exceed `longest`.
     pub async fn take(&self, longest: Duration) -> Result<InFlight<'_>, Duration> {
+        let place = Place::take(&self.waiting);
+        let before = self.budget.lock().between() * place.ahead;
+        if before > longest {
+            return Err(before);
+        }
         let _turn = self.turn.lock().await;
         loop {
             let taken = self.budget.lock().take(Instant::now());
@@ -40,10 +52,10 @@ impl Requests {
     }
 
     /// Returns how many deliveries may begin now: as many as need no more requests than the budget allows within a
-    /// second, and none while requests of others wait. Each further one would only make all of them later.
+    /// second, and none while a request waits. Each further one would only make all of them later.
     pub fn ready(&self, now: Instant) -> Ready {
         let mut budget = self.budget.lock();
-        if self.turn.try_lock().is_err() {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
             return Ready::At(now + budget.between());
         }
         match budget.ready(now) {
@@ -60,6 +72,25 @@ impl Requests {
     }
 }
 
+/// The place of a waiting request, until it is dropped.
+struct Place<'a> {
+    waiting: &'a AtomicU32,
+    /// The requests before it.
+    ahead: u32,
+}
+
+impl Place<'_> {
+    fn take(waiting: &AtomicU32) -> Place<'_> {
+        Place { waiting, ahead: waiting.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Counts a request as in flight until it is dropped.
 pub struct InFlight<'a>(pub &'a Mutex<Budget>);
 
@@ -71,6 +102,8 @@ impl Drop for InFlight<'_> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -102,6 +135,20 @@ mod tests {
         assert!(asked.is_ok());
         assert!(matches!(meanwhile, Ready::At(_)), "{meanwhile:?}");
         assert!(matches!(requests.ready(later), Ready::Now(_)));
+    }
+
+    /// At one request per second, the fourth would wait for three others.
+    #[tokio::test]
+    async fn the_whole_wait_is_limited() {
+        let requests = Requests::new(Budget::new(100, 60, Instant::now()));
+        while requests.take(Duration::ZERO).await.is_ok() {}
+        let mut waits: Vec<_> = (0..4).map(|_| Box::pin(requests.take(Duration::from_secs(2)))).collect();
+        let answers: Vec<_> = waits.iter_mut().map(|wait| wait.as_mut().now_or_never()).collect();
+        assert!(answers[..3].iter().all(Option::is_none));
+        assert!(matches!(&answers[3], Some(Err(wait)) if *wait == Duration::from_secs(3)));
+        drop(answers);
+        drop(waits);
+        assert!(matches!(requests.ready(Instant::now() + Duration::from_secs(1)), Ready::Now(_)));
     }
 
     #[test]
