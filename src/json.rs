@@ -9,8 +9,8 @@ pub fn read(text: &str) -> Option<Value> {
     serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_lone_surrogates(text))).ok()
 }
 
-/// The same as `to_string`, which writes to a formatter piece by piece and takes twice the time.
-pub fn string(value: &Value) -> String {
+/// Writes JSON, in half the time of `to_string`, which goes through a formatter.
+pub fn write(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| value.to_string())
 }
 

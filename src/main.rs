@@ -116,10 +116,10 @@ enum Tool {
         route: String,
         /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
         /// 30m (minutes) ago
-        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time_or_age)]
         since: Option<Timestamp>,
         /// Only deliveries that were received before this time, written in the same way; by default now
-        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time_or_age)]
         until: Option<Timestamp>,
         /// Only deliveries to this destination
         #[arg(long, value_parser = PossibleValuesParser::new(destination::NAMES))]
@@ -159,7 +159,7 @@ enum Tool {
     /// something could not be compared.
     Reconcile {
         /// Compare deliveries that were received since then: 7d, 12h, 30m, or a date (UTC)
-        #[arg(long, default_value = "7d", value_parser = parse::moment)]
+        #[arg(long, default_value = "7d", value_parser = parse::time_or_age)]
         since: Timestamp,
         /// One JSON document: {"agrees", "since", "deliveries": [{"route", "destination", "received", "waiting",
         /// "done", "dead"}], "differences": [{"kind", "text", "remedy"}], "unchecked": [{"part", "reason"}]}
@@ -203,10 +203,10 @@ enum Tool {
         /// 12h or 30m (minutes) ago
         ///
         /// An event without a readable date counts as new, and is left out if --until is set.
-        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time_or_age)]
         since: Timestamp,
         /// Only events before this date or time, written in the same way
-        #[arg(long, value_name = "TIME", value_parser = parse::moment)]
+        #[arg(long, value_name = "TIME", value_parser = parse::time_or_age)]
         until: Option<Timestamp>,
         /// Only the feed of this route, as in ROUTE_<NAME>_…
         #[arg(long, value_name = "NAME")]

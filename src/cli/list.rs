@@ -40,7 +40,7 @@ pub struct ListOptions {
     case: Option<String>,
     /// Only deliveries that were received at this time or later: 2026-11-26T14:00:00Z, a date (UTC), or 7d, 12h or
     /// 30m (minutes) ago
-    #[arg(long, value_name = "TIME", value_parser = parse::moment)]
+    #[arg(long, value_name = "TIME", value_parser = parse::time_or_age)]
     since: Option<Timestamp>,
     /// At most this number of deliveries; by default 50 in the table, and all with --json
     #[arg(long, value_name = "NUMBER")]

@@ -393,7 +393,7 @@ impl Zendesk {
         Ok((reply, key))
     }
 
-    /// Takes a request from the budget, after a wait of up to a few seconds for each request before it.
+    /// Takes a request from the budget, after a wait of a few seconds at most.
     async fn take(&self) -> Result<InFlight<'_>, Outcome> {
         self.requests.take(self.call_timeout / 3).await.map_err(|wait| {
             let reason = Reason::new("casebridge's share of Zendesk's requests per minute is used up");

@@ -117,7 +117,7 @@ pub fn time(text: &str) -> Parsed<Timestamp> {
 }
 
 /// Parses a time, or how long ago it was: `7d`, `12h`, `30m`.
-pub fn moment(text: &str) -> Parsed<Timestamp> {
+pub fn time_or_age(text: &str) -> Parsed<Timestamp> {
     const REASON: &str =
         "is neither a time, as in 2026-05-01, nor how long ago it was, as in 7d, 12h or 30m (minutes)";
     let unit = |end: char| match end {

@@ -21,9 +21,9 @@ use tracing::warn;
 use super::from_row;
 use super::sqlite::log_of;
 
-/// How often the log is looked at while few rows are inserted, and moved if it has been long.
+/// How often the length of the log is checked while few rows are inserted.
 const EVERY: Duration = Duration::from_secs(1);
-/// How often a log that was never long is moved, so that the database file alone is nearly complete.
+/// How often a log that has stayed short is moved, so that the file lacks little if the process is killed.
 const QUIET: Duration = Duration::from_secs(60);
 /// The committer asks for it after this many rows, which are about a thousand pages.
 pub(super) const AFTER_ROWS: usize = 512;
@@ -51,7 +51,7 @@ from_row!(Checkpoint { log, checkpointed });
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
 pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
     let (mut log, mut database, mut has_failed) = (None, None, false);
-    let mut emptied = Instant::now();
+    let mut moved_at = Instant::now();
     let file = writer.connect_options().get_filename().to_owned();
     loop {
         tokio::select! {
@@ -60,10 +60,10 @@ pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
         }
         // A service with little to do needs no further connection.
         let is_quiet = log.is_none() && is_short(&file);
-        if is_quiet && emptied.elapsed() < QUIET {
+        if is_quiet && moved_at.elapsed() < QUIET {
             continue;
         }
-        emptied = Instant::now();
+        moved_at = Instant::now();
         let kept = match is_quiet {
             true => checkpoint(&writer).await.map(|_| None),
             false => keep_short(log.take(), &mut database, &writer).await.map(Some),
@@ -125,7 +125,7 @@ impl Log {
     }
 
     async fn shorten(&mut self, writer: &SqlitePool) -> sqlx::Result<()> {
-        let mut moved = self.checkpoint().await?;
+        let mut moved = checkpoint(&mut self.connection).await?;
         if moved.log < SHORT {
             return Ok(());
         }
@@ -136,7 +136,7 @@ impl Log {
                 return Ok(());
             }
             let before = moved.log;
-            moved = self.checkpoint().await?;
+            moved = checkpoint(&mut self.connection).await?;
             self.sync().await?;
             if moved.log - before < REST {
                 break;
@@ -147,11 +147,7 @@ impl Log {
             return Ok(());
         }
         let _paused = writer.acquire().await?;
-        self.checkpoint().await.map(drop)
-    }
-
-    async fn checkpoint(&mut self) -> sqlx::Result<Checkpoint> {
-        checkpoint(&mut self.connection).await
+        checkpoint(&mut self.connection).await.map(drop)
     }
 
     async fn sync(&self) -> sqlx::Result<()> {

@@ -387,7 +387,7 @@ impl Committer {
     }
 }
 
-/// Without `returning`, for which SQLite builds a table of its own in each statement. Usually, all rows are new.
+/// Inserts without `returning`: SQLite would build a temporary table for it in each statement. Usually, all rows are new.
 async fn insert_on_sqlite(
     connection: &mut SqliteConnection,
     statement: &mut QueryBuilder<Sqlite>,
@@ -475,7 +475,7 @@ const UNLESS_KNOWN: &str = ") as new
                             else substr(new.column1, 1, length(new.column1) - 13) end)
     on conflict do nothing";
 
-/// The rows that one statement has inserted: SQLite numbers them one after the other.
+/// The rows that one statement has inserted: SQLite numbers them consecutively.
 const INSERTED: &str = "select identity from delivery where rowid > $1 and rowid <= $2";
 
 /// Each comes from the end of an index.

@@ -100,7 +100,7 @@ impl Budget {
         time
     }
 
-    /// The time in which one more request is allowed.
+    /// The time between two requests at our rate.
     pub fn between(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.per_second())
     }
@@ -146,6 +146,7 @@ impl Budget {
         self.counted_at = self.counted_at.max(now);
     }
 
+    /// Our share of the limit, in requests per second.
     pub fn per_second(&self) -> f64 {
         f64::from(self.limit) * f64::from(self.percent) / 100.0 / 60.0
     }

@@ -11,6 +11,7 @@ use crate::destination::Ready;
 /// For the author, the lookup and the ticket.
 const REQUESTS_PER_DELIVERY: f64 = 3.0;
 
+/// A budget, and the requests that wait for it.
 pub struct Requests {
     budget: Mutex<Budget>,
     /// Held by the request that is next. The lock is fair: without turns, a request could wait until the deliveries of
@@ -51,8 +52,8 @@ impl Requests {
         }
     }
 
-    /// Returns how many deliveries may begin now: as many as need no more requests than the budget allows within a
-    /// second, and none while a request waits. Each further one would only make all of them later.
+    /// Returns the number of deliveries that may begin now: their requests have to fit into what the budget allows
+    /// within a second, and no request may be waiting. Further deliveries would only delay these.
     pub fn ready(&self, now: Instant) -> Ready {
         let mut budget = self.budget.lock();
         if self.waiting.load(Ordering::Relaxed) > 0 {
@@ -67,6 +68,7 @@ impl Requests {
         }
     }
 
+    /// The budget itself, for its figures and for the limits in answers.
     pub fn budget(&self) -> MutexGuard<'_, Budget> {
         self.budget.lock()
     }

@@ -15,7 +15,7 @@ use super::event::{self, Event, moment};
 use crate::delivery::Origin;
 use crate::intake::Notification;
 use crate::item::{Arrival, Author, Condition, Item, Note, Repetition, Report, Unprocessable, case_entity};
-use crate::json::{key, read, sha256, string, text};
+use crate::json::{key, read, sha256, text, write};
 use crate::route::Route;
 use redact::{may_hold_secrets, redact};
 
@@ -90,11 +90,11 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
     if let Some(report) = event::describe(&envelope) {
         let identity = report.id.map_or_else(|| own.clone(), |id| format!("{own}:{}", escape_id(&id)));
         let case_key = report.case.map_or(event, |case| format!("khoros:{company}:{case}"));
-        return vec![arrival(identity, case_key, string(&envelope), None)];
+        return vec![arrival(identity, case_key, write(&envelope), None)];
     }
     let items = match take_items(&mut envelope) {
         Ok(items) => items,
-        Err(unprocessable) => return vec![arrival(own, event, string(&envelope), Some(unprocessable))],
+        Err(unprocessable) => return vec![arrival(own, event, write(&envelope), Some(unprocessable))],
     };
     let only = items.len() == 1;
     let is_too_large_to_repeat = !only && envelope.to_string().len() * items.len() > REPEATED_BYTES;
@@ -125,7 +125,7 @@ fn split(event: &str, mut envelope: Value, company: u64) -> Vec<Arrival> {
         }
         // Not `json!`, which would copy the item.
         envelope["data"]["items"] = Value::Array(vec![item]);
-        arrivals.push(arrival(identity, case_key, string(&envelope), unprocessable));
+        arrivals.push(arrival(identity, case_key, write(&envelope), unprocessable));
     }
     arrivals
 }
