@@ -15,6 +15,8 @@ RUN mkdir -p src sandbox/src \
     && cargo build --release --locked --bin casebridge \
     && rm -r src sandbox/src
 # All that the binary is made of. `src` embeds `migrations`, and the demo one of the fixtures.
+COPY build.rs ./
+COPY linker linker
 COPY src src
 COPY sandbox sandbox
 COPY migrations migrations
