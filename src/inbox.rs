@@ -26,6 +26,7 @@ mod select;
 mod size;
 mod sqlite;
 pub mod survey;
+mod writer;
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -58,6 +59,7 @@ use crate::delivery::{Origin, identity_for};
 use migrations::{Kind, migrator};
 use postgres::PostgresPool;
 use sqlite::DatabaseFile;
+use writer::Writer;
 
 /// A handle on the storage; clones share it.
 #[derive(Clone)]
@@ -75,12 +77,7 @@ pub struct Inbox {
 
 #[derive(Clone)]
 enum Store {
-    Sqlite {
-        /// One connection: SQLite has one writer at a time, and several would only wait for each other.
-        writer: SqlitePool,
-        reader: SqlitePool,
-        file: DatabaseFile,
-    },
+    Sqlite { writer: Writer, reader: SqlitePool, file: DatabaseFile },
     Postgres(PostgresPool),
 }
 
@@ -166,8 +163,10 @@ macro_rules! on_store {
     ($store:expr, $pool:ident, |$executor:ident, $keeps:ident| $statement:expr) => {
         $crate::inbox::limited(async {
             match &$store {
-                $crate::inbox::Store::Sqlite { $pool: $executor, .. } => {
+                $crate::inbox::Store::Sqlite { $pool: pool, .. } => {
                     let $keeps = true;
+                    let mut connection = pool.acquire().await?;
+                    let $executor = &mut *connection;
                     $statement.await
                 }
                 $crate::inbox::Store::Postgres(postgres) => {
@@ -378,7 +377,7 @@ impl Inbox {
     async fn migrate(&self) -> anyhow::Result<()> {
         let migrated = match &self.store {
             Store::Sqlite { writer, .. } => {
-                migrator(Kind::Sqlite).run(writer).await.map_err(anyhow::Error::from)
+                migrator(Kind::Sqlite).run(&mut *writer.acquire().await?).await.map_err(anyhow::Error::from)
             }
             Store::Postgres(postgres) => postgres.migrate().await,
         };

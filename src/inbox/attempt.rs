@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
+
 use super::postgres::on_postgres;
 use super::{Inbox, State, Store, execute, fetch, from_row, limited, millis, storable};
 use crate::delivery::{Attempt, Claim, Transition};
@@ -99,7 +101,8 @@ impl Inbox {
                 let record = RECORD.replace("{settled}", "(select 1) as settled where changes() = 1");
                 let sql = self.store.fill(&format!("{SETTLE}; {record}"));
                 limited(async {
-                    let mut transaction = writer.begin().await?;
+                    let mut connection = writer.acquire().await?;
+                    let mut transaction = connection.begin().await?;
                     let settled = settle!(&mut *transaction, true, sql, claim, transition, attempt)?;
                     transaction.commit().await?;
                     Ok(settled)

@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnection, SqliteExecutor, SqlitePool};
+use sqlx::sqlite::SqliteConnection;
 use tokio::sync::Notify;
 use tracing::warn;
 
 use super::from_row;
 use super::sqlite::log_of;
+use super::writer::Writer;
 
 /// How often the length of the log is checked while few rows are inserted.
 const EVERY: Duration = Duration::from_secs(1);
@@ -49,23 +50,22 @@ struct Checkpoint {
 from_row!(Checkpoint { log, checkpointed });
 
 /// Never returns. A failure loses nothing: the pages stay in the log, and the writer has its own limit.
-pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
+pub(super) async fn run(writer: Writer, grown: Arc<Notify>) {
     let (mut log, mut database, mut has_failed) = (None, None, false);
     let mut moved_at = Instant::now();
-    let file = writer.connect_options().get_filename().to_owned();
     loop {
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
             () = grown.notified() => {}
         }
         // A service with little to do needs no further connection.
-        let is_quiet = log.is_none() && is_short(&file);
+        let is_quiet = log.is_none() && is_short(writer.path());
         if is_quiet && moved_at.elapsed() < QUIET {
             continue;
         }
         moved_at = Instant::now();
         let kept = match is_quiet {
-            true => checkpoint(&writer).await.map(|_| None),
+            true => move_quiet(&writer).await.map(|()| None),
             false => keep_short(log.take(), &mut database, &writer).await.map(Some),
         };
         log = match kept {
@@ -86,6 +86,10 @@ pub(super) async fn run(writer: SqlitePool, grown: Arc<Notify>) {
     }
 }
 
+async fn move_quiet(writer: &Writer) -> sqlx::Result<()> {
+    checkpoint(&mut *writer.acquire().await?).await.map(drop)
+}
+
 /// Judges by the length of the file, which does not shrink while it is open.
 fn is_short(database: &Path) -> bool {
     let length = std::fs::metadata(log_of(database)).map_or(0, |log| log.len());
@@ -96,7 +100,7 @@ fn is_short(database: &Path) -> bool {
 async fn keep_short(
     log: Option<Log>,
     database: &mut Option<&'static File>,
-    writer: &SqlitePool,
+    writer: &Writer,
 ) -> sqlx::Result<Log> {
     let mut log = match log {
         Some(log) => log,
@@ -114,17 +118,16 @@ struct Log {
 }
 
 impl Log {
-    async fn open(database: &mut Option<&'static File>, writer: &SqlitePool) -> sqlx::Result<Log> {
-        let options = writer.connect_options();
-        let connection = options.connect().await?;
+    async fn open(database: &mut Option<&'static File>, writer: &Writer) -> sqlx::Result<Log> {
+        let connection = writer.options().connect().await?;
         let database = match *database {
             Some(file) => file,
-            None => *database.insert(Box::leak(Box::new(File::open(options.get_filename())?))),
+            None => *database.insert(Box::leak(Box::new(File::open(writer.path())?))),
         };
         Ok(Log { connection, database })
     }
 
-    async fn shorten(&mut self, writer: &SqlitePool) -> sqlx::Result<()> {
+    async fn shorten(&mut self, writer: &Writer) -> sqlx::Result<()> {
         let mut moved = checkpoint(&mut self.connection).await?;
         if moved.log < SHORT {
             return Ok(());
@@ -158,6 +161,6 @@ impl Log {
 }
 
 /// Moves the pages that no reader blocks, and makes no other connection wait.
-async fn checkpoint(executor: impl SqliteExecutor<'_>) -> sqlx::Result<Checkpoint> {
-    sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(executor).await
+async fn checkpoint(connection: &mut SqliteConnection) -> sqlx::Result<Checkpoint> {
+    sqlx::query_as("pragma wal_checkpoint(passive)").fetch_one(connection).await
 }

@@ -364,7 +364,7 @@ impl Committer {
                     let inserted = limited(insert_on_sqlite(&mut connection, &mut statement, items)).await;
                     if inserted.is_err() {
                         // It may still be at work.
-                        connection.close_on_drop();
+                        writer.suspect();
                     }
                     inserted
                 };

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use sqlx::Connection;
+
 use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, from_row, limited};
 
 /// The deliveries of one route to one destination.
@@ -88,7 +90,8 @@ impl Inbox {
                     return Ok(());
                 }
                 limited(async {
-                    let mut transaction = writer.begin().await?;
+                    let mut connection = writer.acquire().await?;
+                    let mut transaction = connection.begin().await?;
                     for sql in [FOLD_OLD_HOURS, DELETE_OLD_HOURS] {
                         sqlx::query(sql).bind(before).execute(&mut *transaction).await?;
                     }

@@ -22,6 +22,8 @@ use crate::config::{Pooler, PostgresServer};
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// The pool ends old connections, so one is kept from it for at most this long.
+const KEPT: Duration = Duration::from_secs(60);
 /// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const BEGIN: &str = "begin isolation level read committed";
@@ -52,6 +54,9 @@ pub(super) enum Link {
 #[derive(Clone)]
 pub(super) struct PostgresPool {
     pool: PgPool,
+    /// For the next statement. The pool asks the server whether a connection still works whenever it gets one back: a
+    /// round trip, which the next statement makes unnecessary.
+    kept: Arc<Mutex<Option<Session>>>,
     link: Link,
     begin: Arc<str>,
     stale: Stale,
@@ -69,7 +74,7 @@ macro_rules! on_postgres {
                 let mut session = postgres.session().await?;
                 let $executor = session.executor();
                 let result = $statement.await;
-                session.end(result).await
+                postgres.end(session, result).await
             };
             match result.await {
                 Err(error) if postgres.is_worth_repeating(&error, tries) => tries += 1,
@@ -133,7 +138,7 @@ impl PostgresPool {
             .connect_with(options)
             .await
             .context("PostgreSQL cannot be reached")?;
-        Ok(PostgresPool { pool, link, begin, stale })
+        Ok(PostgresPool { pool, kept: Arc::default(), link, begin, stale })
     }
 
     /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another
@@ -143,7 +148,9 @@ impl PostgresPool {
     }
 
     pub async fn close(&self) {
-        self.pool.close().await;
+        let closed = self.pool.close();
+        drop(self.kept.lock().take());
+        closed.await;
     }
 
     /// A pooler may have kept several sessions that a failover made read-only; each try ends one of them.
@@ -156,13 +163,39 @@ impl PostgresPool {
 
     /// A session for one statement; behind a pooler a transaction.
     pub async fn session(&self) -> sqlx::Result<Session> {
-        let connection = self.pool.acquire().await?;
-        let mut session =
-            Session { connection, link: self.link, stale: self.stale.clone(), has_ended: false };
+        let kept = self.kept.lock().take();
+        let mut session = match kept.filter(|kept| self.stale.is_fresh(kept.since.elapsed())) {
+            Some(kept) => kept,
+            None => self.new_session().await?,
+        };
+        session.has_ended = false;
         if self.link == Link::Pooler {
             session.connection.execute(self.begin()).await?;
         }
         Ok(session)
+    }
+
+    async fn new_session(&self) -> sqlx::Result<Session> {
+        let (connection, stale) = (self.pool.acquire().await?, self.stale.clone());
+        Ok(Session { connection, link: self.link, stale, has_ended: false, since: Instant::now() })
+    }
+
+    /// Ends the transaction, if there is one, and keeps the session for the next statement or gives it back.
+    pub async fn end<T>(&self, mut session: Session, result: sqlx::Result<T>) -> sqlx::Result<T> {
+        let result = session.end(result).await;
+        if session.has_ended && session.since.elapsed() < KEPT {
+            self.keep(session);
+        }
+        result
+    }
+
+    fn keep(&self, session: Session) {
+        let mut kept = self.kept.lock();
+        // Whoever waits for a connection waits for one of the pool.
+        let is_waited_for = self.pool.size() == CONNECTIONS && self.pool.num_idle() == 0;
+        if kept.is_none() && !is_waited_for && !self.pool.is_closed() {
+            *kept = Some(session);
+        }
     }
 
     /// Brings the tables up to date, all or nothing. The simple protocol and one transaction work behind a
@@ -311,6 +344,8 @@ pub(super) struct Session {
     link: Link,
     stale: Stale,
     has_ended: bool,
+    /// When the pool gave its connection.
+    since: Instant,
 }
 
 impl Session {
@@ -318,8 +353,8 @@ impl Session {
         &mut self.connection
     }
 
-    /// Ends the transaction, if there is one, and gives the connection back.
-    pub async fn end<T>(mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
+    /// Ends the transaction, if there is one.
+    async fn end<T>(&mut self, result: sqlx::Result<T>) -> sqlx::Result<T> {
         let result = match self.link {
             Link::Direct => result,
             Link::Pooler => self.end_transaction(result).await,

@@ -18,8 +18,7 @@ impl Inbox {
     pub async fn size(&self) -> sqlx::Result<Size> {
         match &self.store {
             Store::Sqlite { writer, .. } => {
-                let options = writer.connect_options();
-                let path = options.get_filename();
+                let path = writer.path();
                 let log = std::fs::metadata(sqlite::log_of(path)).map_or(0, |log| log.len());
                 Ok(Size { database: std::fs::metadata(path)?.len(), log: Some(log) })
             }

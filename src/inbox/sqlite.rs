@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 };
 
 use super::Store;
+use super::writer::Writer;
 
 impl Store {
     pub(super) async fn sqlite(path: &Path, create: bool) -> anyhow::Result<Store> {
@@ -26,22 +27,10 @@ impl Store {
             .busy_timeout(Duration::from_secs(5));
         let opened = |kind: &str| format!("the SQLite file {} cannot be {kind}", path.display());
         let file = DatabaseFile::at(path).with_context(|| opened("opened"))?;
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .after_connect({
-                let file = file.clone();
-                move |connection, _| {
-                    let file = file.clone();
-                    Box::pin(async move { file.open_log(connection).await })
-                }
-            })
-            // A connection to a file does not break.
-            .test_before_acquire(false);
         // Pages (256 MiB): `checkpoint` moves the log long before.
         let writing = options.clone().pragma("wal_autocheckpoint", "65536");
-        let writer = writer.connect_with(writing).await.with_context(|| opened("opened"))?;
+        let writer = Writer::new(writing, file.clone());
+        drop(writer.acquire().await.with_context(|| opened("opened"))?);
         // KiB: counts pass over each page once, and a cache of 2 MiB per connection would keep the pages.
         let reading = options.read_only(true).pragma("cache_size", "-256");
         let reader = SqlitePoolOptions::new().max_connections(2);
@@ -54,8 +43,9 @@ impl Store {
     pub(super) async fn sqlite_read_only(path: &Path) -> sqlx::Result<Store> {
         let immutable = !log_of(path).exists();
         let options = SqliteConnectOptions::new().filename(path).read_only(true).immutable(immutable);
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-        Ok(Store::Sqlite { writer: pool.clone(), reader: pool, file: DatabaseFile::at(path)? })
+        let reader = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let file = DatabaseFile::at(path)?;
+        Ok(Store::Sqlite { writer: Writer::new(options, file.clone()), reader, file })
     }
 }
 
@@ -193,7 +183,8 @@ mod tests {
         let (inbox, _committer) = Inbox::open_file(&folder.path().join("casebridge.db")).await.unwrap();
         let sql = format!("explain query plan {}", inbox.store.fill(FREE_UNSENT));
         let Store::Sqlite { writer, .. } = &inbox.store else { panic!("not SQLite") };
-        let plan = sqlx::query(AssertSqlSafe(sql)).fetch_all(writer).await.unwrap();
+        let plan =
+            sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *writer.acquire().await.unwrap()).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
         // The index of waiting deliveries that were tried.
         assert_eq!(steps, ["SCAN delivery USING INDEX delivery_tried"]);
