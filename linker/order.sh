@@ -20,9 +20,14 @@ end() {
 }
 trap end EXIT
 
-# Waits until the file has a line like this.
+# Waits until the file has a line like this, for two minutes at most.
 wait_for() {
-  until grep -q "$1" "$2" 2>/dev/null; do sleep 0.2; done
+  for _ in {1..600}; do
+    if grep -q "$1" "$2" 2>/dev/null; then return; fi
+    sleep 0.2
+  done
+  cat "$2"
+  exit 1
 }
 
 "$casebridge" demo >"$folder/demo.log" &
@@ -32,9 +37,9 @@ wait_for 'demo.env' "$folder/demo.log"
 . "$(grep -o '/[^ ;]*/demo.env' "$folder/demo.log")"
 
 export PORT=18499 PUBLIC_URL=http://127.0.0.1:18499 DATABASE_URL=sqlite://$folder/casebridge.db
-# Starts casebridge and records its calls as NAME.
+# Starts casebridge, and records which functions it executes as NAME.
 start() {
-  valgrind --tool=cachegrind --cache-sim=no --demangle=no --cachegrind-out-file="$folder/$1.calls" \
+  valgrind --tool=cachegrind --cache-sim=no --demangle=no --cachegrind-out-file="$folder/$1.executed" \
     "$casebridge" serve >"$folder/$1.log" 2>&1 &
   service=$!
   pids+=("$service")
@@ -60,12 +65,12 @@ sections() {
   sed -n 's/^fn=//p' "$1" | sort | comm -12 - "$folder/defined" |
     sed -E 's/17h[0-9a-f]{16}E.*/17h*/; /^_R/s/Cs[0-9A-Za-z]+_/Cs*_/g; s/.*/    *(.text.&)/' | uniq
 }
-sections "$folder/idle.calls" >"$folder/idle"
-sections "$folder/label.calls" | grep -vxFf "$folder/idle" >"$folder/label"
+sections "$folder/idle.executed" >"$folder/idle"
+sections "$folder/label.executed" | grep -vxFf "$folder/idle" >"$folder/label"
 
-cat >linker/order.ld <<END
+cat >"$folder/order.ld" <<END
 /* What a running service executes, so that it lies together: for each page that is used, the kernel maps the 64 KiB
-   around it as well. Written by linker/order.sh, and read by build.rs. */
+   around it as well. Written by linker/order.sh, and passed to the linker by build.rs. */
 SECTIONS
 {
   .text.service :
@@ -82,3 +87,4 @@ $(cat "$folder/label")
 }
 INSERT BEFORE .text;
 END
+mv "$folder/order.ld" linker/order.ld

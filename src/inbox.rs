@@ -163,11 +163,9 @@ macro_rules! on_store {
     ($store:expr, $pool:ident, |$executor:ident, $keeps:ident| $statement:expr) => {
         $crate::inbox::limited(async {
             match &$store {
-                $crate::inbox::Store::Sqlite { $pool: pool, .. } => {
+                $crate::inbox::Store::Sqlite { $pool: connections, .. } => {
                     let $keeps = true;
-                    let mut connection = pool.acquire().await?;
-                    let $executor = &mut *connection;
-                    $statement.await
+                    $crate::inbox::on_sqlite!($pool: connections, $executor => $statement)
                 }
                 $crate::inbox::Store::Postgres(postgres) => {
                     let $keeps = postgres.keeps_statements();
@@ -177,6 +175,19 @@ macro_rules! on_store {
         })
         .await
     };
+}
+
+macro_rules! on_sqlite {
+    (reader: $reader:ident, $executor:ident => $statement:expr) => {{
+        let $executor = $reader;
+        $statement.await
+    }};
+    (writer: $writer:ident, $executor:ident => $statement:expr) => {{
+        let mut turn = $writer.acquire().await?;
+        let $executor = turn.connection();
+        let result = $statement.await;
+        turn.end(result)
+    }};
 }
 
 /// Fetches rows: `fetch!(self.reader, query_as("select …", value).fetch_one)`. The `reader` does not wait for
@@ -205,7 +216,7 @@ macro_rules! execute {
 }
 
 use row::from_row;
-use {execute, fetch, on_store};
+use {execute, fetch, on_sqlite, on_store};
 
 impl Inbox {
     /// Opens the storage to serve it: creates and migrates it. [`Inbox::receive`] completes only while the
@@ -376,9 +387,10 @@ impl Inbox {
 
     async fn migrate(&self) -> anyhow::Result<()> {
         let migrated = match &self.store {
-            Store::Sqlite { writer, .. } => {
-                migrator(Kind::Sqlite).run(&mut *writer.acquire().await?).await.map_err(anyhow::Error::from)
-            }
+            Store::Sqlite { writer, .. } => migrator(Kind::Sqlite)
+                .run(writer.acquire().await?.connection())
+                .await
+                .map_err(anyhow::Error::from),
             Store::Postgres(postgres) => postgres.migrate().await,
         };
         migrated.context("the database cannot be brought up to date")?;

@@ -101,11 +101,15 @@ impl Inbox {
                 let record = RECORD.replace("{settled}", "(select 1) as settled where changes() = 1");
                 let sql = self.store.fill(&format!("{SETTLE}; {record}"));
                 limited(async {
-                    let mut connection = writer.acquire().await?;
-                    let mut transaction = connection.begin().await?;
-                    let settled = settle!(&mut *transaction, true, sql, claim, transition, attempt)?;
-                    transaction.commit().await?;
-                    Ok(settled)
+                    let mut turn = writer.acquire().await?;
+                    let settling = async {
+                        let mut transaction = turn.connection().begin().await?;
+                        let settled = settle!(&mut *transaction, true, sql, claim, transition, attempt)?;
+                        transaction.commit().await?;
+                        Ok(settled)
+                    };
+                    let settled = settling.await;
+                    turn.end(settled)
                 })
                 .await
             }

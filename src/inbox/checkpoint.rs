@@ -87,7 +87,9 @@ pub(super) async fn run(writer: Writer, grown: Arc<Notify>) {
 }
 
 async fn move_quiet(writer: &Writer) -> sqlx::Result<()> {
-    checkpoint(&mut *writer.acquire().await?).await.map(drop)
+    let mut turn = writer.acquire().await?;
+    let moved = checkpoint(turn.connection()).await.map(drop);
+    turn.end(moved)
 }
 
 /// Judges by the length of the file, which does not shrink while it is open.
@@ -149,8 +151,10 @@ impl Log {
         if moved.checkpointed < moved.log {
             return Ok(());
         }
-        let _paused = writer.acquire().await?;
-        checkpoint(&mut self.connection).await.map(drop)
+        let paused = writer.acquire().await?;
+        let moved = checkpoint(&mut self.connection).await.map(drop);
+        paused.end(Ok(()))?;
+        moved
     }
 
     async fn sync(&self) -> sqlx::Result<()> {

@@ -358,15 +358,11 @@ impl Committer {
         let inserted = match &self.store {
             Store::Sqlite { writer, file, .. } => {
                 let inserting = async {
-                    let mut connection = limited(writer.acquire()).await?;
+                    let mut turn = limited(writer.acquire()).await?;
                     file.check_in_place()?;
                     let mut statement = insertion!(items, &now, known_by);
-                    let inserted = limited(insert_on_sqlite(&mut connection, &mut statement, items)).await;
-                    if inserted.is_err() {
-                        // It may still be at work.
-                        writer.suspect();
-                    }
-                    inserted
+                    let inserted = limited(insert_on_sqlite(turn.connection(), &mut statement, items)).await;
+                    turn.end(inserted)
                 };
                 inserting.await
             }

@@ -90,12 +90,16 @@ impl Inbox {
                     return Ok(());
                 }
                 limited(async {
-                    let mut connection = writer.acquire().await?;
-                    let mut transaction = connection.begin().await?;
-                    for sql in [FOLD_OLD_HOURS, DELETE_OLD_HOURS] {
-                        sqlx::query(sql).bind(before).execute(&mut *transaction).await?;
-                    }
-                    transaction.commit().await
+                    let mut turn = writer.acquire().await?;
+                    let folding = async {
+                        let mut transaction = turn.connection().begin().await?;
+                        for sql in [FOLD_OLD_HOURS, DELETE_OLD_HOURS] {
+                            sqlx::query(sql).bind(before).execute(&mut *transaction).await?;
+                        }
+                        transaction.commit().await
+                    };
+                    let folded = folding.await;
+                    turn.end(folded)
                 })
                 .await
             }

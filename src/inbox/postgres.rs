@@ -22,8 +22,8 @@ use crate::config::{Pooler, PostgresServer};
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// The pool ends old connections, so one is kept from it for at most this long.
-const KEPT: Duration = Duration::from_secs(60);
+/// The pool closes old connections only when it has them.
+const SPARE_FOR: Duration = Duration::from_secs(60);
 /// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const BEGIN: &str = "begin isolation level read committed";
@@ -56,7 +56,7 @@ pub(super) struct PostgresPool {
     pool: PgPool,
     /// For the next statement. The pool asks the server whether a connection still works whenever it gets one back: a
     /// round trip, which the next statement makes unnecessary.
-    kept: Arc<Mutex<Option<Session>>>,
+    spare: Arc<Mutex<Option<Session>>>,
     link: Link,
     begin: Arc<str>,
     stale: Stale,
@@ -138,7 +138,7 @@ impl PostgresPool {
             .connect_with(options)
             .await
             .context("PostgreSQL cannot be reached")?;
-        Ok(PostgresPool { pool, kept: Arc::default(), link, begin, stale })
+        Ok(PostgresPool { pool, spare: Arc::default(), link, begin, stale })
     }
 
     /// Whether the server keeps prepared statements. Behind a pooler the next transaction has another
@@ -149,7 +149,7 @@ impl PostgresPool {
 
     pub async fn close(&self) {
         let closed = self.pool.close();
-        drop(self.kept.lock().take());
+        drop(self.spare.lock().take());
         closed.await;
     }
 
@@ -163,9 +163,8 @@ impl PostgresPool {
 
     /// A session for one statement; behind a pooler a transaction.
     pub async fn session(&self) -> sqlx::Result<Session> {
-        let kept = self.kept.lock().take();
-        let mut session = match kept.filter(|kept| self.stale.is_fresh(kept.since.elapsed())) {
-            Some(kept) => kept,
+        let mut session = match self.take_spare() {
+            Some(spare) => spare,
             None => self.new_session().await?,
         };
         session.has_ended = false;
@@ -175,26 +174,37 @@ impl PostgresPool {
         Ok(session)
     }
 
+    /// The spare session, unless a failover may have left it on the wrong server.
+    fn take_spare(&self) -> Option<Session> {
+        let mut session = self.spare.lock().take()?;
+        let is_fresh = self.stale.is_fresh(session.since.elapsed());
+        if !is_fresh {
+            session.connection.close_on_drop();
+        }
+        is_fresh.then_some(session)
+    }
+
     async fn new_session(&self) -> sqlx::Result<Session> {
         let (connection, stale) = (self.pool.acquire().await?, self.stale.clone());
         Ok(Session { connection, link: self.link, stale, has_ended: false, since: Instant::now() })
     }
 
-    /// Ends the transaction, if there is one, and keeps the session for the next statement or gives it back.
+    /// Ends the transaction, if there is one, and spares the session for the next statement or gives it back. A session
+    /// that is at fault is closed.
     pub async fn end<T>(&self, mut session: Session, result: sqlx::Result<T>) -> sqlx::Result<T> {
         let result = session.end(result).await;
-        if session.has_ended && session.since.elapsed() < KEPT {
-            self.keep(session);
+        if session.has_ended && session.since.elapsed() < SPARE_FOR {
+            self.spare(session);
         }
         result
     }
 
-    fn keep(&self, session: Session) {
-        let mut kept = self.kept.lock();
+    fn spare(&self, session: Session) {
+        let mut spare = self.spare.lock();
         // Whoever waits for a connection waits for one of the pool.
-        let is_waited_for = self.pool.size() == CONNECTIONS && self.pool.num_idle() == 0;
-        if kept.is_none() && !is_waited_for && !self.pool.is_closed() {
-            *kept = Some(session);
+        let may_be_waited_for = self.pool.size() == CONNECTIONS && self.pool.num_idle() == 0;
+        if spare.is_none() && !may_be_waited_for && !self.pool.is_closed() {
+            *spare = Some(session);
         }
     }
 
@@ -337,7 +347,7 @@ async fn migrate(connection: &mut PgConnection, begin: AssertSqlSafe<String>) ->
     Ok(())
 }
 
-/// A connection for the length of one statement. If the statement does not end, the connection is dead, still
+/// A connection that runs one statement at a time. If the statement does not end, the connection is dead, still
 /// at work or on the wrong server: it is closed, and so are all that were opened before.
 pub(super) struct Session {
     connection: PoolConnection<Postgres>,

@@ -30,7 +30,8 @@ impl Store {
         // Pages (256 MiB): `checkpoint` moves the log long before.
         let writing = options.clone().pragma("wal_autocheckpoint", "65536");
         let writer = Writer::new(writing, file.clone());
-        drop(writer.acquire().await.with_context(|| opened("opened"))?);
+        let first = writer.acquire().await;
+        first.and_then(|first| first.end(Ok(()))).with_context(|| opened("opened"))?;
         // KiB: counts pass over each page once, and a cache of 2 MiB per connection would keep the pages.
         let reading = options.read_only(true).pragma("cache_size", "-256");
         let reader = SqlitePoolOptions::new().max_connections(2);
@@ -183,8 +184,10 @@ mod tests {
         let (inbox, _committer) = Inbox::open_file(&folder.path().join("casebridge.db")).await.unwrap();
         let sql = format!("explain query plan {}", inbox.store.fill(FREE_UNSENT));
         let Store::Sqlite { writer, .. } = &inbox.store else { panic!("not SQLite") };
-        let plan =
-            sqlx::query(AssertSqlSafe(sql)).fetch_all(&mut *writer.acquire().await.unwrap()).await.unwrap();
+        let plan = sqlx::query(AssertSqlSafe(sql))
+            .fetch_all(writer.acquire().await.unwrap().connection())
+            .await
+            .unwrap();
         let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
         // The index of waiting deliveries that were tried.
         assert_eq!(steps, ["SCAN delivery USING INDEX delivery_tried"]);
