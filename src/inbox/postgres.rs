@@ -22,7 +22,7 @@ use crate::config::{Pooler, PostgresServer};
 /// Heroku's smallest plan allows 20, and two releases overlap.
 const CONNECTIONS: u32 = 5;
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// The pool closes old connections only when it has them.
+/// How long a connection stays out of the pool, which closes old ones when it gets them back.
 const SPARE_FOR: Duration = Duration::from_secs(60);
 /// A firewall, or a pooler without its server, may not answer at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -189,17 +189,17 @@ impl PostgresPool {
         Ok(Session { connection, link: self.link, stale, has_ended: false, since: Instant::now() })
     }
 
-    /// Ends the transaction, if there is one, and spares the session for the next statement or gives it back. A session
-    /// that is at fault is closed.
+    /// Ends the transaction, if there is one. Keeps the session as the spare one, gives it back, or closes it if it is at
+    /// fault.
     pub async fn end<T>(&self, mut session: Session, result: sqlx::Result<T>) -> sqlx::Result<T> {
         let result = session.end(result).await;
         if session.has_ended && session.since.elapsed() < SPARE_FOR {
-            self.spare(session);
+            self.keep_as_spare(session);
         }
         result
     }
 
-    fn spare(&self, session: Session) {
+    fn keep_as_spare(&self, session: Session) {
         let mut spare = self.spare.lock();
         // Whoever waits for a connection waits for one of the pool.
         let may_be_waited_for = self.pool.size() == CONNECTIONS && self.pool.num_idle() == 0;
