@@ -157,7 +157,7 @@ const COMMIT_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0];
 /// The limit of every statement: a network that swallows packets would hold its caller forever.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(8);
 
-/// Runs a statement on one pool of SQLite, or on PostgreSQL. `$keeps`: whether the database may keep it
+/// Runs a statement on SQLite's reader or writer, or on PostgreSQL. `$keeps`: whether the database may keep it
 /// prepared.
 macro_rules! on_store {
     ($store:expr, $pool:ident, |$executor:ident, $keeps:ident| $statement:expr) => {
@@ -177,6 +177,7 @@ macro_rules! on_store {
     };
 }
 
+/// Runs a statement or a transaction. After one that failed, the writer checks its connection.
 macro_rules! on_sqlite {
     (reader: $reader:ident, $executor:ident => $statement:expr) => {{
         let $executor = $reader;

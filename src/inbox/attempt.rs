@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::Connection;
 
 use super::postgres::on_postgres;
-use super::{Inbox, State, Store, execute, fetch, from_row, limited, millis, storable};
+use super::{Inbox, State, Store, execute, fetch, from_row, limited, millis, on_sqlite, storable};
 use crate::delivery::{Attempt, Claim, Transition};
 
 /// The number of recorded attempts of a delivery, the latest ones: in a long outage, one delivery may have thousands.
@@ -101,15 +101,12 @@ impl Inbox {
                 let record = RECORD.replace("{settled}", "(select 1) as settled where changes() = 1");
                 let sql = self.store.fill(&format!("{SETTLE}; {record}"));
                 limited(async {
-                    let mut turn = writer.acquire().await?;
-                    let settling = async {
-                        let mut transaction = turn.connection().begin().await?;
+                    on_sqlite!(writer: writer, connection => async {
+                        let mut transaction = connection.begin().await?;
                         let settled = settle!(&mut *transaction, true, sql, claim, transition, attempt)?;
                         transaction.commit().await?;
                         Ok(settled)
-                    };
-                    let settled = settling.await;
-                    turn.end(settled)
+                    })
                 })
                 .await
             }

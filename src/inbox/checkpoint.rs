@@ -18,9 +18,9 @@ use sqlx::sqlite::SqliteConnection;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::from_row;
 use super::sqlite::log_of;
 use super::writer::Writer;
+use super::{from_row, on_sqlite};
 
 /// How often the length of the log is checked while few rows are inserted.
 const EVERY: Duration = Duration::from_secs(1);
@@ -87,9 +87,7 @@ pub(super) async fn run(writer: Writer, grown: Arc<Notify>) {
 }
 
 async fn move_quiet(writer: &Writer) -> sqlx::Result<()> {
-    let mut turn = writer.acquire().await?;
-    let moved = checkpoint(turn.connection()).await.map(drop);
-    turn.end(moved)
+    on_sqlite!(writer: writer, connection => checkpoint(connection)).map(drop)
 }
 
 /// Judges by the length of the file, which does not shrink while it is open.

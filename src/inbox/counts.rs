@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use sqlx::Connection;
 
-use super::{DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, from_row, limited};
+use super::{
+    DestinationCounts, Inbox, LastEvent, Store, Summary, execute, fetch, from_row, limited, on_sqlite,
+};
 
 /// The deliveries of one route to one destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,16 +92,13 @@ impl Inbox {
                     return Ok(());
                 }
                 limited(async {
-                    let mut turn = writer.acquire().await?;
-                    let folding = async {
-                        let mut transaction = turn.connection().begin().await?;
+                    on_sqlite!(writer: writer, connection => async {
+                        let mut transaction = connection.begin().await?;
                         for sql in [FOLD_OLD_HOURS, DELETE_OLD_HOURS] {
                             sqlx::query(sql).bind(before).execute(&mut *transaction).await?;
                         }
                         transaction.commit().await
-                    };
-                    let folded = folding.await;
-                    turn.end(folded)
+                    })
                 })
                 .await
             }

@@ -201,7 +201,7 @@ impl PostgresPool {
 
     fn keep_as_spare(&self, session: Session) {
         let mut spare = self.spare.lock();
-        // Whoever waits for a connection waits for one of the pool.
+        // A caller that waits for a connection only sees those that go back to the pool.
         let may_be_waited_for = self.pool.size() == CONNECTIONS && self.pool.num_idle() == 0;
         if spare.is_none() && !may_be_waited_for && !self.pool.is_closed() {
             *spare = Some(session);
